@@ -1,0 +1,3 @@
+"""Relevo: a high-availability load balancer that reads ``keepalived.conf`` as it stands."""
+
+__version__ = "0.1.0"

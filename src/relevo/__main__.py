@@ -1,0 +1,5 @@
+"""``python -m relevo`` is the ``relevo`` command."""
+
+from relevo.cli.main import main
+
+main()

@@ -1,0 +1,144 @@
+"""``global_defs``: identity, mail, and defaults for VRRP and LVS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relevo.config.cursor import Cursor
+from relevo.config.diagnostics import Severity
+from relevo.config.keywords.readers import absence, boolean, choice, flag, integer, seconds, text, word_list
+from relevo.config.keywords.registry import Block, Fields, Keyword, reads_block
+from relevo.model import Endpoint, SyncDaemon
+
+
+@reads_block
+def _recipients(cursor: Cursor) -> tuple[str, ...]:
+    found = []
+    for line, word in ((line, word) for line in cursor.statement.block or [] for word in (line.keyword, *line.args)):
+        number = [line.keyword, *line.args].index(word)
+        if looks_like_address(word):
+            found.append(str(word))
+        else:
+            message = f"'{word}' is not a mail address: left out"
+            cursor.findings.add(Severity.WARNING, line.place(number), message, "write user@host", "notification_email")
+    if cursor.statement.block is None:
+        word_list(cursor)
+    return tuple(found)
+
+
+def looks_like_address(word: str) -> bool:
+    """Whether a mail could be addressed to ``word``: something, one ``@``, something, no blanks or brackets."""
+    bare = word.rsplit("<", 1)[-1].rstrip(">") if "<" in word else word
+    local, _, domain = bare.rpartition("@")
+    return bool(local and domain) and not any(c.isspace() or c in "[]<>,;" or not c.isprintable() for c in bare)
+
+
+def _sender(cursor: Cursor) -> str:
+    word = cursor.word("a mail address")
+    if looks_like_address(word):
+        return str(word)
+    cursor.warn(f"'{word}' is not a mail address: the default sender is used", "write user@host")
+    cursor.rest()
+    return ""
+
+
+def _server(cursor: Cursor) -> Endpoint:
+    host = cursor.word("a mail server")
+    return Endpoint(str(host), cursor.port(1) if cursor.more() else 25)
+
+
+def _password_file(cursor: Cursor) -> str:
+    path = cursor.word("file:PATH")
+    if not path.startswith("file:/"):
+        raise cursor.reject("the password is read from a file, not from the configuration", "write file:/full/path")
+    return path.removeprefix("file:")
+
+
+def _sync_daemon(cursor: Cursor) -> SyncDaemon:
+    interface = cursor.word("an interface")
+    instance, sync_id = "", None
+    options = {"id": "sync id", "maxlen": "", "port": "", "ttl": "", "group": "", "inst": "instance"}
+    while cursor.more():
+        word = cursor.word()
+        if word == "id":
+            sync_id = cursor.integer(0, 255, "a sync id")
+        elif word == "inst":
+            instance = cursor.word("an instance")
+        elif word in options:
+            cursor.word()
+        elif not instance:
+            instance = word
+        else:
+            sync_id = int(word) if word.isdecimal() else None
+    return SyncDaemon(interface=interface, instance=instance, sync_id=sync_id)
+
+
+def _script_user(cursor: Cursor) -> tuple[str, str]:
+    user = cursor.word("a user")
+    group = cursor.word() if cursor.more() else ""
+    return user, group
+
+
+def _build(fields: Fields) -> Fields:
+    return fields
+
+
+_GARP = "garp_"
+
+KEYWORDS: tuple[Keyword, ...] = (
+    Keyword("router_id", text("a name"), "label of this machine; prefix of mail subjects"),
+    Keyword(
+        "lvs_id", text("a name"), "old spelling of router_id", field="router_id", alias_of="router_id",
+        note="'lvs_id' was replaced in keepalived 1.1.7; it is taken as 'router_id'",
+    ),
+    Keyword("notification_email", _recipients, "recipients of alerts, a block of addresses"),
+    Keyword("notification_email_from", _sender, "sender of alerts; user@hostname by default"),
+    Keyword("smtp_server", _server, "mail server for alerts, a name or address and a port (25)"),
+    Keyword("smtp_helo_name", text("a name"), "name given to the mail server; the hostname by default"),
+    Keyword("smtp_connect_timeout", seconds(0.1, 3600, "a time limit"), "time limit of each step with the mail server (30)"),
+    Keyword("smtp_security", choice(("none", "starttls", "tls"), "a kind of security"), "none, starttls or tls (none) [Relevo]"),
+    Keyword("smtp_user", text("a user"), "user for AUTH at the mail server [Relevo]"),
+    Keyword("smtp_password", _password_file, "file:PATH that holds the password for AUTH [Relevo]"),
+    Keyword("smtp_alert", boolean, "mail alerts for every block that does not say otherwise"),
+    Keyword("smtp_alert_vrrp", boolean, "the same for VRRP only"),
+    Keyword("smtp_alert_checker", boolean, "the same for virtual and real servers only"),
+    Keyword("no_email_faults", flag, "no mail when an instance enters FAULT"),
+    Keyword("no_checker_emails", flag, "mail only when a real server enters or leaves service"),
+    Keyword("script_user", _script_user, "user and group that scripts run as"),
+    Keyword("script_timeout", seconds(0.1, 3600, "a time limit"), "time limit of notify scripts (60) [Relevo]", field="script_timeout_s"),
+    Keyword("enable_script_security", flag, "refuse scripts that others than root could change"),
+    Keyword("default_interface", text("an interface"), "interface of addresses without dev (eth0)"),
+    Keyword("vrrp_version", integer(2, 3, "a VRRP version"), "2 or 3 for instances that do not say (2)"),
+    Keyword("vrrp_mcast_group4", text("a multicast address"), "group of the adverts (224.0.0.18)"),
+    Keyword("vrrp_garp_master_delay", seconds(0, 3600, "a delay"), "delay of the second gratuitous ARP burst (5; 0: none)", field=_GARP + "delay_s"),
+    Keyword("vrrp_garp_master_repeat", integer(1, 100, "a count"), "messages in a burst (5)", field=_GARP + "repeat"),
+    Keyword("vrrp_garp_master_refresh", seconds(0, 86400, "an interval"), "interval of refreshing while master (0: never)", field=_GARP + "refresh_s"),
+    Keyword("vrrp_garp_master_refresh_repeat", integer(1, 100, "a count"), "messages in a refresh (1)", field=_GARP + "refresh_repeat"),
+    Keyword("vrrp_garp_lower_prio_delay", seconds(0, 3600, "a delay"), "second burst after hearing a lower master", field=_GARP + "lower_prio_delay_s"),
+    Keyword("vrrp_garp_lower_prio_repeat", integer(0, 100, "a count"), "burst after hearing a lower master", field=_GARP + "lower_prio_repeat"),
+    Keyword("vrrp_garp_interval", seconds(0, 60, "an interval"), "pause between gratuitous ARP messages (0)", field=_GARP + "interval_s"),
+    Keyword("vrrp_gna_interval", seconds(0, 60, "an interval"), "pause between unsolicited neighbour adverts (0)", field="gna_interval_s"),
+    Keyword("vrrp_skip_check_adv_addr", boolean, "skip the address list of a master already checked"),
+    Keyword("vrrp_lower_prio_no_advert", boolean, "do not answer an advert of lower priority"),
+    Keyword("vrrp_higher_prio_send_advert", boolean, "send one more advert before giving way"),
+    Keyword("vrrp_down_timer_adverts", integer(1, 100, "a count"), "missed adverts before takeover (3)"),
+    Keyword("v3_checksum_as_v2", boolean, "VRRPv3 checksum over IPv4 without pseudo-header (RFC 9568, routers)"),
+    Keyword("vrrp_rt_priority", integer(1, 99, "a priority"), "real-time priority of the director worker", field="vrrp_realtime_priority"),
+    Keyword("lvs_sync_daemon", _sync_daemon, "interface and instance of connection synchronisation"),
+    Keyword("vrrp_transport", lambda cursor: read_transport(cursor), "what carries the adverts: ip, or udp PORT (ip) [Relevo]"),
+    Keyword("data_plane", choice(("auto", "ipvs", "ebpf", "proxy", "memory"), "a data plane"), "what moves the connections (auto) [Relevo]", field="plane"),
+)  # fmt: skip
+
+
+def read_transport(cursor: Cursor) -> Any:
+    """Read ``ip`` or ``udp PORT`` (shared with ``vrrp_instance``)."""
+    from relevo.model import VrrpTransport
+
+    if cursor.choice(("ip", "udp"), "a transport") == "ip":
+        return VrrpTransport()
+    return VrrpTransport(cursor.integer(1, 65535, "a UDP port"))
+
+
+GLOBAL_DEFS = Block("global_defs", KEYWORDS, _build)
+
+__all__ = ["GLOBAL_DEFS", "absence", "looks_like_address", "read_transport"]

@@ -1,0 +1,78 @@
+"""What all machines share: timers as data, and the step through a transition table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from relevo.errors import ImpossibleTransition
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a machine does for a (state, input) pair: the method it calls, and the states that may follow."""
+
+    action: str
+    targets: tuple[Any, ...]
+
+
+Table = Mapping[tuple[Any, Any], Rule]
+
+
+def find_rule(table: Table, state: Any, symbol: Any, who: str) -> Rule:
+    """Look a pair up; an absent one is a programming error."""
+    rule = table.get((state, symbol))
+    if rule is None:
+        raise ImpossibleTransition(f"{who}: no transition from {state} on {symbol}")
+    return rule
+
+
+class Timers(Generic[T]):
+    """Named deadlines. Setting a timer again moves it."""
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        self._due: dict[T, float] = {}
+
+    def set(self, timer: T, at: float) -> None:
+        """Let ``timer`` expire at ``at``."""
+        self._due[timer] = at
+
+    def cancel(self, *timers: T) -> None:
+        """Forget timers, set or not."""
+        for timer in timers:
+            self._due.pop(timer, None)
+
+    def clear(self) -> None:
+        """Forget all timers."""
+        self._due.clear()
+
+    def get(self, timer: T) -> float | None:
+        """When ``timer`` expires."""
+        return self._due.get(timer)
+
+    def deadline(self) -> float | None:
+        """Return the earliest deadline, ``None`` without timers."""
+        return min(self._due.values(), default=None)
+
+    def pop_due(self, now: float) -> T | None:
+        """Remove and return the timer that was due first, ``None`` when none is."""
+        if not self._due:
+            return None
+        timer = min(self._due, key=self._due.__getitem__)
+        if self._due[timer] > now:
+            return None
+        del self._due[timer]
+        return timer
+
+
+def diagram(table: Table, title: str) -> str:
+    """Draw a transition table as a Mermaid state diagram."""
+    lines = [f"---\ntitle: {title}\n---", "stateDiagram-v2"]
+    for (state, symbol), rule in table.items():
+        lines += [f"    {state.name} --> {target.name}: {symbol.name}" for target in rule.targets]
+    return "\n".join(lines) + "\n"

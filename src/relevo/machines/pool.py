@@ -1,0 +1,216 @@
+"""The pool behind one virtual server: which servers live, whether the quorum holds, and what the plane should hold.
+
+Up when the live weight reaches quorum + hysteresis; down when it falls below quorum - hysteresis, or to 0. Losing the
+quorum with a sorry server takes all live servers out and puts the sorry server in; without one the remaining servers
+stay and only the notifiers run (keepalived.conf(5), and its behaviour).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from relevo.machines.machine import Rule, find_rule
+from relevo.model import Endpoint, RealServer, VirtualServer
+from relevo.model.table import Desired, ServerEntry, ServiceEntry, ServiceKey
+
+
+class State(enum.StrEnum):
+    """Whether the quorum holds."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class Symbol(enum.StrEnum):
+    """Where the live weight stands against quorum and hysteresis."""
+
+    ENOUGH = "enough"
+    BETWEEN = "between"
+    TOO_LITTLE = "too_little"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckVerdict:
+    """Check ``check`` (its index) of ``server`` went up or down; ``reason`` says why."""
+
+    server: Endpoint
+    check: int
+    up: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChanged:
+    """A server entered or left service; ``check`` is the index of the check that decided."""
+
+    server: RealServer
+    up: bool
+    check: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckChanged:
+    """A check changed without moving the server, because another one keeps it down."""
+
+    server: RealServer
+    up: bool
+    check: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumChanged:
+    """The quorum was gained or lost with ``weight`` live."""
+
+    up: bool
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class SorryChanged:
+    """The sorry server went into or out of service."""
+
+    endpoint: Endpoint
+    used: bool
+
+
+Effect = ServerChanged | CheckChanged | QuorumChanged | SorryChanged
+
+TRANSITIONS: Final = {
+    (State.UP, Symbol.ENOUGH): Rule("_stay", (State.UP,)),
+    (State.UP, Symbol.BETWEEN): Rule("_stay", (State.UP,)),
+    (State.UP, Symbol.TOO_LITTLE): Rule("_lose", (State.DOWN,)),
+    (State.DOWN, Symbol.ENOUGH): Rule("_gain", (State.UP,)),
+    (State.DOWN, Symbol.BETWEEN): Rule("_stay", (State.DOWN,)),
+    (State.DOWN, Symbol.TOO_LITTLE): Rule("_stay", (State.DOWN,)),
+}
+
+
+@dataclass(slots=True)
+class ServerHealth:
+    """A server of the pool and what its checks say."""
+
+    server: RealServer
+    failing: dict[int, str] = field(default_factory=dict)
+    since: float = 0.0
+
+    @property
+    def up(self) -> bool:
+        """Whether no check fails."""
+        return not self.failing
+
+
+class PoolMachine:
+    """The pool of ``service``. ``down`` lists (server, check) that start down: alpha, or known from before a reload."""
+
+    def __init__(self, service: VirtualServer, now: float, down: Iterable[tuple[Endpoint, int, str]] = ()) -> None:
+        self.service = service
+        self.servers = {server.endpoint: ServerHealth(server, since=now) for server in service.real_servers}
+        for endpoint, check, reason in down:
+            if endpoint in self.servers:
+                self.servers[endpoint].failing[check] = reason
+        enough = self.live_weight() >= max(service.quorum, 1)
+        self.state = State.UP if enough else State.DOWN
+        self.since = now
+        self._key = ServiceKey(service.protocol, service.endpoint)
+
+    # -- the shape every machine has ---------------------------------------------------------------------------
+
+    def receive(self, verdict: CheckVerdict, now: float) -> list[Effect]:
+        """Take the verdict of a check; return what changed, in order."""
+        health = self.servers[verdict.server]
+        was_up = health.up
+        if verdict.up:
+            health.failing.pop(verdict.check, None)
+        else:
+            health.failing[verdict.check] = verdict.reason
+        made = ServerChanged if health.up is not was_up else CheckChanged
+        effects: list[Effect] = [made(health.server, verdict.up, verdict.check, verdict.reason)]
+        if health.up is was_up:
+            return effects
+        health.since = now
+        rule = find_rule(TRANSITIONS, self.state, self._symbol(), self.service.name)
+        effects += getattr(self, rule.action)(now)
+        assert self.state in rule.targets
+        return effects
+
+    def deadline(self) -> float | None:
+        """Return ``None``: nothing happens here by time alone."""
+        return None
+
+    def expire(self, now: float) -> list[Effect]:
+        """Return nothing."""
+        return []
+
+    # -- what it decides ---------------------------------------------------------------------------------------
+
+    def live_weight(self) -> int:
+        """Sum of the weights of the servers that are up."""
+        return sum(health.server.weight for health in self.servers.values() if health.up)
+
+    @property
+    def uses_sorry(self) -> bool:
+        """Whether the sorry server stands in for the pool."""
+        return self.state is State.DOWN and self.service.sorry_server is not None
+
+    def desired(self) -> Desired:
+        """Return the service as the plane should hold it now."""
+        service = self.service
+        entry = ServiceEntry(
+            key=self._key,
+            scheduler=service.scheduler,
+            scheduler_flags=service.scheduler_flags,
+            persistence_timeout_s=service.persistence_timeout_s,
+            persistence_granularity=service.persistence_granularity,
+        )
+        servers = [held for health in self.servers.values() if (held := self._entry(health)) is not None]
+        if service.sorry_server is not None and (self.uses_sorry or service.sorry_server_inhibit):
+            weight = 1 if self.uses_sorry else 0
+            servers.append(ServerEntry(endpoint=service.sorry_server, weight=weight, forwarding=service.forwarding))
+        return Desired(entry, tuple(servers))
+
+    def _entry(self, health: ServerHealth) -> ServerEntry | None:
+        server = health.server
+        if not health.up and not server.inhibit_on_failure:
+            return None
+        if self.uses_sorry and health.up:
+            return None
+        return ServerEntry(
+            endpoint=server.endpoint,
+            weight=server.weight if health.up else 0,
+            forwarding=server.forwarding,
+            upper_threshold=server.upper_threshold,
+            lower_threshold=server.lower_threshold,
+            proxy_protocol=server.proxy_protocol,
+        )
+
+    # -- actions -----------------------------------------------------------------------------------------------
+
+    def _symbol(self) -> Symbol:
+        weight, quorum, hysteresis = self.live_weight(), self.service.quorum, self.service.hysteresis
+        if weight >= quorum + hysteresis and weight > 0:
+            return Symbol.ENOUGH
+        if weight == 0 or weight < quorum - hysteresis:
+            return Symbol.TOO_LITTLE
+        return Symbol.BETWEEN
+
+    def _stay(self, now: float) -> list[Effect]:
+        return []
+
+    def _lose(self, now: float) -> list[Effect]:
+        return self._turn(State.DOWN, now)
+
+    def _gain(self, now: float) -> list[Effect]:
+        return self._turn(State.UP, now)
+
+    def _turn(self, state: State, now: float) -> list[Effect]:
+        self.state, self.since = state, now
+        up = state is State.UP
+        effects: list[Effect] = [QuorumChanged(up, self.live_weight())]
+        if self.service.sorry_server is not None:
+            effects.append(SorryChanged(self.service.sorry_server, not up))
+        return effects

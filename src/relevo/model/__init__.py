@@ -1,0 +1,47 @@
+"""What the administrator declared, as frozen values.
+
+The model knows nothing of files, places in them, or running state. Units stand last in names (``_s`` seconds).
+"""
+
+from relevo.model.checks import Check, HttpCheck, TcpCheck, Url
+from relevo.model.configuration import Configuration, GlobalDefs, Mail, SyncDaemon
+from relevo.model.endpoint import Endpoint, Protocol
+from relevo.model.script import Script
+from relevo.model.services import Forwarding, RealServer, VirtualServer
+from relevo.model.vrrp import (
+    Authentication,
+    AuthenticationType,
+    GarpPolicy,
+    SyncGroup,
+    TrackedInterface,
+    VirtualAddress,
+    VrrpInstance,
+    VrrpNotify,
+    VrrpTransport,
+)
+
+__all__ = [
+    "Authentication",
+    "AuthenticationType",
+    "Check",
+    "Configuration",
+    "Endpoint",
+    "Forwarding",
+    "GarpPolicy",
+    "GlobalDefs",
+    "HttpCheck",
+    "Mail",
+    "Protocol",
+    "RealServer",
+    "Script",
+    "SyncDaemon",
+    "SyncGroup",
+    "TcpCheck",
+    "TrackedInterface",
+    "Url",
+    "VirtualAddress",
+    "VirtualServer",
+    "VrrpInstance",
+    "VrrpNotify",
+    "VrrpTransport",
+]

@@ -1,0 +1,70 @@
+"""Health checks of real servers, after the cascade virtual server → real server → checker is applied."""
+
+from __future__ import annotations
+
+import msgspec
+
+from relevo.model.endpoint import Endpoint
+
+
+class CheckTiming(msgspec.Struct, frozen=True, kw_only=True):
+    """When a check runs and how much failure it tolerates (keepalived.conf(5), "real server checkers").
+
+    A server in service leaves it after ``retry`` + 1 failures ``delay_before_retry_s`` apart; one that is out
+    returns at the first success. ``warmup_s`` bounds the random delay of the first check.
+    """
+
+    delay_loop_s: float
+    retry: int
+    delay_before_retry_s: float
+    warmup_s: float
+    alpha: bool
+
+
+class TcpCheck(msgspec.Struct, frozen=True, kw_only=True, tag="TCP_CHECK"):
+    """Up when a TCP connection to ``connect`` opens within ``connect_timeout_s``."""
+
+    timing: CheckTiming
+    connect: Endpoint
+    connect_timeout_s: float
+    bind: Endpoint | None = None
+
+    @property
+    def name(self) -> str:
+        """Keyword of the checker."""
+        return "TCP_CHECK"
+
+
+class Url(msgspec.Struct, frozen=True, kw_only=True):
+    """One page that an HTTP check asks for.
+
+    ``status_codes`` are inclusive ranges; ``digest`` is the MD5 of the body in lower-case hexadecimal, empty for none.
+    """
+
+    path: str
+    status_codes: tuple[tuple[int, int], ...] = ()
+    digest: str = ""
+    virtualhost: str = ""
+
+
+class HttpCheck(msgspec.Struct, frozen=True, kw_only=True, tag="HTTP_GET"):
+    """Up when every URL answers as declared; over TLS when ``tls`` (SSL_GET)."""
+
+    timing: CheckTiming
+    connect: Endpoint
+    connect_timeout_s: float
+    urls: tuple[Url, ...]
+    tls: bool = False
+    enable_sni: bool = False
+    http_protocol: str = "1.0"
+    virtualhost: str = ""
+    fast_recovery: bool = False
+    bind: Endpoint | None = None
+
+    @property
+    def name(self) -> str:
+        """Keyword of the checker."""
+        return "SSL_GET" if self.tls else "HTTP_GET"
+
+
+Check = TcpCheck | HttpCheck

@@ -1,0 +1,138 @@
+"""The table of virtual services as a data plane holds it: entries, what is asked of them, and what is seen of them.
+
+The vocabulary is IPVS's. ``machines.pool`` wants entries, ``planes`` hold them, ``observe`` shows them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from relevo.model.endpoint import Endpoint, Protocol
+from relevo.model.services import Forwarding
+
+
+class ServiceKey(msgspec.Struct, frozen=True, order=True):
+    """Identity of a virtual service."""
+
+    protocol: Protocol
+    endpoint: Endpoint
+
+    def __str__(self) -> str:
+        return f"{self.protocol.value} {self.endpoint}"
+
+
+class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """How a service schedules. ``persistence_timeout_s`` 0 is off; granularity is a prefix length."""
+
+    key: ServiceKey
+    scheduler: str = "wlc"
+    scheduler_flags: tuple[str, ...] = ()
+    persistence_timeout_s: int = 0
+    persistence_granularity: int = 32
+
+
+class ServerEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One server of a service. Weight 0 takes no new connections; thresholds 0 are off."""
+
+    endpoint: Endpoint
+    weight: int = 1
+    forwarding: Forwarding = Forwarding.NAT
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+    proxy_protocol: int = 0
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """A service and its servers, in the order in which they are to be added."""
+
+    service: ServiceEntry
+    servers: tuple[ServerEntry, ...] = ()
+
+
+# -- operations: what reconcile asks of a plane -----------------------------------------------------------------------
+
+
+class AddService(msgspec.Struct, frozen=True, tag=True):
+    """Create a service without servers."""
+
+    service: ServiceEntry
+
+
+class EditService(msgspec.Struct, frozen=True, tag=True):
+    """Change scheduler or persistence; connections stay."""
+
+    service: ServiceEntry
+
+
+class DeleteService(msgspec.Struct, frozen=True, tag=True):
+    """Remove a service with its servers."""
+
+    key: ServiceKey
+
+
+class AddServer(msgspec.Struct, frozen=True, tag=True):
+    """Put a server at the head of a service's list, where IPVS puts it."""
+
+    key: ServiceKey
+    server: ServerEntry
+
+
+class EditServer(msgspec.Struct, frozen=True, tag=True):
+    """Change a server in place."""
+
+    key: ServiceKey
+    server: ServerEntry
+
+
+class DeleteServer(msgspec.Struct, frozen=True, tag=True):
+    """Remove a server. Its connections are reset where the plane can, else they hang until they time out."""
+
+    key: ServiceKey
+    endpoint: Endpoint
+
+
+Operation = AddService | EditService | DeleteService | AddServer | EditServer | DeleteServer
+
+
+# -- observation ------------------------------------------------------------------------------------------------------
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """Connections and octets since the entry was made; in is towards the server."""
+
+    connections: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+    """A server as the plane holds it now."""
+
+    server: ServerEntry
+    active: int = 0
+    inactive: int = 0
+    persistent: int = 0
+    overloaded: bool = False
+    traffic: Traffic = Traffic()
+
+
+class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
+    """A service as the plane holds it now; ``listening`` is ``""`` or why it cannot take connections."""
+
+    service: ServiceEntry
+    servers: tuple[ServerState, ...] = ()
+    traffic: Traffic = Traffic()
+    refused: dict[str, int] = {}
+    listening: str = ""
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """One connection, or with ``client`` port 0 one persistence template. ``expires_s`` is seconds from now."""
+
+    protocol: Protocol
+    client: Endpoint
+    virtual: Endpoint
+    server: Endpoint
+    state: str
+    expires_s: float | None = None
+    template: bool = False

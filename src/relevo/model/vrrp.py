@@ -1,0 +1,116 @@
+"""VRRP instances, their addresses and groups (RFC 9568 words; keepalived.conf(5) names)."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from relevo.model.script import Script
+
+
+class AuthenticationType(enum.StrEnum):
+    """VRRPv2 authentication (RFC 3768 retired it; PASS is still in most files)."""
+
+    PASS = "PASS"  # noqa: S105 - the name of the method
+    AH = "AH"
+
+
+class Authentication(msgspec.Struct, frozen=True):
+    """Type and secret; at most eight octets of the secret travel."""
+
+    type: AuthenticationType
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Authentication(type={self.type.value!r}, password='***')"
+
+
+class VirtualAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that follows the master. ``device`` empty means the interface of the instance."""
+
+    address: str
+    prefix_length: int = 32
+    device: str = ""
+    label: str = ""
+    scope: str = ""
+    broadcast: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self.prefix_length}"
+
+
+class TrackedInterface(msgspec.Struct, frozen=True):
+    """An interface whose loss means FAULT (``weight`` 0) or a change of priority."""
+
+    name: str
+    weight: int = 0
+    reverse: bool = False
+
+
+class GarpPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Gratuitous ARP: ``repeat`` messages at takeover, again after ``delay_s``, refreshed every ``refresh_s`` (0: no)."""
+
+    delay_s: float = 5.0
+    repeat: int = 5
+    refresh_s: float = 0.0
+    refresh_repeat: int = 1
+    lower_prio_repeat: int = 5
+    lower_prio_delay_s: float = 5.0
+    interval_s: float = 0.0
+
+
+class VrrpNotify(msgspec.Struct, frozen=True, kw_only=True):
+    """Scripts run at transitions; ``any`` gets four further arguments (keepalived.conf(5), "notify")."""
+
+    master: Script | None = None
+    backup: Script | None = None
+    fault: Script | None = None
+    stop: Script | None = None
+    any: Script | None = None
+
+
+class VrrpTransport(msgspec.Struct, frozen=True):
+    """What carries the adverts: IP protocol 112 (``udp_port`` 0), or UDP unicast to that port."""
+
+    udp_port: int = 0
+
+
+class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """One virtual router. ``unicast_peers`` empty means multicast; ``advert_interval_s`` is whole seconds in version 2."""
+
+    name: str
+    interface: str
+    virtual_router_id: int
+    priority: int = 100
+    starts_as_master: bool = False
+    advert_interval_s: float = 1.0
+    version: int = 2
+    authentication: Authentication | None = None
+    addresses: tuple[VirtualAddress, ...] = ()
+    excluded_addresses: tuple[VirtualAddress, ...] = ()
+    source_address: str = ""
+    unicast_peers: tuple[str, ...] = ()
+    multicast_group: str = "224.0.0.18"
+    transport: VrrpTransport = VrrpTransport()
+    preempt: bool = True
+    preempt_delay_s: float = 0.0
+    down_timer_adverts: int = 3
+    checksum_with_pseudo_header: bool = True
+    skip_check_adv_addr: bool = False
+    lower_prio_no_advert: bool = False
+    higher_prio_send_advert: bool = False
+    track_primary: bool = True
+    track_interfaces: tuple[TrackedInterface, ...] = ()
+    garp: GarpPolicy = GarpPolicy()
+    smtp_alert: bool = False
+    notify: VrrpNotify = VrrpNotify()
+
+
+class SyncGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Instances that move together."""
+
+    name: str
+    members: tuple[str, ...]
+    smtp_alert: bool = False
+    notify: VrrpNotify = VrrpNotify()

@@ -1,0 +1,88 @@
+"""The data-plane port: the few things every plane offers.
+
+Everything above is plane-agnostic: the balancer observes, asks ``reconcile`` what differs from the desired table, and
+applies that. A plane that cannot do an operation says so with a reason and keeps what it has.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from relevo.model import Configuration, Forwarding
+from relevo.model import Protocol as Transport
+from relevo.model.table import Connection, Operation, ServiceState
+
+
+class PickRefusal(enum.StrEnum):
+    """Why a new connection got no server. The values are names in metrics; they do not change."""
+
+    NO_DESTINATION = "no_destination"
+    """No server is there, or all have weight 0 or are overloaded."""
+    NO_SERVICE = "no_service"
+    TOO_MANY = "too_many_connections"
+    CONNECT_FAILED = "connect_failed"
+    """Every server tried refused or did not answer."""
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plane can do. ``missing`` maps a feature it lacks to the reason, for check time."""
+
+    name: str
+    transports: frozenset[Transport]
+    schedulers: frozenset[str]
+    forwarding: frozenset[Forwarding]
+    survives_daemon: bool
+    any_port: bool
+    keeps_connections: bool
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An operation the plane did not carry out, and why."""
+
+    operation: Operation
+    reason: str
+
+
+class Plane(Protocol):
+    """A data plane."""
+
+    def capabilities(self) -> Capabilities:
+        """What the plane can do."""
+        ...
+
+    async def observe(self) -> list[ServiceState]:
+        """Return the table as it stands, counters included."""
+        ...
+
+    async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
+        """Carry operations out, in order; return those refused."""
+        ...
+
+    async def connections(self) -> list[Connection]:
+        """Return connections and persistence templates."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the plane. What it holds stays if it survives the daemon."""
+        ...
+
+
+def shortcomings(configuration: Configuration, able: Capabilities) -> list[str]:
+    """What ``configuration`` asks of a plane that it cannot do, as sentences for check time."""
+    found: dict[str, None] = {}
+    for service in configuration.virtual_servers:
+        if service.protocol not in able.transports:
+            found[f"{service.name}: plane '{able.name}' does not carry {service.protocol.value}"] = None
+        if service.scheduler not in able.schedulers:
+            found[f"{service.name}: plane '{able.name}' has no scheduler '{service.scheduler}': wlc is used"] = None
+        if service.endpoint.port == 0 and not able.any_port:
+            found[f"{service.name}: plane '{able.name}' cannot serve every port"] = None
+        for kind in sorted({server.forwarding for server in service.real_servers} - able.forwarding):
+            found[f"{service.name}: plane '{able.name}' cannot forward by {kind.value}; it ends connections and opens its own"] = None
+    if configuration.global_defs.lvs_sync_daemon is not None and not able.keeps_connections:
+        found[f"connection synchronisation has no effect on plane '{able.name}': it cannot hand connections over"] = None
+    return list(found)

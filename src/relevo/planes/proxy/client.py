@@ -1,0 +1,81 @@
+"""The proxy plane's port: what the balancer holds to command the proxy's process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from relevo.errors import PlaneError
+from relevo.model.table import Connection, Operation, ServiceState
+from relevo.planes.port import Capabilities, Refused
+from relevo.planes.proxy.messages import (
+    LENGTH,
+    MAX_FRAME,
+    Apply,
+    Hold,
+    ListConnections,
+    Observe,
+    Reply,
+    Request,
+    decode_reply,
+    frame,
+)
+from relevo.planes.table import capabilities_of_user_space
+
+TIMEOUT_S = 5.0
+"""A plane that does not answer for this long is taken for dead; the next call connects anew."""
+
+
+class ProxyPlane:
+    """Speaks to the proxy's process behind the Unix socket at ``path``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._lock = asyncio.Lock()
+
+    def capabilities(self) -> Capabilities:
+        """What any user-space table can do."""
+        return capabilities_of_user_space("proxy")
+
+    async def observe(self) -> list[ServiceState]:
+        """Return the table of the process."""
+        return (await self._ask(Observe())).services
+
+    async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
+        """Change the table of the process."""
+        return (await self._ask(Apply(tuple(operations)))).refused
+
+    async def connections(self) -> list[Connection]:
+        """Return what is open in the process."""
+        return (await self._ask(ListConnections())).connections
+
+    async def hold(self, addresses: frozenset[str]) -> None:
+        """Tell the process which virtual addresses this node holds."""
+        await self._ask(Hold(addresses))
+
+    async def close(self) -> None:
+        """Hang up; the process carries on."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+    async def _ask(self, request: Request) -> Reply:
+        async with self._lock:
+            try:
+                async with asyncio.timeout(TIMEOUT_S):
+                    return await self._exchange(request)
+            except (OSError, EOFError, TimeoutError, ValueError) as error:
+                await self.close()
+                raise PlaneError(f"the proxy plane does not answer: {error or 'no answer in time'}") from error
+
+    async def _exchange(self, request: Request) -> Reply:
+        if self._streams is None:
+            self._streams = await asyncio.open_unix_connection(self._path)
+        reader, writer = self._streams
+        writer.write(frame(request))
+        await writer.drain()
+        (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+        if size > MAX_FRAME:
+            raise ValueError("frame too long")
+        return decode_reply(await reader.readexactly(size))

@@ -1,0 +1,432 @@
+"""The event loop of the proxy plane: listeners, relays, datagram services, and the table they serve.
+
+One thread, one epoll, edge-triggered for connections. Within a batch of events file descriptors are only ever closed;
+whatever opens one (accepting, connecting anew) waits for the end of the batch, so that a stale event cannot meet a
+recycled descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Final
+
+from relevo.model import Endpoint, Protocol
+from relevo.model.table import Connection, Operation, ServiceKey, ServiceState
+from relevo.planes.port import PickRefusal, Refused
+from relevo.planes.proxy.proxy_protocol import header
+from relevo.planes.proxy.relay import Flow, Relay
+from relevo.planes.proxy.udp import UdpListener
+from relevo.planes.table import Server, Service, ServiceTable
+
+WATCH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+BATCH: Final = 512
+"""Events fetched at once."""
+ACCEPTS: Final = 64
+"""Connections accepted from one listener before its neighbours get their turn."""
+BACKLOG: Final = 4096
+"""Connections the kernel may hold for us; the kernel caps it by net.core.somaxconn."""
+CONNECT_TIMEOUT_S: Final = 5.0
+"""A server that does not answer a SYN for this long is passed over."""
+MAX_TRIES: Final = 3
+"""Servers tried for one connection before the client is reset."""
+IDLE_TCP_S: Final = 900.0
+"""Idle connections are reset after this long, as IPVS forgets them (ESTABLISHED)."""
+SWEEP_S: Final = 5.0
+REBIND_S: Final = 1.0
+"""How often a listener that could not bind tries again."""
+MAX_PIPES: Final = 256
+"""Idle pipes kept for reuse; each holds two descriptors."""
+SPARE_DESCRIPTORS: Final = 256
+"""Descriptors kept free for the control socket, listeners and reconnects."""
+_F_SETPIPE_SZ: Final = 1031
+_IP_FREEBIND: Final = 15
+_IPV6_FREEBIND: Final = 78
+_TRANSIENT: Final = (errno.ECONNABORTED, errno.EPROTO, errno.EINTR)
+
+
+class TcpListener:
+    """The listening socket of a TCP service. It is open only while the service has a server, so that else the kernel refuses."""
+
+    def __init__(self, engine: Engine, service: Service) -> None:
+        self.engine = engine
+        self.service = service
+        self.socket: socket.socket | None = None
+
+    def open(self) -> None:
+        """Listen; ``OSError`` when the address cannot be had."""
+        self.socket = bound_socket(self.service.entry.key)
+        self.socket.listen(BACKLOG)
+        self.engine.watch(self.socket.fileno(), select.EPOLLIN, self.on_event)
+
+    def close(self) -> None:
+        """Stop listening. Connections stay."""
+        if self.socket is not None:
+            self.engine.unwatch(self.socket.fileno())
+            self.socket.close()
+            self.socket = None
+
+    def on_event(self, mask: int) -> None:
+        """Somebody knocks."""
+        self.engine.later(self.accept)
+
+    def accept(self) -> None:
+        """Accept a bounded number of connections."""
+        for _ in range(ACCEPTS):
+            if self.socket is None:
+                return
+            try:
+                client, address = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _TRANSIENT:
+                    self.service.refused[PickRefusal.TOO_MANY] += 1
+                    return
+                continue
+            client.setblocking(False)
+            self.engine.accepted(self, client, address)
+
+
+def bound_socket(key: ServiceKey) -> socket.socket:
+    """Return a non-blocking socket bound to a service's address, which need not be on this machine yet."""
+    family = socket.AF_INET6 if ":" in key.endpoint.address else socket.AF_INET
+    kind = socket.SOCK_STREAM if key.protocol is Protocol.TCP else socket.SOCK_DGRAM
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    try:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        sock.bind((key.endpoint.address, key.endpoint.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Engine:
+    """The proxy plane's loop. ``clock`` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.now = clock()
+        self.table = ServiceTable(self._reset_server)
+        self.held: frozenset[str] | None = None
+        self.max_connections = _raise_descriptor_limit()
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._relays: set[Relay] = set()
+        self._listeners: dict[ServiceKey, TcpListener | UdpListener] = {}
+        self._connecting: deque[tuple[float, Relay]] = deque()
+        self._later: list[Callable[[], None]] = []
+        self._pipes: list[tuple[int, int]] = []
+        self._next_sweep = self.now + SWEEP_S
+        self._next_bind: float | None = None
+        self._stopped = False
+
+    # -- the port's operations ---------------------------------------------------------------------------------
+
+    def apply(self, operations: Sequence[Operation]) -> list[Refused]:
+        """Change the table, then open and close listeners to match."""
+        refused = self.table.apply(operations)
+        self._match_listeners()
+        return refused
+
+    def hold(self, addresses: frozenset[str]) -> None:
+        """Take note of the virtual addresses this node holds.
+
+        It matters for loopback addresses alone: those are on every node of a machine at once, so the kernel cannot
+        keep two directors apart.
+        """
+        self.held = addresses
+        self._match_listeners()
+
+    def observe(self) -> list[ServiceState]:
+        """Return the table with counters that include open connections."""
+        self._count_open()
+        self.table.expire(self.clock())
+        return self.table.observe()
+
+    def connections(self) -> list[Connection]:
+        """Return open connections, datagram sessions and templates."""
+        found = [
+            Connection(
+                protocol=Protocol.TCP,
+                client=Endpoint(*relay.client_address),
+                virtual=relay.lease.service.entry.key.endpoint,
+                server=relay.lease.server.entry.endpoint,
+                state=("FIN_WAIT" if relay.lease.inactive else "ESTABLISHED") if relay.connected else "SYN_SENT",
+                expires_s=max(0.0, relay.seen + IDLE_TCP_S - self.now),
+            )
+            for relay in self._relays
+        ]
+        for listener in self._listeners.values():
+            if isinstance(listener, UdpListener):
+                found += listener.connections()
+        return found + self.table.templates(self.clock())
+
+    def _count_open(self) -> None:
+        """Move the octets of open flows into the counters of their servers."""
+        for relay in self._relays:
+            relay.lease.server.bytes_in += relay.up.octets
+            relay.lease.server.bytes_out += relay.down.octets
+            relay.up.octets = relay.down.octets = 0
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    def watch(self, descriptor: int, mask: int, handler: Callable[[int], None]) -> None:
+        """Call ``handler`` with the event mask whenever something happens on ``descriptor``."""
+        self._handlers[descriptor] = handler
+        self._epoll.register(descriptor, mask)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching a descriptor that is about to be closed."""
+        if self._handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Run ``task`` when the current batch of events is done."""
+        self._later.append(task)
+
+    def again(self, flow: Flow) -> None:
+        """Give ``flow`` another turn: it stopped for the others' sake, and no new event will come."""
+        self._later.append(lambda: None if flow.relay.closed else flow.pump(True))
+
+    def stop(self) -> None:
+        """Leave ``run`` after the current batch."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Serve until ``stop``."""
+        while not self._stopped:
+            self.turn(None)
+        self.close()
+
+    def turn(self, limit_s: float | None) -> None:
+        """Wait for events, at most ``limit_s``, and handle one batch."""
+        events = self._epoll.poll(self._patience(limit_s), BATCH)
+        self.now = self.clock()
+        for descriptor, mask in events:
+            handler = self._handlers.get(descriptor)
+            if handler is not None:
+                handler(mask)
+        tasks, self._later = self._later, []
+        for task in tasks:
+            task()
+        self._timers()
+
+    def _patience(self, limit_s: float | None) -> float:
+        if self._later:
+            return 0.0
+        due = [self._next_sweep]
+        if self._connecting:
+            due.append(self._connecting[0][0])
+        if self._next_bind is not None:
+            due.append(self._next_bind)
+        wait = max(0.0, min(due) - self.clock())
+        return wait if limit_s is None else min(wait, limit_s)
+
+    def _timers(self) -> None:
+        while self._connecting and (self._connecting[0][0] <= self.now or self._connecting[0][1].connected):
+            _, relay = self._connecting.popleft()
+            if not relay.connected and not relay.closed:
+                self.connect_failed(relay)
+        if self._next_bind is not None and self._next_bind <= self.now:
+            self._match_listeners()
+        if self._next_sweep <= self.now:
+            self._next_sweep = self.now + SWEEP_S
+            self._sweep()
+
+    def _sweep(self) -> None:
+        for relay in [r for r in self._relays if r.seen + IDLE_TCP_S <= self.now]:
+            relay.abort()
+        for listener in self._listeners.values():
+            if isinstance(listener, UdpListener):
+                listener.expire(self.now)
+        self.table.expire(self.now)
+
+    def close(self) -> None:
+        """Close everything."""
+        for listener in self._listeners.values():
+            listener.close()
+        for relay in list(self._relays):
+            relay.abort()
+        for pipe in self._pipes:
+            _close_pipe(pipe)
+        self._epoll.close()
+
+    # -- listeners ---------------------------------------------------------------------------------------------
+
+    def _wants_listener(self, service: Service) -> bool:
+        address = service.entry.key.endpoint.address
+        if self.held is not None and address not in self.held and ip_address(address).is_loopback:
+            return False
+        return bool(service.servers)
+
+    def _match_listeners(self) -> None:
+        self._next_bind = None
+        for key in [k for k in self._listeners if k not in self.table.services]:
+            self._listeners.pop(key).close()
+        for key, service in self.table.services.items():
+            listener = self._listeners.get(key)
+            if listener is not None and listener.service is not service:
+                listener.close()
+                listener = None
+            if not self._wants_listener(service):
+                if listener is not None:
+                    self._listeners.pop(key).close()
+                service.listening = "" if service.servers else "no server"
+            elif listener is None or listener.socket is None:
+                self._open_listener(key, service)
+
+    def _open_listener(self, key: ServiceKey, service: Service) -> None:
+        kind = TcpListener if key.protocol is Protocol.TCP else UdpListener
+        listener = kind(self, service)
+        try:
+            listener.open()
+        except OSError as error:
+            service.listening = f"cannot listen on {key.endpoint}: {error.strerror}"
+            self._next_bind = self.now + REBIND_S
+            self._listeners.pop(key, None)
+            return
+        service.listening = ""
+        self._listeners[key] = listener
+
+    # -- connections -------------------------------------------------------------------------------------------
+
+    def accepted(self, listener: TcpListener, client: socket.socket, address: tuple[str, int]) -> None:
+        """Give a new client a server, or reset it."""
+        if len(self._relays) >= self.max_connections:
+            listener.service.refused[PickRefusal.TOO_MANY] += 1
+            _reset(client)
+            return
+        lease = self.table.open(listener.service, address[0], address[1], self.clock())
+        if isinstance(lease, PickRefusal):
+            _reset(client)
+            return
+        relay = Relay(self, listener, client, (address[0], address[1]), lease)
+        self._connect(relay)
+
+    def _connect(self, relay: Relay) -> None:
+        """Open the connection to the leased server; an immediate refusal is handled like a late one."""
+        entry = relay.lease.server.entry
+        endpoint = entry.endpoint
+        family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+        server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        preface = b""
+        if entry.proxy_protocol:
+            preface = header(entry.proxy_protocol, Endpoint(*relay.client_address), relay.lease.service.entry.key.endpoint)
+        relay.attach(server, preface)
+        self._relays.add(relay)
+        result = server.connect_ex((endpoint.address, endpoint.port))
+        if result not in (0, errno.EINPROGRESS):
+            self.connect_failed(relay)
+            return
+        self._connecting.append((self.now + CONNECT_TIMEOUT_S, relay))
+        self.watch(server.fileno(), WATCH, relay.on_server)
+        if relay.client.fileno() not in self._handlers:
+            self.watch(relay.client.fileno(), WATCH, relay.on_client)
+
+    def connect_failed(self, relay: Relay) -> None:
+        """Pass the client on to another server; nothing of its data has left yet."""
+        failed = relay.lease.server
+        failed.connections.discard(relay)
+        self.unwatch(relay.server.fileno())
+        relay.server.close()
+        self.table.close(relay.lease)
+        relay.tried.append(failed)
+        self.later(lambda: self._retry(relay))
+
+    def _retry(self, relay: Relay) -> None:
+        if relay.closed:
+            return
+        service = relay.lease.service
+        lease: object = PickRefusal.NO_DESTINATION
+        if len(relay.tried) < MAX_TRIES:
+            client, port = relay.client_address
+            lease = self.table.open(service, client, port, self.clock(), tried=relay.tried)
+        if isinstance(lease, PickRefusal):
+            service.refused[PickRefusal.CONNECT_FAILED] += 1
+            relay.closed = True
+            self._relays.discard(relay)
+            self.unwatch(relay.client.fileno())
+            _reset(relay.client)
+            return
+        relay.lease = lease  # type: ignore[assignment]
+        self._connect(relay)
+
+    def half_closed(self, relay: Relay) -> None:
+        """One direction of ``relay`` is done."""
+        self.table.half_close(relay.lease)
+
+    def forget(self, relay: Relay) -> None:
+        """Drop a relay that has ended, and close its sockets."""
+        handlers = self._handlers
+        handlers.pop(relay.client.fileno(), None)
+        handlers.pop(relay.server.fileno(), None)
+        relay.client.close()
+        relay.server.close()
+        self._relays.discard(relay)
+        self.table.close(relay.lease)
+
+    def _reset_server(self, server: Server) -> None:
+        """Reset every connection to a server that leaves."""
+        for connection in list(server.connections):
+            if isinstance(connection, Relay):
+                connection.abort()
+        for listener in self._listeners.values():
+            if isinstance(listener, UdpListener):
+                listener.reset(server)
+
+    # -- pipes -------------------------------------------------------------------------------------------------
+
+    def take_pipe(self) -> tuple[int, int] | None:
+        """Lend a pipe for splicing; ``None`` when no descriptor is left, and the flow goes on copying."""
+        if self._pipes:
+            return self._pipes.pop()
+        try:
+            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.fcntl(pipe[0], _F_SETPIPE_SZ, 1 << 20)
+        except OSError:
+            pass  # the per-user limit of pipe pages is reached: a smaller pipe works too
+        return pipe
+
+    def return_pipe(self, pipe: tuple[int, int], *, clean: bool) -> None:
+        """Take a pipe back; one with octets in it is closed."""
+        if clean and len(self._pipes) < MAX_PIPES:
+            self._pipes.append(pipe)
+        else:
+            _close_pipe(pipe)
+
+
+def _close_pipe(pipe: tuple[int, int]) -> None:
+    os.close(pipe[0])
+    os.close(pipe[1])
+
+
+def _reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
+def _raise_descriptor_limit() -> int:
+    """Use all descriptors the system grants; return how many connections they are good for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(16, (hard - SPARE_DESCRIPTORS) // 2)

@@ -1,0 +1,118 @@
+"""The process of the proxy plane: an engine, and the socket through which the balancer commands it.
+
+It outlives the balancer: when that worker dies, connections go on and the next one finds the table as it was. It listens
+on a Unix socket that the supervisor made, so that its own successor inherits the same address.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from relevo.planes.proxy.engine import Engine
+from relevo.planes.proxy.messages import (
+    LENGTH,
+    MAX_FRAME,
+    Apply,
+    Hold,
+    ListConnections,
+    Observe,
+    Reply,
+    decode_request,
+    frame,
+)
+
+READ_SIZE = 1 << 16
+
+
+class Commander:
+    """One connection from a balancer: requests in, replies out, in order."""
+
+    def __init__(self, engine: Engine, connection: socket.socket) -> None:
+        self.engine = engine
+        self.connection = connection
+        self.received = bytearray()
+        self.unsent = b""
+        connection.setblocking(False)
+        engine.watch(connection.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET, self.on_event)
+
+    def on_event(self, mask: int) -> None:
+        """Read what came, answer what is complete, send what waits."""
+        try:
+            if mask & select.EPOLLOUT and self.unsent:
+                self._send(b"")
+            while data := self.connection.recv(READ_SIZE):
+                self.received += data
+                self._answer()
+            self.close()
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, msgspec.MsgspecError):
+            self.close()
+
+    def _answer(self) -> None:
+        while len(self.received) >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(self.received)
+            if size > MAX_FRAME:
+                raise ValueError("frame too long")
+            end = LENGTH.size + size
+            if len(self.received) < end:
+                return
+            body = bytes(self.received[LENGTH.size : end])
+            del self.received[:end]
+            self._send(frame(self._handle(body)))
+
+    def _handle(self, body: bytes) -> Reply:
+        match decode_request(body):
+            case Apply(operations=operations):
+                return Reply(refused=self.engine.apply(operations))
+            case Observe():
+                return Reply(services=self.engine.observe())
+            case ListConnections():
+                return Reply(connections=self.engine.connections())
+            case Hold(addresses=addresses):
+                self.engine.hold(addresses)
+                return Reply()
+
+    def _send(self, data: bytes) -> None:
+        self.unsent += data
+        try:
+            sent = self.connection.send(self.unsent)
+        except BlockingIOError:
+            return
+        self.unsent = self.unsent[sent:]
+
+    def close(self) -> None:
+        """Let the connection go; the engine carries on as it was."""
+        self.engine.unwatch(self.connection.fileno())
+        self.connection.close()
+
+
+def serve(commands: socket.socket, alive: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
+    """Run the plane until the supervisor's end of ``alive`` closes. ``commands`` listens for balancers."""
+    engine = Engine()
+    commands.setblocking(False)
+
+    def accept(mask: int) -> None:
+        engine.later(knock)
+
+    def knock() -> None:
+        try:
+            connection, _ = commands.accept()
+        except BlockingIOError:
+            return
+        Commander(engine, connection)
+
+    engine.watch(commands.fileno(), select.EPOLLIN, accept)
+    engine.watch(alive.fileno(), select.EPOLLIN | select.EPOLLRDHUP, lambda mask: engine.stop())
+    gc.collect()
+    gc.freeze()
+    # Relays and flows refer to each other, but their cycle is cut when they close: collections find next to nothing,
+    # and a full one over 10 000 connections would hold every packet up for tens of milliseconds.
+    gc.set_threshold(200_000, 50, 1000)
+    ready()
+    engine.run()

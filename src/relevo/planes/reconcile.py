@@ -1,0 +1,51 @@
+"""Desired against observed → ordered operations. Equal tables give none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relevo.model.table import (
+    AddServer,
+    AddService,
+    DeleteServer,
+    DeleteService,
+    Desired,
+    EditServer,
+    EditService,
+    Operation,
+    ServerEntry,
+    ServiceKey,
+    ServiceState,
+)
+
+
+def reconcile(desired: Iterable[Desired], observed: Iterable[ServiceState]) -> list[Operation]:
+    """Return what turns ``observed`` into ``desired``.
+
+    Removals come first, so that an address can move from one service to another; servers are added in the declared
+    order, which the plane's list then holds newest first.
+    """
+    wanted = {item.service.key: item for item in desired}
+    present = {state.service.key: state for state in observed}
+    operations: list[Operation] = [DeleteService(key) for key in present if key not in wanted]
+    for key, item in wanted.items():
+        state = present.get(key)
+        if state is None:
+            operations.append(AddService(item.service))
+        elif state.service != item.service:
+            operations.append(EditService(item.service))
+        held = [server.server for server in state.servers] if state else []
+        operations += _servers(key, item.servers, held)
+    return operations
+
+
+def _servers(key: ServiceKey, wanted: tuple[ServerEntry, ...], held: list[ServerEntry]) -> list[Operation]:
+    present = {server.endpoint: server for server in held}
+    kept = {server.endpoint for server in wanted}
+    operations: list[Operation] = [DeleteServer(key, endpoint) for endpoint in present if endpoint not in kept]
+    for server in wanted:
+        if server.endpoint not in present:
+            operations.append(AddServer(key, server))
+        elif present[server.endpoint] != server:
+            operations.append(EditServer(key, server))
+    return operations

@@ -1,0 +1,22 @@
+"""Which server gets the next connection: one algorithm a file, each picking as the kernel's IPVS does.
+
+A service's servers stand newest first, because IPVS puts an added server at the head of its list, and every "first wins"
+rule, walk and hash fill follows that order.
+"""
+
+from relevo.schedulers.base import Candidate, Scheduler
+from relevo.schedulers.least_connection import LeastConnection, WeightedLeastConnection
+from relevo.schedulers.round_robin import RoundRobin
+from relevo.schedulers.source_hash import SourceHash
+from relevo.schedulers.weighted_round_robin import WeightedRoundRobin
+
+SCHEDULERS: dict[str, type[Scheduler]] = {
+    "rr": RoundRobin,
+    "wrr": WeightedRoundRobin,
+    "lc": LeastConnection,
+    "wlc": WeightedLeastConnection,
+    "sh": SourceHash,
+}
+"""The algorithms of the planes that schedule in user space, by ``lb_algo``."""
+
+__all__ = ["SCHEDULERS", "Candidate", "Scheduler"]

@@ -1,0 +1,51 @@
+"""sh: a client always reaches the same server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from relevo.schedulers.base import Candidate, Scheduler, eligible
+
+BITS: Final = 8
+BUCKETS: Final = 1 << BITS
+"""Size of the kernel's table (CONFIG_IP_VS_SH_TAB_BITS is 8 everywhere)."""
+
+
+def hash32(value: int, bits: int) -> int:
+    """Multiplicative hash of the kernel (golden ratio), its upper ``bits``."""
+    return ((value * 0x61C88647) & 0xFFFFFFFF) >> (32 - bits)
+
+
+class SourceHash(Scheduler):
+    """Each server fills ``weight`` consecutive buckets, round and round in list order; weight 0 still fills one.
+
+    A server that cannot take connections refuses its clients, unless ``sh-fallback`` looks on. ``sh-port`` adds the
+    client's port to the hash.
+    """
+
+    def __init__(self, flags: Sequence[str] = ()) -> None:
+        super().__init__(flags)
+        self._buckets: list[Candidate] = []
+
+    def changed(self, servers: Sequence[Candidate], removed: Candidate | None = None) -> None:
+        """Fill the table anew."""
+        staying = [server for server in servers if server is not removed]
+        self._buckets = []
+        while staying and len(self._buckets) < BUCKETS:
+            for server in staying:
+                self._buckets += [server] * max(1, server.weight)
+        del self._buckets[BUCKETS:]
+
+    def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
+        """Look the client's bucket up."""
+        if not self._buckets:
+            return None
+        offset = port if "sh-port" in self.flags else 0
+        first = hash32((client + offset) & 0xFFFFFFFF, BITS)
+        if eligible(self._buckets[first]):
+            return self._buckets[first]
+        if "sh-fallback" not in self.flags:
+            return None
+        walk = (self._buckets[(2 * first + k) % BUCKETS] for k in range(BUCKETS))
+        return next(filter(eligible, walk), None)

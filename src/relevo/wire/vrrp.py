@@ -1,0 +1,164 @@
+"""VRRP adverts over IPv4: version 2 (RFC 3768, with PASS authentication) and version 3 (RFC 9568).
+
+Whether an advert fits an instance (priority, interval, peers, secret) is decided by ``admit``; what it then means is the
+business of the machine. Addresses are dotted text, intervals are seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from relevo.model import VrrpInstance
+from relevo.wire.checksum import internet_checksum
+
+PROTOCOL: Final = 112
+"""IP protocol number of VRRP."""
+ADVERTISEMENT: Final = 1
+AUTH_NONE: Final = 0
+AUTH_PASS: Final = 1
+AUTH_LENGTH: Final = 8
+PRIORITY_STOP: Final = 0
+PRIORITY_OWNER: Final = 255
+TTL: Final = 255
+"""An advert of another TTL crossed a router, and so may be forged (RFC 9568 §5.1.1.3)."""
+TOS: Final = 0xC0
+"""Internetwork control precedence, as keepalived sends."""
+
+_HEADER = struct.Struct("!BBBBBBH")
+_HEADER_3 = struct.Struct("!BBBBHH")
+
+
+class Refusal(enum.StrEnum):
+    """Why an advert was dropped. The values are the names in metrics and status; they do not change."""
+
+    TRUNCATED = "truncated"
+    LENGTH = "length"
+    VERSION = "version"
+    TYPE = "type"
+    CHECKSUM = "checksum"
+    TTL = "ttl"
+    UNKNOWN_ROUTER = "unknown_virtual_router"
+    OWN = "own"
+    NOT_A_PEER = "not_a_peer"
+    MODE = "multicast_or_unicast"
+    AUTHENTICATION_TYPE = "authentication_type"
+    AUTHENTICATION = "authentication"
+    INTERVAL = "interval"
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """One advertisement. ``secret`` is the authentication data of version 2, empty for none."""
+
+    version: int
+    virtual_router_id: int
+    priority: int
+    interval_s: float
+    addresses: tuple[str, ...]
+    secret: bytes = b""
+    auth_type: int = AUTH_NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """How an advert arrived: between which addresses, with which TTL (``None`` over UDP, where it is not checked)."""
+
+    source: str
+    destination: str
+    ttl: int | None = None
+
+
+def encode(advert: Advert, source: str, destination: str, *, pseudo_header: bool = True) -> bytes:
+    """Encode ``advert``. ``pseudo_header`` says whether a version 3 checksum covers the addresses of the IP header."""
+    body = b"".join(_packed(address) for address in advert.addresses)
+    count = len(advert.addresses)
+    if advert.version == 2:
+        auth = advert.secret[:AUTH_LENGTH].ljust(AUTH_LENGTH, b"\0")
+        head = (0x20 | ADVERTISEMENT, advert.virtual_router_id, advert.priority, count, advert.auth_type, int(advert.interval_s))
+        checksum = internet_checksum(_HEADER.pack(*head, 0) + body + auth)
+        return _HEADER.pack(*head, checksum) + body + auth
+    head_3 = (0x30 | ADVERTISEMENT, advert.virtual_router_id, advert.priority, count, round(advert.interval_s * 100) & 0xFFF)
+    packet = _HEADER_3.pack(*head_3, 0) + body
+    prefix = _pseudo_header(source, destination, len(packet)) if pseudo_header else b""
+    return _HEADER_3.pack(*head_3, internet_checksum(prefix + packet)) + body
+
+
+def decode(data: bytes, envelope: Envelope, *, pseudo_header: bool = True) -> Advert | Refusal:
+    """Decode an advert that arrived in ``envelope``, or say why it is none."""
+    if len(data) < _HEADER.size:
+        return Refusal.TRUNCATED
+    version, kind = data[0] >> 4, data[0] & 0x0F
+    if version not in (2, 3):
+        return Refusal.VERSION
+    if kind != ADVERTISEMENT:
+        return Refusal.TYPE
+    if envelope.ttl is not None and envelope.ttl != TTL:
+        return Refusal.TTL
+    end = _HEADER.size + 4 * data[3]
+    if len(data) != end + (AUTH_LENGTH if version == 2 else 0):
+        return Refusal.LENGTH
+    prefix = b""
+    if version == 3 and pseudo_header:
+        prefix = _pseudo_header(envelope.source, envelope.destination, len(data))
+    if internet_checksum(prefix + data) != 0:
+        return Refusal.CHECKSUM
+    addresses = tuple(".".join(map(str, data[at : at + 4])) for at in range(_HEADER.size, end, 4))
+    if version == 2:
+        return Advert(2, data[1], data[2], float(data[5]), addresses, data[end:], data[4])
+    return Advert(3, data[1], data[2], (int.from_bytes(data[4:6], "big") & 0xFFF) / 100, addresses)
+
+
+def virtual_router_id(data: bytes) -> int | None:
+    """Return the virtual router id of a packet, however broken the rest is; ``None`` if it is too short to have one."""
+    return data[1] if len(data) > 1 else None
+
+
+def admit(advert: Advert, envelope: Envelope, instance: VrrpInstance, own_address: str) -> Refusal | None:
+    """Say why ``instance`` must not listen to ``advert``, or ``None`` when it may (RFC 9568 §7.1, RFC 3768 §7.1)."""
+    if envelope.source == own_address:
+        return Refusal.OWN
+    if advert.version != instance.version:
+        return Refusal.VERSION
+    multicast = is_multicast(envelope.destination)
+    if multicast == bool(instance.unicast_peers):
+        return Refusal.MODE
+    if instance.unicast_peers and envelope.source not in instance.unicast_peers:
+        return Refusal.NOT_A_PEER
+    if instance.version == 2:
+        if advert.auth_type != (AUTH_PASS if instance.authentication else AUTH_NONE):
+            return Refusal.AUTHENTICATION_TYPE
+        if instance.authentication and advert.secret != secret_of(instance):
+            return Refusal.AUTHENTICATION
+        if advert.interval_s != instance.advert_interval_s:
+            return Refusal.INTERVAL
+    return None
+
+
+def secret_of(instance: VrrpInstance) -> bytes:
+    """Authentication data that the adverts of ``instance`` carry: eight octets, zero-padded."""
+    if instance.authentication is None:
+        return b""
+    return instance.authentication.password.encode()[:AUTH_LENGTH].ljust(AUTH_LENGTH, b"\0")
+
+
+def is_multicast(address: str) -> bool:
+    """Whether an IPv4 address is in 224.0.0.0/4."""
+    return 224 <= int(address.partition(".")[0]) < 240
+
+
+def _packed(address: str) -> bytes:
+    return bytes(map(int, address.split(".")))
+
+
+def _pseudo_header(source: str, destination: str, length: int) -> bytes:
+    """Return the bytes RFC 5798 §5.2.8 puts before the packet for its checksum."""
+    return _packed(source) + _packed(destination) + struct.pack("!HH", PROTOCOL, length)
+
+
+def address_rank(address: str) -> int:
+    """Order of addresses for breaking ties of priority: the greater wins (RFC 9568 §6.4.3)."""
+    return int(ipaddress.ip_address(address))
