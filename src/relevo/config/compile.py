@@ -9,7 +9,7 @@ from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Place, Severity
 from relevo.config.keywords.global_defs import GLOBAL_DEFS
 from relevo.config.keywords.registry import Block, Fields, Keyword
-from relevo.config.keywords.services import VIRTUAL_SERVER
+from relevo.config.keywords.services import VIRTUAL_SERVER, build_service
 from relevo.config.keywords.vrrp import MAX_ADVERTISED, VRRP_INSTANCE, VRRP_SYNC_GROUP, advert_interval, one_family
 from relevo.config.tree import Reader, Statement, parse
 from relevo.model import (
@@ -120,13 +120,24 @@ class _Assembler:
         for fields in self.root.get("vrrp_instance", ()):
             name = fields["name"]
             if name in built:
-                fields.complain(Severity.ERROR, "name", f"vrrp_instance '{name}' is there already: left out", "rename one of the two")
+                fields.complain(
+                    Severity.ERROR,
+                    "name",
+                    f"vrrp_instance '{name}' is there already: left out",
+                    "rename one of the two",
+                )
                 continue
             try:
                 instance = self._instance(fields)
             except Rejected:
                 continue
-            number = (instance.virtual_router_id, instance.interface, instance.unicast_peers, instance.multicast_group, instance.version)
+            number = (
+                instance.virtual_router_id,
+                instance.interface,
+                instance.unicast_peers,
+                instance.multicast_group,
+                instance.version,
+            )
             if number in routers:
                 message = f"virtual_router_id {instance.virtual_router_id} is used by '{routers[number]}' on the same interface: left out"
                 fields.complain(Severity.ERROR, "virtual_router_id", message, "give each virtual router its own number")
@@ -146,9 +157,18 @@ class _Assembler:
             raise _refused(fields, "uses UDP without unicast_src_ip and unicast_peer: left out", "name both ends")
         addresses = one_family(fields, "virtual_ipaddress", fields.get("virtual_ipaddress", ()))
         if not addresses and not fields.get("virtual_ipaddress_excluded"):
-            fields.complain(Severity.ERROR, "name", "no virtual_ipaddress: the instance moves nothing", "add a virtual_ipaddress block")
+            fields.complain(
+                Severity.ERROR,
+                "name",
+                "no virtual_ipaddress: the instance moves nothing",
+                "add a virtual_ipaddress block",
+            )
         if addresses and ":" in addresses[0].address:
-            raise _refused(fields, "has IPv6 addresses, which this version does not carry: left out", "use virtual_ipaddress_excluded")
+            raise _refused(
+                fields,
+                "has IPv6 addresses, which this version does not carry: left out",
+                "use virtual_ipaddress_excluded",
+            )
         excluded = fields.get("virtual_ipaddress_excluded", ())
         if len(addresses) > MAX_ADVERTISED:
             message = f"an advert holds {MAX_ADVERTISED} addresses: the rest is treated as excluded"
@@ -230,7 +250,15 @@ class _Assembler:
         return delay
 
     def _garp(self, fields: Fields) -> GarpPolicy:
-        names = ("delay_s", "repeat", "refresh_s", "refresh_repeat", "lower_prio_repeat", "lower_prio_delay_s", "interval_s")
+        names = (
+            "delay_s",
+            "repeat",
+            "refresh_s",
+            "refresh_repeat",
+            "lower_prio_repeat",
+            "lower_prio_delay_s",
+            "interval_s",
+        )
         values = {}
         for name in names:
             value = fields.get(f"garp_{name}", self.globals.get(f"garp_{name}"))
@@ -257,7 +285,12 @@ class _Assembler:
                 else:
                     members.append(member)
             if not members:
-                fields.complain(Severity.ERROR, "name", f"vrrp_sync_group '{name}' has no members: left out", "list them in group { … }")
+                fields.complain(
+                    Severity.ERROR,
+                    "name",
+                    f"vrrp_sync_group '{name}' has no members: left out",
+                    "list them in group { … }",
+                )
                 continue
             taken.update(dict.fromkeys(members, name))
             built[name] = SyncGroup(
@@ -272,13 +305,14 @@ class _Assembler:
 
     def _services(self) -> tuple[VirtualServer, ...]:
         built: dict[str, VirtualServer] = {}
-        for service in self.root.get("virtual_server", ()):
+        smtp_alert = self.globals.get("smtp_alert_checker", self.globals.get("smtp_alert"))
+        for fields in self.root.get("virtual_server", ()):
+            service = build_service(fields, smtp_alert)
             if service is None:
                 continue
             if service.name in built:
-                place = self.root.origin["virtual_server"].place(1)
                 message = f"virtual server {service.name} is declared twice: the second is left out"
-                self.findings.add(Severity.ERROR, place, message, "put its servers into one block", "virtual_server")
+                fields.complain(Severity.ERROR, "", message, "put its servers into one block")
                 continue
             built[service.name] = service
         return tuple(built.values())

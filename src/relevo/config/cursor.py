@@ -20,7 +20,7 @@ TRUE = ("on", "true", "yes")
 FALSE = ("off", "false", "no")
 
 
-class Rejected(Exception):  # noqa: N818 - control flow inside the compiler, never seen outside it
+class Rejected(Exception):
     """The statement cannot be used; a finding says why."""
 
 

@@ -34,12 +34,39 @@ class Symbol(enum.StrEnum):
     DUE = "due"
 
 
+class Failure(enum.StrEnum):
+    """Why a probe failed. The values are names in metrics and status; they do not change."""
+
+    REFUSED = "connection refused"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    RESET = "connection reset"
+    TLS = "tls"
+    PROTOCOL = "not http"
+    STATUS = "status"
+    DIGEST = "digest"
+    TOO_LARGE = "too large"
+    LOCAL = "local error"
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a probe ended: ``reason`` is empty when it passed."""
+    """How a probe ended: ``failure`` is ``None`` when it passed; ``detail`` says more in either case."""
 
-    passed: bool
-    reason: str = ""
+    failure: Failure | None = None
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the server did what the check asks."""
+        return self.failure is None
+
+    @property
+    def reason(self) -> str:
+        """The failure in words, empty when passed."""
+        if self.failure is None:
+            return ""
+        return f"{self.failure.value}: {self.detail}" if self.detail else self.failure.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -426,8 +426,7 @@ class VrrpMachine:
         if self.grouped:
             self._await_master(now)
             return [AskGroup()]
-        text = f"({self.instance.name}) Receive advertisement timeout"
-        return [*self._become_master(now, self._silence()), Log(text)]
+        return self._become_master(now, self._silence(), Log(f"({self.instance.name}) Receive advertisement timeout"))
 
     def _silence(self) -> str:
         if not self.master_address:
@@ -437,12 +436,12 @@ class VrrpMachine:
     def _take_over_with_group(self, now: float) -> list[Effect]:
         return self._become_master(now, "with its sync group")
 
-    def _become_master(self, now: float, reason: str) -> list[Effect]:
+    def _become_master(self, now: float, reason: str, *first: Log) -> list[Effect]:
         garp, name = self.instance.garp, self.instance.name
         self.master_interval_s = self.instance.advert_interval_s
         self.counters.became_master += 1
         self._preempt_at = None
-        effects: list[Effect] = [*self._send(self.priority), AddAddresses(), Announce(garp.repeat)]
+        effects: list[Effect] = [*self._send(self.priority), AddAddresses(), Announce(garp.repeat), *first]
         effects += self._enter(State.MASTER, now, reason)
         self.master_address, self.master_priority = self.own_address, self.priority
         self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
@@ -469,7 +468,9 @@ class VrrpMachine:
     def _outrank(self, now: float) -> list[Effect]:
         heard, garp, name = self._last_heard(), self.instance.garp, self.instance.name
         effects: list[Effect] = [
-            Log(f"({name}) Received advert from {heard.source} with lower priority {heard.advert.priority}, ours {self.priority}, forcing new election")
+            Log(
+                f"({name}) Received advert from {heard.source} with lower priority {heard.advert.priority}, ours {self.priority}, forcing new election"
+            )
         ]
         if not self.instance.lower_prio_no_advert:
             effects += self._send(self.priority)
@@ -483,7 +484,9 @@ class VrrpMachine:
     def _give_way(self, now: float) -> list[Effect]:
         heard = self._last_heard()
         priority, source = heard.advert.priority, heard.source
-        text = f"({self.instance.name}) Master received advert from {source} with higher priority {priority}, ours {self.priority}"
+        text = (
+            f"({self.instance.name}) Master received advert from {source} with higher priority {priority}, ours {self.priority}"
+        )
         if priority == self.priority:
             text = f"({self.instance.name}) Master received advert from {source} with same priority {priority} but higher IP address than ours"
         effects: list[Effect] = [Log(text)]

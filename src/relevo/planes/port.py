@@ -82,7 +82,9 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[str]:
         if service.endpoint.port == 0 and not able.any_port:
             found[f"{service.name}: plane '{able.name}' cannot serve every port"] = None
         for kind in sorted({server.forwarding for server in service.real_servers} - able.forwarding):
-            found[f"{service.name}: plane '{able.name}' cannot forward by {kind.value}; it ends connections and opens its own"] = None
+            found[
+                f"{service.name}: plane '{able.name}' cannot forward by {kind.value}; it ends connections and opens its own"
+            ] = None
     if configuration.global_defs.lvs_sync_daemon is not None and not able.keeps_connections:
         found[f"connection synchronisation has no effect on plane '{able.name}': it cannot hand connections over"] = None
     return list(found)

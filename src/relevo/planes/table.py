@@ -53,7 +53,18 @@ def capabilities_of_user_space(name: str) -> Capabilities:
 class Server:
     """A server of a service, with what the scheduler reads."""
 
-    __slots__ = ("active", "bytes_in", "bytes_out", "connections", "entry", "inactive", "overloaded", "templates", "total", "weight")
+    __slots__ = (
+        "active",
+        "bytes_in",
+        "bytes_out",
+        "connections",
+        "entry",
+        "inactive",
+        "overloaded",
+        "templates",
+        "total",
+        "weight",
+    )
 
     def __init__(self, entry: ServerEntry) -> None:
         self.entry = entry

@@ -9,7 +9,7 @@ def internet_checksum(data: bytes) -> int:
     """Return the one's complement of the one's complement sum of ``data``; 0 over data with a right checksum inside."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

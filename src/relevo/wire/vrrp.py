@@ -78,10 +78,23 @@ def encode(advert: Advert, source: str, destination: str, *, pseudo_header: bool
     count = len(advert.addresses)
     if advert.version == 2:
         auth = advert.secret[:AUTH_LENGTH].ljust(AUTH_LENGTH, b"\0")
-        head = (0x20 | ADVERTISEMENT, advert.virtual_router_id, advert.priority, count, advert.auth_type, int(advert.interval_s))
+        head = (
+            0x20 | ADVERTISEMENT,
+            advert.virtual_router_id,
+            advert.priority,
+            count,
+            advert.auth_type,
+            int(advert.interval_s),
+        )
         checksum = internet_checksum(_HEADER.pack(*head, 0) + body + auth)
         return _HEADER.pack(*head, checksum) + body + auth
-    head_3 = (0x30 | ADVERTISEMENT, advert.virtual_router_id, advert.priority, count, round(advert.interval_s * 100) & 0xFFF)
+    head_3 = (
+        0x30 | ADVERTISEMENT,
+        advert.virtual_router_id,
+        advert.priority,
+        count,
+        round(advert.interval_s * 100) & 0xFFF,
+    )
     packet = _HEADER_3.pack(*head_3, 0) + body
     prefix = _pseudo_header(source, destination, len(packet)) if pseudo_header else b""
     return _HEADER_3.pack(*head_3, internet_checksum(prefix + packet)) + body

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Severity
-from relevo.config.keywords.readers import absence, boolean, choice, flag, integer, seconds, text, word_list
-from relevo.config.keywords.registry import Block, Fields, Keyword, reads_block
-from relevo.model import Endpoint, SyncDaemon
+from relevo.config.keywords.readers import boolean, choice, flag, integer, seconds, text, word_list
+from relevo.config.keywords.registry import Block, Keyword, reads_block
+from relevo.model import Endpoint, SyncDaemon, VrrpTransport
 
 
 @reads_block
 def _recipients(cursor: Cursor) -> tuple[str, ...]:
     found = []
-    for line, word in ((line, word) for line in cursor.statement.block or [] for word in (line.keyword, *line.args)):
-        number = [line.keyword, *line.args].index(word)
-        if looks_like_address(word):
-            found.append(str(word))
-        else:
+    for line in cursor.statement.block or []:
+        for number, word in enumerate((line.keyword, *line.args)):
+            if looks_like_address(word):
+                found.append(str(word))
+                continue
             message = f"'{word}' is not a mail address: left out"
             cursor.findings.add(Severity.WARNING, line.place(number), message, "write user@host", "notification_email")
     if cursor.statement.block is None:
@@ -54,6 +52,13 @@ def _password_file(cursor: Cursor) -> str:
     return path.removeprefix("file:")
 
 
+def read_transport(cursor: Cursor) -> VrrpTransport:
+    """Read ``ip`` or ``udp PORT`` (shared with ``vrrp_instance``)."""
+    if cursor.choice(("ip", "udp"), "a transport") == "ip":
+        return VrrpTransport()
+    return VrrpTransport(cursor.integer(1, 65535, "a UDP port"))
+
+
 def _sync_daemon(cursor: Cursor) -> SyncDaemon:
     interface = cursor.word("an interface")
     instance, sync_id = "", None
@@ -77,10 +82,6 @@ def _script_user(cursor: Cursor) -> tuple[str, str]:
     user = cursor.word("a user")
     group = cursor.word() if cursor.more() else ""
     return user, group
-
-
-def _build(fields: Fields) -> Fields:
-    return fields
 
 
 _GARP = "garp_"
@@ -125,20 +126,9 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("v3_checksum_as_v2", boolean, "VRRPv3 checksum over IPv4 without pseudo-header (RFC 9568, routers)"),
     Keyword("vrrp_rt_priority", integer(1, 99, "a priority"), "real-time priority of the director worker", field="vrrp_realtime_priority"),
     Keyword("lvs_sync_daemon", _sync_daemon, "interface and instance of connection synchronisation"),
-    Keyword("vrrp_transport", lambda cursor: read_transport(cursor), "what carries the adverts: ip, or udp PORT (ip) [Relevo]"),
+    Keyword("vrrp_transport", read_transport, "what carries the adverts: ip, or udp PORT (ip) [Relevo]"),
     Keyword("data_plane", choice(("auto", "ipvs", "ebpf", "proxy", "memory"), "a data plane"), "what moves the connections (auto) [Relevo]", field="plane"),
 )  # fmt: skip
 
 
-def read_transport(cursor: Cursor) -> Any:
-    """Read ``ip`` or ``udp PORT`` (shared with ``vrrp_instance``)."""
-    from relevo.model import VrrpTransport
-
-    if cursor.choice(("ip", "udp"), "a transport") == "ip":
-        return VrrpTransport()
-    return VrrpTransport(cursor.integer(1, 65535, "a UDP port"))
-
-
-GLOBAL_DEFS = Block("global_defs", KEYWORDS, _build)
-
-__all__ = ["GLOBAL_DEFS", "absence", "looks_like_address", "read_transport"]
+GLOBAL_DEFS = Block("global_defs", KEYWORDS, lambda fields: fields)

@@ -100,7 +100,11 @@ def _service(cursor: Cursor, fields: Fields) -> None:
         raise cursor.reject(f"virtual_server {kind} is not supported by this version: left out", "write an address and a port")
     fields["endpoint"] = cursor.endpoint("a virtual server's address")
     if cursor.more():
-        cursor.warn(f"'{' '.join(cursor.rest())}' behind a virtual server is ignored", "the interface belongs to the VRRP address", word=3)
+        cursor.warn(
+            f"'{' '.join(cursor.rest())}' behind a virtual server is ignored",
+            "the interface belongs to the VRRP address",
+            word=3,
+        )
 
 
 _ALGORITHM = "scheduler name: " + " ".join(SCHEDULERS)
@@ -131,7 +135,11 @@ VIRTUAL_SERVER_KEYWORDS: tuple[Keyword, ...] = (
 )  # fmt: skip
 
 
-def _build(fields: Fields) -> VirtualServer | None:
+def build_service(fields: Fields, smtp_alert: bool | None) -> VirtualServer | None:
+    """Make a virtual server of its block; ``None`` (with a finding) when it cannot be used.
+
+    ``smtp_alert`` is the default of ``global_defs``: without one real servers mail and virtual servers do not.
+    """
     endpoint: Endpoint = fields["endpoint"]
     protocol = _protocol(fields)
     if protocol is None:
@@ -151,7 +159,9 @@ def _build(fields: Fields) -> VirtualServer | None:
     if endpoint.port == 0 and not values.get("persistence_timeout_s"):
         fields.complain(Severity.WARNING, "", "a service of every port must be persistent: 360 s is used")
         values["persistence_timeout_s"] = DEFAULT_PERSISTENCE_S
-    servers = _servers(fields, endpoint, values)
+    if smtp_alert is not None:
+        values.setdefault("smtp_alert", smtp_alert)
+    servers = _servers(fields, endpoint, smtp_alert)
     _quorum_fits(fields, values, servers)
     sorry = fields.get("sorry_server")
     if sorry is not None:
@@ -172,10 +182,10 @@ def _protocol(fields: Fields) -> Protocol | None:
     return Protocol(name)
 
 
-def _servers(fields: Fields, service: Endpoint, values: dict[str, Any]) -> tuple[RealServer, ...]:
+def _servers(fields: Fields, service: Endpoint, smtp_alert: bool | None) -> tuple[RealServer, ...]:
     built: dict[Endpoint, RealServer] = {}
     for found in fields.get("real_servers", ()):
-        server = _build_server(found, fields, service)
+        server = _build_server(found, fields, service, smtp_alert)
         if (":" in server.endpoint.address) != (":" in service.address) and server.forwarding is not Forwarding.TUN:
             message = f"{server.endpoint} and the virtual server are of different IP versions: left out"
             found.complain(Severity.ERROR, "", message, "only lb_kind TUN may mix them")
@@ -187,13 +197,15 @@ def _servers(fields: Fields, service: Endpoint, values: dict[str, Any]) -> tuple
     return tuple(built.values())
 
 
-def _build_server(fields: Fields, service_fields: Fields, service: Endpoint) -> RealServer:
+def _build_server(fields: Fields, service_fields: Fields, service: Endpoint, smtp_alert: bool | None) -> RealServer:
     inherited = service_fields.picked("weight", "forwarding", "inhibit_on_failure", "proxy_protocol")
     own = fields.picked(
         "weight", "forwarding", "inhibit_on_failure", "proxy_protocol", "upper_threshold", "lower_threshold",
         "notify_up", "notify_down", "smtp_alert",
     )  # fmt: skip
     values = {**inherited, **own}
+    if smtp_alert is not None:
+        values.setdefault("smtp_alert", smtp_alert)
     endpoint: Endpoint = fields["endpoint"]
     forwarding = values.get("forwarding", Forwarding.NAT)
     if forwarding is not Forwarding.NAT and endpoint.port not in (0, service.port):
@@ -223,4 +235,4 @@ def _quorum_fits(fields: Fields, values: dict[str, Any], servers: tuple[RealServ
         values["hysteresis"] = quorum - 1
 
 
-VIRTUAL_SERVER = Block("virtual_server", VIRTUAL_SERVER_KEYWORDS, _build, header=_service)
+VIRTUAL_SERVER = Block("virtual_server", VIRTUAL_SERVER_KEYWORDS, lambda fields: fields, header=_service)

@@ -8,7 +8,18 @@ from typing import Any, Final
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Severity
 from relevo.config.keywords.global_defs import read_transport
-from relevo.config.keywords.readers import absence, address, boolean, choice, flag, integer, script, seconds, text, word_list
+from relevo.config.keywords.readers import (
+    absence,
+    address,
+    boolean,
+    choice,
+    flag,
+    integer,
+    script,
+    seconds,
+    text,
+    word_list,
+)
 from relevo.config.keywords.registry import Block, Fields, Keyword, entries, reads_block
 from relevo.model import AuthenticationType, TrackedInterface, VirtualAddress
 
@@ -129,10 +140,13 @@ def _name(cursor: Cursor, fields: Fields) -> None:
     fields.origin["name"] = cursor.statement
 
 
-NOTIFIES = tuple(
-    Keyword(f"notify_{state}", script, f"script run on entering {state}", field=f"notify_{state}")
-    for state in ("master", "backup", "fault", "stop")
-) + (Keyword("notify", script, "script run at every transition; gets type, name, state and priority", field="notify_any"),)
+NOTIFIES = (
+    *(
+        Keyword(f"notify_{state}", script, f"script run on entering {state}", field=f"notify_{state}")
+        for state in ("master", "backup", "fault", "stop")
+    ),
+    Keyword("notify", script, "script run at every transition; gets type, name, state and priority", field="notify_any"),
+)
 
 _SYNC = "lvs_sync_daemon_interface"
 

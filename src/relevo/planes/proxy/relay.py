@@ -168,7 +168,9 @@ class Relay:
         "client", "client_address", "closed", "connected", "down", "engine", "lease", "listener", "seen", "server", "tried", "up",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, listener: TcpListener, client: socket.socket, address: tuple[str, int], lease: Lease) -> None:
+    def __init__(
+        self, engine: Engine, listener: TcpListener, client: socket.socket, address: tuple[str, int], lease: Lease
+    ) -> None:
         self.engine = engine
         self.listener = listener
         self.client = client

@@ -76,7 +76,7 @@ class Commander:
                 return Reply(connections=self.engine.connections())
             case Hold(addresses=addresses):
                 self.engine.hold(addresses)
-                return Reply()
+        return Reply()
 
     def _send(self, data: bytes) -> None:
         self.unsent += data

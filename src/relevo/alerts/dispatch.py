@@ -1,0 +1,98 @@
+"""From what happened to who is told: mails, scripts.
+
+Every transition mails, also the ones keepalived forgets: a state is compared with the last one *seen*, whether or not that
+was mailed. A worker that was restarted where it was causes none, because nothing changed.
+"""
+
+from __future__ import annotations
+
+from relevo.alerts.message import quorum_alert, server_alert, vrrp_alert
+from relevo.alerts.notify import Notifier
+from relevo.alerts.outbox import Outbox
+from relevo.model import Configuration, RealServer, VirtualServer, VrrpNotify
+
+
+class Dispatcher:
+    """Knows the configuration and the last known states."""
+
+    def __init__(self, outbox: Outbox, notifier: Notifier) -> None:
+        self._outbox = outbox
+        self._notifier = notifier
+        self._states: dict[tuple[str, str], str] = {}
+        self.configure(Configuration())
+
+    def configure(self, configuration: Configuration) -> None:
+        """Use this configuration from now on; known states stay."""
+        self._configuration = configuration
+        self._instances = {i.name: i for i in configuration.vrrp_instances}
+        self._groups = {g.name: g for g in configuration.sync_groups}
+        self._services = {s.name: s for s in configuration.virtual_servers}
+        self._servers = {
+            (s.name, r.endpoint.spelled(s.protocol)): r for s in configuration.virtual_servers for r in s.real_servers
+        }
+        self._outbox.configure(configuration.global_defs.mail, configuration.global_defs.router_id)
+        self._notifier.configure(configuration.global_defs)
+
+    def instance(self, name: str, state: str, priority: int, reason: str) -> bool:
+        """Tell of a transition of a virtual router; False when it is none."""
+        if not self._changed("INSTANCE", name, state):
+            return False
+        instance = self._instances.get(name)
+        if instance is not None:
+            self._run(instance.notify, "INSTANCE", name, state, priority)
+            if instance.smtp_alert and self._mails(state):
+                self._outbox.send(vrrp_alert("Instance", name, state, reason))
+        return True
+
+    def group(self, name: str, state: str) -> None:
+        """Tell of a transition of a sync group."""
+        group = self._groups.get(name)
+        if group is not None and self._changed("GROUP", name, state):
+            self._run(group.notify, "GROUP", name, state, 0)
+            if group.smtp_alert and self._mails(state):
+                self._outbox.send(vrrp_alert("Group", name, state))
+
+    def server(self, service: str, server: str, up: bool, moved: bool, check: str, reason: str) -> None:
+        """Tell of a check of a real server that changed."""
+        found = self._servers.get((service, server))
+        if found is None:
+            return
+        if moved:
+            self._notifier.run(found.notify_up if up else found.notify_down)
+        if self._mails_server(found) and (moved or not self._configuration.global_defs.no_checker_emails):
+            self._outbox.send(server_alert(service, server, up, check, reason))
+
+    def quorum(self, service: str, up: bool, weight: int) -> None:
+        """Tell of a quorum gained or lost."""
+        found: VirtualServer | None = self._services.get(service)
+        if found is None:
+            return
+        self._notifier.run(found.quorum_up if up else found.quorum_down)
+        if found.smtp_alert:
+            self._outbox.send(quorum_alert(service, up, found.quorum, found.hysteresis, weight))
+
+    def farewell(self, servers: tuple[tuple[str, str], ...]) -> None:
+        """Run the down-notifiers and mails of ``omega`` services at the stop."""
+        for service, server in servers:
+            found = self._servers.get((service, server))
+            if found is not None:
+                self._notifier.run(found.notify_down)
+                if self._mails_server(found):
+                    self._outbox.send(server_alert(service, server, False, "shutdown", "the director is stopping"))
+
+    def _changed(self, kind: str, name: str, state: str) -> bool:
+        former = self._states.get((kind, name))
+        self._states[(kind, name)] = state
+        return former != state
+
+    def _mails(self, state: str) -> bool:
+        return not (state == "FAULT" and self._configuration.global_defs.no_email_faults)
+
+    @staticmethod
+    def _mails_server(server: RealServer) -> bool:
+        return server.smtp_alert
+
+    def _run(self, notify: VrrpNotify, kind: str, name: str, state: str, priority: int) -> None:
+        own = {"MASTER": notify.master, "BACKUP": notify.backup, "FAULT": notify.fault, "STOP": notify.stop}[state]
+        self._notifier.run(own)
+        self._notifier.run(notify.any, kind, name, state, str(priority))

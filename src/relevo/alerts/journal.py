@@ -1,0 +1,57 @@
+"""Log lines: to the journal or syslog when there is one, else to standard error. Priorities are syslog's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from typing import Final
+
+_SOCKET: Final = "/dev/log"
+_FACILITY_DAEMON: Final = 3
+NAMES: Final = {3: "error", 4: "warning", 5: "notice", 6: "info", 7: "debug"}
+MAX_LINE: Final = 8192
+
+
+class Journal:
+    """Where lines go. ``console`` forces standard error."""
+
+    def __init__(self, *, console: bool) -> None:
+        self._socket: socket.socket | None = None
+        self._under_systemd = "JOURNAL_STREAM" in os.environ
+        if not console and not self._under_systemd:
+            self._socket = self._connect()
+
+    @staticmethod
+    def _connect() -> socket.socket | None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(_SOCKET)
+        except OSError:
+            sock.close()
+            return None
+        return sock
+
+    def write(self, text: str, level: int = 6, process: str = "") -> None:
+        """Write one line. Control characters are shown, not sent: a reply of a server may not forge lines."""
+        clean = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)[:MAX_LINE]
+        tag = f"Relevo_{process}" if process else "Relevo"
+        if self._socket is not None:
+            try:
+                self._socket.send(f"<{_FACILITY_DAEMON * 8 + level}>{tag}[{os.getpid()}]: {clean}".encode())
+                return
+            except OSError:
+                self._socket.close()
+                self._socket = self._connect()
+        if self._under_systemd:
+            line = f"<{level}>{tag}: {clean}\n"
+        else:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S") + f".{int(time.time() * 1000) % 1000:03d}"
+            mark = "" if level >= 6 else f"{NAMES.get(level, 'info')}: "
+            line = f"{stamp} {tag}: {mark}{clean}\n"
+        try:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+        except OSError:
+            pass

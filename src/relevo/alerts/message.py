@@ -1,0 +1,70 @@
+"""Mails as keepalived writes them: the same subjects (people filter on them), one sentence as the body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+from typing import Final
+
+from relevo import __version__
+from relevo.model import Mail
+
+MAX_SUBJECT: Final = 900
+"""Octets of a subject: RFC 5322 §2.1.1 allows lines of 998."""
+
+_BODIES: Final = {
+    "MASTER": "is now owning VRRP VIPs",
+    "BACKUP": "is no longer owning VRRP VIPs",
+    "FAULT": "is in fault: no longer owning VRRP VIPs",
+    "STOP": "is stopping",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """What a mail says: the subject without the router's label, and the body."""
+
+    subject: str
+    body: str
+
+
+def vrrp_alert(kind: str, name: str, state: str, reason: str = "") -> Alert:
+    """Return the alert for a transition of an instance or group; ``kind`` is ``Instance`` or ``Group``."""
+    what = "Stopping" if state == "STOP" else f"Entering {state} state"
+    body = f"=> VRRP {kind} {_BODIES[state]} <="
+    return Alert(f"VRRP {kind} {name} - {what}", f"{body}\n\nReason: {reason}" if reason else body)
+
+
+def server_alert(service: str, server: str, up: bool, check: str, reason: str) -> Alert:
+    """Return the alert for a real server."""
+    checked = check.replace("_", " ")
+    body = f"=> {checked} succeeded on service <=" if up else f"=> {checked} failed on service <="
+    state = "UP" if up else "DOWN"
+    return Alert(f"Realserver {server} of virtual server {service} - {state}", f"{body}\n\nReason: {reason}" if reason else body)
+
+
+def quorum_alert(service: str, up: bool, quorum: int, hysteresis: int, weight: int) -> Alert:
+    """Return the alert for a virtual server."""
+    if up:
+        return Alert(
+            f"Virtualserver {service} - UP",
+            f"=> Gained quorum {quorum}+{hysteresis}={quorum + hysteresis} <= {weight} <=",
+        )
+    return Alert(f"Virtualserver {service} - DOWN", f"=> Lost quorum {quorum}-{hysteresis}={quorum - hysteresis} > {weight} <=")
+
+
+def compose(alert: Alert, mail: Mail, router_id: str, sender: str, when: datetime, message_id: str) -> bytes:
+    """Return the mail as octets with CRLF line ends. Line breaks in names cannot forge headers: they become blanks."""
+    message = EmailMessage()
+    subject = f"[{router_id}] {alert.subject}"
+    message["Date"] = format_datetime(when)
+    message["From"] = sender
+    message["To"] = ", ".join(mail.recipients)
+    message["Subject"] = "".join(c if c.isprintable() else " " for c in subject)[:MAX_SUBJECT]
+    message["Message-ID"] = message_id
+    message["X-Mailer"] = f"Relevo {__version__}"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(alert.body + "\n")
+    return message.as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

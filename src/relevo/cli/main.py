@@ -1,0 +1,69 @@
+"""The command's tree. Sub-commands are imported when they are called, so that ``status`` stays quick.
+
+Exit statuses: 0 success, 1 the daemon or the lab reported a failure, 2 wrong usage or a missing argument in the
+configuration, 4 the configuration cannot run, 5 it has findings, 6 it has security findings (keepalived's ``-t``).
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from relevo import __version__
+from relevo.errors import RelevoError
+
+COMMANDS = {
+    "run": ("relevo.cli.run", "run", "Run the daemon."),
+    "check": ("relevo.cli.check", "check", "Check a configuration file."),
+    "config": ("relevo.cli.check", "config", "Show the compiled model of a configuration file."),
+    "status": ("relevo.cli.status", "status", "Show who is master and which servers live."),
+    "reload": ("relevo.cli.status", "reload", "Make the daemon read its file again."),
+    "stop": ("relevo.cli.status", "stop", "Stop the daemon politely."),
+    "lab": ("relevo.cli.lab", "lab", "Build the cluster of configuration files, and drill it."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a first visit."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-v", "--version", message="Relevo v%(version)s")
+def relevo() -> None:
+    """High-availability load balancing from keepalived.conf: VRRP, health checks, data planes."""
+
+
+def main() -> None:
+    """Run the command; an error is a sentence and a hint, never a traceback."""
+    try:
+        relevo(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except RelevoError as error:
+        click.echo(f"relevo: {error}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+        sys.exit(1)

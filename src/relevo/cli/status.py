@@ -1,0 +1,169 @@
+"""``relevo status`` and the other short talks with a running daemon."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+import msgspec
+
+from relevo.daemon.control import ask
+from relevo.errors import ControlError
+from relevo.host.files import runtime_directory
+from relevo.observe.listing import ipvs_listing
+from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot
+
+_run_dir = click.option("--run-dir", help="Folder of the control socket [default: /run/relevo, or the user's].")
+
+
+def _ask(run_dir: str | None, command: str) -> bytes:
+    return ask(runtime_directory(run_dir) / "control.sock", command)
+
+
+@click.command()
+@click.option("-j", "--json", "as_json", is_flag=True, help="The whole snapshot as JSON.")
+@click.option("-L", "--listing", is_flag=True, help="The table of services as ipvsadm -L -n prints it.")
+@_run_dir
+def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
+    """Show who is master, since when and why, and every service with its servers."""
+    answer = _ask(run_dir, "status")
+    if as_json:
+        click.echo(answer, nl=False)
+        return
+    snapshot = msgspec.json.decode(answer, type=Snapshot)
+    if listing:
+        click.echo(ipvs_listing(snapshot.balancer.services), nl=False)
+        return
+    for line in _lines(snapshot):
+        click.echo(line)
+
+
+@click.command()
+@_run_dir
+def reload(run_dir: str | None) -> None:
+    """Make the daemon read its file again; a bad file changes nothing."""
+    _simple(run_dir, "reload")
+
+
+@click.command()
+@_run_dir
+def stop(run_dir: str | None) -> None:
+    """Stop the daemon: the peer takes over before the addresses go."""
+    _simple(run_dir, "stop")
+
+
+def _simple(run_dir: str | None, command: str) -> None:
+    answer: dict[str, Any] = msgspec.json.decode(_ask(run_dir, command))
+    if "error" in answer:
+        raise ControlError(str(answer["error"]))
+    sys.exit(0)
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def _lines(snapshot: Snapshot) -> list[str]:
+    now = snapshot.taken_at
+    out = [
+        f"Relevo {snapshot.version} [{snapshot.router_id}] pid {snapshot.pid}, up {_span(now - snapshot.started_at)}, {snapshot.file}"
+    ]
+    if snapshot.reload_error:
+        out.append(f"  last reload refused: {snapshot.reload_error}")
+    for worker in snapshot.workers:
+        if not worker.answered:
+            out.append(f"  {worker.role} worker {worker.pid} does not answer")
+        elif worker.restarts:
+            out.append(f"  {worker.role} worker was restarted {worker.restarts} times, last {_span(now - worker.since_at)} ago")
+    if snapshot.mail.waiting or snapshot.mail.last_error:
+        out.append(f"  {snapshot.mail.waiting} mails waiting: {snapshot.mail.last_error}")
+    for instance in snapshot.director.instances:
+        out += ["", *_instance_lines(instance, now)]
+    for group in snapshot.director.groups:
+        out.append(f"group {group.name}: {_state(group.state)} ({' '.join(group.members)})")
+    if snapshot.balancer.services:
+        out += ["", f"data plane {snapshot.balancer.plane} ({snapshot.balancer.plane_reason})"]
+        if snapshot.balancer.plane_error:
+            out.append(f"  {snapshot.balancer.plane_error}")
+    for service in snapshot.balancer.services:
+        out += ["", *_service_lines(service, now)]
+    return out
+
+
+def _instance_lines(instance: InstanceSnapshot, now: float) -> list[str]:
+    master = f"master is {instance.master_address} (priority {instance.master_priority})"
+    if instance.state == "MASTER":
+        master = f"own address {instance.own_address}"
+    elif not instance.master_address:
+        master = "no master heard yet"
+    out = [
+        f"{instance.name}: {_state(instance.state)} for {_span(now - instance.since_at)}: {instance.reason}",
+        f"  {instance.interface or '-'} vrid {instance.virtual_router_id} VRRPv{instance.version} priority {instance.priority}"
+        f" every {instance.advert_interval_s:g} s; {master}",
+        f"  addresses {' '.join(instance.addresses) or '-'}; adverts sent {instance.adverts_sent}, heard {instance.adverts_received}",
+    ]
+    if instance.refused:
+        out.append("  adverts dropped: " + ", ".join(f"{count} {reason}" for reason, count in instance.refused.items()))
+    return out
+
+
+def _service_lines(service: ServiceSnapshot, now: float) -> list[str]:
+    persistent = f" persistent {service.persistence_timeout_s} s" if service.persistence_timeout_s else ""
+    head = f"{service.protocol} {service.address}:{service.port} {service.scheduler}{persistent}: "
+    state = "UP" if service.up else ("SORRY SERVER" if service.uses_sorry_server else "DOWN")
+    head += f"{_state(state)} for {_span(now - service.since_at)}, weight {service.live_weight} of quorum {service.quorum}"
+    out = [head]
+    if service.listening:
+        out.append(f"  not listening: {service.listening}")
+    out.append(f"  {'server':<24} {'state':<6} {'weight':>6} {'active':>7} {'total':>9}  last check")
+    return out + [_server_line(server, now) for server in service.servers]
+
+
+def _server_line(server: ServerSnapshot, now: float) -> str:
+    name = f"{server.address}:{server.port}"
+    state = "SORRY" if server.sorry else ("UP" if server.up else "DOWN")
+    padded = _state(state) + " " * (6 - len(state))
+    checks = "; ".join(_check_text(check, now) for check in server.checks) or "none"
+    return f"  {name:<24} {padded} {server.weight:>6} {server.active:>7} {server.connections:>9}  {checks}"
+
+
+def _check_text(check: CheckSnapshot, now: float) -> str:
+    if check.last_at is None:
+        return f"{check.kind} not run yet"
+    return f"{check.kind} {check.last_result}, {_span(now - check.last_at)} ago"
+
+
+_COLOURS = {
+    "MASTER": "green",
+    "UP": "green",
+    "BACKUP": "cyan",
+    "FAULT": "red",
+    "DOWN": "red",
+    "SORRY": "yellow",
+    "SORRY SERVER": "yellow",
+}
+
+
+def _state(text: str) -> str:
+    import os
+
+    if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
+        return text
+    return click.style(text, fg=_COLOURS.get(text), bold=True)
+
+
+def _span(seconds: float) -> str:
+    """Spell a duration: the two largest units."""
+    seconds = max(0.0, seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    whole = int(seconds)
+    parts: list[str] = []
+    for name, size in units:
+        if whole >= size or (parts and len(parts) < 2):
+            parts.append(f"{whole // size} {name}")
+            whole %= size
+        if len(parts) == 2:
+            break
+    return " ".join(parts)

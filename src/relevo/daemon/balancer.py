@@ -1,0 +1,401 @@
+"""The balancer worker: checks the real servers, keeps the pools, and makes the data plane hold what they want."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import socket
+import time
+from dataclasses import dataclass
+
+from relevo.daemon.channel import AsyncChannel, decode_to_worker
+from relevo.daemon.messages import (
+    BalancerReport,
+    Held,
+    LogLine,
+    PlaneRestarted,
+    QuorumEvent,
+    Ready,
+    Reload,
+    ServerEvent,
+    ShutdownNotice,
+    Stop,
+    TakeSnapshot,
+    ToWorker,
+)
+from relevo.errors import PlaneError
+from relevo.host import privileges
+from relevo.machines import check as checking
+from relevo.machines import pool as pooling
+from relevo.machines.check import CheckMachine, Result
+from relevo.machines.pool import CheckVerdict, PoolMachine
+from relevo.model import Check, Configuration, Endpoint, RealServer, TcpCheck, VirtualServer
+from relevo.model.table import ServerState, ServiceKey, ServiceState
+from relevo.observe.snapshot import BalancerSnapshot, CheckSnapshot, ServerSnapshot, ServiceSnapshot
+from relevo.planes.port import Plane
+from relevo.planes.proxy.client import ProxyPlane
+from relevo.planes.reconcile import reconcile
+from relevo.probes import run_probe
+
+MAX_PROBES = 512
+"""Probes under way at once; further ones wait their turn."""
+AUDIT_S = 5.0
+"""How often the plane is compared with what is wanted even if nothing happened: its process may have died."""
+RETRY_S = 0.2
+"""Pause before a plane that did not answer is asked again."""
+FIRST_CHECK_S = 1.0
+"""The first check comes this long after the start, plus a random part of the warm-up (keepalived's rule)."""
+WARNING = 4
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """One check of one real server, with its timer."""
+
+    service: str
+    server: RealServer
+    index: int
+    check: Check
+    machine: CheckMachine
+    timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def identity(self) -> tuple[str, Endpoint, int]:
+        """What survives a reload when the check itself is unchanged."""
+        return (self.service, self.server.endpoint, self.index)
+
+    def cancel(self) -> None:
+        """Stop for good."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Balancer:
+    """All virtual servers of a configuration on one plane."""
+
+    def __init__(self, configuration: Configuration, channel: AsyncChannel[ToWorker], plane: Plane, plane_reason: str) -> None:
+        self.channel = channel
+        self.plane = plane
+        self.plane_reason = plane_reason
+        self.plane_error = ""
+        self.configuration = configuration
+        self.pools: dict[str, PoolMachine] = {}
+        self.watches: dict[tuple[str, Endpoint, int], Watch] = {}
+        self.held: frozenset[str] | None = None
+        self._random = random.Random()  # noqa: S311 - spreads checks in time, protects nothing
+        self._offset = time.time() - time.monotonic()
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(MAX_PROBES)
+        self._stopping = asyncio.Event()
+        self._refused: set[str] = set()
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until told to stop, or until the supervisor is gone."""
+        await self.channel.open()
+        self._configure(self.configuration)
+        keeper = asyncio.create_task(self._keep_plane(), name="reconcile")
+        listener = asyncio.create_task(self._listen(), name="supervisor")
+        self.channel.send(Ready())
+        await self._stopping.wait()
+        for task in (keeper, listener):
+            task.cancel()
+        for watch in self.watches.values():
+            watch.cancel()
+        self._say_farewell()
+        await self.channel.drain()
+        await self.plane.close()
+
+    def _say_farewell(self) -> None:
+        omega = tuple(
+            (service.name, server.endpoint.spelled(service.protocol))
+            for service in self.configuration.virtual_servers
+            if service.omega
+            for server in service.real_servers
+            if self.pools[service.name].servers[server.endpoint].up
+        )
+        self.channel.send(ShutdownNotice(omega))
+
+    async def _listen(self) -> None:
+        async for message in self.channel.messages():
+            match message:
+                case TakeSnapshot():
+                    self.channel.send(BalancerReport(await self.snapshot()))
+                case Reload(configuration=configuration):
+                    self._configure(configuration)
+                case Held(addresses=addresses):
+                    self.held = addresses
+                    self._wake.set()
+                case PlaneRestarted():
+                    self._wake.set()
+                case Stop():
+                    break
+        self._stopping.set()
+
+    # -- configuration -----------------------------------------------------------------------------------------
+
+    def _configure(self, configuration: Configuration) -> None:
+        """Take a configuration over. A check that did not change keeps its state, its verdict and its timer."""
+        now = time.monotonic()
+        self.configuration = configuration
+        former, self.watches = self.watches, {}
+        pools: dict[str, PoolMachine] = {}
+        for service in configuration.virtual_servers:
+            watches = [
+                self._watch(former, service, server, index, check, now)
+                for server in service.real_servers
+                for index, check in enumerate(server.checks)
+            ]
+            down = [(w.server.endpoint, w.index, _why_down(w.machine)) for w in watches if not w.machine.up]
+            pools[service.name] = self._pool(service, down, now)
+            self.watches.update({watch.identity: watch for watch in watches})
+        for identity, watch in former.items():
+            if self.watches.get(identity) is not watch:
+                watch.cancel()
+        self.pools = pools
+        for watch in self.watches.values():
+            if watch.timer is None and watch.task is None:
+                self._arm(watch)
+        self._wake.set()
+
+    def _watch(
+        self, former: dict[tuple[str, Endpoint, int], Watch], service: VirtualServer, server: RealServer, index: int, check: Check, now: float
+    ) -> Watch:  # fmt: skip
+        present = former.get((service.name, server.endpoint, index))
+        if present is not None and present.check == check:
+            present.server = server
+            return present
+        first = now + min(FIRST_CHECK_S, check.timing.delay_loop_s) + self._random.random() * check.timing.warmup_s
+        return Watch(service.name, server, index, check, CheckMachine(check.timing, first))
+
+    def _pool(self, service: VirtualServer, down: list[tuple[Endpoint, int, str]], now: float) -> PoolMachine:
+        present = self.pools.get(service.name)
+        if present is not None and present.service == service:
+            return present
+        machine = PoolMachine(service, now, down)
+        if present is not None:
+            for endpoint, health in machine.servers.items():
+                if endpoint in present.servers and present.servers[endpoint].up is health.up:
+                    health.since = present.servers[endpoint].since
+        return machine
+
+    # -- checks ------------------------------------------------------------------------------------------------
+
+    def _arm(self, watch: Watch) -> None:
+        due = watch.machine.deadline()
+        if due is not None:
+            watch.timer = asyncio.get_running_loop().call_at(due, self._due, watch)
+
+    def _due(self, watch: Watch) -> None:
+        watch.timer = None
+        for _ in watch.machine.expire(time.monotonic()):
+            watch.task = asyncio.create_task(self._probe(watch), name=f"check {watch.server.endpoint}")
+        if watch.task is None:
+            self._arm(watch)
+
+    async def _probe(self, watch: Watch) -> None:
+        async with self._slots:
+            try:
+                result = await run_probe(watch.check)
+            except Exception as error:  # a checker that breaks is a failed check, not the end of checking
+                result = Result(checking.Failure.LOCAL, f"{type(error).__name__}: {error}")
+        watch.task = None
+        for effect in watch.machine.receive(result, time.monotonic()):
+            match effect:
+                case checking.Verdict(up=up, reason=reason):
+                    self._log_verdict(watch, up, reason)
+                    self._verdict(watch, up, reason)
+                case checking.FailureNoted(number=number, reason=reason):
+                    self._log_failure(watch, number, reason)
+        self._arm(watch)
+
+    def _spelled(self, watch: Watch) -> str:
+        return watch.server.endpoint.spelled(self.pools[watch.service].service.protocol)
+
+    def _log_verdict(self, watch: Watch, up: bool, reason: str) -> None:
+        server = self._spelled(watch)
+        what = "TCP connection" if isinstance(watch.check, TcpCheck) else watch.check.name
+        if up:
+            self._log(f"{what} to {server} success.")
+            return
+        self._log(f"{what} to {server} failed ({reason}).", WARNING)
+        if watch.machine.timing.retry:
+            retries = watch.machine.timing.retry
+            self._log(
+                f"Check on service {server} for VS {watch.service} failed after {retries} {'retry' if retries == 1 else 'retries'}.",
+                WARNING,
+            )
+
+    def _log_failure(self, watch: Watch, number: int, reason: str) -> None:
+        if watch.machine.up and number == 1:
+            self._log(f"{watch.check.name} on service {self._spelled(watch)} failed ({reason}): trying again.")
+
+    def _verdict(self, watch: Watch, up: bool, reason: str) -> None:
+        pool = self.pools.get(watch.service)
+        if pool is None or watch.server.endpoint not in pool.servers:
+            return
+        for effect in pool.receive(CheckVerdict(watch.server.endpoint, watch.index, up, reason), time.monotonic()):
+            self._execute(pool, watch, effect)
+        self._wake.set()
+
+    def _execute(self, pool: PoolMachine, watch: Watch, effect: pooling.Effect) -> None:
+        name, service = pool.service.name, pool.service
+        match effect:
+            case pooling.ServerChanged() | pooling.CheckChanged():
+                moved = isinstance(effect, pooling.ServerChanged)
+                if moved:
+                    change, word = ("Adding", "to") if effect.up else ("Removing", "from")
+                    self._log(f"{change} service {self._spelled(watch)} {word} VS {name}")
+                event = ServerEvent(name, self._spelled(watch), effect.up, moved, watch.check.name, effect.reason)
+                self.channel.send(event)
+            case pooling.QuorumChanged(up=up, weight=weight):
+                quorum, hysteresis = service.quorum, service.hysteresis
+                if up:
+                    self._log(f"Gained quorum {quorum}+{hysteresis}={quorum + hysteresis} <= {weight} for VS {name}")
+                else:
+                    self._log(f"Lost quorum {quorum}-{hysteresis}={quorum - hysteresis} > {weight} for VS {name}", WARNING)
+                self.channel.send(QuorumEvent(name, up, weight))
+            case pooling.SorryChanged(endpoint=endpoint, used=used):
+                spelled = endpoint.spelled(service.protocol)
+                self._log(f"{'Adding' if used else 'Removing'} sorry server {spelled} {'to' if used else 'from'} VS {name}")
+
+    # -- the plane ---------------------------------------------------------------------------------------------
+
+    async def _keep_plane(self) -> None:
+        """Reconcile whenever something changed, and every so often."""
+        while True:
+            self._wake.clear()
+            try:
+                await self._reconcile()
+                pause = AUDIT_S
+            except PlaneError as error:
+                if str(error) != self.plane_error:
+                    self._log(str(error), WARNING)
+                self.plane_error = str(error)
+                pause = RETRY_S
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _reconcile(self) -> None:
+        if self.held is not None and isinstance(self.plane, ProxyPlane):
+            await self.plane.hold(self.held)
+        observed = await self.plane.observe()
+        operations = reconcile([pool.desired() for pool in self.pools.values()], observed)
+        refused = await self.plane.apply(operations) if operations else []
+        if self.plane_error:
+            self._log("the data plane answers again")
+            self.plane_error = ""
+        complaints = {f"data plane refused {type(r.operation).__name__}: {r.reason}" for r in refused}
+        complaints |= {state.listening for state in observed if state.listening.startswith("cannot")}
+        for complaint in sorted(complaints - self._refused):
+            self._log(complaint, WARNING)
+        self._refused = complaints
+
+    # -- reports -----------------------------------------------------------------------------------------------
+
+    def _log(self, text: str, level: int = 6) -> None:
+        self.channel.send(LogLine(text, level))
+
+    async def snapshot(self) -> BalancerSnapshot:
+        """Return what this worker and the plane know."""
+        try:
+            observed = {state.service.key: state for state in await self.plane.observe()}
+        except PlaneError as error:
+            observed, self.plane_error = {}, str(error)
+        return BalancerSnapshot(
+            plane=self.plane.capabilities().name,
+            plane_reason=self.plane_reason,
+            plane_error=self.plane_error,
+            services=tuple(self._service_snapshot(pool, observed) for pool in self.pools.values()),
+        )
+
+    def _service_snapshot(self, pool: PoolMachine, observed: dict[ServiceKey, ServiceState]) -> ServiceSnapshot:
+        service = pool.service
+        state = observed.get(ServiceKey(service.protocol, service.endpoint))
+        held = {s.server.endpoint: s for s in state.servers} if state else {}
+        servers = [
+            self._server_snapshot(service, health.server, health.up, health.since, held.get(endpoint))
+            for endpoint, health in pool.servers.items()
+        ]
+        sorry = service.sorry_server
+        if sorry is not None and sorry in held:
+            stand_in = RealServer(endpoint=sorry, forwarding=service.forwarding)
+            servers.append(self._server_snapshot(service, stand_in, True, pool.since, held[sorry], sorry=True))
+        return ServiceSnapshot(
+            protocol=service.protocol.value,
+            address=service.endpoint.address,
+            port=service.endpoint.port,
+            scheduler=service.scheduler,
+            persistence_timeout_s=service.persistence_timeout_s,
+            persistence_granularity=service.persistence_granularity,
+            up=pool.state is pooling.State.UP,
+            since_at=pool.since + self._offset,
+            quorum=service.quorum,
+            live_weight=pool.live_weight(),
+            uses_sorry_server=pool.uses_sorry,
+            listening=state.listening if state else "",
+            refused=state.refused if state else {},
+            connections=state.traffic.connections if state else 0,
+            servers=tuple(servers),
+        )
+
+    def _server_snapshot(
+        self, service: VirtualServer, server: RealServer, up: bool, since: float, held: ServerState | None, *, sorry: bool = False
+    ) -> ServerSnapshot:  # fmt: skip
+        watches = [self.watches.get((service.name, server.endpoint, i)) for i in range(len(server.checks))]
+        return ServerSnapshot(
+            address=server.endpoint.address,
+            port=server.endpoint.port,
+            up=up,
+            in_plane=held is not None,
+            weight=held.server.weight if held else 0,
+            declared_weight=server.weight,
+            forwarding=server.forwarding.value,
+            active=held.active if held else 0,
+            inactive=held.inactive if held else 0,
+            persistent=held.persistent if held else 0,
+            connections=held.traffic.connections if held else 0,
+            bytes_in=held.traffic.bytes_in if held else 0,
+            bytes_out=held.traffic.bytes_out if held else 0,
+            since_at=since + self._offset,
+            sorry=sorry,
+            checks=tuple(self._check_snapshot(watch) for watch in watches if watch is not None),
+        )
+
+    def _check_snapshot(self, watch: Watch) -> CheckSnapshot:
+        machine = watch.machine
+        last = machine.last
+        return CheckSnapshot(
+            kind=watch.check.name,
+            target=str(watch.check.connect),
+            up=machine.up,
+            state=machine.state.value,
+            failures=machine.failures,
+            last_result="" if last is None else (last.reason or last.detail or "ok"),
+            last_at=None if machine.last_at is None else machine.last_at + self._offset,
+        )
+
+
+def _why_down(machine: CheckMachine) -> str:
+    return machine.last.reason if machine.last and machine.last.reason else "not checked yet"
+
+
+def serve(configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str) -> None:
+    """Be the balancer worker."""
+    privileges.confine(privileges.BALANCER)
+    gc.collect()
+    gc.freeze()
+    channel: AsyncChannel[ToWorker] = AsyncChannel(sock, decode_to_worker)
+
+    async def work() -> None:
+        await Balancer(configuration, channel, plane, plane_reason).run()
+
+    asyncio.run(work())

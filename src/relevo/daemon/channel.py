@@ -1,0 +1,144 @@
+"""Messages over a socket pair: four octets of length and MessagePack, blocking for the director, asyncio for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from relevo.daemon.messages import FromWorker, ToWorker
+
+_LENGTH: Final = struct.Struct("!I")
+MAX_MESSAGE: Final = 512 << 20
+"""Octets of a message: the configuration of a million servers fits."""
+
+M = TypeVar("M")
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+
+
+def pack(message: Any) -> bytes:
+    """Encode a message with its length in front."""
+    body = _encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Unpacker(Generic[M]):
+    """Cuts a stream of octets into messages."""
+
+    def __init__(self, decode: Any) -> None:
+        self._decode = decode
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[M]:
+        """Take octets; return the messages they complete."""
+        self._buffer += data
+        found: list[M] = []
+        while len(self._buffer) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._buffer)
+            end = _LENGTH.size + size
+            if len(self._buffer) < end:
+                break
+            found.append(self._decode(bytes(self._buffer[_LENGTH.size : end])))
+            del self._buffer[:end]
+        return found
+
+
+class DirectorChannel:
+    """The director's end. It never waits for the supervisor: what the socket does not take is kept and sent later."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        sock.setblocking(False)
+        self._unpacker: Unpacker[ToWorker] = Unpacker(decode_to_worker)
+        self._unsent = bytearray()
+
+    def send(self, message: FromWorker) -> None:
+        """Send a message, or keep it for ``flush``."""
+        self._unsent += pack(message)
+        self.flush()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether ``flush`` has something to do."""
+        return bool(self._unsent)
+
+    def flush(self) -> None:
+        """Send what is kept, as far as the socket takes it."""
+        while self._unsent:
+            try:
+                sent = self.socket.send(self._unsent)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._unsent.clear()  # the supervisor is gone; ``receive`` will say so
+                return
+            del self._unsent[:sent]
+
+    def receive(self) -> list[ToWorker] | None:
+        """Return the messages that came; ``None`` when the supervisor is gone."""
+        found: list[ToWorker] = []
+        while True:
+            try:
+                data = self.socket.recv(1 << 16)
+            except BlockingIOError:
+                return found
+            except OSError:
+                return None
+            if not data:
+                return None
+            found += self._unpacker.feed(data)
+
+
+class AsyncChannel(Generic[M]):
+    """One end for asyncio: ``decode`` says what comes in."""
+
+    def __init__(self, sock: socket.socket, decode: Any) -> None:
+        self._socket = sock
+        self._unpacker: Unpacker[M] = Unpacker(decode)
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._early = bytearray()
+
+    async def open(self) -> None:
+        """Begin; messages sent before are delivered now."""
+        self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        self._writer.write(bytes(self._early))
+
+    def send(self, message: Any) -> None:
+        """Queue a message. A peer that is gone takes nothing more, silently: its end is seen by ``messages``."""
+        if self._writer is None:
+            self._early += pack(message)
+        elif not self._writer.is_closing():
+            self._writer.write(pack(message))
+
+    async def drain(self) -> None:
+        """Wait until everything queued has left."""
+        if self._writer is not None:
+            await self._writer.drain()
+
+    async def messages(self) -> AsyncIterator[M]:
+        """Yield what the other side sends, until it is gone."""
+        assert self._reader is not None
+        while True:
+            try:
+                data = await self._reader.read(1 << 16)
+            except OSError:
+                return
+            if not data:
+                return
+            for message in self._unpacker.feed(data):
+                yield message
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._socket.close()

@@ -1,0 +1,123 @@
+"""What supervisor and workers say to each other."""
+
+from __future__ import annotations
+
+import msgspec
+
+from relevo.model import Configuration
+from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
+
+# -- from a worker ----------------------------------------------------------------------------------------------------
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The worker does its work."""
+
+
+class LogLine(msgspec.Struct, frozen=True, tag=True):
+    """A line for the log. ``level`` is that of syslog: 3 error, 4 warning, 5 notice, 6 info."""
+
+    text: str
+    level: int = 6
+
+
+class InstanceEvent(msgspec.Struct, frozen=True, tag=True):
+    """A virtual router changed state. ``holds`` tells whether its addresses are here now."""
+
+    name: str
+    state: str
+    priority: int
+    reason: str
+
+
+class GroupEvent(msgspec.Struct, frozen=True, tag=True):
+    """A sync group changed state."""
+
+    name: str
+    state: str
+
+
+class HeldEvent(msgspec.Struct, frozen=True, tag=True):
+    """The virtual addresses this node holds now."""
+
+    addresses: frozenset[str]
+
+
+class ServerEvent(msgspec.Struct, frozen=True, tag=True):
+    """A check of a real server changed. ``moved`` tells whether the server left or entered service by it."""
+
+    service: str
+    server: str
+    up: bool
+    moved: bool
+    check: str
+    reason: str
+
+
+class QuorumEvent(msgspec.Struct, frozen=True, tag=True):
+    """A virtual server gained or lost its quorum."""
+
+    service: str
+    up: bool
+    weight: int
+
+
+class ShutdownNotice(msgspec.Struct, frozen=True, tag=True):
+    """The balancer is stopping: ``omega`` services want their down-notifiers."""
+
+    servers: tuple[tuple[str, str], ...]
+
+
+class DirectorReport(msgspec.Struct, frozen=True, tag=True):
+    """Answer to ``TakeSnapshot``."""
+
+    snapshot: DirectorSnapshot
+
+
+class BalancerReport(msgspec.Struct, frozen=True, tag=True):
+    """Answer to ``TakeSnapshot``."""
+
+    snapshot: BalancerSnapshot
+
+
+FromWorker = (
+    Ready
+    | LogLine
+    | InstanceEvent
+    | GroupEvent
+    | HeldEvent
+    | ServerEvent
+    | QuorumEvent
+    | ShutdownNotice
+    | DirectorReport
+    | BalancerReport
+)
+
+# -- to a worker ------------------------------------------------------------------------------------------------------
+
+
+class TakeSnapshot(msgspec.Struct, frozen=True, tag=True):
+    """Report what you know."""
+
+
+class Reload(msgspec.Struct, frozen=True, tag=True):
+    """This is the configuration from now on."""
+
+    configuration: Configuration
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Leave politely and end."""
+
+
+class Held(msgspec.Struct, frozen=True, tag=True):
+    """The virtual addresses this node holds now."""
+
+    addresses: frozenset[str]
+
+
+class PlaneRestarted(msgspec.Struct, frozen=True, tag=True):
+    """The plane's process is new, and its table empty."""
+
+
+ToWorker = TakeSnapshot | Reload | Stop | Held | PlaneRestarted

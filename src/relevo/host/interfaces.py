@@ -1,0 +1,86 @@
+"""Network interfaces: whether they are up, their addresses, and notice of changes.
+
+States are asked by ioctl, which answers for the namespace of the socket; sysfs would answer for that of its mount.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCGIFADDR: Final = 0x8915
+_SIOCGIFHWADDR: Final = 0x8927
+_IFF_UP: Final = 0x1
+_IFF_RUNNING: Final = 0x40
+_RTMGRP_LINK: Final = 0x1
+_RTMGRP_IPV4_IFADDR: Final = 0x10
+_RTMGRP_IPV6_IFADDR: Final = 0x100
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface as it is now. ``up`` means administratively up and with carrier."""
+
+    name: str
+    index: int
+    up: bool
+    hardware_address: bytes
+    address: str
+
+
+class Interfaces:
+    """Looks interfaces up by name."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def find(self, name: str) -> Interface | None:
+        """Return the interface, ``None`` when there is none of that name."""
+        try:
+            index = socket.if_nametoindex(name)
+            (flags,) = struct.unpack_from("=H", self._ask(_SIOCGIFFLAGS, name), 16)
+            hardware = self._ask(_SIOCGIFHWADDR, name)[18:24]
+        except OSError:
+            return None
+        up = bool(flags & _IFF_UP and flags & _IFF_RUNNING)
+        return Interface(name, index, up, hardware, self._address(name))
+
+    def _address(self, name: str) -> str:
+        try:
+            return socket.inet_ntoa(self._ask(_SIOCGIFADDR, name)[20:24])
+        except OSError:
+            return ""
+
+    def _ask(self, request: int, name: str) -> bytes:
+        return fcntl.ioctl(self._socket, request, struct.pack("=16s24x", name.encode()[:15]))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def change_monitor() -> socket.socket:
+    """Return a non-blocking netlink socket that becomes readable when a link or address changes.
+
+    What changed is not decoded: the reader drains it and looks at the interfaces it cares for. An overrun therefore
+    loses nothing.
+    """
+    monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    monitor.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+    return monitor
+
+
+def drain(monitor: socket.socket) -> None:
+    """Read and drop everything a monitor holds."""
+    while True:
+        try:
+            if not monitor.recv(65_536):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            continue  # ENOBUFS: messages were lost, which is as good as read

@@ -1,0 +1,71 @@
+"""System calls that Python 3.11 does not wrap."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Final
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWNET: Final = 0x40000000
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_SET_NAME: Final = 15
+_PR_CAPBSET_DROP: Final = 24
+_CAPABILITY_VERSION_3: Final = 0x20080522
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, call: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """Leave namespaces for new ones."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Enter the namespace that ``descriptor`` refers to."""
+    _check(_libc.setns(descriptor, kind), "setns")
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Get signal ``number`` when the parent ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PDEATHSIG)")
+
+
+def set_process_name(name: str) -> None:
+    """Name the process in ``ps`` and ``top`` (15 characters show)."""
+    _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
+
+
+def no_new_privileges() -> None:
+    """Give up gaining privileges by executing anything."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(NO_NEW_PRIVS)")
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
+
+
+def keep_capabilities(kept: frozenset[int]) -> None:
+    """Drop every capability but ``kept`` (numbers of capabilities(7)); those not held are not gained."""
+    header = _CapHeader(_CAPABILITY_VERSION_3, 0)
+    data = (_CapData * 2)()
+    _check(_libc.capget(ctypes.byref(header), ctypes.byref(data)), "capget")
+    for word in range(2):
+        mask = sum(1 << (number - 32 * word) for number in kept if number // 32 == word)
+        data[word].permitted &= mask
+        data[word].effective &= mask
+        data[word].inheritable = 0
+    _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")

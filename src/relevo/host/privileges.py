@@ -1,0 +1,60 @@
+"""What each worker may do, and its place in the scheduler."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Final
+
+from relevo.host import libc
+
+CAP_NET_BIND_SERVICE: Final = 10
+CAP_NET_ADMIN: Final = 12
+CAP_NET_RAW: Final = 13
+
+DIRECTOR: Final = frozenset((CAP_NET_ADMIN, CAP_NET_RAW))
+"""Addresses, raw VRRP and gratuitous ARP."""
+BALANCER: Final = frozenset((CAP_NET_RAW,))
+"""Checks bound to a device; nothing else."""
+RELAY: Final = frozenset((CAP_NET_BIND_SERVICE,))
+"""Ports below 1024."""
+
+DEFAULT_REALTIME_PRIORITY: Final = 1
+"""The lowest real-time priority: above all ordinary load, below whatever an administrator placed there on purpose."""
+MAX_DESCRIPTORS: Final = 1 << 20
+
+
+def confine(kept: frozenset[int]) -> None:
+    """Drop all capabilities but ``kept``, and the way to new ones. A system that refuses leaves the worker as it is."""
+    try:
+        libc.no_new_privileges()
+        libc.keep_capabilities(kept)
+    except OSError:
+        pass
+
+
+def be_punctual(priority: int = DEFAULT_REALTIME_PRIORITY) -> str:
+    """Ask for real-time scheduling; return an empty string or why it was refused.
+
+    Late adverts make a second master, so the director goes before everything that merely moves data. The child of a
+    real-time process is not one.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the limit of open files as far as the system lets us; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (MAX_DESCRIPTORS, hard):
+        if wanted <= soft:
+            return soft
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+        except (OSError, ValueError):
+            continue
+        return wanted
+    return soft

@@ -1,0 +1,171 @@
+"""Sockets that carry adverts: IP protocol 112 on one interface, or UDP unicast; and gratuitous ARP."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+
+from relevo.errors import HostError
+from relevo.host.interfaces import Interface
+from relevo.model import VrrpInstance
+from relevo.wire import arp
+from relevo.wire.ip import decode_ipv4
+from relevo.wire.vrrp import PROTOCOL, TOS, TTL, Envelope
+
+MAX_PACKET = 2048
+"""Octets of an advert with 255 addresses and the IP header, with room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A packet that came in, with its envelope; ``envelope`` is ``None`` when the IP header is broken."""
+
+    payload: bytes
+    envelope: Envelope | None
+
+
+class RawPort:
+    """Protocol 112 on one interface; needs CAP_NET_RAW. ``source`` is the address adverts come from."""
+
+    def __init__(self, instance: VrrpInstance, interface: Interface, source: str) -> None:
+        self.source = source
+        self._instance = instance
+        self._receiver = _raw_socket(interface)
+        self._sender = _raw_socket(interface)
+        try:
+            if not instance.unicast_peers:
+                group = socket.inet_aton(instance.multicast_group)
+                membership = struct.pack("=4s4si", group, b"\0" * 4, interface.index)
+                self._receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+                self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, membership)
+            self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, TTL)
+            self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, TTL)
+            self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+            self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TOS)
+            self._sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # it never reads
+            self._sender.bind((source, 0))
+        except OSError as error:
+            self.close()
+            raise HostError(f"cannot speak VRRP on {interface.name} from {source}: {error.strerror}") from error
+
+    def fileno(self) -> int:
+        """Descriptor to wait on for packets."""
+        return self._receiver.fileno()
+
+    def destinations(self) -> tuple[str, ...]:
+        """Where an advert goes."""
+        return self._instance.unicast_peers or (self._instance.multicast_group,)
+
+    def send(self, packet: bytes, destination: str) -> str:
+        """Send one packet; return an empty string or why it could not go."""
+        try:
+            self._sender.sendto(packet, (destination, 0))
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    def receive(self) -> Arrived | None:
+        """Return one packet, ``None`` when none is left."""
+        try:
+            data = self._receiver.recv(MAX_PACKET)
+        except OSError:
+            return None
+        packet = decode_ipv4(data)
+        if packet is None:
+            return Arrived(data, None)
+        return Arrived(
+            packet.payload,
+            Envelope(packet.source, packet.destination, packet.ttl if _checked(packet.destination) else None),
+        )
+
+    def close(self) -> None:
+        """Close both sockets."""
+        self._receiver.close()
+        self._sender.close()
+
+
+def _checked(destination: str) -> bool:
+    """Whether the TTL counts: adverts to a multicast group must not have crossed a router; unicast ones may."""
+    return 224 <= int(destination.partition(".")[0]) < 240
+
+
+def _raw_socket(interface: Interface) -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, PROTOCOL)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.name.encode())
+    except PermissionError as error:
+        hint = "run as root or with CAP_NET_RAW, or use vrrp_transport udp"
+        raise HostError("cannot open a raw socket for VRRP: not permitted", hint=hint) from error
+    except OSError as error:
+        raise HostError(f"cannot open a raw socket on {interface.name}: {error.strerror}") from error
+    return sock
+
+
+class UdpPort:
+    """Adverts in UDP unicast, for networks that drop protocol 112. The source address of a peer is all its identity."""
+
+    def __init__(self, instance: VrrpInstance) -> None:
+        self.source = instance.source_address
+        self._instance = instance
+        self._port = instance.transport.udp_port
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TOS)
+            self._socket.bind((self.source, self._port))
+        except OSError as error:
+            self._socket.close()
+            raise HostError(f"cannot bind UDP {self.source}:{self._port} for VRRP: {error.strerror}") from error
+
+    def fileno(self) -> int:
+        """Descriptor to wait on for packets."""
+        return self._socket.fileno()
+
+    def destinations(self) -> tuple[str, ...]:
+        """Where an advert goes."""
+        return self._instance.unicast_peers
+
+    def send(self, packet: bytes, destination: str) -> str:
+        """Send one packet; return an empty string or why it could not go."""
+        try:
+            self._socket.sendto(packet, (destination, self._port))
+        except OSError as error:
+            # ECONNREFUSED is the echo of an earlier packet to a peer that is down: this one is sent again
+            return "" if error.errno == errno.ECONNREFUSED else error.strerror or str(error)
+        return ""
+
+    def receive(self) -> Arrived | None:
+        """Return one packet, ``None`` when none is left."""
+        try:
+            data, (source, _) = self._socket.recvfrom(MAX_PACKET)
+        except OSError:
+            return None
+        return Arrived(data, Envelope(source, self.source))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class ArpSender:
+    """Sends gratuitous ARP; needs CAP_NET_RAW."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def send(self, interface: Interface, address: str) -> str:
+        """Announce ``address`` on ``interface``; return an empty string or why it could not go."""
+        try:
+            if self._socket is None:
+                self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            frame = arp.gratuitous_arp(interface.hardware_address, address)
+            self._socket.sendto(frame, (interface.name, arp.ETHERTYPE))
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.close()

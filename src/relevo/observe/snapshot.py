@@ -1,0 +1,154 @@
+"""What the daemon is and does now. Times ending in ``_at`` are Unix seconds, so that a reader can date them."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CheckSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A check of a server: its verdict, and the last result with its reason."""
+
+    kind: str
+    target: str
+    up: bool
+    state: str
+    failures: int = 0
+    last_result: str = ""
+    last_at: float | None = None
+
+
+class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A real server: what is declared, what the checks say, what the plane holds."""
+
+    address: str
+    port: int
+    up: bool
+    in_plane: bool
+    weight: int
+    declared_weight: int
+    forwarding: str
+    active: int = 0
+    inactive: int = 0
+    persistent: int = 0
+    connections: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    since_at: float
+    sorry: bool = False
+    checks: tuple[CheckSnapshot, ...] = ()
+
+
+class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual server and its pool."""
+
+    protocol: str
+    address: str
+    port: int
+    scheduler: str
+    persistence_timeout_s: int
+    persistence_granularity: int
+    up: bool
+    since_at: float
+    quorum: int
+    live_weight: int
+    uses_sorry_server: bool
+    listening: str = ""
+    refused: dict[str, int] = {}
+    connections: int = 0
+    servers: tuple[ServerSnapshot, ...] = ()
+
+
+class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual router: who is master, since when, and why this node is what it is."""
+
+    name: str
+    state: str
+    reason: str
+    since_at: float
+    interface: str
+    virtual_router_id: int
+    version: int
+    priority: int
+    base_priority: int
+    advert_interval_s: float
+    addresses: tuple[str, ...]
+    own_address: str
+    master_address: str
+    master_priority: int
+    faults: tuple[str, ...] = ()
+    adverts_sent: int = 0
+    adverts_received: int = 0
+    became_master: int = 0
+    released_master: int = 0
+    priority_zero_sent: int = 0
+    priority_zero_received: int = 0
+    address_list_mismatches: int = 0
+    refused: dict[str, int] = {}
+
+
+class GroupSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A sync group."""
+
+    name: str
+    state: str
+    members: tuple[str, ...]
+
+
+class DirectorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the director worker knows."""
+
+    instances: tuple[InstanceSnapshot, ...] = ()
+    groups: tuple[GroupSnapshot, ...] = ()
+    unknown_adverts: dict[str, int] = {}
+    realtime: str = ""
+
+
+class BalancerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the balancer worker knows."""
+
+    plane: str = ""
+    plane_reason: str = ""
+    plane_error: str = ""
+    services: tuple[ServiceSnapshot, ...] = ()
+
+
+class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A process of the daemon. ``answered`` is False when its part of the snapshot is missing."""
+
+    role: str
+    pid: int
+    restarts: int
+    since_at: float
+    answered: bool = True
+
+
+class MailSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue of alerts."""
+
+    waiting: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    last_error: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything."""
+
+    version: str
+    router_id: str
+    pid: int
+    file: str
+    started_at: float
+    taken_at: float
+    reloaded_at: float
+    reload_error: str = ""
+    workers: tuple[WorkerSnapshot, ...] = ()
+    director: DirectorSnapshot = DirectorSnapshot()
+    balancer: BalancerSnapshot = BalancerSnapshot()
+    mail: MailSnapshot = MailSnapshot()
+    scripts_failed: int = 0
+
+
+def ipvs_states(services: tuple[ServiceSnapshot, ...]) -> list[ServiceSnapshot]:
+    """Services in the order of ipvsadm's listing: by protocol, address and port."""
+    return sorted(services, key=lambda s: (s.protocol, tuple(map(int, s.address.split("."))) if "." in s.address else (), s.port))

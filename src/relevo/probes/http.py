@@ -1,0 +1,187 @@
+"""HTTP_GET and SSL_GET: pages answer with the status, and if asked the digest, that the file declares.
+
+Certificates are not verified, as in keepalived: the check asks whether the server works, not who it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import ssl
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import h11
+
+from relevo import __version__
+from relevo.machines.check import Failure, Result
+from relevo.model import Endpoint, HttpCheck, Url
+from relevo.probes.tcp import connect, failed
+
+READ_SIZE: Final = 65_536
+MAX_HEADERS: Final = 65_536
+"""Octets of status line and headers: eight times what Apache sends at most."""
+MAX_BODY: Final = 64 << 20
+"""Octets hashed for a digest. A page for a health check is small; a server that sends a gigabyte is broken."""
+_STATUS_LINE = re.compile(rb"\AHTTP/\d(?:\.\d)? +(\d{3})")
+
+
+@dataclass(slots=True)
+class Page:
+    """What a server answered: the status, and the MD5 of the body if it was read."""
+
+    status: int
+    digest: str = ""
+
+
+class OddAnswer(Exception):
+    """The answer cannot be used; carries the result."""
+
+    def __init__(self, failure: Failure, detail: str) -> None:
+        super().__init__(detail)
+        self.result = Result(failure, detail)
+
+
+async def probe_http(check: HttpCheck) -> Result:
+    """Pass when every page is as declared; each has ``connect_timeout_s`` for everything."""
+    detail = ""
+    for url in check.urls:
+        try:
+            async with asyncio.timeout(check.connect_timeout_s):
+                page = await _fetch(check, url)
+        except OddAnswer as odd:
+            return odd.result
+        except (OSError, TimeoutError) as error:
+            return failed(error, check.connect_timeout_s)
+        verdict = judge(url, page)
+        if not verdict.passed:
+            return verdict
+        detail = verdict.detail
+    return Result(detail=detail)
+
+
+def judge(url: Url, page: Page) -> Result:
+    """Hold a page against its declaration. Without status codes or a digest, 200 to 299 pass."""
+    ranges = url.status_codes or (() if url.digest else ((200, 299),))
+    if ranges and not any(low <= page.status <= high for low, high in ranges):
+        wanted = " ".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
+        return Result(Failure.STATUS, f"{page.status} for {url.path}, wanted {wanted}")
+    if url.digest and page.digest != url.digest:
+        return Result(Failure.DIGEST, f"{page.digest} for {url.path}, wanted {url.digest}")
+    return Result(detail=f"status {page.status}")
+
+
+async def _fetch(check: HttpCheck, url: Url) -> Page:
+    host = url.virtualhost or check.virtualhost
+    sock = await connect(check.connect, check.bind)
+    try:
+        tls = _tls_context() if check.tls else None
+        name = (host or check.connect.address) if check.tls and check.enable_sni else ("" if check.tls else None)
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=name, limit=READ_SIZE)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        writer.write(_request(check, url, host))
+        await writer.drain()
+        return await _answer(reader, hashing=bool(url.digest))
+    finally:
+        writer.transport.abort()
+
+
+def _request(check: HttpCheck, url: Url, host: str) -> bytes:
+    version = "1.1" if check.http_protocol == "1.1" else "1.0"
+    connection = "keep-alive" if check.http_protocol == "1.0" else "close"
+    lines = [
+        f"GET {url.path} HTTP/{version}",
+        f"User-Agent: Relevo/{__version__}",
+        f"Host: {host or _host_header(check.connect, check.tls)}",
+    ]
+    if check.http_protocol != "1.0":
+        lines.append(f"Connection: {connection}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "replace")
+
+
+def _host_header(target: Endpoint, tls: bool) -> str:
+    host = f"[{target.address}]" if ":" in target.address else target.address
+    return host if target.port == (443 if tls else 80) else f"{host}:{target.port}"
+
+
+async def _answer(reader: asyncio.StreamReader, *, hashing: bool) -> Page:
+    """Read an answer, by the book if it is, else as leniently as keepalived does."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS)
+    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "probe"), ("Connection", "close")]))
+    connection.send(h11.EndOfMessage())
+    seen = bytearray()
+    page: Page | None = None
+    md5 = hashlib.md5(usedforsecurity=False)
+    hashed = 0
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError:
+            if page is not None:
+                raise OddAnswer(Failure.PROTOCOL, "broken framing of the body") from None
+            return await _lenient(reader, seen, hashing=hashing)
+        if event is h11.NEED_DATA:
+            data = await reader.read(READ_SIZE)
+            if page is None:
+                seen += data
+            connection.receive_data(data)
+        elif isinstance(event, h11.Response):
+            page = Page(event.status_code)
+            seen.clear()
+            if not hashing:
+                return page
+        elif isinstance(event, h11.Data):
+            hashed += len(event.data)
+            if hashed > MAX_BODY:
+                raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
+            md5.update(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            assert page is not None
+            page.digest = md5.hexdigest()
+            return page
+        elif not isinstance(event, h11.InformationalResponse):
+            raise OddAnswer(Failure.PROTOCOL, "the server closed without an answer")
+
+
+async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bool) -> Page:
+    """Take any answer with a status line; the body is what follows the first empty line."""
+    while b"\n\n" not in seen.replace(b"\r", b"") and len(seen) <= MAX_HEADERS:
+        data = await reader.read(READ_SIZE)
+        if not data:
+            break
+        seen += data
+    match = _STATUS_LINE.match(seen)
+    if match is None:
+        shown = bytes(seen[:40]).decode("ascii", "replace")
+        raise OddAnswer(Failure.PROTOCOL, f"the answer begins with {shown!r}" if shown else "empty answer")
+    head = re.search(rb"\r?\n\r?\n", seen)
+    if head is None and len(seen) > MAX_HEADERS:
+        raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
+    page = Page(int(match.group(1)))
+    if not hashing:
+        return page
+    md5 = hashlib.md5(usedforsecurity=False)
+    hashed = 0
+    data = bytes(seen[head.end() :]) if head else b""
+    while True:
+        hashed += len(data)
+        if hashed > MAX_BODY:
+            raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
+        md5.update(data)
+        data = await reader.read(READ_SIZE)
+        if not data:
+            page.digest = md5.hexdigest()
+            return page
+
+
+@lru_cache(maxsize=1)
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
