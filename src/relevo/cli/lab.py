@@ -1,0 +1,183 @@
+"""``relevo lab``: the cluster of configuration files on this machine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from relevo.config import Severity, render
+from relevo.daemon.supervisor import compile_file
+from relevo.lab.cluster import Cluster
+from relevo.lab.drill import Drill, Outcome
+from relevo.lab.servers import nginx
+from relevo.lab.stages import choose_stage
+from relevo.lab.topology import plan
+
+
+class _DefaultUp(click.Group):
+    """``relevo lab FILES`` means ``relevo lab up FILES``."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            args = ["up", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_DefaultUp, no_args_is_help=True)
+def lab() -> None:
+    """Build the cluster of FILES (one director each) with its servers and a client; nothing is left behind."""
+
+
+_files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+_stage = click.option(
+    "--stage",
+    type=click.Choice(["auto", "namespaces", "loopback"]),
+    default="auto",
+    show_default=True,
+    help="Where the machines are.",
+)
+_hurry = click.option("--hurry", type=click.FloatRange(1, 100), default=1.0, help="Divide delay_loop and persistence_timeout by this.")
+
+
+def _make(files: tuple[str, ...], stage: str, hurry: float, console: Console) -> Cluster:
+    compiled = [(file, compile_file(file)) for file in files]
+    for _, found in compiled:
+        for finding in found.findings.in_order():
+            if finding.severity not in (Severity.NOTE, Severity.WARNING):
+                console.print(render(finding, found.sources), style="red", markup=False, highlight=False)
+    chosen = choose_stage(stage)
+    console.print(f"Stage: {chosen.description}.", highlight=False)
+    if nginx() is None:
+        console.print("nginx is not installed: Relevo's own small web server stands in for it.", highlight=False)
+    if hurry != 1.0:
+        console.print(f"In a hurry: check intervals and persistence are divided by {hurry:g}.", highlight=False)
+    return Cluster(plan([(file, found.configuration) for file, found in compiled]), chosen, hurry=hurry)
+
+
+def _end_on_signals() -> None:
+    """Let TERM and a closed terminal unwind like Ctrl-C, so that everything is taken down."""
+
+    def unwind(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, unwind)
+
+
+@lab.command()
+@_files
+@_stage
+@_hurry
+def up(files: tuple[str, ...], stage: str, hurry: float) -> None:
+    """Bring the cluster up and keep it until Ctrl-C."""
+    console = Console(stderr=True)
+    _end_on_signals()
+    try:
+        with _make(files, stage, hurry, console) as cluster:
+            cluster.start_servers()
+            for director in cluster.topology.directors:
+                cluster.start_director(director)
+            for host in cluster.topology.hosts():
+                services = " ".join(f"{s.kind}:{s.port}" for s in host.services)
+                click.echo(f"{host.name:<14} {host.address:<16} {services}")
+            for director in cluster.topology.directors:
+                click.echo(f"relevo status --run-dir {cluster.run_dir(director)}")
+            console.print("Ctrl-C takes it down.")
+            while True:
+                signal.pause()
+    except KeyboardInterrupt:
+        console.print("Taken down.")
+
+
+@lab.command()
+@_files
+@_stage
+@_hurry
+@click.option("-j", "--json", "as_json", is_flag=True, help="Outcomes as JSON.")
+@click.option("--details", is_flag=True, help="Also show the table of services and the subjects of the mails.")
+@click.option("--keep-logs", type=click.Path(file_okay=False), help="Copy the directors' logs to this folder.")
+def drill(files: tuple[str, ...], stage: str, hurry: float, as_json: bool, details: bool, keep_logs: str | None) -> None:
+    """Take the cluster through an administrator's checks; exit 1 when one of them fails."""
+    console = Console(stderr=True)
+    _end_on_signals()
+    begun = time.monotonic()
+    outcomes: list[Outcome] = []
+    try:
+        with _make(files, stage, hurry, console) as cluster:
+            _drill(cluster, console, outcomes)
+            if keep_logs:
+                _keep_logs(cluster, keep_logs)
+    except KeyboardInterrupt:
+        console.print("Interrupted; taken down.")
+        sys.exit(130)
+    passed = sum(outcome.passed for outcome in outcomes)
+    if as_json:
+        click.echo(msgspec.json.encode([_plain(outcome) for outcome in outcomes]))
+    else:
+        _show(outcomes, details)
+        click.echo(f"{passed} of {len(outcomes)} steps passed in {time.monotonic() - begun:.0f} s")
+    sys.exit(0 if passed == len(outcomes) else 1)
+
+
+def _drill(cluster: Cluster, console: Console, outcomes: list[Outcome]) -> None:
+    """Run the steps and show how they go: a live line on a terminal, a line a step elsewhere."""
+    status = console.status("") if console.is_terminal else None
+    name = ""
+
+    def tell(text: str) -> None:
+        if status is not None:
+            status.update(f"{name}: {text}" if text != name else text)
+
+    if status is not None:
+        status.start()
+    try:
+        runner = Drill(cluster, tell)
+        names = [step for step, _ in runner.steps()]
+        for name, outcome in zip(names, runner.run(), strict=True):
+            outcomes.append(outcome)
+            mark = "[green]ok[/]    " if outcome.passed else "[red]FAILED[/]"
+            console.print(f"{mark} {outcome.seconds:6.1f} s  {outcome.name}", highlight=False)
+            console.print(f"                 {outcome.measured}", style="dim", highlight=False, markup=False)
+    finally:
+        if status is not None:
+            status.stop()
+
+
+def _keep_logs(cluster: Cluster, folder: str) -> None:
+    from pathlib import Path
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for director in cluster.topology.directors:
+        (Path(folder) / f"{director.name}.log").write_text(cluster.log_text(director), encoding="utf-8")
+
+
+def _show(outcomes: list[Outcome], details: bool) -> None:
+    table = Table("", "step", "measured", "s", box=None, pad_edge=False, header_style="bold")
+    for outcome in outcomes:
+        mark = "[green]ok[/]" if outcome.passed else "[red]FAILED[/]"
+        table.add_row(mark, outcome.name, outcome.measured.replace("[", "\\["), f"{outcome.seconds:.1f}")
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table)
+    for outcome in outcomes:
+        if details and outcome.detail:
+            click.echo(f"\n{outcome.name}:\n{outcome.detail}")
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "step": outcome.name,
+        "passed": outcome.passed,
+        "measured": outcome.measured,
+        "seconds": round(outcome.seconds, 3),
+        "detail": outcome.detail,
+    }
+
+

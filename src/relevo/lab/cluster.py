@@ -1,0 +1,236 @@
+"""Brings a topology to life on a stage: servers and directors as processes, and everything gone again at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import msgspec
+
+from relevo.daemon.control import ask
+from relevo.errors import ControlError, LabError
+from relevo.host import libc
+from relevo.host.files import read_configuration
+from relevo.lab import servers
+from relevo.lab.rewrite import Changes, rewrite
+from relevo.lab.stages import Stage
+from relevo.lab.topology import Host, Service, Topology
+from relevo.observe.snapshot import Snapshot
+
+START_S = 10.0
+"""How long a process may take to serve."""
+END_S = 8.0
+
+
+class Cluster:
+    """The lab while it runs. Use it as a context manager: leaving it ends every process and removes every file."""
+
+    def __init__(self, topology: Topology, stage: Stage, *, hurry: float = 1.0) -> None:
+        self.stage = stage
+        self.hurry = hurry
+        self.folder = Path(tempfile.mkdtemp(prefix="relevo-lab-"))
+        self.topology = stage.build(topology)
+        self._processes: dict[str, int] = {}
+        self._owner = os.getpid()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if os.getpid() == self._owner:
+            self.close()
+
+    def close(self) -> None:
+        """End everything."""
+        for pid in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        for pid in self._processes.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._processes.clear()
+        self.stage.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- servers -----------------------------------------------------------------------------------------------
+
+    def start_servers(self) -> None:
+        """Start every server that is not a director."""
+        for host in self.topology.hosts():
+            for service in host.services:
+                self.start_service(host, service)
+
+    def start_service(self, host: Host, service: Service) -> None:
+        """Start one server and wait until it listens."""
+        folder = self._folder(host, service)
+        folder.mkdir(parents=True, exist_ok=True)
+        address = host.address if service.kind != "inbox" or host not in self.topology.directors else self._inbox_address(host)
+        self._start(_key(host, service), host, lambda: servers.serve(service.kind, host.name, address, service.port, folder))
+        if service.kind != "udp":
+            self._wait_for_port(host, address, service)
+
+    def _inbox_address(self, director: Host) -> str:
+        """The administrator's mail server is where the director's file says: usually on the director itself."""
+        assert director.configuration is not None
+        server = director.configuration.global_defs.mail.server
+        return director.address if self.stage.name == "loopback" or server is None else server.address
+
+    def stop_service(self, host: Host, service: Service) -> None:
+        """End one server at once, as a crash would."""
+        self._kill(_key(host, service), signal.SIGKILL)
+
+    def inbox(self, director: Host) -> list[dict[str, Any]]:
+        """Return the mails that arrived from ``director``."""
+        return [r for s in director.services if s.kind == "inbox" for r in servers.inbox_records(self._folder(director, s))]
+
+    def _folder(self, host: Host, service: Service) -> Path:
+        return self.folder / f"{host.name}-{service.port}"
+
+    def _wait_for_port(self, host: Host, address: str, service: Service) -> None:
+        until = time.monotonic() + START_S
+        while True:
+            with self.stage.inside(host):
+                probe = socket.socket()
+            with probe:
+                probe.settimeout(1.0)
+                if probe.connect_ex((address, service.port)) == 0:
+                    return
+            if time.monotonic() > until:
+                raise LabError(f"the {service.kind} server of {host.name} does not answer on port {service.port}")
+            time.sleep(0.02)
+
+    # -- directors ---------------------------------------------------------------------------------------------
+
+    def start_director(self, director: Host) -> None:
+        """Start the daemon of a director with its own file, adapted as the stage needs."""
+        changes = self.stage.changes(self.topology, director)
+        if self.hurry != 1.0:
+            changes = Changes(changes.address, changes.port, changes.instance, self.hurry, changes.mail_server)
+        file = director.file
+        if changes != Changes():
+            target = self.folder / f"{director.name}.conf"
+            target.write_text(rewrite(read_configuration(director.file), changes), encoding="utf-8")
+            file = str(target)
+        log = self.log_file(director)
+        run_dir, state_dir = self.run_dir(director), self.folder / f"{director.name}-state"
+
+        def become_daemon() -> NoReturn:
+            libc.die_with_parent(signal.SIGTERM)
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            options = ["-f", file, "--run-dir", str(run_dir), "--state-dir", str(state_dir), "--log-console"]
+            os.execv(sys.executable, [sys.executable, "-m", "relevo", "run", *options])
+
+        self._start(director.name, director, become_daemon)
+        self._wait_for_daemon(director)
+
+    def _wait_for_daemon(self, director: Host) -> None:
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            with contextlib.suppress(ControlError, msgspec.MsgspecError):
+                self.snapshot(director)
+                return
+            if not self.running(director.name):
+                break
+            time.sleep(0.02)
+        raise LabError(f"{director.name} did not start:\n{self.log_text(director)[-2000:]}")
+
+    def stop_director(self, director: Host) -> None:
+        """Stop a daemon politely and wait for its end."""
+        self._kill(director.name, signal.SIGTERM)
+
+    def crash_director(self, director: Host) -> None:
+        """Let the machine of a director die: cable out, every process killed."""
+        self.stage.plug(director, False)
+        self._kill(director.name, signal.SIGKILL)
+
+    def revive_director(self, director: Host) -> None:
+        """Let a dead machine come back, without the addresses that it held."""
+        self.stage.plug(director, True)
+        self.start_director(director)
+
+    def snapshot(self, director: Host) -> Snapshot:
+        """Return what a director knows; ``ControlError`` when it does not answer."""
+        return msgspec.json.decode(ask(self.run_dir(director) / "control.sock", "status", 2.0), type=Snapshot)
+
+    def worker_pid(self, director: Host, role: str) -> int:
+        """Process id of a worker."""
+        return next(w.pid for w in self.snapshot(director).workers if w.role == role)
+
+    def run_dir(self, director: Host) -> Path:
+        """Folder of a director's sockets."""
+        return self.folder / f"{director.name}-run"
+
+    def log_file(self, director: Host) -> Path:
+        """Log of a director."""
+        return self.folder / f"{director.name}.log"
+
+    def log_text(self, director: Host) -> str:
+        """Everything a director has logged."""
+        try:
+            return self.log_file(director).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    # -- processes ---------------------------------------------------------------------------------------------
+
+    def running(self, key: str) -> bool:
+        """Whether a process of the lab still lives."""
+        pid = self._processes.get(key)
+        return pid is not None and os.waitpid(pid, os.WNOHANG) == (0, 0)
+
+    def _start(self, key: str, host: Host, work: Callable[[], NoReturn]) -> None:
+        parent = os.getpid()
+        with self.stage.inside(host):
+            pid = os.fork()
+            if pid == 0:  # the child never leaves the context, and so stays in its machine
+                _become(key, parent, work)
+        self._processes[key] = pid
+
+    def _kill(self, key: str, number: int) -> None:
+        pid = self._processes.pop(key, None)
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(pid, number)
+            else:
+                os.kill(pid, number)
+        until = time.monotonic() + END_S
+        while time.monotonic() < until:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    time.sleep(0.005)
+                    continue
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def _key(host: Host, service: Service) -> str:
+    return f"{host.name}:{service.port}"
+
+
+def _become(key: str, parent: int, work: Callable[[], NoReturn]) -> NoReturn:
+    """Run ``work`` in a forked child, in a process group of its own."""
+    try:
+        os.setsid()
+        if os.getppid() == parent:
+            work()
+    except BaseException as error:
+        os.write(2, f"{key}: {error}\n".encode())
+    finally:
+        os._exit(1)

@@ -1,0 +1,96 @@
+"""Adapts a configuration to a stage: other addresses, higher ports, VRRP over UDP, shorter times. Everything else stays.
+
+The text is edited in place, word by word, so that what runs is still the administrator's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from relevo.config.diagnostics import Findings
+from relevo.config.lexer import OPEN, located_words
+from relevo.config.tree import Statement, parse
+
+HEADS = ("virtual_server", "real_server", "sorry_server", "smtp_server")
+"""Keywords followed by an address and a port."""
+TIMES = ("delay_loop", "persistence_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to change. ``address`` and ``port`` map old to new; ``instance`` is put into every ``vrrp_instance``."""
+
+    address: Callable[[str], str] = lambda text: text
+    port: Callable[[int], int] = lambda number: number
+    instance: tuple[str, ...] = ()
+    hurry: float = 1.0
+    mail_server: str = ""
+
+
+@dataclass(slots=True)
+class _Edits:
+    """Replacements in one file: (line, column, length, new text)."""
+
+    lines: list[str]
+    found: list[tuple[int, int, int, str]] = field(default_factory=list)
+
+    def word(self, statement: Statement, number: int, text: str) -> None:
+        place = statement.place(number)
+        self.found.append((place.line, place.column, place.length, text))
+
+    def apply(self) -> str:
+        lines = list(self.lines)
+        for line, column, length, text in sorted(self.found, reverse=True):
+            old = lines[line - 1]
+            lines[line - 1] = old[: column - 1] + text + old[column - 1 + length :]
+        return "\n".join(lines)
+
+
+def rewrite(text: str, changes: Changes) -> str:
+    """Return ``text`` with ``changes`` made. Included files are not followed."""
+    tree = parse(text, "", lambda pattern, including: [], Findings())
+    edits = _Edits(tree.sources[""])
+    for statement in tree.statements:
+        _visit(statement, changes, edits)
+    return edits.apply()
+
+
+def _visit(statement: Statement, changes: Changes, edits: _Edits) -> None:
+    for number, word in enumerate((statement.keyword, *statement.args)):
+        address, slash, length = word.partition("/")
+        if address.count(".") == 3 and changes.address(address) != address:
+            edits.word(statement, number, changes.address(address) + slash + length)
+    if statement.keyword == "smtp_server" and changes.mail_server:
+        for number, part in enumerate(changes.mail_server.split(), 1):
+            if number <= len(statement.args):
+                _replace(edits, statement, number, part)
+            else:
+                spot = statement.place(len(statement.args) + 1)
+                edits.found.append((spot.line, spot.column, 0, f" {part}"))
+    elif statement.keyword in HEADS and len(statement.args) > 1 and statement.args[1].isdecimal():
+        edits.word(statement, 2, str(changes.port(int(statement.args[1]))))
+    elif statement.keyword == "connect_port" and statement.args and statement.args[0].isdecimal():
+        edits.word(statement, 1, str(changes.port(int(statement.args[0]))))
+    elif statement.keyword in TIMES and statement.args and changes.hurry != 1.0:
+        value = float(statement.args[0]) / changes.hurry
+        edits.word(statement, 1, f"{value:.2f}" if statement.keyword == "delay_loop" else str(max(2, round(value))))
+    elif statement.keyword == "vrrp_instance" and changes.instance:
+        _insert(statement, changes.instance, edits)
+    for inner in statement.block or ():
+        _visit(inner, changes, edits)
+
+
+def _replace(edits: _Edits, statement: Statement, number: int, text: str) -> None:
+    place = statement.place(number)
+    edits.found = [e for e in edits.found if e[:2] != (place.line, place.column)]
+    edits.word(statement, number, text)
+
+
+def _insert(statement: Statement, lines: tuple[str, ...], edits: _Edits) -> None:
+    """Put ``lines`` behind the brace that opens the statement's block."""
+    for number in range(statement.line, len(edits.lines) + 1):
+        for word, column, length in located_words(edits.lines[number - 1]):
+            if word is OPEN:
+                edits.found.append((number, column + length, 0, "\n    " + "\n    ".join(lines) + "\n"))
+                return

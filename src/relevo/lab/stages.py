@@ -1,0 +1,306 @@
+"""Where the lab's machines are: in network namespaces, or on the loopback network of this one.
+
+A stage is as strong as the system lets it be. Namespaces are held by processes that die with the lab, and are never named,
+so that a crash leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from relevo.errors import LabError
+from relevo.host import libc
+from relevo.lab.rewrite import Changes
+from relevo.lab.topology import CLIENTS, Host, Topology
+
+VRRP_PORT = 3112
+"""UDP port of adverts on the loopback stage."""
+PORT_SHIFT = 8000
+"""Added to ports below 1024 where the lab may not bind those."""
+
+
+class Stage(ABC):
+    """Provides machines for a topology."""
+
+    name: str
+    description: str
+
+    @abstractmethod
+    def build(self, topology: Topology) -> Topology:
+        """Make the machines; return the topology as it is on this stage."""
+
+    @abstractmethod
+    def changes(self, topology: Topology, director: Host) -> Changes:
+        """What of a director's file must be adapted to this stage."""
+
+    @abstractmethod
+    def inside(self, host: Host) -> contextlib.AbstractContextManager[None]:
+        """Make sockets and processes in ``host`` while the context lasts."""
+
+    @abstractmethod
+    def plug(self, host: Host, connected: bool) -> None:
+        """Connect a machine to the LAN, or cut it off."""
+
+    @abstractmethod
+    def client_address(self, number: int) -> str:
+        """Source address of the client numbered ``number`` (from 0)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take the machines down."""
+
+
+class Loopback(Stage):
+    """All machines are addresses of 127.0.6.0/24; adverts travel in UDP. Works in any container."""
+
+    name = "loopback"
+
+    def __init__(self, reason: str) -> None:
+        self.description = f"loopback addresses ({reason}); VRRP over UDP, ports below 1024 shifted by {PORT_SHIFT}"
+        self._map: dict[str, str] = {}
+
+    def build(self, topology: Topology) -> Topology:
+        """Give every machine an address in 127.0.6.0/24, keeping the last number where it is free."""
+        for host in topology.hosts():
+            host.address = self._address(host.address)
+            host.interface = "lo"
+            for index, service in enumerate(host.services):
+                host.services[index] = type(service)(service.kind, self._port(service.port))
+        return topology
+
+    def _address(self, address: str) -> str:
+        if address.startswith("127."):
+            return address
+        if address not in self._map:
+            taken = set(self._map.values())
+            wanted = f"127.0.6.{address.rpartition('.')[2]}"
+            spare = (f"127.0.6.{n}" for n in range(1, 255))
+            self._map[address] = wanted if wanted not in taken else next(a for a in spare if a not in taken)
+        return self._map[address]
+
+    @staticmethod
+    def _port(port: int) -> int:
+        return port + PORT_SHIFT if port < 1024 else port
+
+    def changes(self, topology: Topology, director: Host) -> Changes:
+        """Move addresses and ports; carry adverts in UDP between the directors."""
+        peers = [d.address for d in topology.directors if d is not director]
+        lines = [f"vrrp_transport udp {VRRP_PORT}", f"unicast_src_ip {director.address}"]
+        lines += ["unicast_peer {", *(f"    {peer}" for peer in peers), "}"]
+        inbox = next((s for s in director.services if s.kind == "inbox"), None)
+        mail_server = f"{director.address} {inbox.port}" if inbox else ""
+        return Changes(address=self._known, port=self._port, instance=tuple(lines), mail_server=mail_server)
+
+    def _known(self, address: str) -> str:
+        if address.startswith(("127.", "255.", "0.", "224.")):
+            return address
+        return self._address(address)
+
+    @contextlib.contextmanager
+    def inside(self, host: Host) -> Iterator[None]:
+        """Every machine is here."""
+        yield
+
+    def plug(self, host: Host, connected: bool) -> None:
+        """A loopback address cannot be cut off; ending its processes is all that can be done."""
+
+    def client_address(self, number: int) -> str:
+        """Clients are 127.7.0.1 and up."""
+        return f"127.7.{(number + 1) // 256}.{(number + 1) % 256}"
+
+    def close(self) -> None:
+        """Nothing was made."""
+
+
+class Namespaces(Stage):
+    """A network namespace for each machine, joined by a bridge."""
+
+    name = "namespaces"
+
+    def __init__(self) -> None:
+        how = "as root" if os.geteuid() == 0 else "in an unprivileged user namespace"
+        self.description = f"network namespaces {how}, a bridge as the LAN, real VRRP"
+        self._holders: dict[str, tuple[int, int]] = {}  # name → (pid of the holder, descriptor of its namespace)
+        self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        self._topology: Topology | None = None
+
+    def build(self, topology: Topology) -> Topology:
+        """Make a namespace with one cable to the bridge for each machine."""
+        self._topology = topology
+        self._make("lan")
+        with self._in("lan"), _netlink() as ip:
+            _up(ip, "lo")
+            ip.link("add", ifname="br0", kind="bridge", br_mcast_snooping=0)
+            _up(ip, "br0")
+        for number, host in enumerate(topology.hosts()):
+            self._make(host.name)
+            self._cable(host, number, topology)
+        self._client_network(topology)
+        return topology
+
+    def _cable(self, host: Host, number: int, topology: Topology) -> None:
+        port = f"p{number}"
+        with self._in("lan"), _netlink() as ip:
+            peer = {"ifname": host.interface, "net_ns_pid": self._holders[host.name][0]}
+            ip.link("add", ifname=port, kind="veth", peer=peer)
+            ip.link("set", index=_index(ip, port), master=_index(ip, "br0"))
+            _up(ip, port)
+        with self._in(host.name), _netlink() as ip:
+            _up(ip, "lo")
+            index = _index(ip, host.interface)
+            ip.addr("add", index=index, address=host.address, prefixlen=topology.lan.prefixlen)
+            _up(ip, host.interface)
+
+    def _client_network(self, topology: Topology) -> None:
+        """Let the client own a whole network of addresses, which everybody reaches through it."""
+        for host in topology.hosts():
+            with self._in(host.name), _netlink() as ip:
+                if host is topology.client:
+                    ip.route("add", dst=str(CLIENTS), type="local", table=255, oif=_index(ip, "lo"), scope="host")
+                else:
+                    ip.route("add", dst=str(CLIENTS), gateway=topology.client.address)
+
+    def changes(self, topology: Topology, director: Host) -> Changes:
+        """Run the file as it stands."""
+        return Changes()
+
+    def inside(self, host: Host) -> contextlib.AbstractContextManager[None]:
+        """Enter the machine's namespace."""
+        return self._in(host.name)
+
+    @contextlib.contextmanager
+    def _in(self, name: str) -> Iterator[None]:
+        libc.setns(self._holders[name][1], libc.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            libc.setns(self._home, libc.CLONE_NEWNET)
+
+    def _make(self, name: str) -> None:
+        """Fork a process that makes a network namespace and sleeps in it until we end."""
+        reader, writer = os.pipe()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _hold(writer, parent)
+        os.close(writer)
+        answer = os.read(reader, 200)
+        os.close(reader)
+        if answer != b"ok":
+            os.waitpid(pid, 0)
+            raise LabError(f"cannot make a network namespace: {answer.decode() or 'its holder died'}")
+        self._holders[name] = (pid, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+    def plug(self, host: Host, connected: bool) -> None:
+        """Set the cable's end at the bridge up or down."""
+        assert self._topology is not None
+        port = f"p{self._topology.hosts().index(host)}"
+        with self._in("lan"), _netlink() as ip:
+            ip.link("set", index=_index(ip, port), state="up" if connected else "down")
+
+    def client_address(self, number: int) -> str:
+        """Clients are 10.77.0.1 and up."""
+        return str(CLIENTS[number + 1])
+
+    def close(self) -> None:
+        """End the holders; the namespaces go with them."""
+        for pid, descriptor in self._holders.values():
+            os.close(descriptor)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._holders.clear()
+
+
+def _hold(writer: int, parent: int) -> None:
+    """Be a holder; never returns."""
+    try:
+        libc.die_with_parent()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        libc.unshare(libc.CLONE_NEWNET)
+        libc.set_process_name("relevo-lab-net")
+        os.write(writer, b"ok")
+        os.close(writer)
+        while os.getppid() == parent:
+            signal.pause()
+    except OSError as error:
+        os.write(writer, str(error).encode())
+    finally:
+        os._exit(0)
+
+
+@contextlib.contextmanager
+def _netlink() -> Iterator[Any]:
+    import pyroute2
+
+    with pyroute2.IPRoute() as ip:
+        yield ip
+
+
+def _index(ip: Any, name: str) -> int:
+    return int(ip.link_lookup(ifname=name)[0])
+
+
+def _up(ip: Any, name: str) -> None:
+    ip.link("set", index=_index(ip, name), state="up")
+
+
+def become_root_of_a_user_namespace() -> None:
+    """Enter a user namespace in which we are root; ``OSError`` where that is not allowed. Cannot be undone."""
+    uid, gid = os.geteuid(), os.getegid()
+    libc.unshare(libc.CLONE_NEWUSER)
+    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
+    Path("/proc/self/uid_map").write_text(f"0 {uid} 1", encoding="ascii")
+    Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
+
+
+def _may_make_namespaces() -> str:
+    """Try in a child, because entering a user namespace cannot be undone; return why not, or nothing."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() != 0:
+                become_root_of_a_user_namespace()
+            libc.unshare(libc.CLONE_NEWNET)
+            with _netlink() as ip:
+                ip.link("add", ifname="t0", kind="veth", peer={"ifname": "t1"})
+                ip.link("add", ifname="br0", kind="bridge")
+        except BaseException as error:
+            os.write(writer, str(error).encode()[:200] or b"refused")
+        os._exit(0)
+    os.close(writer)
+    answer = b""
+    while data := os.read(reader, 200):
+        answer += data
+    os.close(reader)
+    os.waitpid(pid, 0)
+    return answer.decode("utf-8", "replace")
+
+
+def choose_stage(wanted: str) -> Stage:
+    """Return the strongest stage there is (``auto``), or the one named."""
+    if wanted == "loopback":
+        return Loopback("as asked")
+    reason = _may_make_namespaces()
+    if reason and wanted == "namespaces":
+        raise LabError(f"no network namespaces here: {reason}", hint="--stage loopback works everywhere")
+    if reason:
+        return Loopback(f"no network namespaces here: {reason}")
+    stage = Namespaces if os.geteuid() == 0 else _in_user_namespace
+    return stage()
+
+
+def _in_user_namespace() -> Namespaces:
+    become_root_of_a_user_namespace()
+    stage = Namespaces()
+    stage.description = "network namespaces in an unprivileged user namespace, a bridge as the LAN, real VRRP"
+    return stage
