@@ -388,14 +388,16 @@ def _why_down(machine: CheckMachine) -> str:
     return machine.last.reason if machine.last and machine.last.reason else "not checked yet"
 
 
-def serve(configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str) -> None:
-    """Be the balancer worker."""
+def serve(configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str, held: frozenset[str] | None) -> None:
+    """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none."""
     privileges.confine(privileges.BALANCER)
     gc.collect()
     gc.freeze()
     channel: AsyncChannel[ToWorker] = AsyncChannel(sock, decode_to_worker)
 
     async def work() -> None:
-        await Balancer(configuration, channel, plane, plane_reason).run()
+        balancer = Balancer(configuration, channel, plane, plane_reason)
+        balancer.held = held
+        await balancer.run()
 
     asyncio.run(work())

@@ -128,7 +128,7 @@ class Supervisor:
         self.started_at = self.reloaded_at = time.time()
         self.reload_error = ""
         self.plane = planes.Choice("", "")
-        self.held: frozenset[str] | None = None
+        self.held: frozenset[str] | None = frozenset() if self.configuration.vrrp_instances else None
         self._masters: set[str] = set()
         self._proxy_path = options.runtime / "proxy.sock"
         self._proxy_listener: socket.socket | None = None
@@ -279,7 +279,7 @@ class Supervisor:
                 director.serve(self.configuration, sock, resume)
             case "balancer":
                 plane = planes.make(self.plane.name, str(self._proxy_path))
-                balancer.serve(self.configuration, sock, plane, self.plane.reason)
+                balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held)
             case "proxy":
                 assert self._proxy_listener is not None
                 privileges.confine(privileges.RELAY)
@@ -363,21 +363,16 @@ class Supervisor:
                 if worker.report is not None and not worker.report.done():
                     worker.report.set_result(snapshot)
             case Ready():
-                self._worker_ready(worker)
-
-    def _worker_ready(self, worker: Worker) -> None:
-        if worker.role == "balancer" and self.held is not None and worker.channel is not None:
-            worker.channel.send(Held(self.held))
-        self._tell_systemd(ready=True)
+                self._tell_systemd(ready=True)
 
     def _tell_systemd(self, *, ready: bool = False) -> None:
         masters = ", ".join(sorted(self._masters)) or "none"
         systemd.notify(("READY=1\n" if ready else "") + f"STATUS=master of: {masters}")
 
-    def _set_held(self, addresses: frozenset[str]) -> None:
+    def _set_held(self, addresses: frozenset[str] | None) -> None:
         self.held = addresses
         worker = self.workers.get("balancer")
-        if worker is not None and worker.channel is not None:
+        if worker is not None and worker.channel is not None and addresses is not None:
             worker.channel.send(Held(addresses))
 
     # -- reload ------------------------------------------------------------------------------------------------
@@ -421,6 +416,8 @@ class Supervisor:
         self.compiled, self.configuration = compiled, compiled.configuration
         self.reloaded_at = time.time()
         self.dispatcher.configure(self.configuration)
+        if self.held is None and self.configuration.vrrp_instances:
+            self._set_held(frozenset())
         self._match_workers()
         self.log("Reloaded the configuration", _NOTICE)
         return ""

@@ -1,0 +1,43 @@
+# Relevo: every command sets up what it needs first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench coverage docs clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml scripts/setup
+	@PYTHON="$(PYTHON)" scripts/setup "$(VENV)"
+	@touch $@
+
+demo: $(STAMP) ## run the article's cluster and take it through its checks
+	@$(BIN)/relevo lab drill --details $(DRILL) examples/article/master.conf examples/article/backup.conf
+
+test: $(STAMP) ## run every test this machine can run
+	@scripts/test "$(BIN)"
+
+check: $(STAMP) ## lint, types and the import contract, without tests
+	@$(BIN)/ruff format --check src tests bench
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## format the code
+	@$(BIN)/ruff format src tests bench
+	@$(BIN)/ruff check --fix --quiet src tests bench
+
+bench: $(STAMP) ## measure beside keepalived and HAProxy; prints ratios
+	@$(BIN)/python bench/run.py $(BENCH)
+
+coverage: $(STAMP) ## coverage of the core rooms by their unit tests
+	@$(BIN)/coverage run -m pytest -q tests/unit && $(BIN)/coverage report --include 'src/relevo/model/*,src/relevo/config/*,src/relevo/wire/*,src/relevo/machines/*,src/relevo/schedulers/*'
+
+docs: $(STAMP) ## write the generated reference pages anew
+	@$(BIN)/python scripts/reference
+
+clean: ## remove everything that was set up or built
+	@rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage bench/results
