@@ -126,9 +126,7 @@ class Cluster:
 
         def become_daemon() -> NoReturn:
             libc.die_with_parent(signal.SIGTERM)
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
+            _log_to(log)
             options = ["-f", file, "--run-dir", str(run_dir), "--state-dir", str(state_dir), "--log-console"]
             os.execv(sys.executable, [sys.executable, "-m", "relevo", "run", *options])
 
@@ -185,6 +183,20 @@ class Cluster:
 
     # -- processes ---------------------------------------------------------------------------------------------
 
+    def run_in(self, host: Host, key: str, argv: list[str], log: Path) -> None:
+        """Start any program on a machine; it dies with the lab. Its output goes to ``log``."""
+
+        def become_program() -> NoReturn:
+            libc.die_with_parent()
+            _log_to(log)
+            os.execv(argv[0], argv)
+
+        self._start(key, host, become_program)
+
+    def end(self, key: str, number: int = signal.SIGTERM) -> None:
+        """End a process of the lab and wait for it; KILL goes to its whole group."""
+        self._kill(key, number)
+
     def running(self, key: str) -> bool:
         """Whether a process of the lab still lives."""
         pid = self._processes.get(key)
@@ -218,6 +230,12 @@ class Cluster:
             os.killpg(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
+
+
+def _log_to(file: Path) -> None:
+    output = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
 
 
 def _key(host: Host, service: Service) -> str:

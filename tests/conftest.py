@@ -1,0 +1,44 @@
+"""What tests need of the machine, and a sentence for each thing it lacks."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from relevo.lab.stages import _may_make_namespaces
+
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def program(name: str) -> str:
+    """Path of a program, or skip the test by name."""
+    found = shutil.which(name, path=PATH)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(scope="session")
+def namespace_refusal() -> str:
+    """Why no network namespaces can be made here; empty when they can."""
+    return _may_make_namespaces()
+
+
+@pytest.fixture
+def namespaces(namespace_refusal: str) -> None:
+    """Skip where namespaces cannot be made, or where entering them would change this process for good."""
+    if namespace_refusal:
+        pytest.skip(f"no network namespaces: {namespace_refusal}")
+    if os.geteuid() != 0:
+        pytest.skip("not root: runs again inside a user namespace, see test_as_user")
+
+
+def in_user_namespace(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest again as root of a user namespace."""
+    code = (
+        "import sys; from relevo.lab.stages import become_root_of_a_user_namespace as become; become();"
+        "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=900, check=False)
