@@ -289,7 +289,10 @@ class Balancer:
             await self.plane.hold(self.held)
         observed = await self.plane.observe()
         operations = reconcile([pool.desired() for pool in self.pools.values()], observed)
-        refused = await self.plane.apply(operations) if operations else []
+        refused = []
+        if operations:
+            refused = await self.plane.apply(operations)
+            observed = await self.plane.observe()
         if self.plane_error:
             self._log("the data plane answers again")
             self.plane_error = ""

@@ -68,8 +68,8 @@ FLUSH_S: Final = 3.0
 """How long the stop waits for mails and scripts; unsent mails stay on disk."""
 SNAPSHOT_S: Final = 1.0
 """How long a worker may take to report."""
-QUICK_DEATH_S: Final = 5.0
-"""A worker that dies sooner than this did not get going."""
+QUICK_DEATH_S: Final = 0.2
+"""A worker that dies sooner than this, or before it was ready, did not get going."""
 MAX_QUICK_DEATHS: Final = 3
 """After so many in a row its addresses are given up, and restarts slow down."""
 SLOW_RESTART_S: Final = 5.0
@@ -108,6 +108,7 @@ class Worker:
     started_at: float
     restarts: int = 0
     quick_deaths: int = 0
+    ready: bool = False
     reader: asyncio.Task[None] | None = None
     report: asyncio.Future[Any] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -304,7 +305,7 @@ class Supervisor:
             del self.workers[role]
             return
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        quick = time.time() - worker.started_at < QUICK_DEATH_S
+        quick = time.time() - worker.started_at < QUICK_DEATH_S or not (worker.ready or worker.channel is None)
         worker.quick_deaths = worker.quick_deaths + 1 if quick else 0
         if worker.quick_deaths >= MAX_QUICK_DEATHS:
             self.log(f"{role} worker {how}, {worker.quick_deaths} times in a row: next try in {SLOW_RESTART_S:g} s", _ERROR)
@@ -340,6 +341,8 @@ class Supervisor:
         async for message in worker.channel.messages():
             self._handle(worker, message)
         worker.channel.close()
+        if worker.report is not None and not worker.report.done():
+            worker.report.set_result(None)  # it will not answer any more
 
     def _handle(self, worker: Worker, message: FromWorker) -> None:
         match message:
@@ -363,6 +366,7 @@ class Supervisor:
                 if worker.report is not None and not worker.report.done():
                     worker.report.set_result(snapshot)
             case Ready():
+                worker.ready = True
                 self._tell_systemd(ready=True)
 
     def _tell_systemd(self, *, ready: bool = False) -> None:

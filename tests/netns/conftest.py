@@ -1,0 +1,63 @@
+"""The article's cluster, running, for tests that do something to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relevo.daemon.supervisor import compile_file
+from relevo.lab.cluster import Cluster
+from relevo.lab.stages import Loopback, Namespaces, Stage
+from relevo.lab.topology import Host, plan
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "article"
+FILES = (str(EXAMPLES / "master.conf"), str(EXAMPLES / "backup.conf"))
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> float:
+    """Wait for a condition of the outside world; return the seconds it took."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < limit_s, f"not within {limit_s} s: {what}"
+        time.sleep(0.01)
+    return time.monotonic() - begun
+
+
+def state_of(cluster: Cluster, director: Host) -> str:
+    return cluster.snapshot(director).director.instances[0].state
+
+
+def wait_for_state(cluster: Cluster, director: Host, state: str, limit_s: float = 10.0) -> float:
+    return wait_until(lambda: state_of(cluster, director) == state, limit_s, f"{director.name} is {state}")
+
+
+def build(stage: Stage, files: tuple[str, ...] = FILES, hurry: float = 20.0) -> Cluster:
+    return Cluster(plan([(file, compile_file(file).configuration) for file in files]), stage, hurry=hurry)
+
+
+def run_all(cluster: Cluster) -> Cluster:
+    """Start everything and wait for the first director to be master."""
+    cluster.start_servers()
+    for director in cluster.topology.directors:
+        cluster.start_director(director)
+    wait_for_state(cluster, cluster.topology.directors[0], "MASTER")
+    return cluster
+
+
+@pytest.fixture(params=["namespaces", "loopback"])
+def stage(request: pytest.FixtureRequest) -> Stage:
+    """Both stages; namespaces only where they can be made."""
+    if request.param == "loopback":
+        return Loopback("as asked")
+    request.getfixturevalue("namespaces")
+    return Namespaces()
+
+
+@pytest.fixture
+def cluster(stage: Stage) -> Iterator[Cluster]:
+    """The article's cluster, with a master, on each stage."""
+    with build(stage) as made:
+        yield run_all(made)

@@ -1,0 +1,79 @@
+"""The death of a worker moves no address and stops no more than it must."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from relevo.lab.client import Client, Prober
+from relevo.lab.cluster import Cluster
+from relevo.lab.stages import Namespaces
+from relevo.model import Endpoint
+from tests.netns.conftest import state_of, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def web(cluster: Cluster) -> Endpoint:
+    changes = cluster.stage.changes(cluster.topology, cluster.topology.directors[0])
+    return Endpoint(changes.address("192.168.6.240"), changes.port(80))
+
+
+@pytest.mark.parametrize("role", ["director", "balancer", "proxy"])
+def test_a_killed_worker_is_back_within_a_second(cluster: Cluster, role: str) -> None:
+    master, backup = cluster.topology.directors
+    former = cluster.worker_pid(master, role)
+    prober = Prober(Client(cluster.stage, cluster.topology.client), web(cluster), 0.01)
+    with prober.running(6.0) as watch:
+        time.sleep(0.3)
+        os.kill(former, signal.SIGKILL)
+        took = wait_until(lambda: cluster.worker_pid(master, role) != former, 1.0, f"a new {role} worker")
+        wait_until(lambda: all(w.answered for w in cluster.snapshot(master).workers), 1.0, "it answers")
+        time.sleep(1.5)
+    assert state_of(cluster, master) == "MASTER"
+    assert state_of(cluster, backup) == "BACKUP"
+    assert cluster.snapshot(backup).director.instances[0].became_master == 0, "the backup took over meanwhile"
+    assert watch.longest_gap_s() < 1.0, f"{role}: nobody answered for {watch.longest_gap_s():.2f} s"
+    if role != "proxy":
+        assert watch.failed == 0, f"{role}: {watch.failed} of {watch.sent} requests failed"
+    assert "Traceback" not in cluster.log_text(master)
+    assert took < 1.0
+
+
+def test_the_address_stays_while_the_director_worker_is_replaced(cluster: Cluster) -> None:
+    if not isinstance(cluster.stage, Namespaces):
+        pytest.skip("a loopback address is everywhere")
+    import pyroute2
+
+    master = cluster.topology.directors[0]
+    for _ in range(3):
+        former = cluster.worker_pid(master, "director")
+        os.kill(former, signal.SIGKILL)
+        wait_until(lambda former=former: cluster.worker_pid(master, "director") != former, 1.0, "a new worker")
+        time.sleep(0.3)
+        wait_until(lambda: state_of(cluster, master) == "MASTER", 1.0, "master again")
+    with cluster.stage.inside(master), pyroute2.IPRoute() as ip:
+        assert "192.168.6.240" in {m.get_attr("IFA_LOCAL") for m in ip.get_addr()}
+
+
+def test_a_killed_supervisor_takes_the_workers_along_and_the_peer_takes_over(cluster: Cluster) -> None:
+    master, backup = cluster.topology.directors
+    snapshot = cluster.snapshot(master)
+    os.kill(snapshot.pid, signal.SIGKILL)
+    wait_until(lambda: state_of(cluster, backup) == "MASTER", 6.0, "the backup takes over")
+    workers = [w.pid for w in snapshot.workers]
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 3.0, "the workers end")
+
+
+def test_no_alert_is_sent_for_a_worker_that_continued_where_it_was(cluster: Cluster) -> None:
+    master = cluster.topology.directors[0]
+    wait_until(lambda: len(cluster.inbox(master)) >= 2, 5.0, "the mails of the start")
+    before = len(cluster.inbox(master))
+    former = cluster.worker_pid(master, "director")
+    os.kill(former, signal.SIGKILL)
+    wait_until(lambda: cluster.worker_pid(master, "director") != former, 1.0, "a new worker")
+    time.sleep(1.0)
+    assert len(cluster.inbox(master)) == before
