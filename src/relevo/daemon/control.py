@@ -20,6 +20,8 @@ MAX_REQUEST: Final = 65_536
 IDLE_S: Final = 30.0
 """A caller that says nothing for this long is hung up on."""
 MAX_CALLERS: Final = 32
+MAX_PATH: Final = 107
+"""Octets of a Unix socket's address (unix(7))."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -89,6 +91,8 @@ def _line(value: Any) -> bytes:
 
 def private_listener(path: Path) -> socket.socket:
     """Return a listening Unix socket at ``path``, 0600; a dead one in its place is replaced."""
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise HostError(f"{path} is too long for a Unix socket", hint=f"at most {MAX_PATH} octets: give a shorter --run-dir")
     if path.exists():
         with socket.socket(socket.AF_UNIX) as probe:
             try:
@@ -104,7 +108,7 @@ def private_listener(path: Path) -> socket.socket:
         sock.listen(64)
     except OSError as error:
         sock.close()
-        raise HostError(f"cannot listen on {path}: {error.strerror}") from error
+        raise HostError(f"cannot listen on {path}: {error.strerror or error}") from error
     finally:
         os.umask(before)
     return sock

@@ -265,8 +265,7 @@ class Drill:
 
     def table(self) -> tuple[str, str]:
         """Every service and server is in the table of the master."""
-        master = self._master()
-        assert master is not None
+        master = self._need_master()
         services = self.cluster.snapshot(master).balancer.services
         missing = [f"{s.address}:{s.port}" for s in services for r in s.servers if r.up and not r.in_plane and not r.sorry]
         if missing:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import signal
@@ -111,6 +112,7 @@ class _Inbox:
 async def _mail(name: str, address: str, port: int, folder: Path) -> None:
     from aiosmtpd.smtp import SMTP
 
+    logging.disable()  # it writes about every odd command, and health checks are odd
     inbox = _Inbox(folder / "inbox.jsonl", name)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(inbox, hostname=name, ident="Relevo lab"), sock=_listener(address, port))

@@ -24,6 +24,9 @@ VRRP_PORT = 3112
 PORT_SHIFT = 8000
 """Added to ports below 1024 where the lab may not bind those."""
 
+NOBODY = "127.0.6.255"
+"""Peer of a director that is alone: UDP needs somebody to send to."""
+
 
 class Stage(ABC):
     """Provides machines for a topology."""
@@ -90,7 +93,7 @@ class Loopback(Stage):
 
     def changes(self, topology: Topology, director: Host) -> Changes:
         """Move addresses and ports; carry adverts in UDP between the directors."""
-        peers = [d.address for d in topology.directors if d is not director]
+        peers = [d.address for d in topology.directors if d is not director] or [NOBODY]
         lines = [f"vrrp_transport udp {VRRP_PORT}", f"unicast_src_ip {director.address}"]
         lines += ["unicast_peer {", *(f"    {peer}" for peer in peers), "}"]
         inbox = next((s for s in director.services if s.kind == "inbox"), None)
