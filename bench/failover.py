@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
+from tests.interop.pair import VIP, Pair
+
 from bench.measure import HEADER, Comparison, save, show
 from relevo.wire.checksum import internet_checksum
-from tests.interop.pair import VIP, Pair
 
 PROBE_S = 0.0005
 INTERVALS = (1.0, 0.1, 0.01)
