@@ -165,9 +165,8 @@ def main(rounds: int = 7) -> None:
         )
         alive, median, worst = hold_idle(rig, IDLE)
         memory = sum(pss(pid) for pid in pids_of(relevo.pid)) / 1e6
-        print(
-            f"  {IDLE} idle connections: {alive} answered afterwards, median {median:.2f} ms, worst {worst:.1f} ms; PSS then {memory:.0f} MB"
-        )
+        print(f"  {IDLE} idle connections: {alive} answered afterwards, median {median:.2f} ms, worst {worst:.1f} ms")
+        print(f"  PSS of all processes then: {memory:.0f} MB")
         save("proxy", comparisons, identical=identical, idle=alive)
     finally:
         rig.close()
