@@ -44,7 +44,9 @@ _stage = click.option(
     show_default=True,
     help="Where the machines are.",
 )
-_hurry = click.option("--hurry", type=click.FloatRange(1, 100), default=1.0, help="Divide delay_loop and persistence_timeout by this.")
+_hurry = click.option(
+    "--hurry", type=click.FloatRange(1, 100), default=1.0, help="Divide delay_loop and persistence_timeout by this."
+)
 
 
 def _make(files: tuple[str, ...], stage: str, hurry: float, console: Console) -> Cluster:
@@ -130,18 +132,15 @@ def drill(files: tuple[str, ...], stage: str, hurry: float, as_json: bool, detai
 def _drill(cluster: Cluster, console: Console, outcomes: list[Outcome]) -> None:
     """Run the steps and show how they go: a live line on a terminal, a line a step elsewhere."""
     status = console.status("") if console.is_terminal else None
-    name = ""
 
     def tell(text: str) -> None:
         if status is not None:
-            status.update(f"{name}: {text}" if text != name else text)
+            status.update(text)
 
     if status is not None:
         status.start()
     try:
-        runner = Drill(cluster, tell)
-        names = [step for step, _ in runner.steps()]
-        for name, outcome in zip(names, runner.run(), strict=True):
+        for outcome in Drill(cluster, tell).run():
             outcomes.append(outcome)
             mark = "[green]ok[/]    " if outcome.passed else "[red]FAILED[/]"
             console.print(f"{mark} {outcome.seconds:6.1f} s  {outcome.name}", highlight=False)
@@ -179,5 +178,3 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 3),
         "detail": outcome.detail,
     }
-
-

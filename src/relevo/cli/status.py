@@ -66,7 +66,8 @@ def _simple(run_dir: str | None, command: str) -> None:
 def _lines(snapshot: Snapshot) -> list[str]:
     now = snapshot.taken_at
     out = [
-        f"Relevo {snapshot.version} [{snapshot.router_id}] pid {snapshot.pid}, up {_span(now - snapshot.started_at)}, {snapshot.file}"
+        f"Relevo {snapshot.version} [{snapshot.router_id}] pid {snapshot.pid}, "
+        f"up {_span(now - snapshot.started_at)}, {snapshot.file}"
     ]
     if snapshot.reload_error:
         out.append(f"  last reload refused: {snapshot.reload_error}")
@@ -100,7 +101,8 @@ def _instance_lines(instance: InstanceSnapshot, now: float) -> list[str]:
         f"{instance.name}: {_state(instance.state)} for {_span(now - instance.since_at)}: {instance.reason}",
         f"  {instance.interface or '-'} vrid {instance.virtual_router_id} VRRPv{instance.version} priority {instance.priority}"
         f" every {instance.advert_interval_s:g} s; {master}",
-        f"  addresses {' '.join(instance.addresses) or '-'}; adverts sent {instance.adverts_sent}, heard {instance.adverts_received}",
+        f"  addresses {' '.join(instance.addresses) or '-'}; "
+        f"adverts sent {instance.adverts_sent}, heard {instance.adverts_received}",
     ]
     if instance.refused:
         out.append("  adverts dropped: " + ", ".join(f"{count} {reason}" for reason, count in instance.refused.items()))

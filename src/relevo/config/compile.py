@@ -139,7 +139,7 @@ class _Assembler:
                 instance.version,
             )
             if number in routers:
-                message = f"virtual_router_id {instance.virtual_router_id} is used by '{routers[number]}' on the same interface: left out"
+                message = f"virtual_router_id {number[0]} is used by '{routers[number]}' on the same interface: left out"
                 fields.complain(Severity.ERROR, "virtual_router_id", message, "give each virtual router its own number")
                 continue
             routers[number] = name

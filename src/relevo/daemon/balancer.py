@@ -164,8 +164,14 @@ class Balancer:
         self._wake.set()
 
     def _watch(
-        self, former: dict[tuple[str, Endpoint, int], Watch], service: VirtualServer, server: RealServer, index: int, check: Check, now: float
-    ) -> Watch:  # fmt: skip
+        self,
+        former: dict[tuple[str, Endpoint, int], Watch],
+        service: VirtualServer,
+        server: RealServer,
+        index: int,
+        check: Check,
+        now: float,
+    ) -> Watch:
         present = former.get((service.name, server.endpoint, index))
         if present is not None and present.check == check:
             present.server = server
@@ -225,11 +231,8 @@ class Balancer:
             return
         self._log(f"{what} to {server} failed ({reason}).", WARNING)
         if watch.machine.timing.retry:
-            retries = watch.machine.timing.retry
-            self._log(
-                f"Check on service {server} for VS {watch.service} failed after {retries} {'retry' if retries == 1 else 'retries'}.",
-                WARNING,
-            )
+            tries = f"{watch.machine.timing.retry} {'retry' if watch.machine.timing.retry == 1 else 'retries'}"
+            self._log(f"Check on service {server} for VS {watch.service} failed after {tries}.", WARNING)
 
     def _log_failure(self, watch: Watch, number: int, reason: str) -> None:
         if watch.machine.up and number == 1:
@@ -391,7 +394,9 @@ def _why_down(machine: CheckMachine) -> str:
     return machine.last.reason if machine.last and machine.last.reason else "not checked yet"
 
 
-def serve(configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str, held: frozenset[str] | None) -> None:
+def serve(
+    configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str, held: frozenset[str] | None
+) -> None:
     """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none."""
     privileges.confine(privileges.BALANCER)
     gc.collect()

@@ -254,8 +254,10 @@ class Director:
         router.port = port
         router.packets.clear()
         router.machine.own_address = port.source
-        self._by_descriptor.setdefault(port.fileno(), []).append(router)
-        self._epoll.register(port.fileno(), select.EPOLLIN)
+        listeners = self._by_descriptor.setdefault(port.fileno(), [])
+        if not listeners:
+            self._epoll.register(port.fileno(), select.EPOLLIN)
+        listeners.append(router)
         self._set_port_fault(router, "", "")
 
     def _set_port_fault(self, router: Router, fault: str, hint: str) -> None:
@@ -272,7 +274,9 @@ class Director:
     def _make_port(self, instance: VrrpInstance) -> tuple[RawPort | UdpPort, Interface | None]:
         interface = self._interfaces.find(instance.interface) if instance.interface else None
         if instance.transport.udp_port:
-            return UdpPort(instance), interface
+            key = (instance.source_address, instance.transport.udp_port)
+            shared = (r.port for r in self.routers.values() if isinstance(r.port, UdpPort) and _udp_key(r.instance) == key)
+            return next(shared, None) or UdpPort(*key), interface
         if interface is None:
             raise HostError(f"interface {instance.interface} does not exist", hint="waiting for it")
         source = instance.source_address or interface.address
@@ -283,33 +287,35 @@ class Director:
 
     def _close_port(self, router: Router) -> None:
         if router.port is not None:
-            self._by_descriptor.pop(router.port.fileno(), None)
-            self._epoll.unregister(router.port.fileno())
-            router.port.close()
+            listeners = self._by_descriptor[router.port.fileno()]
+            listeners.remove(router)
+            if not listeners:
+                del self._by_descriptor[router.port.fileno()]
+                self._epoll.unregister(router.port.fileno())
+                router.port.close()
             router.port = None
 
     # -- adverts -----------------------------------------------------------------------------------------------
 
     def _hear_peers(self, descriptor: int) -> None:
-        for router in self._by_descriptor.get(descriptor, ()):
-            for _ in range(MAX_PACKETS):
-                if router.port is None:
-                    return
-                arrived = router.port.receive()
-                if arrived is None:
-                    break
-                self._hear(router, arrived)
+        routers = list(self._by_descriptor.get(descriptor, ()))
+        port = routers[0].port if routers else None
+        for _ in range(MAX_PACKETS):
+            arrived = port.receive() if port is not None else None
+            if arrived is None:
+                return
+            number = wire.virtual_router_id(arrived.payload)
+            # Every socket of an interface sees the adverts of all virtual routers there: only nobody's count.
+            if number is not None and not any(r.instance.virtual_router_id == number for r in self.routers.values()):
+                self.unknown[Refusal.UNKNOWN_ROUTER] += 1
+            for router in routers:
+                if number is None or router.instance.virtual_router_id == number:
+                    self._hear(router, arrived)
 
     def _hear(self, router: Router, arrived: Arrived) -> None:
         instance, envelope = router.instance, arrived.envelope
         if envelope is None:
             self._refuse(router, Refusal.TRUNCATED, "?")
-            return
-        number = wire.virtual_router_id(arrived.payload)
-        if number != instance.virtual_router_id:
-            # every socket of an interface sees the adverts of all virtual routers there: only nobody's count
-            if not any(r.instance.virtual_router_id == number for r in self.routers.values()):
-                self.unknown[Refusal.UNKNOWN_ROUTER] += 1
             return
         pseudo = instance.checksum_with_pseudo_header and not instance.transport.udp_port
         advert = wire.decode(arrived.payload, envelope, pseudo_header=pseudo)
@@ -326,13 +332,14 @@ class Director:
         counted = router.machine.counters.refused
         counted[refusal] = counted.get(refusal, 0) + 1
         if counted[refusal] == 1 and refusal is not Refusal.OWN:
-            text = f"({router.instance.name}) advert from {source} dropped: {refusal.value.replace('_', ' ')}; further ones are only counted"
+            why = refusal.value.replace("_", " ")
+            text = f"({router.instance.name}) advert from {source} dropped: {why}; further ones are only counted"
             self._log(text, WARNING)
 
     def _send(self, router: Router, priority: int) -> None:
         if router.port is None:
             return
-        for destination in router.port.destinations():
+        for destination in router.instance.unicast_peers or (router.instance.multicast_group,):
             key = (priority, destination)
             if key not in router.packets:
                 router.packets[key] = self._encode(router, priority, destination)
@@ -513,6 +520,10 @@ class Director:
             address_list_mismatches=counters.address_list_mismatches,
             refused={str(k): v for k, v in counters.refused.items()},
         )
+
+
+def _udp_key(instance: VrrpInstance) -> tuple[str, int]:
+    return instance.source_address, instance.transport.udp_port
 
 
 def serve(configuration: Configuration, sock: socket.socket, resume: frozenset[str]) -> None:

@@ -31,7 +31,6 @@ class RawPort:
 
     def __init__(self, instance: VrrpInstance, interface: Interface, source: str) -> None:
         self.source = source
-        self._instance = instance
         self._receiver = _raw_socket(interface)
         self._sender = _raw_socket(interface)
         try:
@@ -53,10 +52,6 @@ class RawPort:
     def fileno(self) -> int:
         """Descriptor to wait on for packets."""
         return self._receiver.fileno()
-
-    def destinations(self) -> tuple[str, ...]:
-        """Where an advert goes."""
-        return self._instance.unicast_peers or (self._instance.multicast_group,)
 
     def send(self, packet: bytes, destination: str) -> str:
         """Send one packet; return an empty string or why it could not go."""
@@ -104,12 +99,11 @@ def _raw_socket(interface: Interface) -> socket.socket:
 
 
 class UdpPort:
-    """Adverts in UDP unicast, for networks that drop protocol 112. The source address of a peer is all its identity."""
+    """Adverts in UDP unicast, for networks that drop protocol 112; shared by the routers that speak from ``source``."""
 
-    def __init__(self, instance: VrrpInstance) -> None:
-        self.source = instance.source_address
-        self._instance = instance
-        self._port = instance.transport.udp_port
+    def __init__(self, source: str, port: int) -> None:
+        self.source = source
+        self._port = port
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TOS)
@@ -121,10 +115,6 @@ class UdpPort:
     def fileno(self) -> int:
         """Descriptor to wait on for packets."""
         return self._socket.fileno()
-
-    def destinations(self) -> tuple[str, ...]:
-        """Where an advert goes."""
-        return self._instance.unicast_peers
 
     def send(self, packet: bytes, destination: str) -> str:
         """Send one packet; return an empty string or why it could not go."""

@@ -25,7 +25,7 @@ class Client:
         self._stage = stage
         self._host = host
 
-    def socket(self, number: int = 0) -> socket.socket:
+    def open(self, number: int = 0) -> socket.socket:
         """Return a TCP socket bound to a client address."""
         with self._stage.inside(self._host):
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -36,7 +36,7 @@ class Client:
 
     def who(self, service: Endpoint, number: int = 0) -> str:
         """Connect to a service and return the name of the server that answers, empty when none does."""
-        with self.socket(number) as sock:
+        with self.open(number) as sock:
             try:
                 sock.connect((service.address, service.port))
                 return greet(sock, service)
@@ -47,7 +47,7 @@ class Client:
         """Open connections and keep them; each has been answered once."""
         held = []
         for number in range(count):
-            sock = self.socket(1000 + number)
+            sock = self.open(1000 + number)
             with contextlib.suppress(OSError):
                 sock.connect((service.address, service.port))
                 if greet(sock, service, close=False):
@@ -114,7 +114,7 @@ class Prober:
     def running(self, seconds: float) -> Iterator[Watch]:
         """Probe while the context lasts, at most ``seconds``."""
         for number in range(int(seconds / self.watch.interval_s)):
-            sock = self._client.socket(2000 + number % 3000)
+            sock = self._client.open(2000 + number % 3000)
             sock.setblocking(False)
             self._spare.append(sock)
         self._thread.start()
@@ -161,7 +161,9 @@ class Prober:
             self.watch.answers.append(time.monotonic())
         self._end(poll, waiting, descriptor, failed=not answered)
 
-    def _end(self, poll: select.epoll, waiting: dict[int, tuple[socket.socket, float]], descriptor: int, *, failed: bool | None) -> None:
+    def _end(
+        self, poll: select.epoll, waiting: dict[int, tuple[socket.socket, float]], descriptor: int, *, failed: bool | None
+    ) -> None:
         sock, _ = waiting.pop(descriptor)
         poll.unregister(descriptor)
         sock.close()

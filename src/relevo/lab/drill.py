@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email import message_from_string
 from email.header import decode_header, make_header
+from functools import partial
 from typing import Any
 
 from relevo.errors import ControlError
@@ -36,7 +37,11 @@ SLACK_S = 3.0
 POLL_S = 0.1
 
 
-class Unmet(Exception):  # noqa: N818 - the outcome of a step
+Step = Callable[[], str | tuple[str, str]]
+"""Does a check; returns what was measured, and details if there are any. ``Unmet`` says what is wrong."""
+
+
+class Unmet(Exception):
     """A step found something else than it must; the text says what."""
 
 
@@ -90,30 +95,22 @@ class Drill:
                 measured, detail, passed = f"{type(error).__name__}: {error}", "", False
             yield Outcome(name, passed, measured, time.monotonic() - begun, detail)
 
-    def steps(self) -> list[tuple[str, Callable[[], str | tuple[str, str]]]]:
+    def steps(self) -> list[tuple[str, Step]]:
         """Return the steps for this cluster, by name."""
-        found: list[tuple[str, Callable[[], str | tuple[str, str]]]] = [
+        services = [s for s in self._services() if s.protocol is Protocol.TCP]
+        found: list[tuple[str, Step]] = [
             ("start the servers and the directors", self.start),
             ("the address is on the master", self.address_on_master),
             ("the table (ipvsadm -L -n)", self.table),
         ]
-        services = [s for s in self._services() if s.protocol is Protocol.TCP]
         for service in services:
-            found.append((f"{self._label(service)}: {REQUESTS} requests by weight", lambda s=service: self.weights(s)))
+            found += self._balance_steps(service)
+        for service in services:
+            found += self._server_steps(service)
+        for service in services:
             if service.persistence_timeout_s:
-                found.append((f"{self._label(service)}: a client keeps its server", lambda s=service: self.persistence_holds(s)))
-        for service in services:
-            label = self._label(service)
-            found.append((f"{label}: a server stops", lambda s=service: self.server_stops(s)))
-            found.append((f"{label}: it returns", lambda s=service: self.server_returns(s)))
-            if service.sorry_server:
-                found.append((f"{label}: all stop, the sorry server answers", lambda s=service: self.all_stop(s)))
-                found.append((f"{label}: all return", lambda s=service: self.all_return(s)))
-        found += [
-            (f"{self._label(s)}: the client's server is forgotten", lambda s=s: self.persistence_expires(s))
-            for s in services
-            if s.persistence_timeout_s
-        ]
+                name = f"{self._label(service)}: the client's server is forgotten"
+                found.append((name, partial(self.persistence_expires, service)))
         if len(self.directors) > 1 and self._instances():
             found += [
                 ("the master dies", self.master_dies),
@@ -123,6 +120,24 @@ class Drill:
             ]
         found.append(("every mail arrived, once and in order", self.mails))
         found.append(("the log tells of it", self.logs))
+        return found
+
+    def _balance_steps(self, service: VirtualServer) -> list[tuple[str, Step]]:
+        label = self._label(service)
+        found: list[tuple[str, Step]] = [(f"{label}: {REQUESTS} requests by weight", partial(self.weights, service))]
+        if service.persistence_timeout_s:
+            found.append((f"{label}: a client keeps its server", partial(self.persistence_holds, service)))
+        return found
+
+    def _server_steps(self, service: VirtualServer) -> list[tuple[str, Step]]:
+        label = self._label(service)
+        found: list[tuple[str, Step]] = [
+            (f"{label}: a server stops", partial(self.server_stops, service)),
+            (f"{label}: it returns", partial(self.server_returns, service)),
+        ]
+        if service.sorry_server:
+            found.append((f"{label}: all stop, the sorry server answers", partial(self.all_stop, service)))
+            found.append((f"{label}: all return", partial(self.all_return, service)))
         return found
 
     # -- what the files say ------------------------------------------------------------------------------------
@@ -342,7 +357,9 @@ class Drill:
         with prober.running(bound) as watch:
             time.sleep(0.2)
             self.cluster.stop_service(host, what)
-            took = self._wait(f"{host.name} is out", lambda: self._everywhere(service, lambda s: not _up(s, self._here(server.endpoint))), bound)
+            took = self._wait(
+                f"{host.name} is out", lambda: self._everywhere(service, lambda s: not _up(s, self._here(server.endpoint))), bound
+            )
             time.sleep(0.3)
         self._expect_server(service, server, "DOWN")
         here = self._here(service.endpoint)
@@ -498,7 +515,7 @@ class Drill:
             wanted = [group for group in self.expected[director.name].groups if group]
             count = sum(group.total() for group in wanted)
             with contextlib.suppress(Unmet):
-                self._wait("the mails have arrived", lambda d=director, c=count: len(self.cluster.inbox(d)) >= c, 5.0)
+                self._wait("the mails have arrived", partial(self._arrived, director, count), 5.0)
             time.sleep(0.5)  # one too many would arrive now
             subjects = [_subject(record["text"]) for record in self.cluster.inbox(director)]
             listed += [f"{director.name}: {s}" for s in subjects]
@@ -510,6 +527,9 @@ class Drill:
         if not total:
             return "no mail is configured", ""
         return f"{total} mails, each once and in order", "\n".join(listed)
+
+    def _arrived(self, director: Host, count: int) -> bool:
+        return len(self.cluster.inbox(director)) >= count
 
     def logs(self) -> str:
         """The directors logged the transitions in keepalived's words."""

@@ -134,5 +134,3 @@ def inbox_records(folder: Path) -> list[dict[str, Any]]:
             return [json.loads(line) for line in file]
     except FileNotFoundError:
         return []
-
-

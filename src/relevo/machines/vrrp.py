@@ -395,7 +395,10 @@ class VrrpMachine:
         if heard.advert.priority != self.priority or heard.source in self._warned:
             return []
         self._warned.add(heard.source)
-        text = f"({self.instance.name}) WARNING - equal priority {self.priority} advert received from {heard.source}: the higher address wins"
+        text = (
+            f"({self.instance.name}) WARNING - equal priority {self.priority} advert received from {heard.source}: "
+            "the higher address wins"
+        )
         return [Log(text)]
 
     def _hear_lower(self, now: float) -> list[Effect]:
@@ -469,7 +472,8 @@ class VrrpMachine:
         heard, garp, name = self._last_heard(), self.instance.garp, self.instance.name
         effects: list[Effect] = [
             Log(
-                f"({name}) Received advert from {heard.source} with lower priority {heard.advert.priority}, ours {self.priority}, forcing new election"
+                f"({name}) Received advert from {heard.source} with lower priority {heard.advert.priority}, "
+                f"ours {self.priority}, forcing new election"
             )
         ]
         if not self.instance.lower_prio_no_advert:
@@ -484,11 +488,10 @@ class VrrpMachine:
     def _give_way(self, now: float) -> list[Effect]:
         heard = self._last_heard()
         priority, source = heard.advert.priority, heard.source
-        text = (
-            f"({self.instance.name}) Master received advert from {source} with higher priority {priority}, ours {self.priority}"
-        )
+        how = f"higher priority {priority}, ours {self.priority}"
         if priority == self.priority:
-            text = f"({self.instance.name}) Master received advert from {source} with same priority {priority} but higher IP address than ours"
+            how = f"same priority {priority} but higher IP address than ours"
+        text = f"({self.instance.name}) Master received advert from {source} with {how}"
         effects: list[Effect] = [Log(text)]
         if self.instance.higher_prio_send_advert:
             effects += self._send(self.priority)

@@ -61,43 +61,49 @@ class Flow:
         if self.pipe is not None:
             self._splice()
             return
-        relay = self.relay
         for _ in range(ROUNDS):
-            try:
-                data = _read(self.source, CHUNK)
-            except BlockingIOError:
+            size = self._copy()
+            if size <= 0:
                 return
-            except OSError:
-                relay.abort()
-                return
-            size = len(data)
-            if not size:
-                self._finish()
-                return
-            self.octets += size
-            try:
-                sent = _write(self.sink, data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                relay.abort()
-                return
-            if sent < size:
-                self.pending = data[sent:]
-                return
-            self.writes += 1
-            if self.writes == 2:
-                relay.no_delay(self)
             if size < CHUNK:
                 if not ended:
                     return
                 self.full_reads = 0
-            else:
-                self.full_reads += 1
-                if self.full_reads >= FULL_READS_BEFORE_SPLICE and self._take_pipe():
-                    self._splice()
-                    return
-        relay.engine.again(self)
+                continue
+            self.full_reads += 1
+            if self.full_reads >= FULL_READS_BEFORE_SPLICE and self._take_pipe():
+                self._splice()
+                return
+        self.relay.engine.again(self)
+
+    def _copy(self) -> int:
+        """Read and write once; return the octets moved, 0 when there is nothing more to do now."""
+        try:
+            data = _read(self.source, CHUNK)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.relay.abort()
+            return 0
+        size = len(data)
+        if not size:
+            self._finish()
+            return 0
+        self.octets += size
+        try:
+            sent = _write(self.sink, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.relay.abort()
+            return 0
+        if sent < size:
+            self.pending = data[sent:]
+            return 0
+        self.writes += 1
+        if self.writes == 2:
+            self.relay.no_delay(self)
+        return size
 
     def flush(self) -> bool:
         """Give the sink what is held back; True when nothing is left."""
