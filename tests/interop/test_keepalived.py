@@ -14,7 +14,10 @@ pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
 COMPLAINTS = re.compile(r"invalid|mismatch|incorrect|bad |ignor|drop|wrong|unexpected|malformed|expected|unknown|error", re.I)
 """Words keepalived uses when it refuses an advert."""
-HARMLESS = re.compile(r"Assigned address|SECURITY VIOLATION|Command line|script|Unable to (access|open)|Warning - .*not running|dropping priv", re.I)
+HARMLESS = re.compile(
+    r"Assigned address|SECURITY VIOLATION|Command line|script|Unable to (access|open)|Warning - .*not running|dropping priv",
+    re.I,
+)
 
 KINDS = {
     "v2-pass": {"version": 2, "interval": 1, "more": PASS},

@@ -19,6 +19,7 @@ from relevo.model import (
     GarpPolicy,
     GlobalDefs,
     Mail,
+    Script,
     SyncDaemon,
     SyncGroup,
     VirtualServer,
@@ -72,6 +73,7 @@ class _Assembler:
         instances = self._instances()
         services = self._services()
         groups = self._groups({instance.name for instance in instances})
+        self._look_at_scripts()
         if not instances and not services:
             message = "nothing to run: no vrrp_instance and no virtual_server"
             self.findings.add(Severity.FATAL, top, message, "is this the right file?")
@@ -81,6 +83,19 @@ class _Assembler:
             sync_groups=groups,
             virtual_servers=services,
         )
+
+    def _look_at_scripts(self) -> None:
+        """Say once that scripts run without ``enable_script_security`` (keepalived's status 6)."""
+        if self.globals.get("enable_script_security"):
+            return
+        blocks = [f for name in ("vrrp_instance", "vrrp_sync_group", "virtual_server") for f in self.root.get(name, ())]
+        blocks += [server for fields in blocks for server in fields.get("real_servers", ())]
+        named = (fields.origin[name] for fields in blocks for name, value in fields.items() if isinstance(value, Script))
+        first = next(named, None)
+        if first is not None:
+            message = "scripts run without enable_script_security: whoever can write one becomes root"
+            hint = "write enable_script_security, and script_user, into global_defs"
+            self.findings.add(Severity.SECURITY, first.place(), message, hint, first.keyword)
 
     # -- global_defs -------------------------------------------------------------------------------------------
 
