@@ -17,4 +17,3 @@ def test_the_cluster_and_the_peers_in_a_user_namespace(namespace_refusal: str) -
     done = in_user_namespace("-q", "-k", "namespaces or keepalived or bad_input", "tests/netns", "tests/interop")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
-    print(done.stdout.splitlines()[-1])

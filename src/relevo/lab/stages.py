@@ -257,9 +257,12 @@ def _up(ip: Any, name: str) -> None:
 
 
 def become_root_of_a_user_namespace() -> None:
-    """Enter a user namespace in which we are root; ``OSError`` where that is not allowed. Cannot be undone."""
+    """Enter a user namespace in which we are root; ``OSError`` where that is not allowed. Cannot be undone.
+
+    A network namespace of our own comes with it: we could leave the machine's, but not come back to it.
+    """
     uid, gid = os.geteuid(), os.getegid()
-    libc.unshare(libc.CLONE_NEWUSER)
+    libc.unshare(libc.CLONE_NEWUSER | libc.CLONE_NEWNET)
     Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1", encoding="ascii")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
