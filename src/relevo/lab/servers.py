@@ -21,7 +21,7 @@ import h11
 from relevo.host import libc
 
 _NGINX = """
-daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log crit;
+{user} daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log crit;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 1000000; default_type text/plain;
@@ -44,7 +44,8 @@ def serve(kind: str, name: str, address: str, port: int, folder: Path) -> NoRetu
     binary = nginx() if kind == "http" else None
     if binary is not None:
         file = folder / "nginx.conf"
-        file.write_text(_NGINX.format(folder=folder, address=address, port=port, name=name))
+        user = "user root;" if os.geteuid() == 0 else ""  # of a user namespace, which has no other
+        file.write_text(_NGINX.format(user=user, folder=folder, address=address, port=port, name=name))
         os.execv(binary, [binary, "-e", str(folder / "error.log"), "-c", str(file)])
     work = {"http": _web, "smtp": _mail, "inbox": _mail, "udp": _echo}[kind]
     asyncio.run(work(name, address, port, folder))
