@@ -27,7 +27,7 @@ def test_a_killed_worker_is_back_within_a_second(cluster: Cluster, role: str) ->
     master, backup = cluster.topology.directors
     former = cluster.worker_pid(master, role)
     prober = Prober(Client(cluster.stage, cluster.topology.client), web(cluster), 0.01)
-    with prober.running(6.0) as watch:
+    with prober.running() as watch:
         time.sleep(0.3)
         os.kill(former, signal.SIGKILL)
         took = wait_until(lambda: cluster.worker_pid(master, role) != former, 1.0, f"a new {role} worker")

@@ -107,34 +107,28 @@ class Prober:
         self.watch = Watch(interval_s)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
-        # Sockets are made here, in the machine's namespace: a thread would race with the drill for where it is.
-        self._spare: list[socket.socket] = []
 
     @contextlib.contextmanager
-    def running(self, seconds: float) -> Iterator[Watch]:
-        """Probe while the context lasts, at most ``seconds``."""
-        for number in range(int(seconds / self.watch.interval_s)):
-            sock = self._client.open(2000 + number % 3000)
-            sock.setblocking(False)
-            self._spare.append(sock)
+    def running(self) -> Iterator[Watch]:
+        """Probe while the context lasts."""
         self._thread.start()
         try:
             yield self.watch
         finally:
             self._stop.set()
             self._thread.join()
-            for sock in self._spare:
-                sock.close()
 
     def _run(self) -> None:
+        """Work in a thread, which is in the client's machine on its own: namespaces are a thread's."""
         poll = select.epoll()
         waiting: dict[int, tuple[socket.socket, float]] = {}
         due = time.monotonic()
-        while not self._stop.is_set() and self._spare:
+        while not self._stop.is_set():
             now = time.monotonic()
             if now >= due:
                 due = max(due + self.watch.interval_s, now)
-                sock = self._spare.pop()
+                sock = self._client.open(2000 + self.watch.sent % 3000)
+                sock.setblocking(False)
                 self.watch.sent += 1
                 sock.connect_ex((self._service.address, self._service.port))
                 waiting[sock.fileno()] = (sock, now)

@@ -354,7 +354,7 @@ class Drill:
         host, what = self._host(server.endpoint)
         prober = Prober(self.client, self._here(service.endpoint), 0.02)
         bound = self._removal_bound_s(service)
-        with prober.running(bound) as watch:
+        with prober.running() as watch:
             time.sleep(0.2)
             self.cluster.stop_service(host, what)
             took = self._wait(
@@ -470,7 +470,7 @@ class Drill:
         service = self._probed_service()
         held = self.client.hold(service, HELD)
         prober = Prober(self.client, service, PROBE_S)
-        with prober.running(bound + 5.0) as watch:
+        with prober.running() as watch:
             time.sleep(0.3)
             end()
             self._wait("another is master", lambda: self._master() not in (None, master), bound)
@@ -491,7 +491,7 @@ class Drill:
         service = self._probed_service()
         bound = max(_takeover_bound_s(i) for i in self._instances()) + SLACK_S
         prober = Prober(self.client, service, PROBE_S)
-        with prober.running(bound + 15.0) as watch:
+        with prober.running() as watch:
             self.cluster.revive_director(wanted)
             took = self._wait(f"{wanted.name} is master", lambda: self._master() is wanted, bound)
             time.sleep(0.5)
