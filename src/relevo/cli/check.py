@@ -70,7 +70,12 @@ def _summary(compiled: Compiled, findings: list[Finding]) -> str:
     model = compiled.configuration
     servers = sum(len(service.real_servers) for service in model.virtual_servers)
     counts = [f"{n} {s.value}{'s' if n > 1 else ''}" for s in Severity if (n := sum(f.severity is s for f in findings))]
-    parts = f"{len(model.vrrp_instances)} VRRP instances, {len(model.virtual_servers)} virtual servers, {servers} real servers"
+    amounts = (
+        (len(model.vrrp_instances), "VRRP instance"),
+        (len(model.virtual_servers), "virtual server"),
+        (servers, "real server"),
+    )
+    parts = ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for number, what in amounts)
     return f"{parts}: {', '.join(counts) or 'no findings'}"
 
 
@@ -96,16 +101,19 @@ def _look_around(compiled: Compiled, file: str) -> None:
             "data_plane",
         )
         return
-    for text in shortcomings(model, planes.capabilities(plane.name)):
-        findings.add(Severity.NOTE, top, text)
+    for lacking in shortcomings(model, planes.capabilities(plane.name)):
+        place = _place_of(compiled, lacking.keyword, "", top)
+        findings.add(Severity.NOTE, place, lacking.message, lacking.hint, lacking.keyword)
 
 
 def _place_of(compiled: Compiled, keyword: str, value: str, otherwise: Place) -> Place:
-    """Find the line that says ``keyword value``; the model does not keep places."""
+    """Find the first line that begins with ``keyword`` (and says ``value``); the model does not keep places."""
     for name, lines in compiled.sources.items():
         for number, line in enumerate(lines, 1):
-            if line.split()[:2] == [keyword, value]:
-                return Place(name, number, line.index(value) + 1, len(value))
+            words = line.split()
+            if words and words[0].startswith(keyword) and (not value or words[1:2] == [value]):
+                shown = value or words[0]
+                return Place(name, number, line.index(shown) + 1, len(shown))
     return otherwise
 
 

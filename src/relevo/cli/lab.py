@@ -80,7 +80,7 @@ def _end_on_signals() -> None:
 @_hurry
 def up(files: tuple[str, ...], stage: str, hurry: float) -> None:
     """Bring the cluster up and keep it until Ctrl-C."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     try:
         with _make(files, stage, hurry, console) as cluster:
@@ -108,7 +108,7 @@ def up(files: tuple[str, ...], stage: str, hurry: float) -> None:
 @click.option("--keep-logs", type=click.Path(file_okay=False), help="Copy the directors' logs to this folder.")
 def drill(files: tuple[str, ...], stage: str, hurry: float, as_json: bool, details: bool, keep_logs: str | None) -> None:
     """Take the cluster through an administrator's checks; exit 1 when one of them fails."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     begun = time.monotonic()
     outcomes: list[Outcome] = []

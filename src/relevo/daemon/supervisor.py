@@ -184,8 +184,8 @@ class Supervisor:
         choice = planes.choose(self.configuration.global_defs.plane)
         if self.configuration.virtual_servers:
             self.log(f"data plane: {choice.name} ({choice.reason})", _NOTICE)
-            for text in shortcomings(self.configuration, planes.capabilities(choice.name)):
-                self.log(text, _WARNING)
+            for lacking in shortcomings(self.configuration, planes.capabilities(choice.name)):
+                self.log(lacking.message, _WARNING)
         return choice
 
     def stop(self) -> None:

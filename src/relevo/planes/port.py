@@ -71,20 +71,32 @@ class Plane(Protocol):
         ...
 
 
-def shortcomings(configuration: Configuration, able: Capabilities) -> list[str]:
-    """What ``configuration`` asks of a plane that it cannot do, as sentences for check time."""
-    found: dict[str, None] = {}
+class Shortcoming(msgspec.Struct, frozen=True):
+    """Something a configuration asks of a plane that it cannot do; ``keyword`` is the word that asks."""
+
+    keyword: str
+    message: str
+    hint: str
+
+
+def shortcomings(configuration: Configuration, able: Capabilities) -> list[Shortcoming]:
+    """Return what ``configuration`` asks of a plane that it cannot do, for check time."""
+    found: dict[Shortcoming, None] = {}
+    plane = f"data plane '{able.name}'"
     for service in configuration.virtual_servers:
         if service.protocol not in able.transports:
-            found[f"{service.name}: plane '{able.name}' does not carry {service.protocol.value}"] = None
+            message = f"{service.name}: {plane} does not carry {service.protocol.value}"
+            found[Shortcoming("protocol", message, "choose another data_plane")] = None
         if service.scheduler not in able.schedulers:
-            found[f"{service.name}: plane '{able.name}' has no scheduler '{service.scheduler}': wlc is used"] = None
+            message = f"{service.name}: {plane} has no scheduler '{service.scheduler}': wlc is used"
+            found[Shortcoming("lb_algo", message, f"it has {' '.join(sorted(able.schedulers))}")] = None
         if service.endpoint.port == 0 and not able.any_port:
-            found[f"{service.name}: plane '{able.name}' cannot serve every port"] = None
+            message = f"{service.name}: {plane} cannot serve every port"
+            found[Shortcoming("virtual_server", message, "name the port")] = None
         for kind in sorted({server.forwarding for server in service.real_servers} - able.forwarding):
-            found[
-                f"{service.name}: plane '{able.name}' cannot forward by {kind.value}; it ends connections and opens its own"
-            ] = None
+            message = f"{service.name}: {plane} cannot forward by {kind.value}: it ends connections and opens its own"
+            found[Shortcoming("lb_kind", message, "servers see the director's address; proxy_protocol tells the client's")] = None
     if configuration.global_defs.lvs_sync_daemon is not None and not able.keeps_connections:
-        found[f"connection synchronisation has no effect on plane '{able.name}': it cannot hand connections over"] = None
+        message = f"connection synchronisation has no effect: {plane} cannot hand connections over"
+        found[Shortcoming("lvs_sync_daemon", message, "clients connect again after a takeover")] = None
     return list(found)
