@@ -11,14 +11,14 @@ import select
 import shutil
 import socket
 import struct
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests.interop.pair import VIP, Pair
+from tests.interop.pair import VIP, Node, Pair
 
 from bench.measure import HEADER, Comparison, save, show
+from relevo.lab.topology import Service
 from relevo.wire.checksum import internet_checksum
 
 PROBE_S = 0.0005
@@ -80,7 +80,7 @@ def measure(rounds: int, intervals: tuple[float, ...], loaded: bool = False) -> 
         return []
     found = []
     for interval in intervals:
-        suffix = ", both under load" if loaded else ""
+        suffix = ", taker under load" if loaded else ""
         crash = Comparison(f"gap, crash, adverts every {interval * 1000:g} ms{suffix}", "ms", "keepalived", "≤ 1.05")
         polite = Comparison(f"gap, polite stop, adverts every {interval * 1000:g} ms{suffix}", "ms", "keepalived", "≤ 1.05")
         for number in range(rounds):
@@ -96,14 +96,15 @@ def measure(rounds: int, intervals: tuple[float, ...], loaded: bool = False) -> 
 def _round(program: str, interval: float, keepalived: str, loaded: bool) -> tuple[float, float]:
     pair = Pair((program, program), version=3, interval=interval, keepalived=keepalived)
     high, low = pair.nodes
-    load = []
     try:
+        if loaded:
+            _add_load(pair, low)
         for node in pair.nodes:
             pair.start(node)
         pair.wait_for_master(high, 15, low)
         time.sleep(0.5)
         if loaded:
-            load = _load(pair)
+            _drive_load(pair)
         wait = 3.7 * interval + 0.6
         crash = ping_gap(pair, lambda: pair.crash(high), wait + 0.4)
         pair.revive(high)
@@ -112,16 +113,58 @@ def _round(program: str, interval: float, keepalived: str, loaded: bool) -> tupl
         polite = ping_gap(pair, lambda: pair.stop(high), wait + 0.4)
         return crash, polite
     finally:
-        for process in load:
-            process.kill()
-            process.wait()
         pair.close()
 
 
-def _load(pair: Pair) -> list[subprocess.Popen[bytes]]:
-    """Keep every core busy, as a relay under full load would: see ``bench/run.py --only failover-loaded``."""
-    code = "import os\nwhile True:\n  os.getppid()"
-    return [subprocess.Popen([sys.executable, "-c", code]) for _ in range(os.cpu_count() or 1)]
+LOAD_PORT = 8080
+CHECKED = 100
+SERVICE = """
+virtual_server {address} {port} {{
+    delay_loop 0.1
+    warmup 0
+    protocol TCP
+    lb_algo rr
+{servers}}}
+"""
+SERVER = """    real_server {server} {port} {{
+        TCP_CHECK {{
+            connect_port {checked}
+        }}
+    }}
+"""
+
+
+def _add_load(pair: Pair, taker: Node) -> None:
+    """Give the director that takes over a service of its own: relayed traffic, and a hundred servers checked ten times a second.
+
+    In Relevo that is the balancer and the proxy beside the director worker; beside keepalived, which has neither, it is a
+    Relevo of its own on the same machine.
+    """
+    pair.cluster.start_service(pair.client, Service("http", LOAD_PORT))
+    web = pair.client.address
+    checked = "".join(SERVER.format(server=web, port=LOAD_PORT + n, checked=LOAD_PORT) for n in range(CHECKED))
+    text = SERVICE.format(
+        address=taker.host.address, port=80, servers=SERVER.format(server=web, port=LOAD_PORT, checked=LOAD_PORT)
+    )
+    text += SERVICE.format(address=taker.host.address, port=81, servers=checked)
+    if taker.program == "relevo":
+        file = Path(taker.conf)
+        file.write_text(file.read_text() + text)
+        return
+    file = pair.cluster.folder / "load.conf"
+    file.write_text(text)
+    argv = [sys.executable, "-m", "relevo", "run", "-l", "-f", str(file)]
+    argv += ["--run-dir", str(pair.cluster.folder / "lr"), "--state-dir", str(pair.cluster.folder / "ls")]
+    pair.cluster.run_in(taker.host, "load", argv, pair.cluster.folder / "load.log")
+
+
+def _drive_load(pair: Pair) -> None:
+    """Ask for pages as fast as the taker's proxy gives them, from before the event until the end."""
+    wrk = shutil.which("wrk")
+    assert wrk is not None, "wrk is not installed"
+    argv = [wrk, "-t1", "-c32", "-d30", f"http://{pair.nodes[1].host.address}:80/"]
+    pair.cluster.run_in(pair.client, "wrk", argv, pair.cluster.folder / "wrk.log")
+    time.sleep(1.0)
 
 
 def main(rounds: int = 5, intervals: tuple[float, ...] = INTERVALS, loaded: bool = False) -> None:
