@@ -166,11 +166,12 @@ class _Assembler:
             raise _refused(fields, "has no virtual_router_id: left out", "write virtual_router_id 1..255")
         peers = fields.get("unicast_peer", ())
         transport: VrrpTransport = fields.get("vrrp_transport", self.globals.get("vrrp_transport", VrrpTransport()))
-        if "interface" not in fields and not peers:
+        addresses = one_family(fields, "virtual_ipaddress", fields.get("virtual_ipaddress", ()))
+        interface = fields.get("interface") or next((a.device for a in addresses if peers and a.device), "")
+        if not interface:
             raise _refused(fields, "has no interface: left out", "write interface <name>")
         if transport.udp_port and not (peers and "source_address" in fields):
             raise _refused(fields, "uses UDP without unicast_src_ip and unicast_peer: left out", "name both ends")
-        addresses = one_family(fields, "virtual_ipaddress", fields.get("virtual_ipaddress", ()))
         if not addresses and not fields.get("virtual_ipaddress_excluded"):
             fields.complain(
                 Severity.ERROR,
@@ -195,7 +196,7 @@ class _Assembler:
         self._note_sync_daemon(fields)
         return VrrpInstance(
             name=fields["name"],
-            interface=fields.get("interface", ""),
+            interface=interface,
             virtual_router_id=fields["virtual_router_id"],
             priority=priority,
             starts_as_master=starts_as_master or priority == 255,

@@ -16,6 +16,9 @@ _LENGTH: Final = struct.Struct("!I")
 MAX_MESSAGE: Final = 512 << 20
 """Octets of a message: the configuration of a million servers fits."""
 
+MAX_UNSENT: Final = 16 << 20
+"""Octets the director keeps for a supervisor that does not read; beyond it messages are dropped, adverts go on."""
+
 M = TypeVar("M")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -61,7 +64,8 @@ class DirectorChannel:
 
     def send(self, message: FromWorker) -> None:
         """Send a message, or keep it for ``flush``."""
-        self._unsent += pack(message)
+        if len(self._unsent) < MAX_UNSENT:
+            self._unsent += pack(message)
         self.flush()
 
     @property

@@ -436,9 +436,10 @@ class Supervisor:
                 worker.channel.send(Reload(self.configuration))
             if role not in wanted:
                 self._task(self._end_worker(role), f"end {role}")
+        # Not from here: a fork inside a task would unwind the child through the task's clean-up, which is not its own.
         for role in wanted:
             if role not in self.workers:
-                self._spawn(role)
+                asyncio.get_running_loop().call_soon(self._spawn, role)
 
     # -- status ------------------------------------------------------------------------------------------------
 
