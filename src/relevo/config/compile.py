@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from relevo.config.cursor import Cursor, Rejected
@@ -46,7 +46,7 @@ class Compiled:
 
     configuration: Configuration
     findings: Findings
-    sources: dict[str, list[str]]
+    sources: dict[str, list[str]] = field(repr=False)
 
 
 def compile_text(text: str, file: str, reader: Reader = lambda pattern, including: []) -> Compiled:
@@ -131,7 +131,7 @@ class _Assembler:
 
     def _instances(self) -> tuple[VrrpInstance, ...]:
         built: dict[str, VrrpInstance] = {}
-        routers: dict[tuple[Any, ...], str] = {}
+        routers: dict[tuple[int, str], list[VrrpInstance]] = {}
         for fields in self.root.get("vrrp_instance", ()):
             name = fields["name"]
             if name in built:
@@ -146,18 +146,13 @@ class _Assembler:
                 instance = self._instance(fields)
             except Rejected:
                 continue
-            number = (
-                instance.virtual_router_id,
-                instance.interface,
-                instance.unicast_peers,
-                instance.multicast_group,
-                instance.version,
-            )
-            if number in routers:
-                message = f"virtual_router_id {number[0]} is used by '{routers[number]}' on the same interface: left out"
+            number = (instance.virtual_router_id, instance.interface)
+            other = next((o for o in routers.get(number, ()) if _meet(o, instance)), None)
+            if other is not None:
+                message = f"virtual_router_id {number[0]} is used by '{other.name}' on the same interface: left out"
                 fields.complain(Severity.ERROR, "virtual_router_id", message, "give each virtual router its own number")
                 continue
-            routers[number] = name
+            routers.setdefault(number, []).append(instance)
             built[name] = instance
         return tuple(built.values())
 
@@ -332,6 +327,13 @@ class _Assembler:
                 continue
             built[service.name] = service
         return tuple(built.values())
+
+
+def _meet(one: VrrpInstance, other: VrrpInstance) -> bool:
+    """Whether the adverts of two instances reach one another's peers: unicast and multicast are separate number spaces."""
+    if one.unicast_peers or other.unicast_peers:
+        return not set(one.unicast_peers).isdisjoint(other.unicast_peers)
+    return one.multicast_group == other.multicast_group
 
 
 def _refused(fields: Fields, message: str, hint: str) -> Rejected:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Final
 
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.lexer import Quoted, script_words
 from relevo.config.tree import Statement
 from relevo.model import Endpoint, Script
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+MAX_DIGITS: Final = 20
+"""Digits of a number that are looked at: more are out of every range, and ``int`` refuses 4300."""
 
 TRUE = ("on", "true", "yes")
 FALSE = ("off", "false", "no")
@@ -68,7 +74,7 @@ class Cursor:
             self.complain(Severity.MISSING, message, f"write: {self.statement.keyword} <{what}>", word=0)
             raise Rejected
         self.position += 1
-        return args[self.position - 1]
+        return str(args[self.position - 1])
 
     def rest(self) -> list[str]:
         """Take all arguments that are left."""
@@ -81,20 +87,17 @@ class Cursor:
     def integer(self, low: int, high: int, what: str = "a number") -> int:
         """Take a decimal integer in ``low``..``high``; garbage behind it is warned about and the number used."""
         text = self.word(what)
-        try:
-            value = int(text)
-        except ValueError:
-            value = self._leading_integer(text, what)
+        value = int(text[:MAX_DIGITS]) if _INTEGER.fullmatch(text) else self._leading_integer(text, what)
         if not low <= value <= high:
             raise self.reject(f"{value} is out of range", f"{what} lies in {low}..{high}")
         return value
 
     def _leading_integer(self, text: str, what: str) -> int:
-        digits = text[: len(text) - len(text.lstrip("+-0123456789"))]
-        try:
-            value = int(digits)
-        except ValueError:
-            raise self.reject(f"'{text}' is not {what}", "write a decimal number") from None
+        found = _INTEGER.match(text)
+        if found is None or len(found.group()) == len(text):
+            raise self.reject(f"'{text}' is not {what}", "write a decimal number")
+        digits = found.group()
+        value = int(digits[:MAX_DIGITS])
         self.warn(f"'{text[len(digits) :]}' after the number {value} is ignored", f"write {value}")
         return value
 
@@ -102,7 +105,7 @@ class Cursor:
         """Take decimal seconds in ``low``..``high``, kept to the microsecond as keepalived does."""
         text = self.word(what)
         try:
-            value = float(text)
+            value = float(text if "_" not in text else "")
         except ValueError:
             raise self.reject(f"'{text}' is not a time", "write decimal seconds, such as 1 or 0.25") from None
         if not math.isfinite(value) or not low <= value <= high:
@@ -127,8 +130,9 @@ class Cursor:
         for name in listed:
             if name.casefold() == text.casefold():
                 return name
-        near = get_close_matches(text.casefold(), [n.casefold() for n in listed], n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"one of: {' '.join(listed)}"
+        folded = {name.casefold(): name for name in listed}
+        near = get_close_matches(text.casefold(), folded, n=1)
+        hint = f"did you mean '{folded[near[0]]}'?" if near else f"one of: {' '.join(listed)}"
         raise self.reject(f"'{text}' is not {what}", hint)
 
     # -- network -----------------------------------------------------------------------------------------------
@@ -161,10 +165,12 @@ class Cursor:
         if not self.more():
             self.word("a command")
         raw = self.rest()
-        if isinstance(raw[0], Quoted):
-            argv, identity = script_words(raw[0]), [part for word in raw[1:] for part in word.split(":") if part]
+        if raw[0].startswith("'") and not isinstance(raw[0], Quoted):
+            command, *names = script_words(" ".join(raw))
         else:
-            argv, identity = script_words(" ".join(raw)), []
+            command, *names = raw
+        argv = script_words(command)
+        identity = [part for word in names for part in word.split(":") if part]
         if not argv or not argv[0]:
             raise self.reject("empty command", "name a program with its full path", word=1)
         if not argv[0].startswith("/"):

@@ -8,6 +8,7 @@ A finding never stops the compiler, so that one pass reports everything. The exi
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -99,10 +100,10 @@ def render(finding: Finding, sources: Mapping[str, list[str]]) -> str:
     ``sources`` maps file names to their lines; a place whose text is not there is spelled without the excerpt.
     """
     place = finding.place
-    out = [f"{place}: {finding.severity.value}: {finding.message}"]
+    out = [f"{place}: {finding.severity.value}: {_printable(finding.message)}"]
     lines = sources.get(place.file, [])
     if 0 < place.line <= len(lines):
-        text = lines[place.line - 1].rstrip("\r\n")
+        text = _SECRET.sub(lambda m: m[1] + "*" * len(m[2]), lines[place.line - 1].rstrip("\r\n"))
         shown, column = _window(text, place.column)
         margin = f"{place.line:5d} | "
         caret = "^" * max(1, min(place.length, len(shown) - column + 1))
@@ -117,8 +118,15 @@ _WINDOW = 160
 """Characters of a source line that are shown; a longer line is cut around the place."""
 
 
+_SECRET = re.compile(r"(\b(?:auth_pass|smtp_password|password)\s+)(.+)")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def _window(text: str, column: int) -> tuple[str, int]:
-    printable = "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    printable = _printable(text)
     if len(printable) <= _WINDOW:
         return printable, column
     start = max(0, column - 1 - _WINDOW // 2)

@@ -10,6 +10,7 @@ take the path of ``str.split``. Columns are worked out again, by ``columns``, on
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 MAX_LINE_LENGTH: Final = 16_384
@@ -38,7 +39,7 @@ _TOKEN = re.compile(
     | (?P<comment>[#!].*)
     | (?P<brace>[{}])
     | "(?P<quoted>[^"]*)(?P<closed>"?)
-    | (?P<word>(?:\\.|[^\s"#!{}])+)
+    | (?P<word>(?:\\[#!]|[^\s"#!{}])+)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -74,13 +75,14 @@ def has_open_quote(line: str) -> bool:
     return any(m.group("closed") == "" for m in _TOKEN.finditer(line) if m.group("quoted") is not None)
 
 
+@lru_cache(maxsize=64)
 def columns(line: str) -> list[tuple[int, int]]:
     """Column and length of every word that ``words`` yields."""
     return [(column, length) for _, column, length in located_words(line)]
 
 
 _SCRIPT_TOKEN = re.compile(r"""\s*((?:"(?:\\.|[^"\\])*"?|'[^']*'?|\\.|[^\s"'\\])+)""", re.DOTALL)
-_SCRIPT_PART = re.compile(r'"((?:\\.|[^"\\])*)"?|\'([^\']*)\'?|\\(.)|([^"\'\\]+)', re.DOTALL)
+_SCRIPT_PART = re.compile(r'"((?:\\.|[^"\\])*)"?|\'([^\']*)\'?|(\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.))|([^"\'\\]+)', re.DOTALL)
 _ESCAPES = {"a": "\a", "b": "\b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.)", re.DOTALL)
 
@@ -93,7 +95,7 @@ def script_words(text: str) -> tuple[str, ...]:
 def _unquote(word: str) -> str:
     parts: list[str] = []
     for double, single, escaped, bare in _SCRIPT_PART.findall(word):
-        parts.append(_ESCAPE.sub(_escape, double) or single or (escaped and _ESCAPES.get(escaped, escaped)) or bare)
+        parts.append(_ESCAPE.sub(_escape, double) or single or _ESCAPE.sub(_escape, escaped) or bare)
     return "".join(parts)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relevo.config.diagnostics import Findings, Place, Severity
-from relevo.config.lexer import CLOSE, MAX_LINE_LENGTH, OPEN, Brace, columns, has_open_quote, words
+from relevo.config.lexer import MAX_LINE_LENGTH, OPEN, Brace, columns, has_open_quote, words
 
 MAX_INCLUDE_DEPTH: Final = 32
 """Files that include files: deeper is a loop (keepalived limits itself to the same order)."""
@@ -20,6 +20,9 @@ MAX_BLOCK_DEPTH: Final = 32
 """Nesting of blocks; the language itself needs five."""
 MAX_STATEMENTS: Final = 4_000_000
 """Statements in all, included files counted: over 400 000 real servers, under 2 GB of memory."""
+
+MAX_INCLUDED: Final = 10_000
+"""Files read in all: files that include others twice double at every level, without any loop."""
 
 INCLUDES: Final = ("include", "includer", "includem", "includew", "includeb", "includea")
 
@@ -54,7 +57,7 @@ class Statement:
     def place(self, word: int = 0) -> Place:
         """Place of the keyword (0) or of argument ``word`` (from 1); past the last word, the end of the statement."""
         spots = columns(self.lines[self.line - 1])
-        number = self.first + word
+        number = max(0, self.first + word)
         if number < len(spots):
             return Place(self.file, self.line, *spots[number])
         if spots:
@@ -88,6 +91,7 @@ class _Parser:
         self.open: list[tuple[list[Statement], Statement]] = []  # (enclosing list, statement whose block is open)
         self.current = self.top
         self.count = 0
+        self.included = 0
 
     def file(self, text: str, file: str, chain: tuple[str, ...]) -> None:
         lines = text.split("\n")
@@ -102,6 +106,7 @@ class _Parser:
             if '"' in line and has_open_quote(line):
                 self._complain(file, number, Severity.WARNING, "quote is never closed", 'add the closing "')
             if found[0] in INCLUDES:
+                found = [found[0], *line.split(maxsplit=2)[1:2]] if Brace in map(type, found) else found
                 self._include(found, file, lines, number, chain)
             else:
                 self._line(found, file, lines, number)
@@ -117,9 +122,9 @@ class _Parser:
             if start < index:
                 self._statement(found, start, index, file, lines, number)
             if word is OPEN:
-                self._open_block(file, number)
-            elif word is CLOSE:
-                self._close_block(file, number)
+                self._open_block(file, number, index)
+            else:
+                self._close_block(file, number, index)
             start = index + 1
         if start < len(found):
             self._statement(found, start, len(found), file, lines, number)
@@ -128,10 +133,10 @@ class _Parser:
         self.count += 1
         self.current.append(Statement(found[start], found[start + 1 : end], file, lines, number, start))
 
-    def _open_block(self, file: str, number: int) -> None:
+    def _open_block(self, file: str, number: int, index: int) -> None:
         if not self.current or self.current[-1].block is not None:
-            self._complain(file, number, Severity.ERROR, "'{' without a keyword before it", "remove the brace")
-            anonymous = Statement("", [], file, self.sources[file], number, 0)
+            self._complain(file, number, Severity.ERROR, "'{' without a keyword before it", "remove the brace", index)
+            anonymous = Statement("", [], file, self.sources[file], number, index)
             self.current.append(anonymous)
         if len(self.open) >= MAX_BLOCK_DEPTH:
             message = f"blocks nested deeper than {MAX_BLOCK_DEPTH}"
@@ -141,10 +146,10 @@ class _Parser:
         self.open.append((self.current, opener))
         self.current = opener.block
 
-    def _close_block(self, file: str, number: int) -> None:
+    def _close_block(self, file: str, number: int, index: int) -> None:
         if not self.open:
             hint = "remove it, or look above for a block closed too early"
-            self._complain(file, number, Severity.ERROR, "'}' closes nothing", hint)
+            self._complain(file, number, Severity.ERROR, "'}' closes nothing", hint, index)
             return
         self.current, _ = self.open.pop()
 
@@ -163,15 +168,23 @@ class _Parser:
             message = f"files include files more than {MAX_INCLUDE_DEPTH} deep"
             self.findings.add(Severity.ERROR, statement.place(1), message, "look for a file that includes itself")
             return
+        if self.included >= MAX_INCLUDED:
+            message = f"more than {MAX_INCLUDED} files are included"
+            self.findings.add(Severity.ERROR, statement.place(1), message, "look for files that include one another")
+            return
         included = self.reader(statement.args[0], file)
         if not included:
             message = f"no file matches '{statement.args[0]}'"
             self.findings.add(Severity.WARNING, statement.place(1), message, "check the path", found[0])
         for part in included:
-            if part.error:
+            if part.path == file or part.path in chain:
+                message = f"'{part.path}' includes itself"
+                self.findings.add(Severity.ERROR, statement.place(1), message, "narrow the pattern", found[0])
+            elif part.error:
                 message = f"cannot include '{part.path}': {part.error}"
                 self.findings.add(Severity.WARNING, statement.place(1), message, "", found[0])
             else:
+                self.included += 1
                 self.file(part.text, part.path, (*chain, file))
 
     def _refuse_line(self, file: str, number: int, line: str) -> None:
@@ -181,5 +194,6 @@ class _Parser:
             message = f"line of {len(line)} characters: ignored"
             self._complain(file, number, Severity.ERROR, message, f"at most {MAX_LINE_LENGTH} are read")
 
-    def _complain(self, file: str, number: int, severity: Severity, message: str, hint: str) -> None:
-        self.findings.add(severity, Place(file, number), message, hint)
+    def _complain(self, file: str, number: int, severity: Severity, message: str, hint: str, word: int | None = None) -> None:
+        spot = () if word is None else columns(self.sources[file][number - 1])[word]
+        self.findings.add(severity, Place(file, number, *spot), message, hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,9 @@ class Authentication(msgspec.Struct, frozen=True):
 
     type: AuthenticationType
     password: str
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("type", self.type.value), ("password", "***")]
 
     def __repr__(self) -> str:
         return f"Authentication(type={self.type.value!r}, password='***')"

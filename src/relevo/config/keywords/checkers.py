@@ -43,7 +43,7 @@ def _status_codes(cursor: Cursor) -> tuple[tuple[int, int], ...]:
     for word in cursor.rest() or [cursor.word("a status code")]:
         low, dash, high = word.partition("-")
         numbers = (low, high if dash else low)
-        if not all(n.isdecimal() and 100 <= int(n) <= 999 for n in numbers) or int(numbers[0]) > int(numbers[1]):
+        if not all(n.isdecimal() and len(n) == 3 and int(n) >= 100 for n in numbers) or int(numbers[0]) > int(numbers[1]):
             raise cursor.reject(f"'{word}' is not a status code or range", "write 200 or 200-299")
         ranges.append((int(numbers[0]), int(numbers[1])))
     return tuple(ranges)
@@ -118,6 +118,8 @@ def build_check(found: tuple[str, Fields], server: Fields, service: Fields, endp
         warmup_s=_cascade("warmup", delay_loop_s, *levels),
         alpha=_cascade("alpha", False, *levels),
     )
+    if not own.get("connect_port", endpoint.port):
+        own.complain(Severity.WARNING, "", f"{name} has no port to connect to: it can never pass", "write connect_port")
     common: dict[str, Any] = {
         "timing": timing,
         "connect": Endpoint(own.get("connect_ip", endpoint.address), own.get("connect_port", endpoint.port)),

@@ -74,7 +74,8 @@ def _sync_daemon(cursor: Cursor) -> SyncDaemon:
         elif not instance:
             instance = word
         else:
-            sync_id = int(word) if word.isdecimal() else None
+            cursor.position -= 1
+            sync_id = cursor.integer(0, 255, "a sync id")
     return SyncDaemon(interface=interface, instance=instance, sync_id=sync_id)
 
 
@@ -108,7 +109,6 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("script_user", _script_user, "user and group that scripts run as"),
     Keyword("script_timeout", seconds(0.1, 3600, "a time limit"), "time limit of notify scripts (60) [Relevo]", field="script_timeout_s"),
     Keyword("enable_script_security", flag, "refuse scripts that others than root could change"),
-    Keyword("default_interface", text("an interface"), "interface of addresses without dev (eth0)"),
     Keyword("vrrp_version", integer(2, 3, "a VRRP version"), "2 or 3 for instances that do not say (2)"),
     Keyword("vrrp_mcast_group4", text("a multicast address"), "group of the adverts (224.0.0.18)"),
     Keyword("vrrp_garp_master_delay", seconds(0, 3600, "a delay"), "delay of the second gratuitous ARP burst (5; 0: none)", field=_GARP + "delay_s"),
@@ -118,7 +118,6 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("vrrp_garp_lower_prio_delay", seconds(0, 3600, "a delay"), "second burst after hearing a lower master", field=_GARP + "lower_prio_delay_s"),
     Keyword("vrrp_garp_lower_prio_repeat", integer(0, 100, "a count"), "burst after hearing a lower master", field=_GARP + "lower_prio_repeat"),
     Keyword("vrrp_garp_interval", seconds(0, 60, "an interval"), "pause between gratuitous ARP messages (0)", field=_GARP + "interval_s"),
-    Keyword("vrrp_gna_interval", seconds(0, 60, "an interval"), "pause between unsolicited neighbour adverts (0)", field="gna_interval_s"),
     Keyword("vrrp_skip_check_adv_addr", boolean, "skip the address list of a master already checked"),
     Keyword("vrrp_lower_prio_no_advert", boolean, "do not answer an advert of lower priority"),
     Keyword("vrrp_higher_prio_send_advert", boolean, "send one more advert before giving way"),

@@ -10,8 +10,15 @@ from relevo.model import Script
 
 
 def text(what: str) -> Read:
-    """One word."""
-    return lambda cursor: str(cursor.word(what))
+    """One word, not an empty one."""
+
+    def read(cursor: Cursor) -> str:
+        word = cursor.word(what)
+        if not word:
+            raise cursor.reject(f"{what} cannot be empty")
+        return word
+
+    return read
 
 
 def integer(low: int, high: int, what: str) -> Read:
@@ -60,5 +67,5 @@ def word_list(cursor: Cursor) -> tuple[str, ...]:
     """Every word of the block behind the keyword."""
     found: list[str] = []
     for line in entries(cursor):
-        found += line.rest()
+        found += map(str, line.rest())
     return tuple(found)

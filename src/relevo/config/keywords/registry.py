@@ -1,7 +1,7 @@
 """The keyword registry: what a keyword is, what a block is, and how a block is evaluated.
 
 One table feeds the compiler, "did you mean", the reference pages and completion: a keyword cannot exist without its help
-text. To teach the language a word, add a line to the block it belongs to; ``tests/config`` then asks for a corpus entry.
+text. To teach the language a word, add a line to the block it belongs to; ``tests/unit/config`` then asks for a corpus entry.
 """
 
 from __future__ import annotations
@@ -9,15 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final
 
 from relevo.config.cursor import Cursor, Rejected
-from relevo.config.diagnostics import Findings, Severity
+from relevo.config.diagnostics import Findings, Place, Severity
 from relevo.config.keywords.census import CENSUS, REMOVED
 from relevo.config.tree import Statement
 
 Read = Callable[[Cursor], Any]
 """Turns the arguments (and block) of a statement into a value, or raises ``Rejected`` after a finding."""
+
+
+SECRETS: Final = ("auth_pass", "smtp_password")
+"""Keywords whose words are never repeated in a message."""
+
+MAX_GUESSES: Final = 500
+"""Findings after which nothing is guessed any more: a guess costs a millisecond, and such a file is no configuration."""
+
+_HOMES: dict[str, set[str]] = {}
+"""Keyword → the blocks that have it: a word in the wrong block is told where it belongs."""
 
 
 class Fields(dict[str, Any]):
@@ -75,6 +85,8 @@ class Block:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", {keyword.name: keyword for keyword in self.keywords})
+        for keyword in self.keywords:
+            _HOMES.setdefault(keyword.name, set()).add(f"in '{self.name}'" if self.name else "outside any block")
 
     def __call__(self, cursor: Cursor) -> Any:
         """Evaluate the block that stands behind the cursor's statement."""
@@ -93,7 +105,8 @@ class Block:
         for statement in statements:
             keyword = self.table.get(statement.keyword)
             if keyword is None:
-                self._unknown(statement, findings)
+                if statement.keyword or statement.block is None:  # a brace without a keyword is reported already
+                    self._unknown(statement, findings)
                 continue
             if keyword.note:
                 findings.add(Severity.WARNING, statement.place(), keyword.note, _instead(keyword), keyword.name)
@@ -104,7 +117,12 @@ class Block:
                 continue
             if cursor.position < len(statement.args):
                 word = cursor.position + 1
-                message = f"'{statement.args[cursor.position]}' and what follows on this line is ignored"
+                ignored = (
+                    "what follows the secret"
+                    if keyword.name in SECRETS
+                    else f"'{statement.args[cursor.position]}' and what follows"
+                )
+                message = f"{ignored} on this line is ignored"
                 findings.add(Severity.NOTE, statement.place(word), message, "", keyword.name)
             if statement.block is not None and not takes_block(keyword):
                 findings.add(Severity.ERROR, statement.place(), f"'{keyword.name}' takes no block: ignored")
@@ -119,6 +137,10 @@ class Block:
             fields[name] = value
         fields.origin[name] = statement
 
+    def _nearest(self, word: str) -> list[str]:
+        """Return what the word may have been meant to be, at most one; words of this block come first."""
+        return get_close_matches(word, self.table, n=1, cutoff=0.75) or get_close_matches(word, CENSUS, n=1, cutoff=0.75)
+
     def _unknown(self, statement: Statement, findings: Findings) -> None:
         word = statement.keyword
         where = f"in '{self.name}'" if self.name else "outside any block"
@@ -127,12 +149,15 @@ class Block:
             message = f"keyword '{word}' is ignored: {REMOVED[word]}"
             findings.add(Severity.WARNING, statement.place(), message, "remove the line", word)
             return
-        near = get_close_matches(word, [*self.table, *CENSUS], n=1, cutoff=0.75)
-        if word in CENSUS:
+        if word in _HOMES:
+            message = f"keyword '{word}' does not belong {where}: ignored{behind}"
+            hint = f"it belongs {' or '.join(sorted(_HOMES[word]))}"
+        elif word in CENSUS:
             message = f"keyword '{word}' {where} is not supported by this version: ignored{behind}"
             hint = f"keepalived knows it since {CENSUS[word]}; see docs/reference/differences.md"
         else:
             message = f"unknown keyword '{word}' {where}: ignored{behind}"
+            near = self._nearest(word) if len(findings) < MAX_GUESSES else []
             hint = f"did you mean '{near[0]}'?" if near else "see docs/reference/keywords.md"
         findings.add(Severity.WARNING, statement.place(), message, hint, word)
 
@@ -159,5 +184,15 @@ def entries(cursor: Cursor) -> Iterator[Cursor]:
     for line in cursor.statement.block:
         if line.block is not None:
             cursor.findings.add(Severity.ERROR, line.place(), "no block is expected here: ignored")
-        whole = Statement(cursor.statement.keyword, [line.keyword, *line.args], line.file, line.lines, line.line, line.first - 1)
+        whole = Entry(cursor.statement.keyword, [line.keyword, *line.args], line.file, line.lines, line.line, line.first - 1)
         yield Cursor(whole, cursor.findings)
+
+
+class Entry(Statement):
+    """A line of a block as if its keyword were that of the block; its place is that of its first word."""
+
+    __slots__ = ()
+
+    def place(self, word: int = 0) -> Place:
+        """Place of word ``word``, from 1."""
+        return super().place(max(1, word))

@@ -40,7 +40,7 @@ def _persistence(cursor: Cursor) -> int:
 
 def _granularity(cursor: Cursor) -> int:
     word = cursor.word("a netmask or prefix length")
-    if word.isdecimal() and int(word) <= 128:
+    if word.isdecimal() and len(word) <= 3 and int(word) <= 128:
         return int(word)
     try:
         return ipaddress.IPv4Network(f"0.0.0.0/{word}").prefixlen
@@ -229,9 +229,8 @@ def _quorum_fits(fields: Fields, values: dict[str, Any], servers: tuple[RealServ
         fields.complain(Severity.WARNING, "quorum", message, "lower the quorum or raise the weights")
     quorum = values.get("quorum", 1)
     if values.get("hysteresis", 0) >= quorum:
-        if values["hysteresis"] > 0:
-            message = f"hysteresis must be below the quorum: {quorum - 1} is used"
-            fields.complain(Severity.WARNING, "hysteresis", message)
+        message = f"hysteresis must be below the quorum: {quorum - 1} is used"
+        fields.complain(Severity.WARNING, "hysteresis", message)
         values["hysteresis"] = quorum - 1
 
 

@@ -39,7 +39,7 @@ def virtual_address(cursor: Cursor) -> VirtualAddress:
     longest = 128 if ":" in found else 32
     fields: dict[str, Any] = {"address": found, "prefix_length": longest}
     if length:
-        if not length.isdecimal() or int(length) > longest:
+        if not (length.isdecimal() and len(length) <= 3) or int(length) > longest:
             raise cursor.reject(f"'/{length}' is not a prefix length", f"a prefix length lies in 0..{longest}")
         fields["prefix_length"] = int(length)
     options = {"dev": "device", "label": "label", "scope": "scope", "brd": "broadcast", "broadcast": "broadcast"}
@@ -48,7 +48,7 @@ def virtual_address(cursor: Cursor) -> VirtualAddress:
     while cursor.more():
         word = cursor.word()
         if word in options:
-            fields[options[word]] = str(cursor.word(f"a value for {word}"))
+            fields[options[word]] = text(f"a value for {word}")(cursor)
         elif word in with_value:
             cursor.word(f"a value for {word}")
             cursor.warn(f"option '{word}' is not supported by this version: ignored")
@@ -84,8 +84,11 @@ def _peers(cursor: Cursor) -> tuple[str, ...]:
             while line.more():
                 option = line.choice(("min_ttl", "max_ttl"), "an option of a peer")
                 line.integer(0, 255, option)
+                line.warn(f"option '{option}' of a peer is not supported by this version: ignored")
         except Rejected:
             continue
+    if not found:
+        cursor.warn("no peer is listed: adverts go to the multicast group", "list the peers' addresses", word=0)
     return tuple(dict.fromkeys(found))
 
 
@@ -120,7 +123,7 @@ def _authentication(fields: Fields) -> Fields | None:
     if not fields.get("auth_pass"):
         fields.complain(Severity.ERROR, "", "'authentication' without auth_pass: ignored", "write auth_pass <secret>")
         return None
-    if len(fields["auth_pass"].encode()) > 8:
+    if len(fields["auth_pass"].encode("utf-8", "surrogatepass")) > 8:
         fields.complain(Severity.WARNING, "auth_pass", "only the first 8 characters of auth_pass are used")
     return fields
 

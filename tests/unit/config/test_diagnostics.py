@@ -1,0 +1,154 @@
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relevo.config import Finding, Findings, Place, Severity, exit_status, render
+from tests.unit.config.compiling import compiled, rendered, with_globals, with_instance
+
+HERE = Place("f.conf", 1)
+
+
+def finding(severity: Severity, place: Place = HERE, message: str = "m", hint: str = "") -> Finding:
+    return Finding(severity, place, message, hint)
+
+
+@pytest.mark.parametrize(
+    ("severities", "status"),
+    [
+        ([], 0),
+        (["note"], 0),
+        (["warning"], 5),
+        (["error"], 5),
+        (["security"], 6),
+        (["missing"], 2),
+        (["fatal"], 4),
+        (["note", "warning"], 5),
+        (["error", "security", "note"], 6),
+        (["missing", "security", "error"], 2),
+        (["missing", "fatal", "error"], 4),
+    ],
+)
+def test_exit_status_is_that_of_the_gravest(severities, status):
+    for order in itertools.permutations(severities):
+        assert exit_status(finding(Severity(severity)) for severity in order) == status
+
+
+def test_a_place_is_spelled_as_compilers_do():
+    assert str(Place("a/b.conf", 3, 7, 2)) == "a/b.conf:3:7"
+
+
+def test_findings_count_and_iterate_in_the_order_they_were_made():
+    findings = Findings()
+    findings.add(Severity.ERROR, Place("f", 2), "second")
+    findings.add(Severity.NOTE, Place("f", 1), "first", "hint", "word")
+    assert len(findings) == 2
+    assert [found.message for found in findings] == ["second", "first"]
+    assert list(findings)[1] == Finding(Severity.NOTE, Place("f", 1), "first", "hint", "word")
+
+
+def test_findings_are_sorted_by_file_met_then_line_then_column():
+    findings = Findings()
+    for file, line, column in (("z", 2, 1), ("a", 1, 1), ("z", 1, 9), ("z", 1, 2)):
+        findings.add(Severity.NOTE, Place(file, line, column), "")
+    assert [str(found.place) for found in findings.in_order()] == ["z:1:2", "z:1:9", "z:2:1", "a:1:1"]
+
+
+def excerpt(line: str, column: int, length: int) -> tuple[str, str]:
+    text = render(finding(Severity.ERROR, Place("f", 1, column, length)), {"f": [line]})
+    _, source, carets = text.split("\n")
+    return source, carets
+
+
+def test_a_finding_is_rendered_with_its_line_a_caret_and_the_hint():
+    place = Place("f.conf", 2, 7, 5)
+    text = render(finding(Severity.WARNING, place, "odd", "fix it"), {"f.conf": ["x", "state SLAVE {\r"]})
+    assert text.split("\n") == [
+        "f.conf:2:7: warning: odd",
+        "    2 | state SLAVE {",
+        "      |       ^^^^^",
+        "      = hint: fix it",
+    ]
+
+
+@pytest.mark.parametrize("sources", [{}, {"f.conf": []}, {"other": ["x"]}])
+def test_a_finding_without_its_line_is_rendered_without_an_excerpt(sources):
+    assert render(finding(Severity.ERROR), sources) == "f.conf:1:1: error: m"
+
+
+def test_line_numbers_of_six_digits_keep_the_caret_in_place():
+    lines = [""] * 123455 + ["ab"]
+    _, source, carets = render(finding(Severity.ERROR, Place("f", 123456, 2, 1)), {"f": lines}).split("\n")
+    assert source.index("b") == carets.index("^")
+
+
+def test_tabs_before_the_word_are_tabs_before_the_caret():
+    source, carets = excerpt("\tweight\t-1", 9, 2)
+    assert source == "    1 | \tweight\t-1"
+    assert carets == "      | \t      \t^^"
+
+
+@pytest.mark.parametrize("column", [1, 2, 80, 81, 82, 5000, 9998, 9999, 10000, 10001])
+def test_a_long_line_is_cut_around_the_place(column):
+    line = "".join(chr(0x4E00 + number) for number in range(10_000))  # every character is another one
+    source, carets = excerpt(line, column, 1)
+    assert len(source) <= 170
+    assert carets.count("^") == 1
+    assert source[carets.index("^") :][:1] == line[column - 1 : column]
+
+
+@pytest.mark.parametrize(("length", "carets"), [(0, 1), (1, 1), (3, 3), (4, 3), (100_000, 3)])
+def test_carets_do_not_run_past_the_line(length, carets):
+    assert excerpt("abcdef", 4, length)[1].count("^") == carets
+
+
+@pytest.mark.parametrize("column", [4, 5, 100])
+def test_a_place_behind_the_line_still_gets_a_caret(column):
+    assert excerpt("abc", column, 1)[1].count("^") == 1
+
+
+def test_control_characters_of_the_file_do_not_reach_the_terminal():
+    assert excerpt("a\x1b[2J\x07b", 1, 1)[0] == "    1 | a\ufffd[2J\ufffdb"
+
+
+def test_control_characters_in_a_word_do_not_reach_the_terminal():
+    assert "\x1b" not in rendered(compiled("ab\x1b[2J\n"))
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_characters="\n"), max_size=400), st.integers(1, 500), st.integers(0, 500))
+def test_any_place_can_be_rendered(line, column, length):
+    text = render(finding(Severity.NOTE, Place("f", 1, column, length)), {"f": [line]})
+    assert len(text.split("\n")) == 3
+    assert "^" in text
+
+
+def test_the_rest_of_a_secret_is_not_in_the_model_dump():
+    result = with_instance("authentication {\nauth_type PASS\nauth_pass hush-hush\n}")
+    assert "hush" not in repr(result.configuration)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "authentication {\nauth_type PASS\nauth_pass hush-hush\n}",
+        "authentication {\nauth_type PASS\nauth_pass a hush-hush\n}",
+        "authentication {\nauth_type PAS auth_pass hush-hush\n}",
+        'authentication {\nauth_type PASS\nauth_pass "hush-hush" b\n}',
+    ],
+)
+def test_secrets_are_not_in_rendered_findings(body):
+    result = with_instance(body)
+    assert len(result.findings)
+    assert "hush" not in rendered(result)
+
+
+def test_a_mail_password_is_not_in_rendered_findings():
+    result = with_globals("smtp_password hush-hush")
+    assert len(result.findings)
+    assert "hush" not in rendered(result)
+
+
+def test_secrets_are_not_in_the_repr_of_what_was_compiled():
+    assert "hush" not in repr(with_instance("authentication {\nauth_type PASS\nauth_pass hush\n}"))

@@ -1,0 +1,155 @@
+import msgspec
+import pytest
+
+from relevo.config.keywords.global_defs import looks_like_address
+from relevo.model import Endpoint, GlobalDefs, SyncDaemon, VrrpTransport
+from tests.unit.config.compiling import compiled, messages, out_of_range, with_globals
+
+
+def declared(body: str) -> GlobalDefs:
+    result = with_globals(body)
+    assert messages(result) == []
+    return result.configuration.global_defs
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "value"),
+    [
+        ("router_id lb1", "router_id", "lb1"),
+        ('router_id "the first"', "router_id", "the first"),
+        ("no_email_faults", "no_email_faults", True),
+        ("no_checker_emails", "no_checker_emails", True),
+        ("script_timeout 0.5", "script_timeout_s", 0.5),
+        ("enable_script_security", "enable_script_security", True),
+        ("vrrp_rt_priority 99", "vrrp_realtime_priority", 99),
+        ("data_plane eBPF", "plane", "ebpf"),
+        ("script_user nobody", "script_user", "nobody"),
+        ("script_user nobody nogroup", "script_group", "nogroup"),
+        ("lvs_sync_daemon eth1", "lvs_sync_daemon", SyncDaemon(interface="eth1")),
+        ("lvs_sync_daemon eth1 VI", "lvs_sync_daemon", SyncDaemon(interface="eth1", instance="VI")),
+        ("lvs_sync_daemon eth1 VI 51", "lvs_sync_daemon", SyncDaemon(interface="eth1", instance="VI", sync_id=51)),
+        ("lvs_sync_daemon eth1 inst VI id 0", "lvs_sync_daemon", SyncDaemon(interface="eth1", instance="VI", sync_id=0)),
+        (
+            "lvs_sync_daemon eth1 VI id 7 maxlen 1400 port 8848 ttl 1 group 224.0.0.81",
+            "lvs_sync_daemon",
+            SyncDaemon(interface="eth1", instance="VI", sync_id=7),
+        ),
+    ],
+)
+def test_global_defs_hold(body, field, value):
+    assert getattr(declared(body), field) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "value"),
+    [
+        ("notification_email {\na@b.c\nd@e f@g\n}", "recipients", ("a@b.c", "d@e", "f@g")),
+        ('notification_email {\n"The Duty <duty@b.c>"\n}', "recipients", ("The Duty <duty@b.c>",)),
+        ("notification_email {\n}", "recipients", ()),
+        ("notification_email_from lb@b.c", "sender", "lb@b.c"),
+        ("smtp_server mail.example.net", "server", Endpoint("mail.example.net", 25)),
+        ("smtp_server 2001:db8::25 587", "server", Endpoint("2001:db8::25", 587)),
+        ("smtp_connect_timeout 0.1", "connect_timeout_s", 0.1),
+        ("smtp_helo_name lb", "helo_name", "lb"),
+        ("smtp_security TLS", "security", "tls"),
+        ("smtp_user lb", "user", "lb"),
+        ("smtp_password file:/etc/secret", "password_file", "/etc/secret"),
+    ],
+)
+def test_mail_settings_hold(body, field, value):
+    assert getattr(declared(body).mail, field) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("notification_email {\nroot\n}", ["warning: 'root' is not a mail address: left out"]),
+        ("notification_email a@b", ["error: 'notification_email' needs a block"]),
+        ("notification_email_from root", ["warning: 'root' is not a mail address: the default sender is used"]),
+        ("smtp_server mail 0", ["error: 0 is out of range"]),
+        ("smtp_password hush", ["error: the password is read from a file, not from the configuration"]),
+        ("smtp_password file:relative", ["error: the password is read from a file, not from the configuration"]),
+        ("vrrp_version 4", ["error: 4 is out of range"]),
+        ("vrrp_rt_priority 0", ["error: 0 is out of range"]),
+        ("data_plane ipv", ["error: 'ipv' is not a data plane"]),
+        ("vrrp_transport udp", ["missing: 'vrrp_transport' needs a UDP port"]),
+        ("vrrp_transport udp 65536", ["error: 65536 is out of range"]),
+        ("lvs_sync_daemon", ["missing: 'lvs_sync_daemon' needs an interface"]),
+        ("lvs_sync_daemon eth1 id 256", ["error: 256 is out of range"]),
+        ("lvs_sync_daemon eth1 VI id", ["missing: 'lvs_sync_daemon' needs a sync id"]),
+        ("script_user", ["missing: 'script_user' needs a user"]),
+    ],
+)
+def test_what_cannot_be_used_leaves_the_default(body, told):
+    result = with_globals(body)
+    assert messages(result) == told
+    assert result.configuration.global_defs == GlobalDefs()
+
+
+def test_the_old_spelling_of_the_identity_works_with_a_warning():
+    result = with_globals("lvs_id LVS_1")
+    assert result.configuration.global_defs.router_id == "LVS_1"
+    assert messages(result) == ["warning: 'lvs_id' was replaced in keepalived 1.1.7; it is taken as 'router_id'"]
+
+
+def test_every_element_of_a_mangled_address_is_named_and_its_neighbours_stand():
+    result = with_globals("notification_email {\n[email protected] ops@example.net\n}")
+    assert result.configuration.global_defs.mail.recipients == ("ops@example.net",)
+    assert [found.place.column for found in result.findings] == [1, 8]
+
+
+def test_blocks_of_global_defs_add_up():
+    result = compiled("global_defs {\nrouter_id a\nsmtp_user u\n}\nglobal_defs {\nrouter_id b\n}")
+    assert (result.configuration.global_defs.router_id, result.configuration.global_defs.mail.user) == ("b", "u")
+
+
+def test_a_transport_for_every_instance():
+    text = "global_defs {\nvrrp_transport udp 5112\n}\nvrrp_instance A {\ninterface eth0\nvirtual_router_id 1\n"
+    text += "unicast_src_ip 10.0.0.1\nunicast_peer {\n10.0.0.2\n}\nvirtual_ipaddress {\n192.0.2.1\n}\n%s\n}"
+    (udp,) = compiled(text % "").configuration.vrrp_instances
+    (plain,) = compiled(text % "vrrp_transport ip").configuration.vrrp_instances
+    assert (udp.transport, plain.transport) == (VrrpTransport(5112), VrrpTransport())
+
+
+@pytest.mark.parametrize("word", ["a@b", "a@b.c", "Duty <a@b>", "<a@b>", "a@b@c", "a+b=c@d", "é@ü"])
+def test_looks_like_a_mail_address(word):
+    assert looks_like_address(word)
+
+
+@pytest.mark.parametrize(
+    "word", ["", "a", "@", "a@", "@b", "[email", "protected]", "a b@c", "a@b,c@d", "a@b;", "a@b\n", "a@\x7f", "Duty <a>", "<>"]
+)
+def test_does_not_look_like_a_mail_address(word):
+    assert not looks_like_address(word)
+
+
+@pytest.mark.parametrize("body", ['script_user "nobody" "nogroup"', 'lvs_sync_daemon "eth1"', 'lvs_sync_daemon eth1 "VI"'])
+def test_quoted_words_become_plain_text(body):
+    assert msgspec.json.encode(declared(body))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "999", "seven"])
+def test_the_positional_sync_id_has_a_range(number):
+    assert len(with_globals(f"lvs_sync_daemon eth1 VI {number}").findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("keyword", "low", "high", "step"),
+    [
+        ("smtp_connect_timeout", 0.1, 3600, 0.01),
+        ("script_timeout", 0.1, 3600, 0.01),
+        ("vrrp_version", 2, 3, 1),
+        ("vrrp_garp_master_delay", 0, 3600, 0.5),
+        ("vrrp_garp_master_repeat", 1, 100, 1),
+        ("vrrp_garp_master_refresh", 0, 86400, 0.5),
+        ("vrrp_garp_master_refresh_repeat", 1, 100, 1),
+        ("vrrp_garp_lower_prio_delay", 0, 3600, 0.5),
+        ("vrrp_garp_lower_prio_repeat", 0, 100, 1),
+        ("vrrp_garp_interval", 0, 60, 0.5),
+        ("vrrp_down_timer_adverts", 1, 100, 1),
+        ("vrrp_rt_priority", 1, 99, 1),
+    ],
+)
+def test_numbers_have_a_range(keyword, low, high, step):
+    values = (low - step, low, high, high + step)
+    assert [out_of_range(with_globals(f"{keyword} {value}")) for value in values] == [True, False, False, True]

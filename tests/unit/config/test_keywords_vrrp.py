@@ -1,0 +1,467 @@
+import msgspec
+import pytest
+
+from relevo.config import Severity
+from relevo.model import (
+    Authentication,
+    AuthenticationType,
+    GarpPolicy,
+    Script,
+    SyncDaemon,
+    TrackedInterface,
+    VirtualAddress,
+    VrrpNotify,
+    VrrpTransport,
+)
+from tests.unit.config.compiling import INSTANCE, SECURED, compiled, instance, messages, out_of_range, with_instance
+
+A = VirtualAddress(address="192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "value"),
+    [
+        ("interface eth7", "interface", "eth7"),
+        ("virtual_router_id 255", "virtual_router_id", 255),
+        ("priority 1", "priority", 1),
+        ("", "priority", 100),
+        ("state MASTER", "priority", 255),
+        ("state MASTER", "starts_as_master", True),
+        ("state MASTER\npriority 150", "priority", 150),
+        ("state BACKUP", "starts_as_master", False),
+        ("priority 255", "starts_as_master", True),
+        ("version 3", "version", 3),
+        ("advert_int 5", "advert_interval_s", 5.0),
+        ("version 3\nadvert_int 0.25", "advert_interval_s", 0.25),
+        ("unicast_src_ip 10.0.0.1", "source_address", "10.0.0.1"),
+        ("mcast_src_ip 10.0.0.1", "source_address", "10.0.0.1"),
+        ("mcast_dst_ip 224.0.0.99", "multicast_group", "224.0.0.99"),
+        ("", "multicast_group", "224.0.0.18"),
+        ("unicast_peer {\n10.0.0.2\n10.0.0.3\n10.0.0.2\n}", "unicast_peers", ("10.0.0.2", "10.0.0.3")),
+        ("vrrp_transport ip", "transport", VrrpTransport(0)),
+        ("nopreempt", "preempt", False),
+        ("nopreempt\npreempt", "preempt", True),
+        ("preempt_delay 1.5", "preempt_delay_s", 1.5),
+        ("down_timer_adverts 100", "down_timer_adverts", 100),
+        ("dont_track_primary", "track_primary", False),
+        ("", "track_primary", True),
+        ("lower_prio_no_advert", "lower_prio_no_advert", True),
+        ("higher_prio_send_advert", "higher_prio_send_advert", True),
+        ("skip_check_adv_addr", "skip_check_adv_addr", True),
+        ("v3_checksum_as_v2", "checksum_with_pseudo_header", False),
+        ("v3_checksum_as_v2 off", "checksum_with_pseudo_header", True),
+        ("smtp_alert", "smtp_alert", True),
+        ("", "smtp_alert", False),
+        (
+            "track_interface {\neth1\neth2 weight -253 reverse\neth3 reverse\n}",
+            "track_interfaces",
+            (TrackedInterface("eth1"), TrackedInterface("eth2", -253, True), TrackedInterface("eth3", 0, True)),
+        ),
+        (
+            "authentication {\nauth_type pass\nauth_pass 12345678\n}",
+            "authentication",
+            Authentication(AuthenticationType.PASS, "12345678"),
+        ),
+        (
+            "notify_master /m\nnotify_backup /b\nnotify_fault /f\nnotify_stop /s\nnotify /n",
+            "notify",
+            VrrpNotify(
+                master=Script(("/m",)), backup=Script(("/b",)), fault=Script(("/f",)), stop=Script(("/s",)), any=Script(("/n",))
+            ),
+        ),
+    ],
+)
+def test_an_instance_holds(body, field, value):
+    assert messages(with_instance(body, SECURED)) == []
+    assert getattr(instance(body), field) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("10.0.0.1", VirtualAddress(address="10.0.0.1")),
+        ("10.0.0.1/", VirtualAddress(address="10.0.0.1")),
+        ("10.0.0.1/0", VirtualAddress(address="10.0.0.1", prefix_length=0)),
+        ("10.0.0.1/32", VirtualAddress(address="10.0.0.1")),
+        ("10.0.0.1 dev eth1 label eth1:0", VirtualAddress(address="10.0.0.1", device="eth1", label="eth1:0")),
+        ("10.0.0.1 scope link brd +", VirtualAddress(address="10.0.0.1", scope="link", broadcast="+")),
+        ("10.0.0.1 broadcast 10.0.0.255", VirtualAddress(address="10.0.0.1", broadcast="10.0.0.255")),
+        ("2001:DB8::1", VirtualAddress(address="2001:db8::1", prefix_length=128)),
+        ("2001:DB8::1/64", VirtualAddress(address="2001:db8::1", prefix_length=64)),
+    ],
+)
+def test_a_virtual_address_is_read(line, value):
+    found = instance(f"virtual_ipaddress_excluded {{\n{line}\n}}")
+    assert found.excluded_addresses == (value,)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("10.0.0.1 peer 10.0.0.2", "warning: option 'peer' is not supported by this version: ignored"),
+        ("10.0.0.1 no_track", "warning: option 'no_track' is not supported by this version: ignored"),
+        ("10.0.0.1 metric", "warning: unknown address option 'metric': ignored"),
+    ],
+)
+def test_options_that_are_not_known_leave_the_address(line, told):
+    result = with_instance(f"virtual_ipaddress_excluded {{\n{line}\n}}")
+    assert messages(result) == [told]
+    assert result.configuration.vrrp_instances[0].excluded_addresses == (VirtualAddress(address="10.0.0.1"),)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("10.0.0.1/33", "error: '/33' is not a prefix length"),
+        ("10.0.0.1/x", "error: '/x' is not a prefix length"),
+        ("10.0.0.1/-1", "error: '/-1' is not a prefix length"),
+        ("2001:db8::1/129", "error: '/129' is not a prefix length"),
+        ("10.0.0/24", "error: '10.0.0' is not an IP address"),
+        ("10.0.0.1 dev", "missing: 'virtual_ipaddress_excluded' needs a value for dev"),
+        ("10.0.0.1 peer", "missing: 'virtual_ipaddress_excluded' needs a value for peer"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_left_out_and_its_neighbours_stand(line, told):
+    result = with_instance(f"virtual_ipaddress_excluded {{\n{line}\n10.9.9.9\n}}")
+    assert messages(result) == [told]
+    assert result.configuration.vrrp_instances[0].excluded_addresses == (VirtualAddress(address="10.9.9.9"),)
+
+
+def test_a_prefix_length_of_many_digits_is_rejected_not_raised():
+    assert instance(f"virtual_ipaddress_excluded {{\n10.0.0.1/{'9' * 5000}\n}}").excluded_addresses == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "told", "field", "value"),
+    [
+        ("state SLAVE", "error: unknown state 'SLAVE': BACKUP is used", "starts_as_master", False),
+        ("state master", "error: unknown state 'master': BACKUP is used", "starts_as_master", False),
+        ("priority 0", "error: 0 is out of range", "priority", 100),
+        ("priority 256", "error: 256 is out of range", "priority", 100),
+        ("version 4", "error: 4 is out of range", "version", 2),
+        ("advert_int 0", "error: 0 is out of range", "advert_interval_s", 1.0),
+        ("advert_int 256", "error: 256 is out of range", "advert_interval_s", 1.0),
+        ("advert_int 0.4", "warning: VRRPv2 cannot carry 0.4 s: 1 s is used", "advert_interval_s", 1.0),
+        ("advert_int 1.5", "warning: VRRPv2 cannot carry 1.5 s: 2 s is used", "advert_interval_s", 2.0),
+        ("advert_int 2.4", "warning: VRRPv2 cannot carry 2.4 s: 2 s is used", "advert_interval_s", 2.0),
+        ("advert_int 0.256\nversion 3", "warning: VRRPv3 cannot carry 0.256 s: 0.26 s is used", "advert_interval_s", 0.26),
+        ("advert_int 41\nversion 3", "warning: VRRPv3 cannot carry 41 s: 40.95 s is used", "advert_interval_s", 40.95),
+        ("authentication {\nauth_type PASS\n}", "error: 'authentication' without auth_pass: ignored", "authentication", None),
+        ("authentication {\nauth_pass x\n}", "error: 'authentication' without auth_type: ignored", "authentication", None),
+        (
+            "authentication {\nauth_type PASS\nauth_pass éééééé\n}",
+            "warning: only the first 8 characters of auth_pass are used",
+            "authentication",
+            Authentication(AuthenticationType.PASS, "éééééé"),
+        ),
+        (
+            "version 3\nauthentication {\nauth_type AH\nauth_pass x\n}",
+            "warning: VRRPv3 has no authentication: left out",
+            "authentication",
+            None,
+        ),
+        ("state MASTER\nnopreempt", "warning: nopreempt has no effect with state MASTER: ignored", "preempt", True),
+        ("priority 255\nnopreempt", "warning: nopreempt has no effect with state MASTER: ignored", "preempt", True),
+        (
+            "state MASTER\npreempt_delay 5",
+            "warning: preempt_delay has no effect with state MASTER or nopreempt: ignored",
+            "preempt_delay_s",
+            0.0,
+        ),
+        (
+            "nopreempt\npreempt_delay 5",
+            "warning: preempt_delay has no effect with state MASTER or nopreempt: ignored",
+            "preempt_delay_s",
+            0.0,
+        ),
+        ("unicast_peer {\nhost\n10.0.0.2\n}", "error: 'host' is not a peer's address", "unicast_peers", ("10.0.0.2",)),
+        (
+            "unicast_peer {\n10.0.0.1 ttl 3\n10.0.0.2\n}",
+            "error: 'ttl' is not an option of a peer",
+            "unicast_peers",
+            ("10.0.0.1", "10.0.0.2"),
+        ),
+        (
+            "track_interface {\neth1 wait 3\neth2\n}",
+            "error: 'wait' is not an option of a tracked interface",
+            "track_interfaces",
+            (TrackedInterface("eth2"),),
+        ),
+        (
+            "track_interface {\neth1 weight 254\neth2\n}",
+            "error: 254 is out of range",
+            "track_interfaces",
+            (TrackedInterface("eth2"),),
+        ),
+        ("track_interface eth1", "error: 'track_interface' needs a block", "track_interfaces", ()),
+        (
+            "virtual_ipaddress {\n192.0.2.1\n2001:db8::1\n}",
+            "error: 1 addresses of the other IP version are left out",
+            "addresses",
+            (A,),
+        ),
+        (
+            "virtual_ipaddress {\n192.0.2.1/24\n192.0.2.1\n}",
+            "warning: address 192.0.2.1 is listed twice: the second is left out",
+            "addresses",
+            (VirtualAddress(address="192.0.2.1", prefix_length=24),),
+        ),
+        ("virtual_ipaddress {\n}", "error: no virtual_ipaddress: the instance moves nothing", "addresses", ()),
+        (
+            "lvs_sync_daemon_inteface eth0",
+            "warning: 'lvs_sync_daemon_inteface' is a misprint that keepalived ignores; it is taken as it was meant",
+            "name",
+            "VI",
+        ),
+    ],
+)
+def test_what_is_odd_in_an_instance_is_reported_and_the_rest_stands(body, told, field, value):
+    result = with_instance(body)
+    assert messages(result) == [told]
+    assert getattr(result.configuration.vrrp_instances[0], field) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("vrrp_instance {\n}", "missing: 'vrrp_instance' needs a name"),
+        ("vrrp_instance A", "error: 'vrrp_instance' needs a block"),
+        ("vrrp_instance A {\ninterface eth0\n}", "error: vrrp_instance 'A' has no virtual_router_id: left out"),
+        ("vrrp_instance A {\nvirtual_router_id 9\n}", "error: vrrp_instance 'A' has no interface: left out"),
+        (
+            "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nvrrp_transport udp 1\nunicast_src_ip 10.0.0.1\n}",
+            "error: vrrp_instance 'A' uses UDP without unicast_src_ip and unicast_peer: left out",
+        ),
+        (
+            "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nvrrp_transport udp 1\nunicast_peer {\n10.0.0.2\n}\n}",
+            "error: vrrp_instance 'A' uses UDP without unicast_src_ip and unicast_peer: left out",
+        ),
+        (
+            "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nvirtual_ipaddress {\nfe80::1\n}\n}",
+            "error: vrrp_instance 'A' has IPv6 addresses, which this version does not carry: left out",
+        ),
+        (
+            "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nauthentication {\nauth_type AH\nauth_pass x\n}\n"
+            "virtual_ipaddress {\n10.0.0.1\n}\n}",
+            "error: vrrp_instance 'A' uses auth_type AH, which this version does not speak: left out",
+        ),
+        (INSTANCE, "error: vrrp_instance 'VI' is there already: left out"),
+        (
+            INSTANCE.replace("VI", "A"),
+            "error: virtual_router_id 1 is used by 'VI' on the same interface: left out",
+        ),
+    ],
+)
+def test_an_instance_that_cannot_run_is_left_out_and_its_neighbours_stand(text, told):
+    result = compiled(f"{INSTANCE}{text}")
+    assert messages(result) == [told]
+    assert [found.name for found in result.configuration.vrrp_instances] == ["VI"]
+
+
+@pytest.mark.parametrize("change", [("eth0", "eth1"), ("id 1", "id 2"), ("eth0", "eth0\nmcast_dst_ip 224.0.0.99")])
+def test_a_router_id_may_be_used_again_elsewhere(change):
+    result = compiled(INSTANCE + INSTANCE.replace("VI", "A").replace(*change))
+    assert messages(result) == []
+    assert len(result.configuration.vrrp_instances) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("", "version 3"),
+        ("unicast_peer {\n10.0.0.2\n10.0.0.3\n}", "unicast_peer {\n10.0.0.3\n}"),
+    ],
+)
+def test_a_router_id_is_not_used_twice_where_the_adverts_meet(first, second):
+    text = with_instance(first, INSTANCE.replace("VI", "A").replace("interface", f"{second}\ninterface"))
+    assert [found.name for found in text.configuration.vrrp_instances] == ["VI"]
+
+
+def test_an_instance_may_move_excluded_addresses_only():
+    result = compiled(
+        "vrrp_instance A {\ninterface eth0\nvirtual_router_id 1\nvirtual_ipaddress_excluded {\n2001:db8::1\n}\n}",
+    )
+    assert messages(result) == []
+
+
+UNICAST = "vrrp_instance A {\nvirtual_router_id 1\nunicast_peer {\n10.0.0.2\n}\nvirtual_ipaddress {\n%s\n}\n}"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "interface"),
+    [("192.0.2.1 dev eth1", "eth1"), ("192.0.2.1\n192.0.2.2 dev eth2\n192.0.2.3 dev eth3", "eth2")],
+)
+def test_an_instance_with_peers_takes_the_interface_of_its_first_address_that_has_one(addresses, interface):
+    result = compiled(UNICAST % addresses)
+    assert messages(result) == []
+    assert result.configuration.vrrp_instances[0].interface == interface
+
+
+@pytest.mark.parametrize("text", [UNICAST % "192.0.2.1", UNICAST.replace("10.0.0.2", "") % "192.0.2.1 dev eth1"])
+def test_an_instance_without_an_interface_is_left_out(text):
+    assert "error: vrrp_instance 'A' has no interface: left out" in messages(compiled(text))
+
+
+@pytest.mark.parametrize(("count", "advertised", "excluded"), [(255, 255, 1), (256, 255, 2), (300, 255, 46)])
+def test_addresses_that_an_advert_cannot_hold_are_excluded(count, advertised, excluded):
+    block = "\n".join(f"10.0.{number // 200}.{number % 200}" for number in range(count))
+    result = with_instance(f"virtual_ipaddress {{\n{block}\n}}\nvirtual_ipaddress_excluded {{\n10.9.9.9\n}}")
+    (found,) = result.configuration.vrrp_instances
+    assert (len(found.addresses), len(found.excluded_addresses)) == (advertised, excluded)
+    assert found.excluded_addresses[-1].address == "10.9.9.9"
+    assert [found.severity for found in result.findings] == [Severity.WARNING] * (count > 255)
+
+
+GARP = """
+vrrp_garp_master_delay 1
+vrrp_garp_master_repeat 2
+vrrp_garp_master_refresh 3
+vrrp_garp_master_refresh_repeat 4
+vrrp_garp_interval 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("defaults", "body", "expected"),
+    [
+        ("", "", GarpPolicy()),
+        (
+            GARP,
+            "",
+            GarpPolicy(
+                delay_s=1,
+                repeat=2,
+                refresh_s=3,
+                refresh_repeat=4,
+                lower_prio_delay_s=1,
+                lower_prio_repeat=2,
+                interval_s=0.5,
+            ),
+        ),
+        ("vrrp_garp_master_delay 0", "garp_master_delay 7", GarpPolicy(delay_s=7, lower_prio_delay_s=7)),
+        ("vrrp_garp_master_delay 7", "garp_master_delay 0", GarpPolicy(delay_s=0, lower_prio_delay_s=0)),
+        ("", "garp_master_repeat 9\ngarp_lower_prio_repeat 0", GarpPolicy(repeat=9, lower_prio_repeat=0)),
+        ("vrrp_garp_lower_prio_repeat 3", "", GarpPolicy(lower_prio_repeat=3)),
+        ("vrrp_garp_lower_prio_delay 4", "", GarpPolicy(lower_prio_delay_s=4)),
+        ("", "garp_lower_prio_delay 4\ngarp_master_refresh 60", GarpPolicy(lower_prio_delay_s=4, refresh_s=60)),
+        ("", "garp_master_refresh_repeat 2", GarpPolicy(refresh_repeat=2)),
+    ],
+)
+def test_gratuitous_arp_is_the_instance_s_or_the_global_or_the_master_s(defaults, body, expected):
+    assert instance(body, f"global_defs {{\n{defaults}\n}}").garp == expected
+
+
+@pytest.mark.parametrize(
+    ("defaults", "body", "field", "value"),
+    [
+        ("vrrp_version 3", "", "version", 3),
+        ("vrrp_version 3", "version 2", "version", 2),
+        ("vrrp_mcast_group4 224.0.0.99", "", "multicast_group", "224.0.0.99"),
+        ("vrrp_mcast_group4 224.0.0.99", "mcast_dst_ip 224.0.0.98", "multicast_group", "224.0.0.98"),
+        ("vrrp_down_timer_adverts 5", "", "down_timer_adverts", 5),
+        ("vrrp_down_timer_adverts 5", "down_timer_adverts 4", "down_timer_adverts", 4),
+        ("vrrp_skip_check_adv_addr", "", "skip_check_adv_addr", True),
+        ("vrrp_skip_check_adv_addr", "skip_check_adv_addr off", "skip_check_adv_addr", False),
+        ("vrrp_lower_prio_no_advert", "", "lower_prio_no_advert", True),
+        ("vrrp_higher_prio_send_advert", "", "higher_prio_send_advert", True),
+        ("v3_checksum_as_v2", "", "checksum_with_pseudo_header", False),
+        ("v3_checksum_as_v2", "v3_checksum_as_v2 off", "checksum_with_pseudo_header", True),
+        ("smtp_alert", "", "smtp_alert", True),
+        ("smtp_alert\nsmtp_alert_vrrp off", "", "smtp_alert", False),
+        ("smtp_alert off\nsmtp_alert_vrrp", "", "smtp_alert", True),
+        ("smtp_alert", "smtp_alert off", "smtp_alert", False),
+    ],
+)
+def test_what_an_instance_does_not_say_is_global_wherever_it_stands(defaults, body, field, value):
+    assert getattr(instance(body, f"global_defs {{\n{defaults}\n}}"), field) == value
+
+
+@pytest.mark.parametrize("keyword", ["lvs_sync_daemon_interface", "lvs_sync_daemon_inteface"])
+def test_an_instance_may_name_the_sync_daemon(keyword):
+    assert with_instance(f"{keyword} eth1").configuration.global_defs.lvs_sync_daemon == SyncDaemon(
+        interface="eth1", instance="VI"
+    )
+
+
+def test_the_global_sync_daemon_wins_over_an_instance_s():
+    result = with_instance("lvs_sync_daemon_interface eth1", "global_defs {\nlvs_sync_daemon eth2\n}")
+    assert result.configuration.global_defs.lvs_sync_daemon == SyncDaemon(interface="eth2")
+
+
+# -- vrrp_sync_group --------------------------------------------------------------------------------------------------
+
+
+def test_a_sync_group_holds_its_members_scripts_and_alerts():
+    result = with_instance("", SECURED + "vrrp_sync_group G {\ngroup {\nVI VI\n}\nsmtp_alert\nnotify_master /m\nnotify /n\n}")
+    (group,) = result.configuration.sync_groups
+    assert messages(result) == []
+    assert (group.name, group.members, group.smtp_alert) == ("G", ("VI",), True)
+    assert group.notify == VrrpNotify(master=Script(("/m",)), any=Script(("/n",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("vrrp_sync_group G {\nVI\n}", ["error: vrrp_sync_group 'G' has no members: left out", "warning: unknown keyword 'VI'"]),
+        (
+            "vrrp_sync_group G {\ngroup {\nA\n}\n}",
+            ["error: vrrp_sync_group 'G' has no members", "error: vrrp_instance 'A' does not"],
+        ),
+        ("vrrp_sync_group F {\ngroup {\nVI\n}\n}", ["error: vrrp_sync_group 'F' is there already: left out"]),
+        (
+            "vrrp_sync_group G {\ngroup {\nVI\n}\n}",
+            ["error: vrrp_sync_group 'G' has no members", "error: 'VI' is in group 'F' already"],
+        ),
+        ("vrrp_sync_group G {\ngroup VI\n}", ["error: vrrp_sync_group 'G' has no members", "error: 'group' needs a block"]),
+        ("vrrp_sync_group {\n}", ["missing: 'vrrp_sync_group' needs a name"]),
+    ],
+)
+def test_a_sync_group_that_moves_nothing_is_left_out(text, told):
+    result = with_instance("", f"vrrp_sync_group F {{\ngroup {{\nVI\n}}\n}}\n{text}")
+    assert [group.name for group in result.configuration.sync_groups] == ["F"]
+    assert [found[: len(start)] for found, start in zip(messages(result), told, strict=True)] == told
+
+
+def test_a_group_loses_an_instance_that_was_left_out():
+    result = with_instance("", "vrrp_instance A {\n}\nvrrp_sync_group G {\ngroup {\nA\nVI\n}\n}")
+    assert result.configuration.sync_groups[0].members == ("VI",)
+
+
+@pytest.mark.parametrize(
+    ("body", "outside"),
+    [
+        ("", 'vrrp_sync_group G {\ngroup {\n"VI"\n}\n}'),
+        ('unicast_src_ip "10.0.0.1"', ""),
+        ('unicast_peer {\n"10.0.0.1"\n}', ""),
+    ],
+)
+def test_quoted_words_become_plain_text(body, outside):
+    assert msgspec.json.encode(with_instance(body, outside).configuration)
+
+
+@pytest.mark.parametrize("option", ["dev", "label"])
+def test_an_empty_name_is_reported(option):
+    assert len(with_instance(f'virtual_ipaddress_excluded {{\n192.0.2.9 {option} ""\n}}').findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("keyword", "low", "high", "step"),
+    [
+        ("virtual_router_id", 1, 255, 1),
+        ("priority", 1, 255, 1),
+        ("advert_int", 0.01, 255, 0.001),
+        ("version", 2, 3, 1),
+        ("preempt_delay", 0, 1000, 0.5),
+        ("down_timer_adverts", 1, 100, 1),
+        ("garp_master_delay", 0, 3600, 0.5),
+        ("garp_master_repeat", 1, 100, 1),
+        ("garp_master_refresh", 0, 86400, 0.5),
+        ("garp_master_refresh_repeat", 1, 100, 1),
+        ("garp_lower_prio_delay", 0, 3600, 0.5),
+        ("garp_lower_prio_repeat", 0, 100, 1),
+        ("vrrp_transport udp", 1, 65535, 1),
+    ],
+)
+def test_numbers_have_a_range(keyword, low, high, step):
+    values = (low - step, low, high, high + step)
+    assert [out_of_range(with_instance(f"{keyword} {value}")) for value in values] == [True, False, False, True]
