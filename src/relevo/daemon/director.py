@@ -388,8 +388,9 @@ class Director:
                     self._log(message, WARNING if "WARNING" in message else 6)
                 case vrrp.Transition():
                     self._report(router, effect)
-                case vrrp.AskGroup():
-                    self._tell_group(router.instance.name, sync_group.Symbol.ASK)
+                case vrrp.AskGroup(wish=wish):
+                    symbol = sync_group.Symbol.ASK if wish else sync_group.Symbol.WITHDRAW
+                    self._tell_group(router.instance.name, symbol)
 
     def _report(self, router: Router, transition: vrrp.Transition) -> None:
         name = router.instance.name

@@ -174,7 +174,7 @@ class MailQueueMachine:
 
     def _wait(self, now: float) -> list[Effect]:
         self._note_error()
-        delay = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2**self.attempts)
+        delay = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(self.attempts, 16))
         self.attempts += 1
         self.state = _W
         self._timers.set(Symbol.RETRY, now + delay)

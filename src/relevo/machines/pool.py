@@ -170,7 +170,10 @@ class PoolMachine:
         servers = [held for health in self.servers.values() if (held := self._entry(health)) is not None]
         if service.sorry_server is not None and (self.uses_sorry or service.sorry_server_inhibit):
             weight = 1 if self.uses_sorry else 0
-            servers.append(ServerEntry(endpoint=service.sorry_server, weight=weight, forwarding=service.forwarding))
+            if self.uses_sorry:
+                servers = [held for held in servers if held.endpoint != service.sorry_server]
+            if all(held.endpoint != service.sorry_server for held in servers):
+                servers.append(ServerEntry(endpoint=service.sorry_server, weight=weight, forwarding=service.forwarding))
         return Desired(entry, tuple(servers))
 
     def _entry(self, health: ServerHealth) -> ServerEntry | None:

@@ -21,6 +21,7 @@ class Symbol(enum.StrEnum):
     """What a member reports."""
 
     ASK = "ask"
+    WITHDRAW = "withdraw"
     BACKUP = "backup"
     FAULT = "fault"
     RECOVER = "recover"
@@ -71,16 +72,19 @@ _B, _M, _F = State.BACKUP, State.MASTER, State.FAULT
 
 TRANSITIONS: Final = {
     (_B, Symbol.ASK): Rule("_ask", (_M, _B)),
-    (_B, Symbol.MASTER): Rule("_ask", (_M, _B)),
+    (_B, Symbol.WITHDRAW): Rule("_ignore", (_B,)),
+    (_B, Symbol.MASTER): Rule("_order_all", (_M,)),
     (_B, Symbol.BACKUP): Rule("_ignore", (_B,)),
     (_B, Symbol.FAULT): Rule("_fault", (_F,)),
     (_B, Symbol.RECOVER): Rule("_ignore", (_B,)),
-    (_M, Symbol.ASK): Rule("_ask", (_M,)),
+    (_M, Symbol.ASK): Rule("_order_all", (_M,)),
+    (_M, Symbol.WITHDRAW): Rule("_ignore", (_M,)),
     (_M, Symbol.MASTER): Rule("_ignore", (_M,)),
     (_M, Symbol.BACKUP): Rule("_yield", (_B,)),
     (_M, Symbol.FAULT): Rule("_fault", (_F,)),
     (_M, Symbol.RECOVER): Rule("_ignore", (_M,)),
     (_F, Symbol.ASK): Rule("_ignore", (_F,)),
+    (_F, Symbol.WITHDRAW): Rule("_ignore", (_F,)),
     (_F, Symbol.MASTER): Rule("_ignore", (_F,)),
     (_F, Symbol.BACKUP): Rule("_ignore", (_F,)),
     (_F, Symbol.FAULT): Rule("_fault", (_F,)),
@@ -96,11 +100,16 @@ class SyncGroupMachine:
         self.members = members
         self.state = State.BACKUP
         self.failed: set[str] = set()
+        self.asking: set[str] = set()
         self._reporter = ""
 
     def receive(self, report: Report, now: float) -> list[Effect]:
         """Take a member's report; return orders."""
         self._reporter = report.name
+        if report.symbol is Symbol.ASK:
+            self.asking.add(report.name)
+        elif report.symbol in (Symbol.BACKUP, Symbol.FAULT, Symbol.WITHDRAW):
+            self.asking.discard(report.name)
         if report.symbol is Symbol.FAULT:
             self.failed.add(report.name)
         elif report.symbol is Symbol.RECOVER:
@@ -125,6 +134,9 @@ class SyncGroupMachine:
         return []
 
     def _ask(self) -> list[Effect]:
+        return self._order_all() if self.asking.issuperset(self.members) else []
+
+    def _order_all(self) -> list[Effect]:
         orders: list[Effect] = [OrderMember(name, State.MASTER) for name in self.members]
         return [*orders, *self._enter(State.MASTER)]
 
@@ -141,4 +153,5 @@ class SyncGroupMachine:
 
     def _enter(self, state: State) -> list[Effect]:
         before, self.state = self.state, state
+        self.asking.clear()
         return [GroupTransition(before, state)] if before is not state else []

@@ -40,18 +40,18 @@ class InterfaceTracker:
             return []
         self.up[interface] = up
         effects: list[Effect] = []
-        if self._fatal(interface):
-            cause = f"interface {interface} is down"
-            effects.append(Recover(cause) if up else Fail(cause))
+        for reverse in self._fatal(interface):
+            cause = f"interface {interface} is {'up' if reverse else 'down'}"
+            effects.append(Fail(cause) if up is reverse else Recover(cause))
         priority = self._effective()
         if priority != self.priority:
             self.priority = priority
             effects.append(SetPriority(priority))
         return effects
 
-    def _fatal(self, interface: str) -> bool:
-        weights = [t.weight for t in self.instance.track_interfaces if t.name == interface]
-        return not weights or 0 in weights
+    def _fatal(self, interface: str) -> list[bool]:
+        tracked = [t for t in self.instance.track_interfaces if t.name == interface]
+        return sorted({t.reverse for t in tracked if t.weight == 0}) if tracked else [False]
 
     def _effective(self) -> int:
         base = self.instance.priority

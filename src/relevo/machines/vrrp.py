@@ -212,7 +212,9 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class AskGroup:
-    """The master-down timer fired in a member of a sync group: may the group take over?"""
+    """The master-down timer fired in a member of a sync group: may the group take over? A false ``wish`` takes that back."""
+
+    wish: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,9 @@ class VrrpMachine:
         self.reason = "not started"
         self.counters = Counters()
         self._preempt_at: float | None = None
+        self._preempted = ""
+        self._second_burst = 0
+        self._asked = False
         self._timers: Timers[Symbol] = Timers()
         self._resume = False
         self._heard: Heard | None = None
@@ -365,6 +370,7 @@ class VrrpMachine:
     def _fail(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
         if self.state is State.MASTER:
+            self.counters.released_master += 1
             effects = [*self._send(PRIORITY_STOP), RemoveAddresses()]
         return [*effects, *self._enter(State.FAULT, now, self._fault_reason())]
 
@@ -379,10 +385,12 @@ class VrrpMachine:
 
     def _follow(self, now: float) -> list[Effect]:
         heard = self._last_heard()
-        self._preempt_at = None
+        self._preempt_at, self._preempted = None, ""
         self._adopt_master(heard)
         self._await_master(now)
-        return self._warn_of_tie(heard)
+        withdrawn: list[Effect] = [AskGroup(False)] if self._asked else []
+        self._asked = False
+        return [*withdrawn, *self._warn_of_tie(heard)]
 
     def _adopt_master(self, heard: Heard) -> None:
         self.master_address, self.master_priority = heard.source, heard.advert.priority
@@ -415,6 +423,7 @@ class VrrpMachine:
             self._adopt_master(heard)
             self._await_master(now)
             return []
+        self._preempted = f"{heard.source} has only priority {heard.advert.priority}"
         if heard.source in self._warned:
             return []
         self._warned.add(heard.source)
@@ -428,10 +437,13 @@ class VrrpMachine:
     def _take_over(self, now: float) -> list[Effect]:
         if self.grouped:
             self._await_master(now)
+            self._asked = True
             return [AskGroup()]
         return self._become_master(now, self._silence(), Log(f"({self.instance.name}) Receive advertisement timeout"))
 
     def _silence(self) -> str:
+        if self._preempted:
+            return self._preempted
         if not self.master_address:
             return f"no master heard for {self.master_down_s():.3g} s"
         return f"master {self.master_address} fell silent"
@@ -448,6 +460,7 @@ class VrrpMachine:
         effects += self._enter(State.MASTER, now, reason)
         self.master_address, self.master_priority = self.own_address, self.priority
         self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
+        self._second_burst = garp.repeat
         if garp.delay_s:
             self._timers.set(Symbol.GARP_TIMER, now + garp.delay_s)
         if garp.refresh_s:
@@ -456,13 +469,12 @@ class VrrpMachine:
         return effects
 
     def _advertise(self, now: float) -> list[Effect]:
-        # Counted from when it was due, so that adverts do not drift; after a stall, from now.
-        interval = self.instance.advert_interval_s
-        self._timers.set(Symbol.ADVERT_TIMER, now + interval)
+        # Counted from now, so that a stall is not followed by a burst.
+        self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
         return self._send(self.priority)
 
     def _announce_again(self, now: float) -> list[Effect]:
-        return [Announce(self.instance.garp.repeat)]
+        return [Announce(self._second_burst)]
 
     def _refresh(self, now: float) -> list[Effect]:
         self._timers.set(Symbol.REFRESH_TIMER, now + self.instance.garp.refresh_s)
@@ -482,6 +494,7 @@ class VrrpMachine:
         if garp.lower_prio_repeat:
             effects.append(Announce(garp.lower_prio_repeat))
         if garp.lower_prio_delay_s:
+            self._second_burst = garp.lower_prio_repeat
             self._timers.set(Symbol.GARP_TIMER, now + garp.lower_prio_delay_s)
         return effects
 
@@ -495,16 +508,16 @@ class VrrpMachine:
         effects: list[Effect] = [Log(text)]
         if self.instance.higher_prio_send_advert:
             effects += self._send(self.priority)
-        return [*effects, *self._yield_to_backup(now, f"{source} has priority {priority}")]
+        return [*effects, *self._yield_to_backup(now, f"{source} has priority {priority}", heard)]
 
     def _give_way_with_group(self, now: float) -> list[Effect]:
         return self._yield_to_backup(now, "with its sync group")
 
-    def _yield_to_backup(self, now: float, reason: str) -> list[Effect]:
+    def _yield_to_backup(self, now: float, reason: str, heard: Heard | None = None) -> list[Effect]:
         self.counters.released_master += 1
         effects: list[Effect] = [RemoveAddresses(), *self._enter(State.BACKUP, now, reason)]
-        if self._heard is not None:
-            self._adopt_master(self._heard)
+        if heard is not None:
+            self._adopt_master(heard)
         self._await_master(now)
         return effects
 
@@ -528,6 +541,9 @@ class VrrpMachine:
     def _enter(self, state: State, now: float, reason: str, *, before: State | None = None, remark: str = "") -> list[Effect]:
         before = self.state if before is None else before
         self.state, self.since, self.reason = state, now, reason
+        self._preempt_at, self._preempted, self._asked = None, "", False
+        self.master_address, self.master_priority = "", 0
+        self.master_interval_s = self.instance.advert_interval_s
         self._timers.clear()
         effects: list[Effect] = []
         if state is not State.INIT:
