@@ -52,8 +52,10 @@ class Notifier:
     async def flush(self, limit_s: float) -> None:
         """Wait until every queued script has run, or for ``limit_s``."""
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=limit_s)
-            self._task.cancel()
+            _, running = await asyncio.wait({self._task}, timeout=limit_s)
+            if running:
+                self._task.cancel()
+                await asyncio.wait(running)
 
     async def _work(self) -> None:
         while not self._queue.empty():
@@ -126,7 +128,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         try:
             async with asyncio.timeout(KILL_AFTER_S):
                 await process.wait()
-                return
         except TimeoutError:
             continue
 

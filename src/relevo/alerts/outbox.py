@@ -129,7 +129,8 @@ class Outbox:
     async def _deliver(self, number: int) -> None:
         mail = self.spool.read(number)
         if mail is None:
-            outcome: Input = Failed(number, self.spool.last_error or "the queued mail is gone", permanent=True)
+            gone = not self.spool.holds(number)  # else the disk may answer next time
+            outcome: Input = Failed(number, self.spool.last_error or "the queued mail is gone", permanent=gone)
         else:
             outcome = await deliver(mail, number, self.mail, self._sender())
         self._receive(outcome)
@@ -168,7 +169,7 @@ async def deliver(text: bytes, number: int, mail: Mail, sender: str) -> Input:
     except (aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError) as error:
         return Failed(number, f"{error.code} {error.message}", permanent=error.code >= 500)
     except (aiosmtplib.SMTPException, OSError, TimeoutError, ConfigurationError, ValueError) as error:
-        return Failed(number, f"{mail.server}: {error or 'no answer in time'}")
+        return Failed(number, f"{mail.server}: {str(error) or 'no answer in time'}")
     finally:
         client.close()
     return Sent(number)

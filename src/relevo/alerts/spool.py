@@ -30,7 +30,7 @@ class Spool:
                 if path.suffix == SUFFIX and path.stem.isdecimal():
                     numbers.append(int(path.stem))
                 elif path.suffix == ".part":
-                    path.unlink()
+                    self._unlink(path)
         except OSError as error:
             self._note(error)
         self._next = max(numbers, default=0) + 1
@@ -71,11 +71,18 @@ class Spool:
             self._note(error)
             return None
 
+    def holds(self, number: int) -> bool:
+        """Whether a mail is there, readable or not."""
+        return number in self._in_memory or self._path(number).exists()
+
     def remove(self, number: int) -> None:
         """Forget a mail."""
         self._in_memory.pop(number, None)
+        self._unlink(self._path(number))
+
+    def _unlink(self, path: Path) -> None:
         try:
-            self._path(number).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
             self._note(error)
 

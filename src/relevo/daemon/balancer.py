@@ -340,6 +340,7 @@ class Balancer:
             address=service.endpoint.address,
             port=service.endpoint.port,
             scheduler=service.scheduler,
+            scheduler_flags=service.scheduler_flags,
             persistence_timeout_s=service.persistence_timeout_s,
             persistence_granularity=service.persistence_granularity,
             up=pool.state is pooling.State.UP,

@@ -45,11 +45,14 @@ class Unpacker(Generic[M]):
         found: list[M] = []
         while len(self._buffer) >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._buffer)
+            if size > MAX_MESSAGE:
+                raise ValueError(f"a message of {size} octets")
             end = _LENGTH.size + size
             if len(self._buffer) < end:
                 break
-            found.append(self._decode(bytes(self._buffer[_LENGTH.size : end])))
+            body = bytes(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
+            found.append(self._decode(body))
         return found
 
 

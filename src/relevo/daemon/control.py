@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -59,11 +60,12 @@ class ControlServer:
                 if not line:
                     return
                 writer.write(_line(await self._answer(line)))
-                await writer.drain()
+                async with asyncio.timeout(IDLE_S):
+                    await writer.drain()
         except ValueError:
             writer.write(_line({"error": f"a request has at most {MAX_REQUEST} octets"}))
         except (OSError, TimeoutError):
-            pass
+            writer.transport.abort()
         finally:
             self._callers -= 1
             writer.close()
@@ -71,12 +73,15 @@ class ControlServer:
     async def _answer(self, line: bytes) -> Any:
         try:
             request = msgspec.json.decode(line, type=Request)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             return {"error": f"not a request: {error}"}
         handler = self._handlers.get(request.command)
         if handler is None:
             return {"error": f"unknown command '{request.command[:64]}'; known: {' '.join(sorted(self._handlers))}"}
-        return await handler()
+        try:
+            return await handler()
+        except Exception as error:  # a handler that breaks is an answer too
+            return {"error": f"{request.command}: {type(error).__name__}: {error}"}
 
     async def close(self) -> None:
         """Stop listening and remove the socket."""
@@ -117,15 +122,17 @@ def private_listener(path: Path) -> socket.socket:
 def ask(path: Path, command: str, limit_s: float = 5.0) -> bytes:
     """Ask the daemon behind ``path`` and return its answer as JSON; for callers without an event loop."""
     with socket.socket(socket.AF_UNIX) as sock:
+        ends = time.monotonic() + limit_s
         sock.settimeout(limit_s)
         try:
             sock.connect(str(path))
             sock.sendall(_line({"command": command}))
             received = bytearray()
             while not received.endswith(b"\n"):
+                sock.settimeout(max(0.001, ends - time.monotonic()))
                 data = sock.recv(1 << 20)
                 if not data:
-                    break
+                    raise ControlError(f"the daemon at {path} hung up amid its answer")
                 received += data
         except FileNotFoundError as error:
             raise ControlError(f"no daemon is running: {path} does not exist", hint="start it with relevo run") from error

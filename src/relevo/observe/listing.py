@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from relevo.observe.snapshot import ServerSnapshot, ServiceSnapshot, ipvs_states
 
 TABLE_SIZE = 4096
@@ -18,7 +20,8 @@ def ipvs_listing(services: tuple[ServiceSnapshot, ...]) -> str:
     ]
     for service in ipvs_states(services):
         lines.append(_service_line(service))
-        lines += [_server_line(server) for server in service.servers if server.in_plane]
+        servers = sorted(service.servers, key=lambda s: (":" in s.address, int(ip_address(s.address)), s.port))
+        lines += [_server_line(server) for server in servers if server.in_plane]
     return "\n".join(lines) + "\n"
 
 
@@ -28,6 +31,8 @@ def _name(address: str, port: int) -> str:
 
 def _service_line(service: ServiceSnapshot) -> str:
     line = f"{service.protocol:<4} {_name(service.address, service.port)} {service.scheduler}"
+    if service.scheduler_flags:
+        line += f" ({','.join(service.scheduler_flags)})"
     if service.persistence_timeout_s:
         line += f" persistent {service.persistence_timeout_s}"
         if ":" in service.address and service.persistence_granularity != 128:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import msgspec
 
 
@@ -45,6 +47,7 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     port: int
     scheduler: str
+    scheduler_flags: tuple[str, ...] = ()
     persistence_timeout_s: int
     persistence_granularity: int
     up: bool
@@ -151,4 +154,4 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 def ipvs_states(services: tuple[ServiceSnapshot, ...]) -> list[ServiceSnapshot]:
     """Services in the order of ipvsadm's listing: by protocol, address and port."""
-    return sorted(services, key=lambda s: (s.protocol, tuple(map(int, s.address.split("."))) if "." in s.address else (), s.port))
+    return sorted(services, key=lambda s: (":" in s.address, s.protocol, int(ip_address(s.address)), s.port))

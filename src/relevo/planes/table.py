@@ -251,7 +251,8 @@ class ServiceTable:
                 template = None
         server = template.server if template else self._schedule(service, fold(number, width), port, tried)
         if server is None:
-            service.refused[PickRefusal.NO_DESTINATION] += 1
+            if not tried:
+                service.refused[PickRefusal.NO_DESTINATION] += 1
             return PickRefusal.NO_DESTINATION
         if persistent:
             if template is None and len(service.templates) < MAX_TEMPLATES:
@@ -260,6 +261,7 @@ class ServiceTable:
             if template is not None:
                 template.expires_at = now + persistent
                 template.controlled += 1
+        service.total += not tried
         return self._count(service, server, template, active)
 
     @staticmethod
@@ -278,7 +280,6 @@ class ServiceTable:
 
     @staticmethod
     def _count(service: Service, server: Server, template: Template | None, active: bool) -> Lease:
-        service.total += 1
         server.total += 1
         if active:
             server.active += 1

@@ -25,7 +25,7 @@ MAX_HEADERS: Final = 65_536
 """Octets of status line and headers: eight times what Apache sends at most."""
 MAX_BODY: Final = 64 << 20
 """Octets hashed for a digest. A page for a health check is small; a server that sends a gigabyte is broken."""
-_STATUS_LINE = re.compile(rb"\AHTTP/\d(?:\.\d)? +(\d{3})")
+_STATUS_LINE = re.compile(rb"\AHTTP/\d(?:\.\d)? +(\d{3})(?!\d)")
 
 
 @dataclass(slots=True)
@@ -109,43 +109,70 @@ def _host_header(target: Endpoint, tls: bool) -> str:
     return host if target.port == (443 if tls else 80) else f"{host}:{target.port}"
 
 
+class _Body:
+    """Hashes a body as it comes, up to ``MAX_BODY``."""
+
+    def __init__(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """Take octets; ``OddAnswer`` when there are too many."""
+        self._size += len(data)
+        if self._size > MAX_BODY:
+            raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
+        self._md5.update(data)
+
+    def digest(self) -> str:
+        """MD5 in lower-case hexadecimal."""
+        return self._md5.hexdigest()
+
+
 async def _answer(reader: asyncio.StreamReader, *, hashing: bool) -> Page:
     """Read an answer, by the book if it is, else as leniently as keepalived does."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "probe"), ("Connection", "close")]))
     connection.send(h11.EndOfMessage())
     seen = bytearray()
-    page: Page | None = None
-    md5 = hashlib.md5(usedforsecurity=False)
-    hashed = 0
-    while True:
+    try:
+        page = await _head(reader, connection, seen)
+    except h11.RemoteProtocolError:
+        return await _lenient(reader, seen, hashing=hashing)
+    if hashing:
         try:
-            event = connection.next_event()
+            page.digest = await _digest(reader, connection)
         except h11.RemoteProtocolError:
-            if page is not None:
-                raise OddAnswer(Failure.PROTOCOL, "broken framing of the body") from None
-            return await _lenient(reader, seen, hashing=hashing)
+            raise OddAnswer(Failure.PROTOCOL, "broken framing of the body") from None
+    return page
+
+
+async def _head(reader: asyncio.StreamReader, connection: h11.Connection, seen: bytearray) -> Page:
+    """Read up to the end of the headers; ``seen`` keeps the octets for the lenient path."""
+    while True:
+        event = connection.next_event()
         if event is h11.NEED_DATA:
             data = await reader.read(READ_SIZE)
-            if page is None:
-                seen += data
+            seen += data
+            if len(seen) > MAX_HEADERS + READ_SIZE:
+                raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
             connection.receive_data(data)
         elif isinstance(event, h11.Response):
-            page = Page(event.status_code)
-            seen.clear()
-            if not hashing:
-                return page
-        elif isinstance(event, h11.Data):
-            hashed += len(event.data)
-            if hashed > MAX_BODY:
-                raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
-            md5.update(event.data)
-        elif isinstance(event, h11.EndOfMessage):
-            assert page is not None
-            page.digest = md5.hexdigest()
-            return page
+            return Page(event.status_code)
         elif not isinstance(event, h11.InformationalResponse):
             raise OddAnswer(Failure.PROTOCOL, "the server closed without an answer")
+
+
+async def _digest(reader: asyncio.StreamReader, connection: h11.Connection) -> str:
+    """Read the body; return its digest."""
+    body = _Body()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(READ_SIZE))
+        elif isinstance(event, h11.Data):
+            body.add(bytes(event.data))
+        else:
+            return body.digest()
 
 
 async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bool) -> Page:
@@ -165,17 +192,13 @@ async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bo
     page = Page(int(match.group(1)))
     if not hashing:
         return page
-    md5 = hashlib.md5(usedforsecurity=False)
-    hashed = 0
+    body = _Body()
     data = bytes(seen[head.end() :]) if head else b""
     while True:
-        hashed += len(data)
-        if hashed > MAX_BODY:
-            raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
-        md5.update(data)
+        body.add(data)
         data = await reader.read(READ_SIZE)
         if not data:
-            page.digest = md5.hexdigest()
+            page.digest = body.digest()
             return page
 
 

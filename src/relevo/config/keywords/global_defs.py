@@ -28,7 +28,7 @@ def looks_like_address(word: str) -> bool:
     """Whether a mail could be addressed to ``word``: something, one ``@``, something, no blanks or brackets."""
     bare = word.rsplit("<", 1)[-1].rstrip(">") if "<" in word else word
     local, _, domain = bare.rpartition("@")
-    return bool(local and domain) and not any(c.isspace() or c in "[]<>,;" or not c.isprintable() for c in bare)
+    return bool(local and domain) and not any(c.isspace() or c in '[]<>(),:;\\"' or not c.isprintable() for c in bare)
 
 
 def _sender(cursor: Cursor) -> str:

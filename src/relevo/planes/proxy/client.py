@@ -67,7 +67,10 @@ class ProxyPlane:
                     return await self._exchange(request)
             except (OSError, EOFError, TimeoutError, ValueError) as error:
                 await self.close()
-                raise PlaneError(f"the proxy plane does not answer: {error or 'no answer in time'}") from error
+                raise PlaneError(f"the proxy plane does not answer: {str(error) or 'no answer in time'}") from error
+            except asyncio.CancelledError:
+                await self.close()  # the answer is still to come: nobody may take it for another one's
+                raise
 
     async def _exchange(self, request: Request) -> Reply:
         if self._streams is None:

@@ -90,6 +90,7 @@ class TcpListener:
             except OSError as error:
                 if error.errno not in _TRANSIENT:
                     self.service.refused[PickRefusal.TOO_MANY] += 1
+                    self.engine.rest(self)
                     return
                 continue
             client.setblocking(False)
@@ -134,6 +135,7 @@ class Engine:
         self._pipes: list[tuple[int, int]] = []
         self._next_sweep = self.now + SWEEP_S
         self._next_bind: float | None = None
+        self._resting: list[TcpListener] = []
         self._stopped = False
 
     # -- the port's operations ---------------------------------------------------------------------------------
@@ -240,8 +242,8 @@ class Engine:
 
     def _timers(self) -> None:
         while self._connecting and (self._connecting[0][0] <= self.now or self._connecting[0][1].connected):
-            _, relay = self._connecting.popleft()
-            if not relay.connected and not relay.closed:
+            due, relay = self._connecting.popleft()
+            if due == relay.connect_by and not relay.connected and not relay.closed:
                 self.connect_failed(relay)
         if self._next_bind is not None and self._next_bind <= self.now:
             self._match_listeners()
@@ -275,8 +277,19 @@ class Engine:
             return False
         return bool(service.servers)
 
+    def rest(self, listener: TcpListener) -> None:
+        """Leave a listener alone for a moment: no descriptor is left, and its event would come again at once."""
+        assert listener.socket is not None
+        self.unwatch(listener.socket.fileno())
+        self._resting.append(listener)
+        self._next_bind = self.now + REBIND_S
+
     def _match_listeners(self) -> None:
         self._next_bind = None
+        for resting in self._resting:
+            if resting.socket is not None:
+                self.watch(resting.socket.fileno(), select.EPOLLIN, resting.on_event)
+        self._resting.clear()
         for key in [k for k in self._listeners if k not in self.table.services]:
             self._listeners.pop(key).close()
         for key, service in self.table.services.items():
@@ -296,8 +309,8 @@ class Engine:
         listener = kind(self, service)
         try:
             listener.open()
-        except OSError as error:
-            service.listening = f"cannot listen on {key.endpoint}: {error.strerror}"
+        except (OSError, OverflowError) as error:  # OverflowError: no port, whatever said so
+            service.listening = f"cannot listen on {key.endpoint}: {getattr(error, 'strerror', None) or error}"
             self._next_bind = self.now + REBIND_S
             self._listeners.pop(key, None)
             return
@@ -324,7 +337,12 @@ class Engine:
         entry = relay.lease.server.entry
         endpoint = entry.endpoint
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
-        server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # no descriptor is left
+            self.table.close(relay.lease)
+            self._turn_away(relay, PickRefusal.TOO_MANY)
+            return
         preface = b""
         if entry.proxy_protocol:
             preface = header(entry.proxy_protocol, Endpoint(*relay.client_address), relay.lease.service.entry.key.endpoint)
@@ -334,7 +352,8 @@ class Engine:
         if result not in (0, errno.EINPROGRESS):
             self.connect_failed(relay)
             return
-        self._connecting.append((self.now + CONNECT_TIMEOUT_S, relay))
+        relay.connect_by = self.now + CONNECT_TIMEOUT_S
+        self._connecting.append((relay.connect_by, relay))
         self.watch(server.fileno(), WATCH, relay.on_server)
         if relay.client.fileno() not in self._handlers:
             self.watch(relay.client.fileno(), WATCH, relay.on_client)
@@ -347,6 +366,7 @@ class Engine:
         relay.server.close()
         self.table.close(relay.lease)
         relay.tried.append(failed)
+        relay.connect_by = 0.0
         self.later(lambda: self._retry(relay))
 
     def _retry(self, relay: Relay) -> None:
@@ -358,14 +378,18 @@ class Engine:
             client, port = relay.client_address
             lease = self.table.open(service, client, port, self.clock(), tried=relay.tried)
         if isinstance(lease, PickRefusal):
-            service.refused[PickRefusal.CONNECT_FAILED] += 1
-            relay.closed = True
-            self._relays.discard(relay)
-            self.unwatch(relay.client.fileno())
-            _reset(relay.client)
+            self._turn_away(relay, PickRefusal.CONNECT_FAILED)
             return
         relay.lease = lease  # type: ignore[assignment]
         self._connect(relay)
+
+    def _turn_away(self, relay: Relay, reason: PickRefusal) -> None:
+        """Reset a client that has no connection to a server."""
+        relay.lease.service.refused[reason] += 1
+        relay.closed = True
+        self._relays.discard(relay)
+        self.unwatch(relay.client.fileno())
+        _reset(relay.client)
 
     def half_closed(self, relay: Relay) -> None:
         """One direction of ``relay`` is done."""

@@ -171,7 +171,8 @@ class Relay:
     """A client's connection and the one to its server. It is made connecting and ends by ``close`` or ``abort``."""
 
     __slots__ = (
-        "client", "client_address", "closed", "connected", "down", "engine", "lease", "listener", "seen", "server", "tried", "up",
+        "client", "client_address", "closed", "connect_by", "connected", "down", "engine", "lease", "listener", "seen", "server",
+        "tried", "up",
     )  # fmt: skip
 
     def __init__(
@@ -184,6 +185,7 @@ class Relay:
         self.lease = lease
         self.tried: list[Server] = []
         self.connected = False
+        self.connect_by = 0.0
         self.closed = False
         self.seen = engine.now
         self.server: socket.socket

@@ -51,7 +51,7 @@ class Commander:
             self.close()
         except BlockingIOError:
             return
-        except (OSError, ValueError, msgspec.MsgspecError):
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
             self.close()
 
     def _answer(self) -> None:
@@ -103,8 +103,8 @@ def serve(commands: socket.socket, alive: socket.socket, ready: Callable[[], Non
     def knock() -> None:
         try:
             connection, _ = commands.accept()
-        except BlockingIOError:
-            return
+        except OSError:
+            return  # gone again, or no descriptor is left: the caller tries anew
         Commander(engine, connection)
 
     engine.watch(commands.fileno(), select.EPOLLIN, accept)

@@ -1,0 +1,333 @@
+"""The control socket: private, one daemon at a time, and deaf to nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relevo.daemon import control
+from relevo.daemon.control import MAX_CALLERS, MAX_REQUEST, ControlServer, ask, private_listener
+from relevo.errors import ControlError, HostError
+
+
+async def status() -> dict[str, str]:
+    return {"state": "fine"}
+
+
+async def large() -> str:
+    return "x" * (8 << 20)
+
+
+async def broken() -> None:
+    raise RuntimeError("a bug")
+
+
+HANDLERS: dict[str, Callable[[], Awaitable[Any]]] = {"status": status, "large": large, "broken": broken}
+FINE = {"state": "fine"}
+
+
+def serving(path: Path, test: Callable[[], Awaitable[None]]) -> None:
+    """Run ``test`` beside a control server, which must still answer afterwards."""
+
+    async def work() -> None:
+        server = ControlServer(path, HANDLERS)
+        await server.open()
+        async with asyncio.timeout(20.0):
+            await test()
+            assert await say(path, b'{"command": "status"}\n') == FINE
+        await server.close()
+        assert not path.exists()
+
+    asyncio.run(work())
+
+
+async def say(path: Path, octets: bytes) -> Any:
+    """Say something, hang up the sending side, and return the first answer; ``None`` when there is none."""
+    reader, writer = await asyncio.open_unix_connection(path, limit=32 << 20)
+    try:
+        writer.write(octets)
+        writer.write_eof()
+        line = await reader.readline()
+    except ConnectionError:
+        return None
+    finally:
+        writer.close()
+    return json.loads(line) if line else None
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "control.sock"
+
+
+def test_a_command_is_answered_by_its_value(path: Path) -> None:
+    async def test() -> None:
+        assert await say(path, b'{"command": "status"}\n') == FINE
+        assert await say(path, b'{"command": "status", "more": [1, {}]}\n') == FINE
+        assert await say(path, b'{"command": "status"}') == FINE  # the last line needs no end
+        assert len(await say(path, b'{"command": "large"}\n')) == 8 << 20
+
+    serving(path, test)
+
+
+def test_one_caller_may_ask_many_times(path: Path) -> None:
+    async def test() -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        for _ in range(50):
+            writer.write(b'{"command": "status"}\n{"command": "nonsense"}\n')
+        for _ in range(50):
+            assert json.loads(await reader.readline()) == FINE
+            assert "unknown command 'nonsense'" in json.loads(await reader.readline())["error"]
+        writer.close()
+
+    serving(path, test)
+
+
+def test_an_unknown_command_is_told_the_known_ones(path: Path) -> None:
+    async def test() -> None:
+        expected = {"error": "unknown command 'reboot'; known: broken large status"}
+        assert await say(path, b'{"command": "reboot"}\n') == expected
+        assert len((await say(path, b'{"command": "' + b"x" * 5000 + b'"}\n'))["error"]) < 200
+
+    serving(path, test)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"status",
+        b"",
+        b"{}",
+        b"[]",
+        b"7",
+        b'"status"',
+        b'{"command": 7}',
+        b'{"command": null}',
+        b"{",
+        bytes(range(10)),
+        b"\xff\xfe",
+    ],
+)
+def test_what_is_no_request_is_told_so(path: Path, line: bytes) -> None:
+    async def test() -> None:
+        assert (await say(path, line.replace(b"\n", b"") + b"\n"))["error"].startswith("not a request: ")
+
+    serving(path, test)
+
+
+def test_a_request_nested_without_end_is_told_so(path: Path) -> None:
+    async def test() -> None:
+        nested = b'{"command": "status", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}\n"
+        assert "error" in await say(path, nested)
+
+    serving(path, test)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_command_that_breaks_is_answered_with_an_error(path: Path) -> None:
+    async def test() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        assert "error" in (await say(path, b'{"command": "broken"}\n') or {})
+
+    serving(path, test)
+
+
+def test_a_line_without_end_is_refused_and_not_kept(path: Path) -> None:
+    async def test() -> None:
+        for line in (b"x" * (MAX_REQUEST + 1), b"x" * (1 << 20) + b"\n"):
+            answer = await say(path, line)
+            assert answer in (None, {"error": f"a request has at most {MAX_REQUEST} octets"})
+
+    serving(path, test)
+
+
+def test_random_octets_harm_nothing(path: Path) -> None:
+    async def test() -> None:
+        @settings(max_examples=50, deadline=None)
+        @given(st.binary(max_size=200))
+        def garbage(octets: bytes) -> None:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(5.0)
+                sock.connect(str(path))
+                sock.sendall(octets)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(1 << 16):
+                    pass
+
+        await asyncio.to_thread(garbage)
+
+    serving(path, test)
+
+
+def test_a_silent_caller_is_hung_up_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "IDLE_S", 0.05)
+
+    async def test() -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"command"')  # half a request is as good as none
+        assert await reader.read() == b""
+        writer.close()
+
+    serving(path, test)
+
+
+def test_a_caller_that_does_not_read_its_answer_is_hung_up_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "IDLE_S", 0.05)
+
+    async def test() -> None:
+        server = ControlServer(path.with_name("other"), HANDLERS)
+        await server.open()
+        _, writer = await asyncio.open_unix_connection(path.with_name("other"), limit=100)
+        writer.write(b'{"command": "large"}\n')
+        await asyncio.sleep(0.5)
+        callers = server._callers
+        writer.transport.abort()
+        await server.close()
+        assert callers == 0
+
+    serving(path, test)
+
+
+def test_more_callers_than_places_are_told_so_and_the_places_come_back(path: Path) -> None:
+    async def test() -> None:
+        held = [await asyncio.open_unix_connection(path) for _ in range(MAX_CALLERS)]
+        for reader, writer in held:
+            writer.write(b'{"command": "status"}\n')
+            await reader.readline()
+        assert await say(path, b'{"command": "status"}\n') == {"error": f"more than {MAX_CALLERS} callers"}
+        for _, writer in held:
+            writer.close()
+        for _ in range(200):
+            if await say(path, b'{"command": "status"}\n') == FINE:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("no place came back")
+
+    serving(path, test)
+
+
+def test_a_caller_that_vanishes_amid_its_request_or_its_answer_harms_nothing(path: Path) -> None:
+    async def test() -> None:
+        for request in (b'{"comm', b'{"command": "large"}\n', b'{"command": "status"}\n' * 1000):
+            for _ in range(5):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.write(request)
+                await writer.drain()
+                writer.transport.abort()
+
+    serving(path, test)
+
+
+# -- the socket -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_socket_is_for_its_owner_alone_whatever_the_umask(path: Path) -> None:
+    import os
+
+    before = os.umask(0)
+    try:
+        with private_listener(path):
+            assert path.stat().st_mode & 0o777 == 0o600
+            assert os.umask(0) == 0  # and the umask is as it was
+    finally:
+        os.umask(before)
+
+
+def test_a_second_daemon_is_refused_and_the_first_one_goes_on(path: Path) -> None:
+    async def test() -> None:
+        with pytest.raises(HostError, match="another Relevo is listening on") as refusal:
+            await ControlServer(path, HANDLERS).open()
+        assert "--run-dir" in refusal.value.hint
+
+    serving(path, test)
+
+
+def test_a_socket_that_a_dead_daemon_left_is_replaced(path: Path) -> None:
+    private_listener(path).close()
+    assert path.exists()
+    with private_listener(path) as listener, socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(path))
+        listener.accept()[0].close()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match=r"cannot listen on .*/absent/control.sock: No such file or directory"):
+        private_listener(tmp_path / "absent" / "control.sock")
+
+
+def test_a_path_too_long_for_a_socket_says_so(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="too long"):
+        private_listener(tmp_path / ("x" * 120))
+
+
+# -- asking ---------------------------------------------------------------------------------------------------------------
+
+
+def test_ask_returns_the_answer_however_long(path: Path) -> None:
+    async def test() -> None:
+        assert json.loads(await asyncio.to_thread(ask, path, "status")) == FINE
+        assert len(await asyncio.to_thread(ask, path, "large")) == (8 << 20) + 3
+
+    serving(path, test)
+
+
+def test_ask_says_when_no_daemon_is_there_or_it_does_not_answer(path: Path) -> None:
+    with pytest.raises(ControlError, match="no daemon is running") as absent:
+        ask(path, "status")
+    assert absent.value.hint == "start it with relevo run"
+    with private_listener(path), pytest.raises(ControlError, match=r"no answer from the daemon at .*: no answer in time"):
+        ask(path, "status", 0.05)
+    with pytest.raises(ControlError, match="Connection refused"):
+        ask(path, "status")
+
+
+def test_ask_waits_no_longer_than_told_for_an_answer_that_drips(path: Path) -> None:
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            for _ in range(100):
+                if over.wait(0.02):
+                    return
+                connection.sendall(b" ")
+            connection.sendall(b"\n")
+
+    with private_listener(path) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        try:
+            with pytest.raises((ControlError, BrokenPipeError)):
+                ask(path, "status", 0.2)
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_ask_does_not_take_half_an_answer_for_one(path: Path) -> None:
+    def hang_up(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b'{"state": ')
+        connection.close()
+
+    with private_listener(path) as listener:
+        thread = threading.Thread(target=hang_up, args=(listener,))
+        thread.start()
+        try:
+            with pytest.raises(ControlError):
+                ask(path, "status")
+        finally:
+            thread.join()

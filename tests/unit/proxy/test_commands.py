@@ -1,0 +1,275 @@
+"""The command socket: whatever is said there, the plane goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relevo.errors import PlaneError
+from relevo.model import Endpoint, Protocol
+from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry, ServiceKey
+from relevo.planes.proxy.client import ProxyPlane
+from relevo.planes.proxy.messages import LENGTH, MAX_FRAME, Apply, ListConnections, Observe, Reply, decode_reply, encode, frame
+from tests.unit.proxy.rig import Backend, Process, dial, echo, proxy_process, read_all, read_exactly, read_line, wait_until
+
+Make = Callable[..., Backend]
+DEEP = b"\x82\xa4type\xa7Observe\xa1x" + b"\x91" * 100_000 + b"\x01"
+
+
+@pytest.fixture
+def mortal() -> Iterator[Process]:
+    """A plane's process that a test may find dead."""
+    with proxy_process() as process:
+        yield process
+
+
+def call(plane: Process) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(5.0)
+    sock.connect(plane.path)
+    return sock
+
+
+def still_works(plane: Process, key: ServiceKey) -> None:
+    assert plane.running(), "the plane's process has died"
+    assert plane.service(key).listening == ""
+    with dial(key) as client:
+        assert read_line(client) == b"A\n"
+
+
+def read_reply(sock: socket.socket) -> Reply:
+    (size,) = LENGTH.unpack(read_exactly(sock, LENGTH.size))
+    return decode_reply(read_exactly(sock, size))
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"GET / HTTP/1.0\r\n\r\n" * 100,
+        LENGTH.pack(0),
+        LENGTH.pack(3) + b"\xc1\xc1\xc1",
+        LENGTH.pack(MAX_FRAME + 1) + b"x",
+        LENGTH.pack(0xFFFFFFFF) + bytes(1000),
+        LENGTH.pack(5) + b"\x81\xa4ty",
+        frame(Observe())[:-1] + b"\x00",
+        LENGTH.pack(len(encode({"type": "FormatDisk"}))) + encode({"type": "FormatDisk"}),
+        LENGTH.pack(len(encode({"type": "Apply", "operations": 7}))) + encode({"type": "Apply", "operations": 7}),
+        LENGTH.pack(len(encode([1, 2, 3]))) + encode([1, 2, 3]),
+    ],
+    ids=["http", "empty", "no MessagePack", "too long", "4 GiB", "cut", "broken", "unknown", "wrong type", "no map"],
+)
+def test_what_is_not_a_request_is_hung_up_on(plane: Process, backend: Make, octets: bytes) -> None:
+    key = plane.serve(backend(echo("A")).entry)
+    with call(plane) as sock:
+        sock.sendall(octets)
+        if octets != LENGTH.pack(5) + b"\x81\xa4ty":  # that one might still become something
+            try:
+                assert read_all(sock) == b""
+            except ConnectionResetError:
+                pass  # it did not even read everything
+    still_works(plane, key)
+
+
+def test_random_octets_harm_nothing(plane: Process, backend: Make) -> None:
+    key = plane.serve(backend(echo("A")).entry)
+    chance = random.Random(3)
+    for _ in range(100):
+        with call(plane) as sock:
+            body = chance.randbytes(chance.randint(0, 300))
+            if chance.random() < 0.5:
+                body = LENGTH.pack(len(body)) + body
+            if chance.random() < 0.5:  # a true request with a few octets changed
+                request = bytearray(frame(Apply((AddService(ServiceEntry(key=key)),))))
+                for _ in range(chance.randint(1, 4)):
+                    request[chance.randrange(4, len(request))] = chance.randrange(256)
+                body = bytes(request)
+            sock.sendall(body)
+            sock.shutdown(socket.SHUT_WR)
+            try:
+                read_all(sock)
+            except ConnectionResetError:
+                pass
+    still_works(plane, key)
+
+
+def test_a_frame_nested_without_end_harms_nothing(mortal: Process, backend: Make) -> None:
+    key = mortal.serve(backend(echo("A")).entry)
+    with call(mortal) as sock:
+        sock.sendall(LENGTH.pack(len(DEEP)) + DEEP)
+        assert read_all(sock) == b""
+    still_works(mortal, key)
+
+
+def test_a_port_beyond_65535_harms_nothing(mortal: Process, backend: Make) -> None:
+    key = mortal.serve(backend(echo("A")).entry)
+    impossible = ServiceKey(Protocol.TCP, Endpoint("127.0.40.1", 70_000))
+    server = ServerEntry(endpoint=Endpoint("127.0.41.1", 1))
+    with call(mortal) as sock:
+        sock.sendall(frame(Apply((AddService(ServiceEntry(key=impossible)), AddServer(impossible, server)))))
+        sock.recv(1)
+    still_works(mortal, key)
+    still_works(mortal, mortal.serve(backend(echo("A")).entry))
+
+
+def test_requests_may_come_octet_by_octet_and_many_in_one_go(plane: Process, backend: Make) -> None:
+    key = plane.serve(backend(echo("A")).entry)
+    with call(plane) as sock:
+        for octet in frame(Observe()):
+            sock.sendall(bytes([octet]))
+        assert read_reply(sock).services[0].service.key == key
+        sock.sendall((frame(Observe()) + frame(ListConnections())) * 50)
+        for _ in range(50):
+            assert len(read_reply(sock).services) == 1
+            assert read_reply(sock).services == []
+
+
+def test_an_answer_longer_than_the_socket_s_buffer_arrives_whole(plane: Process) -> None:
+    key = plane.serve()
+    servers = tuple(ServerEntry(endpoint=Endpoint(f"10.{n >> 8}.{n & 255}.1", 80)) for n in range(20_000))
+    assert plane.apply(*(AddServer(key, server) for server in servers[:3000])) == []
+    with call(plane) as sock:
+        sock.sendall(frame(Observe()) * 20)
+        wait_until(plane.observe, "others are answered meanwhile")
+        for _ in range(20):
+            assert len(read_reply(sock).services[0].servers) == 3000
+
+
+def test_a_balancer_that_hangs_up_leaves_everything_as_it_was(plane: Process, backend: Make) -> None:
+    key = plane.serve(backend(echo("A")).entry)
+    with dial(key) as client:
+        read_line(client)
+        before = sorted(plane.descriptors())
+        for _ in range(10):
+            with call(plane) as sock:
+                sock.sendall(frame(Observe())[:3])
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        wait_until(lambda: sorted(plane.descriptors()) == before, "their descriptors are gone")
+    still_works(plane, key)
+
+
+def test_the_end_of_the_supervisor_ends_the_plane(plane: Process, backend: Make) -> None:
+    with proxy_process() as other:
+        key = other.serve(backend(echo("A")).entry)
+        with dial(key) as client:
+            read_line(client)
+            other._alive.close()
+            wait_until(lambda: not Path(f"/proc/{other.pid}").exists() or not other.running(), "the process has ended")
+            with pytest.raises(ConnectionResetError):
+                read_all(client)
+
+
+def test_a_plane_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(PlaneError, match="the proxy plane does not answer"):
+        asyncio.run(ProxyPlane(str(tmp_path / "nobody")).observe())
+
+
+async def answer_with(octets: bytes, path: Path) -> asyncio.Server:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(octets)
+        writer.close()
+
+    return await asyncio.start_unix_server(serve, path)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [b"", b"\0", LENGTH.pack(10), LENGTH.pack(MAX_FRAME + 1), LENGTH.pack(1) + b"\xc1", LENGTH.pack(2) + b"\x81\xa8"],
+    ids=["nothing", "half a length", "no body", "too long", "garbage", "cut"],
+)
+def test_an_answer_that_is_none_is_a_plane_error_and_the_next_call_connects_anew(tmp_path: Path, octets: bytes) -> None:
+    async def check() -> None:
+        path = tmp_path / "socket"
+        plane = ProxyPlane(str(path))
+        server = await answer_with(octets, path)
+        with pytest.raises(PlaneError):
+            await plane.observe()
+        server.close()
+        path.unlink()
+        server = await answer_with(frame(Reply()), path)
+        assert await plane.observe() == []
+        server.close()
+        await plane.close()
+
+    asyncio.run(check())
+
+
+def test_a_plane_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from relevo.planes.proxy import client
+
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.05)
+
+    async def check() -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / "socket"))
+            listener.listen()
+            with pytest.raises(PlaneError, match="the proxy plane does not answer: no answer in time"):
+                await ProxyPlane(str(tmp_path / "socket")).observe()
+
+    asyncio.run(check())
+
+
+def test_a_cancelled_call_does_not_leave_its_answer_to_the_next_one(tmp_path: Path) -> None:
+    entry = ServiceEntry(key=ServiceKey(Protocol.TCP, Endpoint("192.0.2.1", 80)))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while size := await reader.read(4):
+            body = await reader.readexactly(*LENGTH.unpack(size))
+            if b"Observe" in body:
+                await asyncio.sleep(0.05)
+                writer.write(frame(Reply(error="observed")))
+            else:
+                writer.write(frame(Reply(error="applied")))
+
+    async def check() -> None:
+        server = await asyncio.start_unix_server(serve, tmp_path / "socket")
+        plane = ProxyPlane(str(tmp_path / "socket"))
+        task = asyncio.create_task(plane.observe())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.wait({task})
+        try:
+            assert (await plane._ask(Apply((AddService(entry),)))).error == "applied"
+        finally:
+            await plane.close()
+            server.close()
+
+    asyncio.run(check())
+
+
+def test_running_out_of_descriptors_refuses_clients_and_ends_nothing(backend: Make) -> None:
+    server = backend(echo("A")).entry
+    for descriptors in (30, 31):  # whether the client's or the server's socket is the one too many
+        with proxy_process(descriptors) as plane:
+            key = plane.serve(server)
+            clients = [dial(key) for _ in range(30)]
+            first = clients[0]
+            assert read_line(first) == b"A\n"
+            first.sendall(b"x")
+            assert first.recv(1) == b"x"
+            wait_until(lambda: not plane.running() or plane.service(key).refused, "a refusal")  # noqa: B023
+            assert plane.running(), f"the plane's process has died with {descriptors} descriptors"
+            for client in clients:
+                client.close()
+            plane.wait_idle(key)
+            still_works(plane, key)
+
+
+def test_a_client_for_whom_no_descriptor_is_left_is_not_counted_over_and_over(backend: Make) -> None:
+    server = backend(echo("A")).entry
+    with proxy_process(30) as plane:
+        key = plane.serve(server)
+        clients = [dial(key) for _ in range(30)]
+        wait_until(lambda: not plane.running() or plane.service(key).refused, "a refusal")
+        assert plane.running(), "the plane's process has died"
+        time.sleep(0.3)
+        assert sum(plane.service(key).refused.values()) <= len(clients)
+        for client in clients:
+            client.close()
