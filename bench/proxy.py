@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -38,7 +39,7 @@ virtual_server {VIP} {RELEVO_PORT} {{
 """
 HAPROXY = f"""
 global
-  maxconn 15000
+  maxconn @MAXCONN@
 defaults
   mode tcp
   timeout connect 5s
@@ -63,7 +64,9 @@ def start_relevo(rig: Rig) -> subprocess.Popen[bytes]:
 def start_haproxy(rig: Rig) -> subprocess.Popen[bytes]:
     binary = program("haproxy")
     assert binary is not None
-    (rig.folder / "haproxy.cfg").write_text(HAPROXY)
+    # HAProxy refuses to start when the system grants it fewer descriptors than maxconn could take
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 500
+    (rig.folder / "haproxy.cfg").write_text(HAPROXY.replace("@MAXCONN@", str(min(15_000, room))))
     process = rig.start("director", [binary, "-db", "-f", str(rig.folder / "haproxy.cfg")])
     wait_for(rig, HAPROXY_PORT)
     return process
@@ -179,8 +182,9 @@ def raise_limit() -> None:
 
 
 def pids_of(parent: int) -> list[int]:
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [parent, *(int(c) for c in children)]
+    """A process and everything below it."""
+    children = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return [parent, *(pid for child in children for pid in pids_of(child))]
 
 
 def pss(pid: int) -> int:

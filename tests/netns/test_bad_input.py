@@ -125,6 +125,24 @@ def test_a_lost_interface_is_fault_and_its_return_is_mastery(pair: Pair) -> None
     pair.wait_for_master(high, 12, low)
 
 
+def test_adverts_come_from_the_new_address_when_the_interface_gets_another(pair: Pair) -> None:
+    import pyroute2
+
+    node = pair.nodes[0]
+    pair.start(node)
+    pair.wait_for_master(node)
+    with pair.cluster.stage.inside(node.host), pyroute2.IPRoute() as ip:
+        index = ip.link_lookup(ifname="eth0")[0]
+        ip.addr("add", index=index, address="192.168.6.77", prefixlen=24)
+        ip.addr("del", index=index, address=node.host.address, prefixlen=24)
+
+    def own_address() -> str:
+        return pair.cluster.snapshot(node.host).director.instances[0].own_address
+
+    wait_until(lambda: own_address() == "192.168.6.77", 3.0, "the new source")
+    wait_until(lambda: state_of(pair.cluster, node.host) == "MASTER" and pair.has_address(node), 6.0, "still master")
+
+
 def test_an_address_that_somebody_removes_is_put_back(pair: Pair) -> None:
     node = pair.nodes[0]
     pair.start(node)

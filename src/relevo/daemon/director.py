@@ -217,10 +217,15 @@ class Director:
                 self._restore_addresses(router)
 
     def _moved(self, router: Router) -> bool:
-        if isinstance(router.port, UdpPort) or not router.instance.interface:
+        """Whether the interface is another one now, or has another address: the port belongs to what it was."""
+        instance, port = router.instance, router.port
+        if port is None or isinstance(port, UdpPort) or not instance.interface:
             return False
-        found = self._interfaces.find(router.instance.interface)
-        return found is None or router.interface is None or found.index != router.interface.index
+        found = self._interfaces.find(instance.interface)
+        if found is None or router.interface is None or found.index != router.interface.index:
+            return True
+        virtual = {address.address for address in (*instance.addresses, *instance.excluded_addresses)}
+        return not instance.source_address and found.address != port.source and found.address not in virtual
 
     def _track(self, router: Router, name: str) -> None:
         found = self._interfaces.find(name)

@@ -16,8 +16,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from itertools import islice
+from typing import Any, Final
+from typing import Protocol as Protocol_
 
 from relevo.model import Endpoint, Protocol
 from relevo.model.table import Connection, Operation, ServiceKey, ServiceState
@@ -25,7 +28,7 @@ from relevo.planes.port import PickRefusal, Refused
 from relevo.planes.proxy.proxy_protocol import header
 from relevo.planes.proxy.relay import Flow, Relay
 from relevo.planes.proxy.udp import UdpListener
-from relevo.planes.table import Server, Service, ServiceTable
+from relevo.planes.table import Lease, Server, Service, ServiceTable
 
 WATCH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 BATCH: Final = 512
@@ -47,6 +50,17 @@ MAX_PIPES: Final = 256
 """Idle pipes kept for reuse; each holds two descriptors."""
 SPARE_DESCRIPTORS: Final = 256
 """Descriptors kept free for the control socket, listeners and reconnects."""
+HIGH_WATER: Final = 0.75
+"""Part of the descriptors in use from which on idle connections move to an annex."""
+IDLE_BEFORE_MOVE_S: Final = 0.5
+MOVE_BATCH: Final = 512
+MOVE_PAUSE_S: Final = 0.02
+"""Idle connections move in batches with pauses: each costs a message, and the others want their turn."""
+MAX_ANNEXES: Final = 8
+"""Processes beside this one; with 20 000 descriptors each that is some 80 000 connections."""
+HALF_CLOSED: Final = 4
+ENDED: Final = 3
+"""Kinds of an annex's reports that change what is counted."""
 _F_SETPIPE_SZ: Final = 1031
 _IP_FREEBIND: Final = 15
 _IPV6_FREEBIND: Final = 78
@@ -117,11 +131,53 @@ def bound_socket(key: ServiceKey) -> socket.socket:
     return sock
 
 
-class Engine:
-    """The proxy plane's loop. ``clock`` is monotonic seconds."""
+class Annex(Protocol_):
+    """What the engine needs of an annex (see ``annex``): a process that relays what is handed to it."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    held: set[int]
+
+    def adopt(self, number: int, client: socket.socket, server: socket.socket) -> bool:
+        """Take a connection over; False when it cannot now."""
+        ...
+
+    def abort(self, number: int) -> None:
+        """Reset a connection."""
+        ...
+
+    def close(self) -> None:
+        """End every connection."""
+        ...
+
+
+Report = Callable[[int, int, int, int], None]
+"""Called with the kind of a report, the number of the connection, and octets towards server and client since the last one."""
+NewAnnex = Callable[["Engine", Report, Callable[[Any], None]], Annex]
+
+
+@dataclass(slots=True, eq=False)
+class Elsewhere:
+    """A connection that an annex relays; scheduling and counting stay here."""
+
+    number: int
+    annex: Annex
+    lease: Lease
+    client_address: tuple[str, int]
+
+    def abort(self) -> None:
+        """Reset it."""
+        self.annex.abort(self.number)
+
+
+class Engine:
+    """The proxy plane's loop. ``clock`` is monotonic seconds; ``new_annex`` makes room when descriptors run short."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, new_annex: NewAnnex | None = None) -> None:
         self.clock = clock
+        self._new_annex = new_annex
+        self._annexes: list[Annex] = []
+        self._elsewhere: dict[int, Elsewhere] = {}
+        self._next_number = 1
+        self._next_move = 0.0
         self.now = clock()
         self.table = ServiceTable(self._reset_server)
         self.held: frozenset[str] | None = None
@@ -173,6 +229,16 @@ class Engine:
                 expires_s=max(0.0, relay.seen + IDLE_TCP_S - self.now),
             )
             for relay in self._relays
+        ]
+        found += [
+            Connection(
+                protocol=Protocol.TCP,
+                client=Endpoint(*away.client_address),
+                virtual=away.lease.service.entry.key.endpoint,
+                server=away.lease.server.entry.endpoint,
+                state="FIN_WAIT" if away.lease.inactive else "ESTABLISHED",
+            )
+            for away in self._elsewhere.values()
         ]
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
@@ -265,6 +331,8 @@ class Engine:
             listener.close()
         for relay in list(self._relays):
             relay.abort()
+        for annex in list(self._annexes):
+            annex.close()
         for pipe in self._pipes:
             _close_pipe(pipe)
         self._epoll.close()
@@ -321,6 +389,8 @@ class Engine:
 
     def accepted(self, listener: TcpListener, client: socket.socket, address: tuple[str, int]) -> None:
         """Give a new client a server, or reset it."""
+        if len(self._relays) >= self.max_connections * HIGH_WATER:
+            self._make_room()
         if len(self._relays) >= self.max_connections:
             listener.service.refused[PickRefusal.TOO_MANY] += 1
             _reset(client)
@@ -329,7 +399,7 @@ class Engine:
         if isinstance(lease, PickRefusal):
             _reset(client)
             return
-        relay = Relay(self, listener, client, (address[0], address[1]), lease)
+        relay = Relay(self, client, (address[0], address[1]), lease)
         self._connect(relay)
 
     def _connect(self, relay: Relay) -> None:
@@ -408,11 +478,73 @@ class Engine:
     def _reset_server(self, server: Server) -> None:
         """Reset every connection to a server that leaves."""
         for connection in list(server.connections):
-            if isinstance(connection, Relay):
+            if isinstance(connection, Relay | Elsewhere):
                 connection.abort()
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 listener.reset(server)
+
+    # -- annexes -----------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Hand idle connections to an annex, some at a time."""
+        if self._new_annex is None or self.now < self._next_move:
+            return
+        self._next_move = self.now + MOVE_PAUSE_S
+        annex = next((a for a in self._annexes if len(a.held) < self.max_connections * HIGH_WATER), None)
+        if annex is None:
+            if len(self._annexes) >= MAX_ANNEXES:
+                return
+            annex = self._new_annex(self, self._hear_annex, self._annex_lost)
+            self._annexes.append(annex)
+        idle = (relay for relay in list(self._relays) if relay.idle_since(self.now - IDLE_BEFORE_MOVE_S))
+        for relay in islice(idle, MOVE_BATCH):
+            if not self._move(relay, annex):
+                return
+
+    def _move(self, relay: Relay, annex: Annex) -> bool:
+        number = self._next_number
+        if not annex.adopt(number, relay.client, relay.server):
+            return False
+        self._next_number += 1
+        away = self._elsewhere[number] = Elsewhere(number, annex, relay.lease, relay.client_address)
+        server = relay.lease.server
+        server.connections.discard(relay)
+        server.connections.add(away)
+        server.bytes_in += relay.up.octets
+        server.bytes_out += relay.down.octets
+        relay.closed = True
+        self._relays.discard(relay)
+        for flow in (relay.up, relay.down):
+            if flow.pipe is not None:
+                self.return_pipe(flow.pipe, clean=True)
+        for side in (relay.client, relay.server):
+            self.unwatch(side.fileno())  # closing alone would leave it watched: the annex has it open
+            side.close()
+        return True
+
+    def _hear_annex(self, kind: int, number: int, up: int, down: int) -> None:
+        away = self._elsewhere.get(number)
+        if away is None:
+            return
+        away.lease.server.bytes_in += up
+        away.lease.server.bytes_out += down
+        if kind == HALF_CLOSED:
+            self.table.half_close(away.lease)
+        elif kind == ENDED:
+            self._end_elsewhere(away)
+
+    def _end_elsewhere(self, away: Elsewhere) -> None:
+        del self._elsewhere[away.number]
+        away.lease.server.connections.discard(away)
+        self.table.close(away.lease)
+
+    def _annex_lost(self, annex: Annex) -> None:
+        """Count out what an annex that died has lost."""
+        self._annexes.remove(annex)
+        for number in list(annex.held):
+            if number in self._elsewhere:
+                self._end_elsewhere(self._elsewhere[number])
 
     # -- pipes -------------------------------------------------------------------------------------------------
 

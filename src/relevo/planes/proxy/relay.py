@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from relevo.planes.table import Lease, Server
 
 if TYPE_CHECKING:
-    from relevo.planes.proxy.engine import Engine, TcpListener
+    from relevo.planes.proxy.engine import Engine
 
 CHUNK: Final = 32_768
 """Octets read at once. Requests and small answers fit; two full chunks in a row are taken for bulk."""
@@ -171,15 +171,12 @@ class Relay:
     """A client's connection and the one to its server. It is made connecting and ends by ``close`` or ``abort``."""
 
     __slots__ = (
-        "client", "client_address", "closed", "connect_by", "connected", "down", "engine", "lease", "listener", "seen", "server",
+        "client", "client_address", "closed", "connect_by", "connected", "down", "engine", "lease", "seen", "server",
         "tried", "up",
     )  # fmt: skip
 
-    def __init__(
-        self, engine: Engine, listener: TcpListener, client: socket.socket, address: tuple[str, int], lease: Lease
-    ) -> None:
+    def __init__(self, engine: Engine, client: socket.socket, address: tuple[str, int], lease: Lease) -> None:
         self.engine = engine
-        self.listener = listener
         self.client = client
         self.client_address = address
         self.lease = lease
@@ -243,6 +240,11 @@ class Relay:
             (self.server if flow is self.up else self.client).shutdown(socket.SHUT_WR)
         except OSError:
             self.abort()
+
+    def idle_since(self, before: float) -> bool:
+        """Whether nothing has happened since ``before``, and nothing is under way."""
+        flows = (self.up, self.down)
+        return self.connected and self.seen < before and not any(f.pending or f.piped or f.eof for f in flows)
 
     # -- the end -----------------------------------------------------------------------------------------------
 

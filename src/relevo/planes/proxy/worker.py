@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from relevo.planes.proxy.annex import Annex
 from relevo.planes.proxy.engine import Engine
 from relevo.planes.proxy.messages import (
     LENGTH,
@@ -94,7 +95,7 @@ class Commander:
 
 def serve(commands: socket.socket, alive: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
     """Run the plane until the supervisor's end of ``alive`` closes. ``commands`` listens for balancers."""
-    engine = Engine()
+    engine = Engine(new_annex=Annex)
     commands.setblocking(False)
 
     def accept(mask: int) -> None:
