@@ -60,6 +60,19 @@ def test_more_connections_are_held_than_one_process_has_descriptors_for(process:
     backend.close()
 
 
+def test_a_burst_of_connections_finds_room_too(process: Process) -> None:
+    backend = Backend(echo("a"))
+    key = process.serve(backend.entry)
+    held = [dial(key) for _ in range(MANY)]
+    for sock in held:
+        assert read_line(sock) == b"a\n"
+    assert process.service(key).refused == {}
+    for sock in held:
+        sock.close()
+    process.wait_idle(key)
+    backend.close()
+
+
 def test_bulk_goes_through_an_annex_unharmed(process: Process) -> None:
     backend = Backend(echo("a"))
     key = process.serve(backend.entry)

@@ -52,8 +52,10 @@ SPARE_DESCRIPTORS: Final = 256
 """Descriptors kept free for the control socket, listeners and reconnects."""
 HIGH_WATER: Final = 0.75
 """Part of the descriptors in use from which on idle connections move to an annex."""
+FLOOD_MARK: Final = 0.9
+"""Part from which on they move at once: ten thousand connections may come within a quarter of a second."""
 IDLE_BEFORE_MOVE_S: Final = 0.5
-MOVE_BATCH: Final = 512
+MOVE_BATCH: Final = 256
 MOVE_PAUSE_S: Final = 0.02
 """Idle connections move in batches with pauses: each costs a message, and the others want their turn."""
 MAX_ANNEXES: Final = 8
@@ -487,8 +489,9 @@ class Engine:
     # -- annexes -----------------------------------------------------------------------------------------------
 
     def _make_room(self) -> None:
-        """Hand idle connections to an annex, some at a time."""
-        if self._new_annex is None or self.now < self._next_move:
+        """Hand connections to an annex, some at a time: idle ones, or near the limit any that has nothing under way."""
+        urgent = len(self._relays) >= self.max_connections * FLOOD_MARK
+        if self._new_annex is None or (self.now < self._next_move and not urgent):
             return
         self._next_move = self.now + MOVE_PAUSE_S
         annex = next((a for a in self._annexes if len(a.held) < self.max_connections * HIGH_WATER), None)
@@ -497,8 +500,9 @@ class Engine:
                 return
             annex = self._new_annex(self, self._hear_annex, self._annex_lost)
             self._annexes.append(annex)
-        idle = (relay for relay in list(self._relays) if relay.idle_since(self.now - IDLE_BEFORE_MOVE_S))
-        for relay in islice(idle, MOVE_BATCH):
+        before = self.now if urgent else self.now - IDLE_BEFORE_MOVE_S
+        quiet = (relay for relay in list(self._relays) if relay.idle_since(before))
+        for relay in islice(quiet, MOVE_BATCH):
             if not self._move(relay, annex):
                 return
 
