@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import resource
 import select
@@ -44,6 +45,8 @@ MAX_TRIES: Final = 3
 IDLE_TCP_S: Final = 900.0
 """Idle connections are reset after this long, as IPVS forgets them (ESTABLISHED)."""
 SWEEP_S: Final = 5.0
+ROOM_PAUSE_S: Final = 0.01
+"""A full proxy leaves new connections in the kernel's queue and looks again after this long."""
 REBIND_S: Final = 1.0
 """How often a listener that could not bind tries again."""
 MAX_PIPES: Final = 256
@@ -99,6 +102,9 @@ class TcpListener:
         for _ in range(ACCEPTS):
             if self.socket is None:
                 return
+            if self.engine.full():  # the kernel keeps them for us meanwhile
+                self.engine.rest(self, ROOM_PAUSE_S)
+                return
             try:
                 client, address = self.socket.accept()
             except BlockingIOError:
@@ -106,7 +112,7 @@ class TcpListener:
             except OSError as error:
                 if error.errno not in _TRANSIENT:
                     self.service.refused[PickRefusal.TOO_MANY] += 1
-                    self.engine.rest(self)
+                    self.engine.rest(self, REBIND_S)
                     return
                 continue
             client.setblocking(False)
@@ -347,12 +353,12 @@ class Engine:
             return False
         return bool(service.servers)
 
-    def rest(self, listener: TcpListener) -> None:
-        """Leave a listener alone for a moment: no descriptor is left, and its event would come again at once."""
+    def rest(self, listener: TcpListener, pause_s: float) -> None:
+        """Leave a listener alone for a moment: nothing can be accepted now, and its event would come again at once."""
         assert listener.socket is not None
         self.unwatch(listener.socket.fileno())
         self._resting.append(listener)
-        self._next_bind = self.now + REBIND_S
+        self._next_bind = min(self._next_bind or math.inf, self.now + pause_s)
 
     def _match_listeners(self) -> None:
         self._next_bind = None
@@ -391,12 +397,6 @@ class Engine:
 
     def accepted(self, listener: TcpListener, client: socket.socket, address: tuple[str, int]) -> None:
         """Give a new client a server, or reset it."""
-        if len(self._relays) >= self.max_connections * HIGH_WATER:
-            self._make_room()
-        if len(self._relays) >= self.max_connections:
-            listener.service.refused[PickRefusal.TOO_MANY] += 1
-            _reset(client)
-            return
         lease = self.table.open(listener.service, address[0], address[1], self.clock())
         if isinstance(lease, PickRefusal):
             _reset(client)
@@ -487,6 +487,12 @@ class Engine:
                 listener.reset(server)
 
     # -- annexes -----------------------------------------------------------------------------------------------
+
+    def full(self) -> bool:
+        """Whether no further connection can be taken now; makes room if there is any to make."""
+        if len(self._relays) >= self.max_connections * HIGH_WATER:
+            self._make_room()
+        return len(self._relays) >= self.max_connections
 
     def _make_room(self) -> None:
         """Hand connections to an annex, some at a time: idle ones, or near the limit any that has nothing under way."""
