@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from relevo.model import Endpoint, Protocol
 from relevo.model.table import Connection
 from relevo.planes.port import PickRefusal
+from relevo.planes.proxy.listener import bound_socket
 from relevo.planes.proxy.proxy_protocol import header
 from relevo.planes.table import Lease, Server, Service
 
@@ -50,8 +51,6 @@ class UdpListener:
 
     def open(self) -> None:
         """Bind; ``OSError`` when the address cannot be had."""
-        from relevo.planes.proxy.engine import bound_socket
-
         self.socket = bound_socket(self.service.entry.key)
         self.engine.watch(self.socket.fileno(), select.EPOLLIN, lambda mask: self.engine.later(self._receive))
 
