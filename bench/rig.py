@@ -9,11 +9,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from relevo.host import libc
-from relevo.lab.stages import _hold, _index, _netlink, _up
+from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
 
 VIP = "10.1.0.240"
 SERVERS = ("10.2.1.11", "10.2.2.11")
@@ -29,14 +27,14 @@ class Rig:
 
     def __init__(self, big: bool = True) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="relevo-bench-"))
-        self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
-        self._holders: dict[str, tuple[int, int]] = {}
+        self._namespaces = NetworkNamespaces()
+        self.inside = self._namespaces.inside
         self._running: list[subprocess.Popen[bytes]] = []
         for name in ("client", "director", "server-1", "server-2"):
-            self._make(name)
+            self._namespaces.make(name)
         self._join("client", "director", "10.1.0.2", "10.1.0.1", "c0")
-        with self.inside("director"), _netlink() as ip:
-            ip.addr("add", index=_index(ip, "c0d"), address=VIP, prefixlen=32)
+        with self.inside("director"), netlink() as ip:
+            ip.addr("add", index=index_of(ip, "c0d"), address=VIP, prefixlen=32)
         for number, address in enumerate(SERVERS, 1):
             self._join(f"server-{number}", "director", address, f"10.2.{number}.1", f"s{number}")
         if big:
@@ -45,35 +43,16 @@ class Rig:
                 for _ in range(BIG // len(block)):
                     file.write(block)
 
-    def _make(self, name: str) -> None:
-        reader, writer = os.pipe()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _hold(writer, parent)
-        os.close(writer)
-        assert os.read(reader, 100) == b"ok", "no network namespace can be made here"
-        os.close(reader)
-        self._holders[name] = (pid, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-
-    @contextlib.contextmanager
-    def inside(self, name: str) -> Iterator[None]:
-        libc.setns(self._holders[name][1], libc.CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            libc.setns(self._home, libc.CLONE_NEWNET)
-
     def _join(self, host: str, router: str, address: str, gateway: str, name: str) -> None:
-        with self.inside(router), _netlink() as ip:
-            _up(ip, "lo")
-            ip.link("add", ifname=f"{name}d", kind="veth", peer={"ifname": name, "net_ns_pid": self._holders[host][0]})
-            ip.addr("add", index=_index(ip, f"{name}d"), address=gateway, prefixlen=24)
-            _up(ip, f"{name}d")
-        with self.inside(host), _netlink() as ip:
-            _up(ip, "lo")
-            ip.addr("add", index=_index(ip, name), address=address, prefixlen=24)
-            _up(ip, name)
+        with self.inside(router), netlink() as ip:
+            bring_up(ip, "lo")
+            ip.link("add", ifname=f"{name}d", kind="veth", peer={"ifname": name, "net_ns_pid": self._namespaces.holder(host)})
+            ip.addr("add", index=index_of(ip, f"{name}d"), address=gateway, prefixlen=24)
+            bring_up(ip, f"{name}d")
+        with self.inside(host), netlink() as ip:
+            bring_up(ip, "lo")
+            ip.addr("add", index=index_of(ip, name), address=address, prefixlen=24)
+            bring_up(ip, name)
             ip.route("add", dst="0.0.0.0/0", gateway=gateway)
 
     def start(self, where: str, argv: list[str]) -> subprocess.Popen[bytes]:
@@ -120,9 +99,5 @@ class Rig:
     def close(self) -> None:
         for process in list(self._running):
             self.end(process)
-        for pid, descriptor in self._holders.values():
-            os.close(descriptor)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        os.close(self._home)
+        self._namespaces.close()
         shutil.rmtree(self.folder, ignore_errors=True)

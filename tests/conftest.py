@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from relevo.lab.stages import _may_make_namespaces
+from relevo.lab.namespaces import refusal
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
@@ -23,7 +23,7 @@ def program(name: str) -> str:
 @pytest.fixture(scope="session")
 def namespace_refusal() -> str:
     """Why no network namespaces can be made here; empty when they can."""
-    return _may_make_namespaces()
+    return refusal()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def namespaces(namespace_refusal: str) -> None:
 def in_user_namespace(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run pytest again as root of a user namespace."""
     code = (
-        "import sys; from relevo.lab.stages import become_root_of_a_user_namespace as become; become();"
+        "import sys; from relevo.lab.namespaces import become_root_of_a_user_namespace as become; become();"
         "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     )
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=900, check=False)

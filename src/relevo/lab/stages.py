@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from relevo.errors import LabError
-from relevo.host import libc
+from relevo.lab.namespaces import NetworkNamespaces, become_root_of_a_user_namespace, bring_up, index_of, netlink, refusal
 from relevo.lab.rewrite import Changes
 from relevo.lab.topology import CLIENTS, Host, Topology
 
@@ -129,43 +126,42 @@ class Namespaces(Stage):
     def __init__(self) -> None:
         how = "as root" if os.geteuid() == 0 else "in an unprivileged user namespace"
         self.description = f"network namespaces {how}, a bridge as the LAN, real VRRP"
-        self._holders: dict[str, tuple[int, int]] = {}  # name → (pid of the holder, descriptor of its namespace)
-        self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        self._namespaces = NetworkNamespaces()
         self._topology: Topology | None = None
 
     def build(self, topology: Topology) -> Topology:
         """Make a namespace with one cable to the bridge for each machine."""
         self._topology = topology
-        self._make("lan")
-        with self._in("lan"), _netlink() as ip:
-            _up(ip, "lo")
+        self._namespaces.make("lan")
+        with self._namespaces.inside("lan"), netlink() as ip:
+            bring_up(ip, "lo")
             ip.link("add", ifname="br0", kind="bridge", br_mcast_snooping=0)
-            _up(ip, "br0")
+            bring_up(ip, "br0")
         for number, host in enumerate(topology.hosts()):
-            self._make(host.name)
+            self._namespaces.make(host.name)
             self._cable(host, number, topology)
         self._client_network(topology)
         return topology
 
     def _cable(self, host: Host, number: int, topology: Topology) -> None:
         port = f"p{number}"
-        with self._in("lan"), _netlink() as ip:
-            peer = {"ifname": host.interface, "net_ns_pid": self._holders[host.name][0]}
+        with self._namespaces.inside("lan"), netlink() as ip:
+            peer = {"ifname": host.interface, "net_ns_pid": self._namespaces.holder(host.name)}
             ip.link("add", ifname=port, kind="veth", peer=peer)
-            ip.link("set", index=_index(ip, port), master=_index(ip, "br0"))
-            _up(ip, port)
-        with self._in(host.name), _netlink() as ip:
-            _up(ip, "lo")
-            index = _index(ip, host.interface)
+            ip.link("set", index=index_of(ip, port), master=index_of(ip, "br0"))
+            bring_up(ip, port)
+        with self._namespaces.inside(host.name), netlink() as ip:
+            bring_up(ip, "lo")
+            index = index_of(ip, host.interface)
             ip.addr("add", index=index, address=host.address, prefixlen=topology.lan.prefixlen)
-            _up(ip, host.interface)
+            bring_up(ip, host.interface)
 
     def _client_network(self, topology: Topology) -> None:
         """Let the client own a whole network of addresses, which everybody reaches through it."""
         for host in topology.hosts():
-            with self._in(host.name), _netlink() as ip:
+            with self._namespaces.inside(host.name), netlink() as ip:
                 if host is topology.client:
-                    ip.route("add", dst=str(CLIENTS), type="local", table=255, oif=_index(ip, "lo"), scope="host")
+                    ip.route("add", dst=str(CLIENTS), type="local", table=255, oif=index_of(ip, "lo"), scope="host")
                 else:
                     ip.route("add", dst=str(CLIENTS), gateway=topology.client.address)
 
@@ -175,128 +171,29 @@ class Namespaces(Stage):
 
     def inside(self, host: Host) -> contextlib.AbstractContextManager[None]:
         """Enter the machine's namespace."""
-        return self._in(host.name)
-
-    @contextlib.contextmanager
-    def _in(self, name: str) -> Iterator[None]:
-        libc.setns(self._holders[name][1], libc.CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            libc.setns(self._home, libc.CLONE_NEWNET)
-
-    def _make(self, name: str) -> None:
-        """Fork a process that makes a network namespace and sleeps in it until we end."""
-        reader, writer = os.pipe()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _hold(writer, parent)
-        os.close(writer)
-        answer = os.read(reader, 200)
-        os.close(reader)
-        if answer != b"ok":
-            os.waitpid(pid, 0)
-            raise LabError(f"cannot make a network namespace: {answer.decode() or 'its holder died'}")
-        self._holders[name] = (pid, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        return self._namespaces.inside(host.name)
 
     def plug(self, host: Host, connected: bool) -> None:
         """Set the cable's end at the bridge up or down."""
         assert self._topology is not None
         port = f"p{self._topology.hosts().index(host)}"
-        with self._in("lan"), _netlink() as ip:
-            ip.link("set", index=_index(ip, port), state="up" if connected else "down")
+        with self._namespaces.inside("lan"), netlink() as ip:
+            ip.link("set", index=index_of(ip, port), state="up" if connected else "down")
 
     def client_address(self, number: int) -> str:
         """Clients are 10.77.0.1 and up."""
         return str(CLIENTS[number + 1])
 
     def close(self) -> None:
-        """End the holders; the namespaces go with them."""
-        for pid, descriptor in self._holders.values():
-            os.close(descriptor)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-        self._holders.clear()
-
-
-def _hold(writer: int, parent: int) -> None:
-    """Be a holder; never returns."""
-    try:
-        libc.die_with_parent()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        libc.unshare(libc.CLONE_NEWNET)
-        libc.set_process_name("relevo-lab-net")
-        os.write(writer, b"ok")
-        os.close(writer)
-        while os.getppid() == parent:
-            signal.pause()
-    except OSError as error:
-        os.write(writer, str(error).encode())
-    finally:
-        os._exit(0)
-
-
-@contextlib.contextmanager
-def _netlink() -> Iterator[Any]:
-    import pyroute2
-
-    with pyroute2.IPRoute() as ip:
-        yield ip
-
-
-def _index(ip: Any, name: str) -> int:
-    return int(ip.link_lookup(ifname=name)[0])
-
-
-def _up(ip: Any, name: str) -> None:
-    ip.link("set", index=_index(ip, name), state="up")
-
-
-def become_root_of_a_user_namespace() -> None:
-    """Enter a user namespace in which we are root; ``OSError`` where that is not allowed. Cannot be undone.
-
-    A network namespace of our own comes with it: we could leave the machine's, but not come back to it.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    libc.unshare(libc.CLONE_NEWUSER | libc.CLONE_NEWNET)
-    Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-    Path("/proc/self/uid_map").write_text(f"0 {uid} 1", encoding="ascii")
-    Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
-
-
-def _may_make_namespaces() -> str:
-    """Try in a child, because entering a user namespace cannot be undone; return why not, or nothing."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if os.geteuid() != 0:
-                become_root_of_a_user_namespace()
-            libc.unshare(libc.CLONE_NEWNET)
-            with _netlink() as ip:
-                ip.link("add", ifname="t0", kind="veth", peer={"ifname": "t1"})
-                ip.link("add", ifname="br0", kind="bridge")
-        except BaseException as error:
-            os.write(writer, str(error).encode()[:200] or b"refused")
-        os._exit(0)
-    os.close(writer)
-    answer = b""
-    while data := os.read(reader, 200):
-        answer += data
-    os.close(reader)
-    os.waitpid(pid, 0)
-    return answer.decode("utf-8", "replace")
+        """Take the namespaces down."""
+        self._namespaces.close()
 
 
 def choose_stage(wanted: str) -> Stage:
     """Return the strongest stage there is (``auto``), or the one named."""
     if wanted == "loopback":
         return Loopback("as asked")
-    reason = _may_make_namespaces()
+    reason = refusal()
     if reason and wanted == "namespaces":
         raise LabError(f"no network namespaces here: {reason}", hint="--stage loopback works everywhere")
     if reason:
