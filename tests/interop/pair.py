@@ -45,7 +45,16 @@ class Node:
 class Pair:
     """A lab with two directors. ``nodes[0]`` is the one that should be master."""
 
-    def __init__(self, programs: tuple[str, str], *, version: int, interval: float, more: str = "", keepalived: str = "") -> None:
+    def __init__(
+        self,
+        programs: tuple[str, str],
+        *,
+        version: int,
+        interval: float,
+        more: str = "",
+        unicast: bool = False,
+        keepalived: str = "",
+    ) -> None:
         hosts = [Host("director-1", "192.168.6.251"), Host("director-2", "192.168.6.252")]
         self.client = Host("client", "192.168.6.250")
         topology = Topology(IPv4Network("192.168.6.0/24"), hosts, [], self.client)
@@ -54,7 +63,11 @@ class Pair:
         self.starts = 0
         self.nodes = []
         for host, name, priority in zip(hosts, programs, (150, 100), strict=True):
-            text = CONF.format(priority=priority, version=version, interval=interval, more=more)
+            lines = more
+            if unicast:
+                peer = next(h.address for h in hosts if h is not host)
+                lines += f"\n    unicast_src_ip {host.address}\n    unicast_peer {{\n        {peer}\n    }}"
+            text = CONF.format(priority=priority, version=version, interval=interval, more=lines)
             host.file = str(self.cluster.folder / f"{host.name}.in.conf")
             Path(host.file).write_text(text)
             host.configuration = compile_text(text, host.file).configuration

@@ -23,6 +23,7 @@ HARMLESS = re.compile(
 KINDS = {
     "v2-pass": {"version": 2, "interval": 1, "more": PASS},
     "v3": {"version": 3, "interval": 0.1},
+    "v3-unicast": {"version": 3, "interval": 0.1, "unicast": True},
 }
 
 

@@ -1,0 +1,138 @@
+"""The daemon as a service manager and an administrator see it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.conftest import wait_until
+
+pytestmark = pytest.mark.slow
+
+CONF = """
+vrrp_instance VI_1 {
+    interface lo
+    vrrp_transport udp 3117
+    unicast_src_ip 127.0.6.61
+    unicast_peer {
+        127.0.6.62
+    }
+    version 3
+    advert_int 0.05
+    virtual_router_id 9
+    virtual_ipaddress {
+        127.0.6.69
+    }
+}
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="r-") as made:  # short: Unix sockets are below it
+        yield Path(made)
+
+
+def daemon(folder: Path, text: str = CONF, **environment: str) -> subprocess.Popen[str]:
+    (folder / "conf").write_text(text)
+    argv = [sys.executable, "-m", "relevo", "run", "-l", "-f", str(folder / "conf")]
+    argv += ["--run-dir", str(folder / "run"), "--state-dir", str(folder / "state")]
+    return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+
+
+def relevo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "relevo", *arguments, "--run-dir", str(folder / "run")]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_the_service_manager_is_told_of_start_reload_and_stop(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(10)
+
+        def hear(wanted: str) -> str:
+            while True:
+                message = manager.recv(4096).decode()
+                if wanted in message:
+                    return message
+
+        process = daemon(folder, NOTIFY_SOCKET=str(folder / "notify"))
+        hear("READY=1")
+        hear("STATUS=master of: VI_1")
+        process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in hear("RELOADING=1")
+        hear("READY=1")
+        process.send_signal(signal.SIGTERM)
+        hear("STOPPING=1")
+        assert process.wait(10) == 0
+        process.communicate()
+
+
+def test_commands_reach_the_daemon_and_its_files_are_private(folder: Path) -> None:
+    process = daemon(folder)
+    control = folder / "run" / "control.sock"
+    wait_until(control.exists, 5.0, "the control socket")
+    wait_until(lambda: "VI_1: MASTER" in relevo(folder, "status").stdout, 5.0, "status says who is master")
+    assert stat.S_IMODE(control.stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "run").stat().st_mode) == 0o700
+    second = subprocess.run(process.args, capture_output=True, text=True, timeout=20, check=False)
+    assert second.returncode == 1
+    assert "another Relevo is listening" in second.stderr
+    assert "Traceback" not in second.stderr
+    (folder / "conf").write_text("vrrp_instance {")
+    refused = relevo(folder, "reload")
+    assert refused.returncode == 1
+    assert "conf:1:1" in refused.stderr
+    assert relevo(folder, "stop").returncode == 0
+    assert process.wait(10) == 0
+    assert "Traceback" not in process.communicate()[1]
+    gone = relevo(folder, "status")
+    assert gone.returncode == 1
+    assert "no daemon is running" in gone.stderr
+    assert "hint" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("", 4), ("vrrp_instance V {\nvirtual_router_id\n}\n", 2), ("\0\1\2", 4)],
+    ids=["empty", "missing argument", "not text"],
+)
+def test_a_file_that_cannot_run_ends_the_daemon_with_keepalived_s_status(folder: Path, text: str, status: int) -> None:
+    process = daemon(folder, text)
+    err = process.communicate(timeout=10)[1]
+    assert process.returncode == status, err
+    assert "not started" in err
+    assert "Traceback" not in err
+
+
+def test_a_missing_file_is_status_six(folder: Path) -> None:
+    done = relevo(folder, "run", "-f", str(folder / "nowhere"))
+    assert done.returncode == 6
+    assert "cannot read" in done.stderr
+
+
+def test_a_worker_that_cannot_live_gives_the_address_up_and_does_not_spin(folder: Path) -> None:
+    process = daemon(folder)
+    wait_until(lambda: "VI_1: MASTER" in relevo(folder, "status").stdout, 5.0, "master")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    killed: set[str] = set()
+
+    def kill_what_lives() -> bool:
+        for pid in children.read_text().split():
+            killed.add(pid)
+            os.kill(int(pid), signal.SIGKILL)
+        return len(killed) > 2 and not children.read_text().split()
+
+    wait_until(kill_what_lives, 5.0, "the supervisor waits before it tries again")
+    assert len(killed) < 40
+    process.kill()
+    assert "times in a row" in process.communicate()[1]
