@@ -133,8 +133,8 @@ def test_adverts_come_from_the_new_address_when_the_interface_gets_another(pair:
     pair.wait_for_master(node)
     with pair.cluster.stage.inside(node.host), pyroute2.IPRoute() as ip:
         index = ip.link_lookup(ifname="eth0")[0]
-        ip.addr("add", index=index, address="192.168.6.77", prefixlen=24)
         ip.addr("del", index=index, address=node.host.address, prefixlen=24)
+        ip.addr("add", index=index, address="192.168.6.77", prefixlen=24)
 
     def own_address() -> str:
         return pair.cluster.snapshot(node.host).director.instances[0].own_address

@@ -24,10 +24,10 @@ class Severity(enum.StrEnum):
     """Not understood: the keyword, entry or block was left out, the rest stands."""
     SECURITY = "security"
     """The configuration opens a hole."""
-    MISSING = "missing"
-    """A keyword stands without the argument it needs; keepalived refuses to start."""
     FATAL = "fatal"
     """Nothing can run from this file."""
+    MISSING = "missing"
+    """A keyword stands without the argument it needs; keepalived refuses to start."""
 
 
 _STATUS = {

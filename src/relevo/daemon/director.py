@@ -224,8 +224,16 @@ class Director:
         found = self._interfaces.find(instance.interface)
         if found is None or router.interface is None or found.index != router.interface.index:
             return True
-        virtual = {address.address for address in (*instance.addresses, *instance.excluded_addresses)}
-        return not instance.source_address and found.address != port.source and found.address not in virtual
+        try:
+            return not instance.source_address and self._own_address(found) not in ("", port.source)
+        except HostError:
+            return False
+
+    def _own_address(self, interface: Interface) -> str:
+        """Return the address that adverts come from: the interface's first that is not a virtual one, left over or held."""
+        instances = [router.instance for router in self.routers.values()]
+        virtual = {a.address for i in instances for a in (*i.addresses, *i.excluded_addresses)}
+        return next((a for a in self._addresses.of(interface) if a not in virtual), "")
 
     def _track(self, router: Router, name: str) -> None:
         found = self._interfaces.find(name)
@@ -284,7 +292,7 @@ class Director:
             return next(shared, None) or UdpPort(*key), interface
         if interface is None:
             raise HostError(f"interface {instance.interface} does not exist", hint="waiting for it")
-        source = instance.source_address or interface.address
+        source = instance.source_address or self._own_address(interface)
         if not source:
             raise HostError(f"interface {instance.interface} has no IPv4 address", hint="waiting for one")
         self._addresses.prepare()

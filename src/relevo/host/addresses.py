@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import socket
 from ipaddress import ip_address
 from typing import Any
 
 from relevo.errors import HostError
-from relevo.host.interfaces import Interfaces
+from relevo.host.interfaces import Interface, Interfaces
 from relevo.model import VirtualAddress
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
@@ -27,6 +28,14 @@ class AddressHolder:
     def remove(self, address: VirtualAddress, device: str) -> bool:
         """Take ``address`` from ``device``; True if it was there."""
         return self._change("del", address, device, errno.EADDRNOTAVAIL)
+
+    def of(self, interface: Interface) -> list[str]:
+        """Return the IPv4 addresses of an interface, in the kernel's order; ``HostError`` when they cannot be had."""
+        try:
+            messages = self._netlink().get_addr(index=interface.index, family=socket.AF_INET)
+            return [str(message.get_attr("IFA_LOCAL")) for message in messages]
+        except Exception as error:  # pyroute2's own errors, and OSError
+            raise HostError(f"cannot list the addresses of {interface.name}: {error}") from error
 
     def missing(self, addresses: list[tuple[VirtualAddress, str]]) -> list[tuple[VirtualAddress, str]]:
         """Return those of ``addresses`` (with their devices) that are not set now."""

@@ -1,4 +1,4 @@
-"""Network interfaces: whether they are up, their addresses, and notice of changes.
+"""Network interfaces: whether they are up, and notice of changes.
 
 States are asked by ioctl, which answers for the namespace of the socket; sysfs would answer for that of its mount.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 _SIOCGIFFLAGS: Final = 0x8913
-_SIOCGIFADDR: Final = 0x8915
 _SIOCGIFHWADDR: Final = 0x8927
 _IFF_UP: Final = 0x1
 _IFF_RUNNING: Final = 0x40
@@ -29,7 +28,6 @@ class Interface:
     index: int
     up: bool
     hardware_address: bytes
-    address: str
 
 
 class Interfaces:
@@ -47,13 +45,7 @@ class Interfaces:
         except OSError:
             return None
         up = bool(flags & _IFF_UP and flags & _IFF_RUNNING)
-        return Interface(name, index, up, hardware, self._address(name))
-
-    def _address(self, name: str) -> str:
-        try:
-            return socket.inet_ntoa(self._ask(_SIOCGIFADDR, name)[20:24])
-        except OSError:
-            return ""
+        return Interface(name, index, up, hardware)
 
     def _ask(self, request: int, name: str) -> bytes:
         return fcntl.ioctl(self._socket, request, struct.pack("=16s24x", name.encode()[:15]))

@@ -27,7 +27,7 @@ def finding(severity: Severity, place: Place = HERE, message: str = "m", hint: s
         (["note", "warning"], 5),
         (["error", "security", "note"], 6),
         (["missing", "security", "error"], 2),
-        (["missing", "fatal", "error"], 4),
+        (["missing", "fatal", "error"], 2),
     ],
 )
 def test_exit_status_is_that_of_the_gravest(severities, status):
