@@ -43,7 +43,6 @@ class Outbox:
         self._log = log
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._idle = asyncio.Event()
         self._disk_errors = 0
 
     def configure(self, mail: Mail, router_id: str) -> None:

@@ -73,7 +73,8 @@ QUICK_DEATH_S: Final = 0.2
 MAX_QUICK_DEATHS: Final = 3
 """After so many in a row its addresses are given up, and restarts slow down."""
 SLOW_RESTART_S: Final = 5.0
-SORRY_EXIT: Final = {Severity.MISSING: 2, Severity.FATAL: 4}
+BLOCKING: Final = (Severity.MISSING, Severity.FATAL)
+"""Findings with which nothing may start, or be reloaded."""
 
 _INFO, _NOTICE, _WARNING, _ERROR = 6, 5, 4, 3
 
@@ -501,7 +502,7 @@ def blocking_problem(compiled: Compiled, *, strict: bool) -> str:
     keepalived's tolerance: what is not understood is left out. A missing argument is fatal there, and so it is here.
     """
     for finding in compiled.findings.in_order():
-        if finding.severity in SORRY_EXIT:
+        if finding.severity in BLOCKING:
             return f"{finding.place}: {finding.message}"
     if strict and exit_status(compiled.findings):
         worst = compiled.findings.in_order()[0]
