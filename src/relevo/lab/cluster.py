@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -115,7 +116,7 @@ class Cluster:
         """Start the daemon of a director with its own file, adapted as the stage needs."""
         changes = self.stage.changes(self.topology, director)
         if self.hurry != 1.0:
-            changes = Changes(changes.address, changes.port, changes.instance, self.hurry, changes.mail_server)
+            changes = replace(changes, hurry=self.hurry)
         file = director.file
         if changes != Changes():
             target = self.folder / f"{director.name}.conf"

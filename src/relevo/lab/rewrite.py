@@ -19,13 +19,17 @@ TIMES = ("delay_loop", "persistence_timeout")
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to change. ``address`` and ``port`` map old to new; ``instance`` is put into every ``vrrp_instance``."""
+    """What to change. ``address`` and ``port`` map old to new; ``instance`` is put into every ``vrrp_instance``.
+
+    ``interface`` stands for every interface that is named, ``mail_server`` for the address and port of ``smtp_server``.
+    """
 
     address: Callable[[str], str] = lambda text: text
     port: Callable[[int], int] = lambda number: number
     instance: tuple[str, ...] = ()
     hurry: float = 1.0
     mail_server: str = ""
+    interface: str = ""
 
 
 @dataclass(slots=True)
@@ -62,23 +66,41 @@ def _visit(statement: Statement, changes: Changes, edits: _Edits) -> None:
         if address.count(".") == 3 and changes.address(address) != address:
             edits.word(statement, number, changes.address(address) + slash + length)
     if statement.keyword == "smtp_server" and changes.mail_server:
-        for number, part in enumerate(changes.mail_server.split(), 1):
-            if number <= len(statement.args):
-                _replace(edits, statement, number, part)
-            else:
-                spot = statement.place(len(statement.args) + 1)
-                edits.found.append((spot.line, spot.column, 0, f" {part}"))
-    elif statement.keyword in HEADS and len(statement.args) > 1 and statement.args[1].isdecimal():
-        edits.word(statement, 2, str(changes.port(int(statement.args[1]))))
-    elif statement.keyword == "connect_port" and statement.args and statement.args[0].isdecimal():
-        edits.word(statement, 1, str(changes.port(int(statement.args[0]))))
+        _move_mail_server(statement, changes.mail_server, edits)
+    elif statement.keyword in HEADS and statement.args[1:]:
+        _move_port(statement, 2, changes, edits)
+    elif statement.keyword == "connect_port":
+        _move_port(statement, 1, changes, edits)
     elif statement.keyword in TIMES and statement.args and changes.hurry != 1.0:
         value = float(statement.args[0]) / changes.hurry
         edits.word(statement, 1, f"{value:.2f}" if statement.keyword == "delay_loop" else str(max(2, round(value))))
+    elif statement.keyword in ("interface", "track_interface") and changes.interface:
+        _move_interface(statement, changes.interface, edits)
     elif statement.keyword == "vrrp_instance" and changes.instance:
         _insert(statement, changes.instance, edits)
     for inner in statement.block or ():
         _visit(inner, changes, edits)
+
+
+def _move_port(statement: Statement, number: int, changes: Changes, edits: _Edits) -> None:
+    if len(statement.args) >= number and statement.args[number - 1].isdecimal():
+        edits.word(statement, number, str(changes.port(int(statement.args[number - 1]))))
+
+
+def _move_interface(statement: Statement, name: str, edits: _Edits) -> None:
+    if statement.args:
+        edits.word(statement, 1, name)
+    for entry in statement.block or ():
+        edits.word(entry, 0, name)
+
+
+def _move_mail_server(statement: Statement, server: str, edits: _Edits) -> None:
+    for number, part in enumerate(server.split(), 1):
+        if number <= len(statement.args):
+            _replace(edits, statement, number, part)
+        else:
+            spot = statement.place(len(statement.args) + 1)
+            edits.found.append((spot.line, spot.column, 0, f" {part}"))
 
 
 def _replace(edits: _Edits, statement: Statement, number: int, text: str) -> None:

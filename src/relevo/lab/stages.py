@@ -21,6 +21,7 @@ VRRP_PORT = 3112
 PORT_SHIFT = 8000
 """Added to ports below 1024 where the lab may not bind those."""
 
+LOOPBACK = "lo"
 NOBODY = "127.0.6.255"
 """Peer of a director that is alone: UDP needs somebody to send to."""
 
@@ -69,7 +70,7 @@ class Loopback(Stage):
         """Give every machine an address in 127.0.6.0/24, keeping the last number where it is free."""
         for host in topology.hosts():
             host.address = self._address(host.address)
-            host.interface = "lo"
+            host.interface = LOOPBACK
             for index, service in enumerate(host.services):
                 host.services[index] = type(service)(service.kind, self._port(service.port))
         return topology
@@ -95,7 +96,7 @@ class Loopback(Stage):
         lines += ["unicast_peer {", *(f"    {peer}" for peer in peers), "}"]
         inbox = next((s for s in director.services if s.kind == "inbox"), None)
         mail_server = f"{director.address} {inbox.port}" if inbox else ""
-        return Changes(address=self._known, port=self._port, instance=tuple(lines), mail_server=mail_server)
+        return Changes(address=self._known, port=self._port, instance=tuple(lines), mail_server=mail_server, interface=LOOPBACK)
 
     def _known(self, address: str) -> str:
         if address.startswith(("127.", "255.", "0.", "224.")):

@@ -45,6 +45,13 @@ def test_the_loopback_stage_moves_addresses_and_ports_and_nothing_else() -> None
         assert all(check.connect.port == server.endpoint.port for server in new.real_servers for check in server.checks)
 
 
+def test_the_loopback_stage_needs_no_interface_of_the_file() -> None:
+    text = "vrrp_instance V {\ninterface nowhere0\nvirtual_router_id 1\n"
+    text += "track_interface { nowhere1 }\nvirtual_ipaddress { 10.0.0.1 }\n}\n"
+    found = model(rewrite(text, Changes(interface="lo"))).vrrp_instances[0]
+    assert (found.interface, [t.name for t in found.track_interfaces]) == ("lo", ["lo"])
+
+
 def test_a_hurry_divides_check_intervals_and_persistence() -> None:
     after = model(rewrite(MASTER.read_text(), Changes(hurry=10)))
     assert [s.delay_loop_s for s in after.virtual_servers] == [3.0, 1.5]
