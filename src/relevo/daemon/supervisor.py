@@ -49,7 +49,7 @@ from relevo.daemon.messages import (
 )
 from relevo.errors import ConfigurationError, HostError, PlaneError
 from relevo.host import libc, privileges, systemd
-from relevo.host.addresses import AddressHolder
+from relevo.host.addresses import AddressHolder, preload
 from relevo.host.files import read_configuration, read_included
 from relevo.host.interfaces import Interfaces
 from relevo.observe.snapshot import (
@@ -163,6 +163,8 @@ class Supervisor:
         for number, action in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self.reload)):
             loop.add_signal_handler(number, action)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        if self.configuration.vrrp_instances:
+            preload()
         gc.collect()
         gc.freeze()
         for role in self._roles():

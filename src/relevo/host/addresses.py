@@ -81,6 +81,11 @@ class AddressHolder:
             self._route.close()
 
 
+def preload() -> None:
+    """Import the netlink library now: a director that is forked later is then at work within milliseconds."""
+    import pyroute2  # noqa: F401
+
+
 def _arguments(address: VirtualAddress) -> dict[str, Any]:
     found: dict[str, Any] = {"address": address.address, "prefixlen": address.prefix_length}
     if address.label:
