@@ -248,3 +248,9 @@ def test_the_plane_holds_what_the_checks_leave_or_the_sorry_server_alone(verdict
         assert set(weights(machine)) == ({SORRY} if machine.uses_sorry else live)
         assert any(isinstance(e, QuorumChanged) for e in effects) is (machine.state is not was)
         assert machine.uses_sorry is (sorry and machine.state is State.DOWN)
+
+
+def test_a_live_server_that_is_also_the_inhibited_sorry_server_keeps_its_weight():
+    machine = PoolMachine(service(server(1, weight=3), server(2), sorry_server=at(1), sorry_server_inhibit=True), 0.0)
+    held = {entry.endpoint: entry.weight for entry in machine.desired().servers}
+    assert held == {at(1): 3, at(2): 1}
