@@ -7,7 +7,6 @@ import os
 import signal
 from typing import Final
 
-CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 _PR_SET_PDEATHSIG: Final = 1

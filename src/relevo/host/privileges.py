@@ -14,8 +14,8 @@ CAP_NET_RAW: Final = 13
 
 DIRECTOR: Final = frozenset((CAP_NET_ADMIN, CAP_NET_RAW))
 """Addresses, raw VRRP and gratuitous ARP."""
-BALANCER: Final = frozenset((CAP_NET_RAW,))
-"""Checks bound to a device; nothing else."""
+BALANCER: Final = frozenset((CAP_NET_BIND_SERVICE,))
+"""Checks from a ``bind_port`` below 1024; nothing else."""
 RELAY: Final = frozenset((CAP_NET_BIND_SERVICE,))
 """Ports below 1024."""
 

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import math
 import os
-import resource
 import select
 import socket
 import time
@@ -23,6 +22,7 @@ from itertools import islice
 from typing import Any, Final
 from typing import Protocol as Protocol_
 
+from relevo.host.privileges import raise_descriptor_limit
 from relevo.model import Endpoint, Protocol
 from relevo.model.table import Connection, Operation, ServiceKey, ServiceState
 from relevo.planes.port import PickRefusal, Refused
@@ -112,7 +112,7 @@ class Engine:
         self.now = clock()
         self.table = ServiceTable(self._reset_server)
         self.held: frozenset[str] | None = None
-        self.max_connections = _raise_descriptor_limit()
+        self.max_connections = max(16, (raise_descriptor_limit() - SPARE_DESCRIPTORS) // 2)
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._relays: set[Relay] = set()
@@ -511,11 +511,3 @@ def _close_pipe(pipe: tuple[int, int]) -> None:
 def _reset(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
-
-
-def _raise_descriptor_limit() -> int:
-    """Use all descriptors the system grants; return how many connections they are good for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(16, (hard - SPARE_DESCRIPTORS) // 2)
