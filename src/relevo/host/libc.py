@@ -68,3 +68,15 @@ def keep_capabilities(kept: frozenset[int]) -> None:
         data[word].effective &= mask
         data[word].inheritable = 0
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
+
+
+def file_system_type(path: str) -> int:
+    """Return the magic number of the file system that ``path`` is on (statfs(2))."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.statfs(os.fsencode(path), buffer), "statfs")
+    return int.from_bytes(buffer.raw[:4], "little")
+
+
+def mount(source: str, target: str, kind: str) -> None:
+    """Mount a file system without options (mount(2))."""
+    _check(_libc.mount(source.encode(), os.fsencode(target), kind.encode(), 0, None), f"mount {target}")

@@ -17,6 +17,8 @@ class Forwarding(enum.StrEnum):
     NAT = "NAT"
     DR = "DR"
     TUN = "TUN"
+    FULLNAT = "FULLNAT"
+    """As NAT, with the client's address replaced too: servers answer whoever stands for it, wherever the client is."""
 
 
 class RealServer(msgspec.Struct, frozen=True, kw_only=True):

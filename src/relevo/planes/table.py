@@ -78,6 +78,11 @@ class Server:
         self.bytes_out = 0
         self.connections: set[object] = set()  # what the plane wants to find again when the server leaves
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its address folded to 32 bits, and its port."""
+        return fold(*address_number(self.entry.endpoint.address)), self.entry.endpoint.port
+
     def update_overload(self) -> None:
         """Set or clear the overload flag: on at the upper threshold, off below the lower one, or below ¾ (IPVS)."""
         upper, lower = self.entry.upper_threshold, self.entry.lower_threshold

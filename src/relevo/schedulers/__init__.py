@@ -5,8 +5,12 @@ rule, walk and hash fill follows that order.
 """
 
 from relevo.schedulers.base import Candidate, Scheduler
+from relevo.schedulers.destination_hash import DestinationHash
+from relevo.schedulers.failover import Failover, Overflow
 from relevo.schedulers.least_connection import LeastConnection, WeightedLeastConnection
+from relevo.schedulers.maglev_hash import MaglevHash
 from relevo.schedulers.round_robin import RoundRobin
+from relevo.schedulers.shortest_delay import NeverQueue, ShortestExpectedDelay
 from relevo.schedulers.source_hash import SourceHash
 from relevo.schedulers.weighted_round_robin import WeightedRoundRobin
 
@@ -15,7 +19,13 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
     "wrr": WeightedRoundRobin,
     "lc": LeastConnection,
     "wlc": WeightedLeastConnection,
+    "sed": ShortestExpectedDelay,
+    "nq": NeverQueue,
+    "fo": Failover,
+    "ovf": Overflow,
     "sh": SourceHash,
+    "dh": DestinationHash,
+    "mh": MaglevHash,
 }
 """The algorithms of the planes that schedule in user space, by ``lb_algo``."""
 

@@ -15,6 +15,11 @@ class Candidate(Protocol):
     inactive: int
     overloaded: bool
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its address folded to 32 bits, and its port: what consistent hashing knows it by."""
+        ...
+
 
 def eligible(server: Candidate) -> bool:
     """Whether walk-type schedulers consider the server: weight 0 and overload are skipped (IPVS)."""

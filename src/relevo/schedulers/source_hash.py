@@ -17,6 +17,15 @@ def hash32(value: int, bits: int) -> int:
     return ((value * 0x61C88647) & 0xFFFFFFFF) >> (32 - bits)
 
 
+def fill(weights: Sequence[int]) -> list[int]:
+    """Return the kernel's table: for each bucket the index of a server; empty without servers."""
+    buckets: list[int] = []
+    while weights and len(buckets) < BUCKETS:
+        for index, weight in enumerate(weights):
+            buckets += [index] * max(1, min(weight, BUCKETS))
+    return buckets[:BUCKETS]
+
+
 class SourceHash(Scheduler):
     """Each server fills ``weight`` consecutive buckets, round and round in list order; weight 0 still fills one.
 
@@ -31,11 +40,7 @@ class SourceHash(Scheduler):
     def changed(self, servers: Sequence[Candidate], removed: Candidate | None = None) -> None:
         """Fill the table anew."""
         staying = [server for server in servers if server is not removed]
-        self._buckets = []
-        while staying and len(self._buckets) < BUCKETS:
-            for server in staying:
-                self._buckets += [server] * max(1, server.weight)
-        del self._buckets[BUCKETS:]
+        self._buckets = [staying[index] for index in fill([server.weight for server in staying])]
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
         """Look the client's bucket up."""

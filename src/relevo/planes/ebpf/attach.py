@@ -1,0 +1,206 @@
+"""Programs on interfaces: which hook each gets, by trying, and why.
+
+TC is complete and goes everywhere that has Ethernet frames: as a TCX link where the kernel has it (6.6), else as a filter of a
+``clsact`` queueing discipline, which nobody owns and which an audit therefore looks after. XDP goes beside it where a driver
+runs it natively and frames can leave the same way; not on veth, where redirected frames are lost unless the other end has an
+XDP program of its own, and half-done checksums are always lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from relevo.planes.ebpf import syscall
+
+TCX_INGRESS: Final = 46
+XDP: Final = 37
+XDP_FLAGS_DRV_MODE: Final = 4
+PRIORITY: Final = 0x7265
+"""Of the clsact filter: a number of our own, so that ours is known from others'."""
+CLSACT_INGRESS: Final = 0xFFFFFFF2
+ARPHRD_ETHER: Final = 1
+IFF_UP: Final = 1
+NO_XDP: Final = frozenset(("veth", "bridge", "vlan", "macvlan", "bond", "tun", "vxlan", "dummy", "team", "ipvlan", "netkit", "ifb"))
+"""Kinds of interface that are software: XDP there gains nothing or loses frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An interface that may carry balanced traffic."""
+
+    name: str
+    index: int
+    kind: str
+    xdp_program: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What is attached to an interface; ``reason`` says why it is not more."""
+
+    interface: str
+    index: int
+    hooks: tuple[str, ...]
+    reason: str = ""
+
+
+@contextlib.contextmanager
+def _netlink() -> Iterator[Any]:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        yield route
+
+
+def devices() -> list[Device]:
+    """Return the Ethernet interfaces that are up and nobody's port: a bridge's or bond's frames are seen on the bridge or bond."""
+    with _netlink() as route:
+        links = list(route.get_links())
+    found = []
+    for link in links:
+        info = link.get_attr("IFLA_LINKINFO")
+        kind = str(info.get_attr("IFLA_INFO_KIND") or "") if info else ""
+        master_kind = str(info.get_attr("IFLA_INFO_SLAVE_KIND") or "") if info else ""
+        if link["ifi_type"] != ARPHRD_ETHER or not link["flags"] & IFF_UP:
+            continue
+        if link.get_attr("IFLA_MASTER") and master_kind != "vrf":
+            continue
+        xdp = link.get_attr("IFLA_XDP")
+        program = int((xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else 0) or 0)
+        found.append(Device(str(link.get_attr("IFLA_IFNAME")), int(link["index"]), kind, program))
+    return found
+
+
+class Attacher:
+    """Keeps the programs of one instance on the interfaces."""
+
+    def __init__(self, path: Path, programs: dict[str, int], hooks: str = "auto") -> None:
+        self._links = path / "links"
+        self._programs = programs
+        self._hooks = hooks
+        self.attachments: dict[int, Attachment] = {}
+
+    def audit(self) -> list[str]:
+        """Attach to what has come, forget what has gone; return what happened, for the log."""
+        self._links.mkdir(exist_ok=True)
+        present = devices()
+        said = []
+        for device in present:
+            known = self.attachments.get(device.index)
+            if known is not None and known.interface == device.name and self._still_there(known):
+                continue
+            made = self._attach(device)
+            self.attachments[device.index] = made
+            if made.hooks:
+                said.append(f"ebpf: {made.interface}: {' and '.join(made.hooks)}" + (f" ({made.reason})" if made.reason else ""))
+            elif known is None or known.reason != made.reason:
+                said.append(f"ebpf: {made.interface}: nothing attached: {made.reason}")
+        gone = set(self.attachments) - {device.index for device in present}
+        for index in gone:
+            attachment = self.attachments.pop(index)
+            for file in self._links.glob(f"*-{index}"):
+                file.unlink(missing_ok=True)
+            said.append(f"ebpf: {attachment.interface} has gone")
+        return said
+
+    def _still_there(self, known: Attachment) -> bool:
+        if "tc" in known.hooks and not (self._links / f"tc-{known.index}").exists():
+            with _netlink() as route:
+                return _has_filter(route, known.index)
+        return bool(known.hooks)
+
+    def _attach(self, device: Device) -> Attachment:
+        hooks = []
+        try:
+            hooks.append(self._attach_tc(device))
+        except OSError as error:
+            return Attachment(device.name, device.index, (), f"TC: {error.strerror or error}")
+        reason = self._attach_xdp(device)
+        if not reason:
+            hooks.append("xdp")
+        return Attachment(device.name, device.index, tuple(hooks), reason)
+
+    def _attach_tc(self, device: Device) -> str:
+        file = self._links / f"tc-{device.index}"
+        if file.exists():
+            return "tcx"
+        program = self._programs["relevo_tc"]
+        try:
+            link = syscall.link_create(program, device.index, TCX_INGRESS)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):
+                raise
+            _add_filter(device.index, program)
+            return "tc"
+        try:
+            syscall.pin(link, str(file))
+        finally:
+            os.close(link)
+        return "tcx"
+
+    def _attach_xdp(self, device: Device) -> str:
+        """Attach XDP; return an empty string or why not."""
+        file = self._links / f"xdp-{device.index}"
+        if file.exists():
+            return ""
+        if self._hooks == "tc":
+            return "XDP is not wanted"
+        if self._hooks != "xdp" and device.kind in NO_XDP:
+            return f"no XDP on {device.kind}"
+        if device.xdp_program:
+            return f"another XDP program is there (id {device.xdp_program})"
+        try:
+            link = syscall.link_create(self._programs["relevo_xdp"], device.index, XDP, XDP_FLAGS_DRV_MODE)
+        except OSError as error:
+            return f"no native XDP: {error.strerror or error}"
+        try:
+            syscall.pin(link, str(file))
+        finally:
+            os.close(link)
+        return ""
+
+    def detach(self) -> None:
+        """Take the programs off every interface."""
+        for attachment in self.attachments.values():
+            if "tc" in attachment.hooks:
+                with contextlib.suppress(Exception), _netlink() as route:
+                    route.tc("del-filter", "bpf", attachment.index, parent=CLSACT_INGRESS, prio=PRIORITY)
+        for file in self._links.glob("*"):
+            file.unlink(missing_ok=True)
+        self.attachments.clear()
+
+
+def _has_filter(route: Any, index: int) -> bool:
+    return any((message["info"] >> 16) == PRIORITY for message in route.get_filters(index=index, parent=CLSACT_INGRESS))
+
+
+def _add_filter(index: int, program: int) -> None:
+    """Attach to ``clsact``, made when missing, in the way of every other tool's filters."""
+    with _netlink() as route:
+        try:
+            route.tc("add", "clsact", index)
+        except Exception as error:  # pyroute2's own
+            if getattr(error, "code", None) != errno.EEXIST:
+                raise OSError(getattr(error, "code", errno.EIO), f"clsact: {error}") from error
+        try:
+            route.tc(
+                "replace-filter",
+                "bpf",
+                index,
+                parent=CLSACT_INGRESS,
+                prio=PRIORITY,
+                fd=program,
+                name="relevo",
+                classid=1,
+                direct_action=True,
+                protocol=socket.htons(3),
+            )
+        except Exception as error:
+            raise OSError(getattr(error, "code", errno.EIO), f"filter: {error}") from error

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Answers that the balancer itself gives: ICMP errors and TCP resets, made out of the packet that provoked them and sent back
+ * the way it came. TC only: XDP leaves them to it. Each CPU gives a limited number a second, as the kernel does, so that
+ * nobody can make the balancer a source of noise.
+ *
+ * A packet from a neighbour on the same machine may carry a checksum that is only begun (offload); the kernel then finishes
+ * it after us, over the octets that we leave. Such a packet is told by the fact that the kernel ignores a change of the
+ * ports' part of it.
+ */
+#pragma once
+#include "count.h"
+#include "parse.h"
+#include "rewrite.h"
+
+INLINE int may_answer(const struct settings *s, const struct packet *p)
+{
+	__u32 key = 0, began;
+	__u64 *value = bpf_map_lookup_elem(&answers, &key);
+
+	if (!value)
+		return 0;
+	began = (__u32)(*value >> 32);
+	if (p->now - began >= s->hz)
+		*value = (__u64)p->now << 32;
+	if ((__u32)*value >= s->answers_a_second)
+		return 0;
+	*value += 1;
+	return 1;
+}
+
+/* Whether the transport checksum is only begun. */
+INLINE int checksum_begun(frame_t *frame, const struct packet *p)
+{
+	__u32 at = p->l4 + checksum_offset(p->protocol);
+	__u16 before = 0, after = 0;
+
+	bpf_skb_load_bytes(frame, at, &before, 2);
+	if (bpf_l4_csum_replace(frame, at, 0, 0x1234, 0))
+		return 0;
+	bpf_skb_load_bytes(frame, at, &after, 2);
+	if (before == after)
+		return 1;
+	bpf_l4_csum_replace(frame, at, 0, 0xffff - 0x1234, 0);
+	return 0;
+}
+
+INLINE void swap_macs(struct ethhdr *e)
+{
+	__u8 mac[6];
+
+	__builtin_memcpy(mac, e->h_dest, 6);
+	__builtin_memcpy(e->h_dest, e->h_source, 6);
+	__builtin_memcpy(e->h_source, mac, 6);
+}
+
+#define ANSWER_TTL 64
+
+/* An IP header from `from` to `to` at the place of the present one. */
+INLINE int write_ip(frame_t *frame, const struct packet *p, const struct address *from, const struct address *to, __u8 protocol,
+		    __u16 payload)
+{
+	struct ethhdr *ethernet = frame_begin(frame);
+
+	if (p->family == 4) {
+		struct iphdr *ip = (void *)(ethernet + 1);
+		__u64 sum;
+
+		if ((void *)(ip + 1) > frame_end(frame))
+			return 0;
+		*(__u16 *)ip = be16(0x4500);
+		ip->tot_len = be16(sizeof(*ip) + payload);
+		ip->id = 0;
+		ip->frag_off = be16(0x4000);
+		ip->ttl = ANSWER_TTL;
+		ip->protocol = protocol;
+		ip->saddr = get_v4(from);
+		ip->daddr = get_v4(to);
+		sum = *(__u16 *)ip + ip->tot_len + ip->frag_off + *(__u16 *)&ip->ttl + (__u64)ip->saddr + ip->daddr;
+		ip->check = (__sum16)~fold_16(sum);
+	} else {
+		struct ipv6hdr *ip = (void *)(ethernet + 1);
+
+		if ((void *)(ip + 1) > frame_end(frame))
+			return 0;
+		*(__u32 *)ip = be32(0x60000000);
+		ip->payload_len = be16(payload);
+		ip->nexthdr = protocol;
+		ip->hop_limit = ANSWER_TTL;
+		put_v6(&ip->saddr, from);
+		put_v6(&ip->daddr, to);
+	}
+	swap_macs(ethernet);
+	return 1;
+}
+
+INLINE __u16 ip_header(const struct packet *p)
+{
+	return p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+}
+
+/* What a reset must say (RFC 9293 §3.10.7.1): our sequence is what they acknowledged, or we acknowledge what they sent. */
+INLINE void write_reset(struct tcphdr *tcp, const struct packet *p)
+{
+	__u32 sequence = be32(tcp->seq), acknowledged = tcp->ack_seq;
+	__u32 sent = p->length - (p->l4 - ETHERNET) - p->l4_length + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
+	__u16 *words = (void *)tcp;
+
+	tcp->source = p->destination_port;
+	tcp->dest = p->source_port;
+	words[6] = be16(5 << 12 | TCP_RST | (p->tcp_flags & TCP_ACK ? 0 : TCP_ACK));
+	words[7] = 0; /* window */
+	tcp->urg_ptr = 0;
+	tcp->seq = p->tcp_flags & TCP_ACK ? acknowledged : 0;
+	tcp->ack_seq = p->tcp_flags & TCP_ACK ? 0 : be32(sequence + sent);
+}
+
+INLINE __u64 sum_words(const __u16 *words, int count)
+{
+	__u64 sum = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < count; i++)
+		sum += words[i];
+	return sum;
+}
+
+/* Turns a TCP segment into the reset that answers it, and sends it back. */
+GLOBAL int answer_reset(frame_t *frame)
+{
+	struct packet *p = the_packet();
+	struct tcphdr *tcp;
+	__u64 sum;
+	int begun;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	begun = checksum_begun(frame, p);
+
+	/* With IP options or extension headers in between there is no fixed place for the header: nothing is said. */
+	if (p->l4 != ETHERNET + ip_header(p) || p->tcp_flags & TCP_RST || p->fragment != WHOLE)
+		return TC_ACT_SHOT;
+	if (bpf_skb_change_tail(frame, p->l4 + sizeof(*tcp), 0))
+		return TC_ACT_SHOT;
+	if (!write_ip(frame, p, &p->destination, &p->source, IPPROTO_TCP, sizeof(*tcp)))
+		return TC_ACT_SHOT;
+	tcp = frame_begin(frame) + ETHERNET + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	if ((void *)(tcp + 1) > frame_end(frame))
+		return TC_ACT_SHOT;
+	write_reset(tcp, p);
+	tcp->check = 0;
+	sum = sum_pseudo(&p->source, &p->destination, IPPROTO_TCP, sizeof(*tcp));
+	tcp->check = begun ? fold_16(sum) : (__sum16)~fold_16(sum + sum_words((void *)tcp, 10));
+	return bpf_redirect(frame->ifindex, 0);
+}
+
+#define QUOTED_TCP 20
+#define QUOTED_UDP 8
+#define QUOTED_MAX (sizeof(struct ipv6hdr) + QUOTED_TCP)
+
+/*
+ * What finishing a begun checksum will add to the sum of the quoted packet: the kernel does it over the octets from the
+ * transport header to the end, after us.
+ */
+INLINE __u64 sum_of_finishing(frame_t *frame, const struct packet *p, __u32 at)
+{
+	__u16 words[QUOTED_TCP / 2] = {}, field = 0, finished;
+
+	if (p->protocol == IPPROTO_TCP)
+		bpf_skb_load_bytes(frame, at, words, QUOTED_TCP);
+	else
+		bpf_skb_load_bytes(frame, at, words, QUOTED_UDP);
+	bpf_skb_load_bytes(frame, at + checksum_offset(p->protocol), &field, 2);
+	finished = (__u16)~fold_16(sum_words(words, QUOTED_TCP / 2));
+	return (__u64)(__u16)~field + (finished ? finished : 0xffff);
+}
+
+/* The sum of the packet quoted at `at`, `length` octets of it. */
+INLINE __u64 sum_quoted(frame_t *frame, __u32 at, __u32 length)
+{
+	__u16 words[QUOTED_MAX / 2] = {};
+
+	if (length > QUOTED_MAX || !length)
+		return 0;
+	bpf_skb_load_bytes(frame, at, words, length);
+	return sum_words(words, QUOTED_MAX / 2);
+}
+
+/*
+ * Turns the packet into an ICMP error about itself, from the address it was sent to, and sends it back. It quotes the IP
+ * header and the ports, and of TCP the whole fixed header.
+ */
+GLOBAL int answer_icmp(frame_t *frame, __u32 type, __u32 code, __u32 mtu)
+{
+	struct icmp_header icmp = {.type = type, .code = code, .mtu = be16((__u16)mtu)};
+	struct packet *p = the_packet();
+	__u32 header, quoted, begun, at;
+	__u64 sum;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	header = ip_header(p);
+	if (p->quoted || p->fragment == LATER_FRAGMENT || p->l4 != ETHERNET + header)
+		return TC_ACT_SHOT; /* no errors about errors; options are not quoted */
+	begun = checksum_begun(frame, p);
+	quoted = header + (p->protocol == IPPROTO_TCP ? QUOTED_TCP : QUOTED_UDP);
+	if (bpf_skb_change_tail(frame, ETHERNET + quoted, 0))
+		return TC_ACT_SHOT;
+	if (bpf_skb_adjust_room(frame, header + ICMP_ERROR_HEADER, BPF_ADJ_ROOM_MAC, 0))
+		return TC_ACT_SHOT;
+	at = ETHERNET + header + ICMP_ERROR_HEADER;
+	sum = sum_words((void *)&icmp, 4) + sum_quoted(frame, at, quoted);
+	if (begun)
+		sum += sum_of_finishing(frame, p, at + header);
+	if (p->family == 6)
+		sum += sum_pseudo(&p->destination, &p->source, IPPROTO_ICMPV6, ICMP_ERROR_HEADER + quoted);
+	icmp.checksum = (__sum16)~fold_16(sum);
+	if (bpf_skb_store_bytes(frame, ETHERNET + header, &icmp, sizeof(icmp), 0))
+		return TC_ACT_SHOT;
+	if (!write_ip(frame, p, &p->destination, &p->source, p->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, ICMP_ERROR_HEADER + quoted))
+		return TC_ACT_SHOT;
+	return bpf_redirect(frame->ifindex, 0);
+}
+
+/* The answer that `reason` calls for; the program's return value. */
+GLOBAL int answer(frame_t *frame, enum reason reason, __u32 mtu)
+{
+	struct settings *s = the_settings();
+	struct packet *p = the_packet();
+	int v4;
+
+	if (!s || !p)
+		return TC_ACT_SHOT;
+	v4 = p->family == 4;
+	if (!may_answer(s, p)) {
+		count(DROP_ANSWER_LIMIT);
+		return TC_ACT_SHOT;
+	}
+	switch (reason) {
+	case REFUSED_NO_DESTINATION:
+		return v4 ? answer_icmp(frame, 3, 3, 0) : answer_icmp(frame, 1, 4, 0);
+	case REFUSED_TTL:
+		return v4 ? answer_icmp(frame, 11, 0, 0) : answer_icmp(frame, 3, 0, 0);
+	case REFUSED_TOO_BIG:
+		return v4 ? answer_icmp(frame, 3, 4, mtu) : answer_icmp(frame, 2, 0, mtu);
+	case REFUSED_ORPHAN:
+		return answer_reset(frame);
+	default:
+		return TC_ACT_SHOT;
+	}
+}

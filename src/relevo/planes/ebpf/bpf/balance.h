@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The way of a packet: parse, find its connection (or open one), decide where it goes and whether it fits, then change it and
+ * let it leave. Nothing is changed before it is certain that the packet can go; so a packet that XDP gives up on arrives at
+ * TC as it came in.
+ *
+ * Every function returns a `reason`: GO_ON, FORWARDED, or why not. `finish` turns it into the hook's own return value.
+ */
+#pragma once
+#include "encapsulate.h"
+#include "forward.h"
+#include "parse.h"
+#include "rewrite.h"
+#include "service.h"
+#include "state.h"
+#ifndef RELEVO_XDP
+#include "open.h"
+#include "relate.h"
+#endif
+
+struct job {
+	struct packet *packet;
+	struct settings *settings;
+	struct place place;
+	struct way way;
+	__u32 server;
+};
+
+/* The client's end at the server: the client itself, or with FULLNAT what stands for it. */
+INLINE void client_at_server(const struct connection *e, struct address *address, __be16 *port)
+{
+	__u32 number = e->local;
+	struct address *local;
+
+	*address = e->client;
+	*port = e->client_port;
+	if (likely(!(e->flags & CONNECTION_FULLNAT)))
+		return;
+	local = bpf_map_lookup_elem(&locals, &number);
+	if (local)
+		*address = *local;
+	*port = e->local_port;
+}
+
+/* Gives way, translates or wraps for server `s`, and is ready to leave. */
+INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s, const struct translation *t)
+{
+	struct packet *p = job->packet;
+	__u32 overhead = s->forwarding == FORWARDING_TUN ? tunnel_overhead(s) : 0;
+	enum reason reason;
+
+	reason = find_way(frame, p, &t->source, &s->address, &job->way);
+	if (unlikely(reason != GO_ON))
+		return reason;
+	if (unlikely(!fits(frame, p, &job->way, overhead)))
+		return p->dont_fragment ? REFUSED_TOO_BIG : DROP_TOO_BIG;
+#ifdef RELEVO_XDP
+	if (job->way.interface != frame->ingress_ifindex && !has_exit(&job->way))
+		return PASS_SLOW;
+#endif
+	if (s->forwarding == FORWARDING_NAT || s->forwarding == FORWARDING_FULLNAT)
+		return translate(frame, p, t);
+	reason = age(frame, p);
+	if (reason == GO_ON && s->forwarding == FORWARDING_TUN)
+		reason = encapsulate(frame, p, s);
+	return reason;
+}
+
+/* A packet of the client's, to the server of its connection. */
+INLINE enum reason to_server(frame_t *frame, struct job *job)
+{
+	struct packet *p = job->packet;
+	struct connection *e = job->place.entry;
+	struct server *s = bpf_map_lookup_elem(&servers, &job->server);
+	struct translation t;
+	enum reason reason;
+
+	if (!s)
+		return DROP_ORPHAN;
+	if (e) {
+		client_at_server(e, &t.source, &t.source_port);
+		t.destination_port = server_port(e, s);
+	} else { /* one-packet scheduling: there is no entry */
+		t.source = p->source;
+		t.source_port = p->source_port;
+		t.destination_port = s->port ? s->port : p->destination_port;
+	}
+	t.destination = s->address;
+	if (unlikely(p->ttl <= 1))
+		return REFUSED_TTL;
+	reason = carry(frame, job, s, &t);
+	if (reason == GO_ON)
+		count_traffic(job->server, TO_SERVER, p->length);
+	return reason;
+}
+
+/* A server's packet, back to the client under the virtual address. */
+INLINE enum reason to_client(frame_t *frame, struct job *job)
+{
+	struct packet *p = job->packet;
+	struct connection *e = job->place.entry;
+	struct translation t;
+	enum reason reason;
+
+	if (!e)
+		return PASS_NOT_OURS;
+	t.source = e->virtual;
+	t.source_port = e->virtual_port;
+	t.destination = e->client;
+	t.destination_port = e->client_port;
+	if (unlikely(p->ttl <= 1))
+		return REFUSED_TTL;
+	reason = find_way(frame, p, &t.source, &t.destination, &job->way);
+	if (unlikely(reason != GO_ON))
+		return reason;
+	if (unlikely(!fits(frame, p, &job->way, 0)))
+		return p->dont_fragment ? REFUSED_TOO_BIG : DROP_TOO_BIG;
+#ifdef RELEVO_XDP
+	if (job->way.interface != frame->ingress_ifindex && !has_exit(&job->way))
+		return PASS_SLOW;
+#endif
+	reason = translate(frame, p, &t);
+	if (reason != GO_ON)
+		return reason;
+	count_traffic(e->server, TO_CLIENT, p->length);
+	advance(job->settings, p, &job->place, TO_CLIENT);
+	return GO_ON;
+}
+
+/* FULLNAT: a packet to a local address and port that stand for a client. */
+NOINLINE int find_translation(const struct packet *p, struct place *found)
+{
+	struct translation_key key;
+	struct connection *e;
+	__u32 *place, number;
+
+	__builtin_memset(&key, 0, sizeof(key));
+	key.remote = p->source;
+	key.local = p->destination;
+	key.remote_port = p->source_port;
+	key.local_port = p->destination_port;
+	key.protocol = p->protocol;
+	place = bpf_map_lookup_elem(&translations, &key);
+	if (!place || *place == NOWHERE)
+		return 0;
+	number = *place / BUCKET_SLOTS;
+	found->bucket = bpf_map_lookup_elem(&buckets, &number);
+	found->number = *place;
+	if (!found->bucket)
+		return 0;
+	number = *place % BUCKET_SLOTS;
+	e = &found->bucket->slot[number];
+	found->entry = e;
+	return e->local_port == p->destination_port && (e->flags & CONNECTION_FULLNAT) && e->protocol == p->protocol;
+}
+
+/*
+ * Finds the connection of a packet from the client's side. A first packet on one that is as good as over gives way to a new
+ * one at once (port reuse); one whose server was removed is told so.
+ */
+INLINE enum reason known(struct job *job)
+{
+	struct packet *p = job->packet;
+	struct connection *e;
+	struct server *s;
+
+	if (!find_forward(job->settings, p, &job->place))
+		return PASS_NO_CONNECTION;
+	e = job->place.entry;
+	job->server = e->server;
+	s = bpf_map_lookup_elem(&servers, &job->server);
+	if (likely(s && s->generation == e->generation &&
+		   !((e->state == STATE_TIME_WAIT || e->state == STATE_CLOSE) && p->tcp_flags & TCP_SYN)))
+		return GO_ON;
+	if (p->quoted)
+		return PASS_NO_CONNECTION;
+	if (s && s->generation != e->generation && (p->flags & SETTING_KEEP_ORPHANS))
+		return DROP_ORPHAN;
+	take_out(job->place.number, p->source_port, 0);
+	job->place.entry = 0;
+	return p->protocol == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN) ? REFUSED_ORPHAN : PASS_NO_CONNECTION;
+}
+
+INLINE void swap_ends(struct packet *p)
+{
+	struct address a = p->source;
+	__be16 port = p->source_port;
+
+	p->source = p->destination;
+	p->destination = a;
+	p->source_port = p->destination_port;
+	p->destination_port = port;
+}
+
+#ifndef RELEVO_XDP
+
+/* The frame's own addresses, where `p` has those of a quoted packet. */
+INLINE int outer_addresses(frame_t *frame, const struct packet *p, struct translation *t)
+{
+	if (p->family == 4) {
+		struct iphdr *ip = frame_begin(frame) + ETHERNET;
+
+		if ((void *)(ip + 1) > frame_end(frame))
+			return 0;
+		set_v4(&t->source, ip->saddr);
+		set_v4(&t->destination, ip->daddr);
+	} else {
+		struct ipv6hdr *ip = frame_begin(frame) + ETHERNET;
+
+		if ((void *)(ip + 1) > frame_end(frame))
+			return 0;
+		set_v6(&t->source, &ip->saddr);
+		set_v6(&t->destination, &ip->daddr);
+	}
+	return 1;
+}
+
+/* An error from the client's side, to the server whose packet it quotes. `p` has the ends as the client would write them. */
+INLINE enum reason error_to_server(frame_t *frame, struct job *job)
+{
+	struct packet *p = job->packet;
+	struct server *s = bpf_map_lookup_elem(&servers, &job->server);
+	struct translation outer, inner;
+	enum reason reason;
+
+	if (!s || !job->place.entry || !outer_addresses(frame, p, &outer))
+		return PASS_NO_CONNECTION;
+	inner.source = s->address; /* as the server wrote it */
+	inner.source_port = server_port(job->place.entry, s);
+	client_at_server(job->place.entry, &inner.destination, &inner.destination_port);
+	reason = find_way(frame, p, &outer.source, &s->address, &job->way);
+	if (reason != GO_ON)
+		return reason;
+	if (s->forwarding == FORWARDING_NAT || s->forwarding == FORWARDING_FULLNAT) {
+		outer.destination = s->address;
+		swap_ends(p);
+		return relate(frame, p, &outer, &inner);
+	}
+	reason = age(frame, p);
+	return reason == GO_ON && s->forwarding == FORWARDING_TUN ? encapsulate(frame, p, s) : reason;
+}
+
+/* An error from the server's side, to the client whose packet it quotes. `p` has the ends as the server would write them. */
+INLINE enum reason error_to_client(frame_t *frame, struct job *job)
+{
+	struct packet *p = job->packet;
+	struct connection *e = job->place.entry;
+	struct translation outer, inner;
+	enum reason reason;
+
+	if (!e || !outer_addresses(frame, p, &outer))
+		return PASS_NO_CONNECTION;
+	inner.source = e->client;
+	inner.source_port = e->client_port;
+	inner.destination = e->virtual;
+	inner.destination_port = e->virtual_port;
+	outer.source = e->virtual;
+	outer.destination = e->client;
+	reason = find_way(frame, p, &outer.source, &e->client, &job->way);
+	if (reason != GO_ON)
+		return reason;
+	swap_ends(p);
+	return relate(frame, p, &outer, &inner);
+}
+
+/* An ICMP error: to whoever sent the packet that it quotes. */
+NOINLINE enum reason balance_error(frame_t *frame, struct job *job)
+{
+	struct packet *p = job->packet;
+
+	if (p->ttl <= 1)
+		return PASS_NO_CONNECTION; /* no errors about errors */
+	swap_ends(p); /* as an answer to the quoted packet would have them */
+	if (maybe_virtual(job->settings, &p->destination) && known(job) == GO_ON)
+		return error_to_server(frame, job);
+	if (maybe_server(job->settings, &p->source) && (find_reverse(job->settings, p, &job->place) || find_translation(p, &job->place)))
+		return error_to_client(frame, job);
+	return PASS_NO_CONNECTION;
+}
+
+/* Later fragments have no ports: the first one left them. */
+NOINLINE enum reason reassemble(struct packet *p)
+{
+	struct fragment_ports ports, *found;
+	struct fragment_key key;
+
+	__builtin_memset(&key, 0, sizeof(key));
+	key.source = p->source;
+	key.destination = p->destination;
+	key.identification = p->identification;
+	key.protocol = p->protocol;
+	if (p->fragment == FIRST_FRAGMENT) {
+		ports.source = p->source_port;
+		ports.destination = p->destination_port;
+		bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
+		return GO_ON;
+	}
+	found = bpf_map_lookup_elem(&fragments, &key);
+	if (!found)
+		return PASS_NO_CONNECTION;
+	p->source_port = found->source;
+	p->destination_port = found->destination;
+	return GO_ON;
+}
+
+#endif
+
+/* Who got the connection that was just opened. */
+INLINE __u32 opened_server(void)
+{
+	struct scratch *work = the_scratch(0);
+
+	return work ? work->fresh.server : 0;
+}
+
+/* Everything from the frame to the changed frame. */
+INLINE enum reason balance(frame_t *frame, struct job *job)
+{
+	struct packet *p = job->packet;
+	enum reason reason;
+	__u32 service;
+
+	reason = parse(frame, job->settings, p);
+	if (unlikely(reason != GO_ON))
+		return reason;
+	if (unlikely(p->quoted || p->fragment)) {
+#ifdef RELEVO_XDP
+		return PASS_SLOW;
+#else
+		if (p->quoted)
+			return balance_error(frame, job);
+		if (!maybe_virtual(job->settings, &p->destination) && !maybe_server(job->settings, &p->source))
+			return PASS_NOT_OURS;
+		reason = reassemble(p);
+		if (reason != GO_ON)
+			return maybe_virtual(job->settings, &p->destination) ? DROP_FRAGMENT : reason;
+#endif
+	}
+	if (maybe_virtual(job->settings, &p->destination)) {
+		reason = known(job);
+		if (likely(reason == GO_ON)) {
+			reason = to_server(frame, job);
+			if (likely(reason == GO_ON))
+				advance(job->settings, p, &job->place, TO_SERVER);
+			return reason;
+		}
+		if (reason != PASS_NO_CONNECTION)
+			return reason;
+#ifndef RELEVO_XDP
+		service = find_service(p->flags & SETTING_MARKS ? frame->mark : 0);
+#else
+		service = find_service(0);
+#endif
+		if (service != NOWHERE) {
+#ifdef RELEVO_XDP
+			/* A first packet that XDP cannot send on must not be scheduled twice: TC does all of them. */
+			return PASS_SLOW;
+#else
+			reason = open_connection(service);
+			if (reason != GO_ON)
+				return reason;
+			job->server = opened_server();
+			if (!find_forward(job->settings, p, &job->place))
+				job->place.entry = 0;
+			return to_server(frame, job);
+#endif
+		}
+	}
+	if (maybe_server(job->settings, &p->source) && (find_reverse(job->settings, p, &job->place) || find_translation(p, &job->place)))
+		return to_client(frame, job);
+	return PASS_NOT_OURS;
+}

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of connections: 2^n buckets of eight slots. Both directions of a NAT connection hash by the client's end, so
+ * that one entry serves both. A connection lives in the bucket of its first choice, or, when that is full, of its second;
+ * `spilled` tells look-ups whether the second must be read. Readers take no lock; whoever changes a slot's tuple, state or
+ * tag holds the bucket's.
+ *
+ * Expired entries are free slots to whoever needs one. The sweep (control.bpf.c) only makes counters exact in time.
+ */
+#pragma once
+#include "count.h"
+#include "hash.h"
+
+struct place {
+	struct bucket *bucket;
+	struct connection *entry;
+	__u32 number;           /* bucket * BUCKET_SLOTS + slot */
+};
+
+INLINE __u64 connection_hash(const struct settings *s, const struct address *client, __be16 port, __u8 protocol)
+{
+	__u64 last = (__u32)port << 8 | protocol;
+	struct sip sip;
+
+	sip_begin(&sip, s->key[0], s->key[1]);
+	if (likely(is_v4(client)))
+		return sip_end(&sip, last | (client->half[1] & 0xffffffff00000000ULL));
+	sip_word(&sip, client->half[0]);
+	sip_word(&sip, client->half[1]);
+	return sip_end(&sip, last);
+}
+
+/* Templates of a client are spread by service: nobody looks for them from the server's side. */
+INLINE __u64 template_hash(const struct settings *s, const struct connection *t)
+{
+	struct sip sip;
+
+	sip_begin(&sip, s->key[0], s->key[1]);
+	sip_word(&sip, t->client.half[0]);
+	sip_word(&sip, t->client.half[1]);
+	sip_word(&sip, t->virtual.half[0]);
+	sip_word(&sip, t->virtual.half[1]);
+	return sip_end(&sip, (__u32)t->virtual_port << 8 | t->protocol);
+}
+
+INLINE __u64 entry_hash(const struct settings *s, const struct connection *e)
+{
+	if (e->flags & CONNECTION_TEMPLATE)
+		return template_hash(s, e);
+	return connection_hash(s, &e->client, e->client_port, e->protocol);
+}
+
+INLINE __u32 first_choice(const struct settings *s, __u64 hash)
+{
+	return (__u32)hash & s->bucket_mask;
+}
+
+INLINE __u32 second_choice(const struct settings *s, __u64 hash)
+{
+	__u32 second = (__u32)(hash >> 24) & s->bucket_mask;
+
+	return second == first_choice(s, hash) ? second ^ 1 : second;
+}
+
+INLINE __u8 tag_of(__u64 hash)
+{
+	return (__u8)(hash >> 56) | 1;
+}
+
+/* Its time is over. A template outlives its time while it controls connections. */
+INLINE int is_over(const struct connection *e, __u32 now)
+{
+	return past(e->expires, now) && !((e->flags & CONNECTION_TEMPLATE) && e->master);
+}
+
+INLINE int matches_forward(const struct connection *e, const struct packet *p)
+{
+	return e->client_port == p->source_port && e->virtual_port == p->destination_port && e->protocol == p->protocol &&
+	       same_address(&e->client, &p->source) && same_address(&e->virtual, &p->destination) &&
+	       !(e->flags & CONNECTION_TEMPLATE);
+}
+
+/* The port at which `e`'s server is addressed. */
+INLINE __be16 server_port(const struct connection *e, const struct server *s)
+{
+	return s->port && !(e->flags & CONNECTION_KEEP_PORT) ? s->port : e->virtual_port;
+}
+
+INLINE int matches_reverse(const struct connection *e, const struct packet *p)
+{
+	struct server *s;
+	__u32 key;
+
+	if (e->client_port != p->destination_port || e->protocol != p->protocol || !same_address(&e->client, &p->destination) ||
+	    (e->flags & (CONNECTION_TEMPLATE | CONNECTION_FULLNAT)))
+		return 0;
+	key = e->server;
+	s = bpf_map_lookup_elem(&servers, &key);
+	return s && same_address(&s->address, &p->source) && server_port(e, s) == p->source_port &&
+	       s->generation == e->generation;
+}
+
+INLINE int matches_template(const struct connection *e, const struct connection *wanted)
+{
+	return (e->flags & CONNECTION_TEMPLATE) && same_address(&e->client, &wanted->client) &&
+	       same_address(&e->virtual, &wanted->virtual) && e->virtual_port == wanted->virtual_port &&
+	       e->protocol == wanted->protocol;
+}
+
+enum sought { FORWARD, REVERSE, TEMPLATE };
+
+/* Looks a bucket through for what `p` (or, for a template, `wanted`) belongs to; the slot, or BUCKET_SLOTS. */
+INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct connection *wanted, enum sought sought)
+{
+	int i;
+
+	for (i = 0; i < BUCKET_SLOTS; i++) {
+		struct connection *e = &b->slot[i];
+
+		if (b->tag[i] != tag)
+			continue;
+		if (is_over(e, p->now))
+			continue; /* its successor may be in a later slot */
+		if (sought == FORWARD ? matches_forward(e, p) : sought == REVERSE ? matches_reverse(e, p) : matches_template(e, wanted))
+			return i;
+	}
+	return BUCKET_SLOTS;
+}
+
+/*
+ * Finds an entry whose time is not over, under `hash`: of the packet in one direction or the other, or the template `wanted`;
+ * false when there is none.
+ */
+INLINE int find(const struct settings *s, const struct packet *p, const struct connection *wanted, __u64 hash, enum sought sought,
+		struct place *found)
+{
+	__u32 bucket = first_choice(s, hash);
+	struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
+	int slot;
+
+	if (!b)
+		return 0;
+	slot = scan(b, tag_of(hash), p, wanted, sought);
+	if (slot == BUCKET_SLOTS) {
+		if (likely(!b->spilled))
+			return 0;
+		bucket = second_choice(s, hash);
+		b = bpf_map_lookup_elem(&buckets, &bucket);
+		if (!b)
+			return 0;
+		slot = scan(b, tag_of(hash), p, wanted, sought);
+		if (slot == BUCKET_SLOTS)
+			return 0;
+	}
+	slot &= BUCKET_SLOTS - 1;
+	found->bucket = b;
+	found->entry = &b->slot[slot];
+	found->number = bucket * BUCKET_SLOTS + slot;
+	return 1;
+}
+
+INLINE int find_forward(const struct settings *s, const struct packet *p, struct place *found)
+{
+	return find(s, p, 0, connection_hash(s, &p->source, p->source_port, p->protocol), FORWARD, found);
+}
+
+INLINE int find_reverse(const struct settings *s, const struct packet *p, struct place *found)
+{
+	return find(s, p, 0, connection_hash(s, &p->destination, p->destination_port, p->protocol), REVERSE, found);
+}
+
+/* The entry at `number`, or null. */
+INLINE struct connection *at_place(__u32 number)
+{
+	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS;
+	struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
+
+	if (!b || !b->tag[slot])
+		return 0;
+	return &b->slot[slot];
+}
+
+INLINE void tell(const struct settings *s, enum event_kind kind, __u32 place, const struct connection *c, struct event *event)
+{
+	if (likely(!(s->flags & SETTING_EVENTS)))
+		return;
+	event->kind = kind;
+	event->place = place;
+	event->connection = *c;
+	if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
+		count(COUNT_EVENT_LOST);
+}
+
+INLINE void translation_of(const struct connection *c, const struct server *s, struct translation_key *key)
+{
+	__u32 number = c->local;
+	struct address *local = bpf_map_lookup_elem(&locals, &number);
+
+	__builtin_memset(key, 0, sizeof(*key));
+	if (local)
+		key->local = *local;
+	key->remote = s->address;
+	key->remote_port = server_port(c, s);
+	key->local_port = c->local_port;
+	key->protocol = c->protocol;
+}
+
+/*
+ * Settles what a connection that has left the table was counted in. The scratch's `former` is a copy of it, not in the table
+ * any more; `number` is where it stood.
+ */
+GLOBAL int retire(__u32 number, __u32 which)
+{
+	struct settings *settings = the_settings();
+	struct scratch *work = the_scratch(which);
+	struct connection *former;
+	struct server *server;
+	__u32 key, first;
+
+	if (!settings || !work)
+		return 0;
+	former = &work->former;
+	first = first_choice(settings, entry_hash(settings, former));
+	if (first != number / BUCKET_SLOTS) {
+		struct bucket *b = bpf_map_lookup_elem(&buckets, &first);
+
+		if (b)
+			ADD(b->spilled, -1);
+	}
+	key = former->server;
+	server = bpf_map_lookup_elem(&servers, &key);
+	if (server) {
+		if (server->generation == former->generation)
+			count_out(server, former->flags);
+		if (former->flags & CONNECTION_FULLNAT) {
+			translation_of(former, server, &work->translation);
+			bpf_map_delete_elem(&translations, &work->translation);
+		}
+	}
+	if (former->flags & CONNECTION_TEMPLATE)
+		return 0;
+	if (former->master) {
+		struct connection *template = at_place(former->master - 1);
+
+		if (template && (template->flags & CONNECTION_TEMPLATE) && template->master)
+			ADD(template->master, -1);
+	}
+	tell(settings, EVENT_ENDED, number, former, &work->event);
+	return 0;
+}
+
+/* How willingly a slot is given away. */
+enum vacancy { TAKEN, HALF_OPEN, OVER, FREE };
+
+/*
+ * Puts `work->fresh` into bucket `b`: into a free slot, else one whose entry is over, else (when told to) one that is half
+ * open. Whoever was there is left in `work->former`; its protocol is 0 when nobody was. The slot, or BUCKET_SLOTS.
+ */
+INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, int evict)
+{
+	enum vacancy best = TAKEN;
+	int i, slot = BUCKET_SLOTS;
+
+	work->former.protocol = 0;
+	bpf_spin_lock(&b->lock);
+	for (i = 0; i < BUCKET_SLOTS; i++) {
+		struct connection *e = &b->slot[i];
+		enum vacancy vacancy = TAKEN;
+
+		if (!b->tag[i])
+			vacancy = FREE;
+		else if (is_over(e, now))
+			vacancy = OVER;
+		else if (evict && e->state == STATE_SYN_RECV && !(e->flags & CONNECTION_TEMPLATE))
+			vacancy = HALF_OPEN;
+		if (vacancy > best) {
+			best = vacancy;
+			slot = i;
+		}
+	}
+	if (slot != BUCKET_SLOTS) {
+		slot &= BUCKET_SLOTS - 1;
+		if (b->tag[slot])
+			work->former = b->slot[slot];
+		b->tag[slot] = 0; /* readers see no mixture */
+		barrier();
+		b->slot[slot] = work->fresh;
+		barrier();
+		b->tag[slot] = tag;
+	}
+	bpf_spin_unlock(&b->lock);
+	if (best == HALF_OPEN)
+		count(COUNT_EVICTED);
+	return slot;
+}
+
+/* Adds the scratch's `fresh` to the table and counts it at its server; its place, or NOWHERE when the table is full there. */
+GLOBAL __u32 insert(__u32 now, __u32 which)
+{
+	struct settings *settings = the_settings();
+	struct scratch *work = the_scratch(which);
+	struct bucket *first, *b;
+	struct server *server;
+	__u32 bucket, number;
+	__u64 hash;
+	int slot;
+
+	if (!settings || !work)
+		return NOWHERE;
+	hash = entry_hash(settings, &work->fresh);
+	bucket = first_choice(settings, hash);
+	first = bpf_map_lookup_elem(&buckets, &bucket);
+	if (!first)
+		return NOWHERE;
+	slot = claim(first, work, tag_of(hash), now, 0);
+	if (slot == BUCKET_SLOTS) {
+		bucket = second_choice(settings, hash);
+		b = bpf_map_lookup_elem(&buckets, &bucket);
+		if (!b)
+			return NOWHERE;
+		ADD(first->spilled, 1); /* before the entry is there: a look-up must not miss it */
+		slot = claim(b, work, tag_of(hash), now, 0);
+		if (slot == BUCKET_SLOTS) {
+			ADD(first->spilled, -1);
+			bucket = first_choice(settings, hash);
+			slot = claim(first, work, tag_of(hash), now, 1);
+		}
+	}
+	if (slot == BUCKET_SLOTS)
+		return NOWHERE;
+	number = bucket * BUCKET_SLOTS + slot;
+	if (work->former.protocol)
+		retire(number, which);
+	bucket = work->fresh.server;
+	server = bpf_map_lookup_elem(&servers, &bucket);
+	if (server)
+		count_in(server, work->fresh.flags);
+	return number;
+}
+
+/* Takes the entry at place `number` out of the table if it is still the one of `client_port`; counts it out. */
+GLOBAL int take_out(__u32 number, __u32 client_port, __u32 which)
+{
+	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS;
+	struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
+	struct scratch *work = the_scratch(which);
+	int mine = 0;
+
+	if (!b || !work)
+		return 0;
+	bpf_spin_lock(&b->lock);
+	if (b->tag[slot] && b->slot[slot].client_port == client_port) {
+		work->former = b->slot[slot];
+		b->tag[slot] = 0;
+		mine = 1;
+	}
+	bpf_spin_unlock(&b->lock);
+	if (mine)
+		retire(number, which);
+	return mine;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The maps. All programs of an instance share them by their pins; sizes marked 1 are set by the loader. */
+#pragma once
+#include "kernel.h"
+#include "layout.h"
+#include "reasons.h"
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(map_flags, BPF_F_MMAPABLE);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct settings);
+} settings SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct bucket);
+} buckets SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_HASH);
+	NUMBER(max_entries, 1);
+	TYPE(key, struct service_key);
+	TYPE(value, __u32);
+} service_index SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(map_flags, BPF_F_MMAPABLE);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct service);
+} services SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(map_flags, BPF_F_MMAPABLE);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct server);
+} servers SEC(".maps");
+
+/* Lists of servers and hash tables of services, as extents of server indices. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(map_flags, BPF_F_MMAPABLE);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, __u32);
+} rosters SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct counters);
+} traffic SEC(".maps"); /* by server */
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	NUMBER(max_entries, REASONS);
+	TYPE(key, __u32);
+	TYPE(value, __u64);
+} reasons SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(map_flags, BPF_F_MMAPABLE);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct address);
+} locals SEC(".maps");
+
+/* FULLNAT: a server's reply → place of the connection. Adding to it reserves the local port. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_HASH);
+	NUMBER(map_flags, BPF_F_NO_PREALLOC); /* most tables have no such connection */
+	NUMBER(max_entries, 1);
+	TYPE(key, struct translation_key);
+	TYPE(value, __u32);
+} translations SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	NUMBER(max_entries, HOPS);
+	TYPE(key, __u32);
+	TYPE(value, struct hop);
+} hops SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+	NUMBER(max_entries, 16384); /* datagrams in flight in pieces; the least recently used give way */
+	TYPE(key, struct fragment_key);
+	TYPE(value, struct fragment_ports);
+} fragments SEC(".maps");
+
+/* Values too large for the stack: [0] for packets, [1] for the sweep, which a packet may interrupt. */
+struct walk {                /* what schedulers carry along a list */
+	__u32 place, threshold, heaviest;
+	__u32 best;
+	__u64 best_load, best_weight;
+};
+
+struct scratch {
+	struct connection fresh, template, former;
+	struct walk walk;
+	struct event event;
+	struct translation_key translation;
+};
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	NUMBER(max_entries, 2);
+	TYPE(key, __u32);
+	TYPE(value, struct scratch);
+} scratch SEC(".maps");
+
+/* What each CPU has answered in the current second: jiffies it began << 32 | answers. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, __u64);
+} answers SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_RINGBUF);
+	NUMBER(max_entries, 1 << 20); /* octets: about 10 000 events */
+} events SEC(".maps");

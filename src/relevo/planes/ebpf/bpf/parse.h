@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From octets to `struct packet`. What cannot be read is left to the kernel's stack, which counts and drops it. */
+#pragma once
+#include "packet.h"
+
+#define IPV6_EXTENSIONS 6 /* extension headers looked through; more of them carry no honest traffic */
+#define ICMP_ERROR_HEADER 8
+
+struct icmp_header {
+	__u8 type, code;
+	__sum16 checksum;
+	__be16 unused, mtu;
+};
+
+struct ports {
+	__be16 source, destination;
+};
+
+/* A first octet that no client has: "this" network, loopback, multicast and above (RFC 1122 §3.2.1.3). */
+INLINE int martian_v4(__be32 source)
+{
+	__u8 first = (__u8)source;
+
+	return first == 0 || first == 127 || first >= 224;
+}
+
+INLINE int martian_v6(const struct address *source)
+{
+	if ((__u8)source->half[0] == 0xff)
+		return 1;
+	return source->half[0] == 0 && (source->half[1] == 0 || source->half[1] == 1ULL << 56);
+}
+
+INLINE int icmp_is_error(__u8 family, __u8 type)
+{
+	if (family == 6)
+		return type >= 1 && type <= 4;
+	return type == 3 || type == 4 || type == 11 || type == 12;
+}
+
+INLINE enum reason parse_v4(frame_t *frame, struct packet *p)
+{
+	struct iphdr *ip = frame_begin(frame) + ETHERNET;
+	__u16 offset, total;
+
+	if ((void *)(ip + 1) > frame_end(frame) || ip->version != 4 || ip->ihl < 5)
+		return PASS_MALFORMED;
+	total = be16(ip->tot_len);
+	if (total > p->length || (total && total < ip->ihl * 4))
+		return PASS_MALFORMED;
+	if (total)
+		p->length = total; /* 0: a super-packet beyond 64 KiB; else less than the frame: Ethernet padding */
+	if (unlikely(martian_v4(ip->saddr)))
+		return PASS_MARTIAN;
+	set_v4(&p->source, ip->saddr);
+	set_v4(&p->destination, ip->daddr);
+	p->family = 4;
+	p->protocol = ip->protocol;
+	p->ttl = ip->ttl;
+	p->l4 = ETHERNET + ip->ihl * 4;
+	offset = be16(ip->frag_off);
+	p->dont_fragment = !!(offset & 0x4000);
+	if (unlikely(offset & 0x3fff)) {
+		p->fragment = offset & 0x1fff ? LATER_FRAGMENT : FIRST_FRAGMENT;
+		p->identification = ip->id;
+	}
+	return GO_ON;
+}
+
+struct extension {
+	__u8 next, length;
+	__be16 offset;          /* fragment header */
+	__be32 identification;
+};
+
+NOINLINE enum reason skip_extensions(frame_t *frame, struct packet *p)
+{
+	__u32 at = p->l4;
+	int i;
+
+	for (i = 0; i < IPV6_EXTENSIONS; i++) {
+		struct extension *e;
+
+		if (p->protocol != IPPROTO_HOPOPTS && p->protocol != IPPROTO_ROUTING && p->protocol != IPPROTO_DSTOPTS &&
+		    p->protocol != IPPROTO_FRAGMENT)
+			break;
+		at &= 0x3ff;
+		e = frame_begin(frame) + at;
+		if ((void *)(e + 1) > frame_end(frame))
+			return PASS_MALFORMED;
+		if (p->protocol == IPPROTO_FRAGMENT) {
+			p->identification = e->identification;
+			p->fragment = be16(e->offset) & 0xfff8 ? LATER_FRAGMENT : FIRST_FRAGMENT;
+			if (!(be16(e->offset) & 0xfff9))
+				p->fragment = WHOLE; /* an atomic fragment, RFC 6946 */
+			at += 8;
+		} else {
+			at += (e->length + 1) * 8;
+		}
+		p->protocol = e->next;
+		if (p->fragment == LATER_FRAGMENT)
+			break;
+	}
+	if (at > 0x3ff)
+		return PASS_MALFORMED;
+	p->l4 = at;
+	return GO_ON;
+}
+
+INLINE enum reason parse_v6(frame_t *frame, struct packet *p)
+{
+	struct ipv6hdr *ip = frame_begin(frame) + ETHERNET;
+	__u32 total;
+
+	if ((void *)(ip + 1) > frame_end(frame) || ip->version != 6)
+		return PASS_MALFORMED;
+	total = be16(ip->payload_len);
+	if (total + sizeof(*ip) > p->length)
+		return PASS_MALFORMED;
+	if (total)
+		p->length = total + sizeof(*ip);
+	set_v6(&p->source, &ip->saddr);
+	set_v6(&p->destination, &ip->daddr);
+	if (unlikely(martian_v6(&p->source)))
+		return PASS_MARTIAN;
+	p->family = 6;
+	p->protocol = ip->nexthdr;
+	p->ttl = ip->hop_limit;
+	p->l4 = ETHERNET + sizeof(*ip);
+	p->dont_fragment = 1;
+	if (likely(p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP || p->protocol == IPPROTO_ICMPV6))
+		return GO_ON;
+	return skip_extensions(frame, p);
+}
+
+/* Ports and TCP flags. */
+INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
+{
+	__u32 at = p->l4;
+	struct ports *ports;
+
+	BOUND(at, 0x3ff);
+	ports = frame_begin(frame) + at;
+	if ((void *)ports + sizeof(struct udphdr) > frame_end(frame))
+		return PASS_MALFORMED;
+	p->source_port = ports->source;
+	p->destination_port = ports->destination;
+	p->l4_length = sizeof(struct udphdr);
+	if (p->protocol == IPPROTO_TCP) {
+		struct tcphdr *tcp = (void *)ports;
+
+		if ((void *)(tcp + 1) > frame_end(frame) || tcp->doff < 5)
+			return PASS_MALFORMED;
+		p->tcp_flags = ((__u8 *)tcp)[13];
+		p->l4_length = tcp->doff * 4;
+	}
+	return GO_ON;
+}
+
+/*
+ * An ICMP error stands for the packet it quotes: source, destination, ports and protocol become those of the quoted packet,
+ * `quoted` says where it is. The lying ones find no connection.
+ */
+NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
+{
+	__u32 at = p->l4;
+	struct icmp_header *icmp;
+	struct ports *ports;
+	void *quoted;
+
+	BOUND(at, 0x3ff);
+	icmp = frame_begin(frame) + at;
+	if ((void *)(icmp + 1) > frame_end(frame))
+		return PASS_MALFORMED;
+	if (!icmp_is_error(p->family, icmp->type))
+		return PASS_PROTOCOL;
+	quoted = icmp + 1;
+	p->quoted = at + ICMP_ERROR_HEADER;
+	if (p->family == 4) {
+		struct iphdr *ip = quoted;
+
+		/* Options in a quoted packet would move the ports out of reach of a fixed check, and nobody sends them. */
+		if ((void *)(ip + 1) > frame_end(frame) || ip->version != 4 || ip->ihl != 5 || ip->frag_off & be16(0x1fff))
+			return PASS_MALFORMED;
+		set_v4(&p->source, ip->saddr);
+		set_v4(&p->destination, ip->daddr);
+		p->protocol = ip->protocol;
+		ports = (void *)(ip + 1);
+		p->l4 = p->quoted + sizeof(*ip);
+	} else {
+		struct ipv6hdr *ip = quoted;
+
+		if ((void *)(ip + 1) > frame_end(frame) || ip->version != 6)
+			return PASS_MALFORMED;
+		set_v6(&p->source, &ip->saddr);
+		set_v6(&p->destination, &ip->daddr);
+		p->protocol = ip->nexthdr;
+		ports = (void *)(ip + 1);
+		p->l4 = p->quoted + sizeof(*ip);
+	}
+	if ((p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP) || (void *)ports + 8 > frame_end(frame))
+		return PASS_MALFORMED;
+	p->source_port = ports->source;
+	p->destination_port = ports->destination;
+	return GO_ON;
+}
+
+#define PULL 128 /* Ethernet, IPv6, an ICMPv6 error, a quoted IPv6 packet up to its ports: 110; the rest is options */
+
+/* Everything about a frame; GO_ON when it is TCP, UDP or an ICMP error about one of them. */
+INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet *p)
+{
+	struct ethhdr *ethernet = frame_begin(frame);
+	enum reason reason;
+
+	if ((void *)(ethernet + 1) > frame_end(frame))
+		return PASS_NOT_IP;
+	if (ethernet->h_dest[0] & 1)
+		return PASS_NOT_IP; /* multicast and broadcast are nobody's connection */
+	p->length = frame_length(frame);
+	p->flags = s->flags;
+	p->quoted = 0;
+	p->fragment = WHOLE;
+	p->tcp_flags = 0;
+#ifndef RELEVO_XDP
+	if (unlikely(frame_begin(frame) + PULL > frame_end(frame) && (void *)ethernet + p->length + ETHERNET > frame_end(frame))) {
+		__u32 wanted = p->length + ETHERNET < PULL ? p->length + ETHERNET : PULL;
+
+		if (bpf_skb_pull_data(frame, wanted))
+			return PASS_MALFORMED;
+		ethernet = frame_begin(frame);
+		if ((void *)(ethernet + 1) > frame_end(frame))
+			return PASS_MALFORMED;
+	}
+#endif
+	if (ethernet->h_proto == be16(ETH_P_IP))
+		reason = parse_v4(frame, p);
+	else if (ethernet->h_proto == be16(ETH_P_IPV6))
+		reason = parse_v6(frame, p);
+	else
+		return PASS_NOT_IP;
+	if (unlikely(reason != GO_ON))
+		return reason;
+	p->now = (__u32)bpf_jiffies64();
+	if (unlikely(p->fragment == LATER_FRAGMENT))
+		return GO_ON;
+	if (likely(p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP))
+		return parse_transport(frame, p);
+	if (p->protocol == (p->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) && p->fragment == WHOLE)
+		return parse_quoted(frame, p);
+	return PASS_PROTOCOL;
+}

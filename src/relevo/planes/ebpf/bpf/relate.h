@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ICMP errors about balanced packets. One that comes from the client's side quotes what the server sent under the virtual
+ * address and goes to that server; one from the server's side quotes what the client sent, translated, and goes to the
+ * client. The quoted packet is translated back to what its sender knows, so that path MTU discovery works through NAT.
+ */
+#pragma once
+#include "checksum.h"
+#include "connection.h"
+#include "forward.h"
+#include "parse.h"
+
+/*
+ * Replaces addresses and ports: outer ones become `outer`, quoted ones `inner`. The ICMP checksum covers the quoted packet, so
+ * every change in there counts, the quoted IP header's own checksum included.
+ */
+INLINE enum reason relate_v4(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
+{
+	struct iphdr *ip = frame_begin(frame) + ETHERNET, *quoted;
+	struct icmp_header *icmp;
+	struct ports *ports;
+	__u64 addresses, difference;
+	__u32 at = p->quoted - ICMP_ERROR_HEADER;
+	__sum16 former;
+
+	if ((void *)(ip + 1) > frame_end(frame))
+		return DROP_REWRITE;
+	write_addresses_v4(ip, outer);
+	BOUND(at, 0x3ff);
+	icmp = frame_begin(frame) + at;
+	quoted = (void *)(icmp + 1);
+	ports = (void *)(quoted + 1);
+	if ((void *)(ports + 1) > frame_end(frame))
+		return DROP_REWRITE;
+	addresses = address_difference(&p->source, &inner->source) + address_difference(&p->destination, &inner->destination);
+	former = quoted->check;
+	quoted->check = checksum_after(quoted->check, addresses);
+	quoted->saddr = get_v4(&inner->source);
+	quoted->daddr = get_v4(&inner->destination);
+	difference = addresses + (__u16)~former + quoted->check + port_difference(ports->source, inner->source_port) +
+		     port_difference(ports->destination, inner->destination_port);
+	ports->source = inner->source_port;
+	ports->destination = inner->destination_port;
+	icmp->checksum = checksum_after(icmp->checksum, difference);
+	return GO_ON;
+}
+
+INLINE enum reason relate_v6(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
+{
+	struct ipv6hdr *ip = frame_begin(frame) + ETHERNET, *quoted;
+	struct icmp_header *icmp;
+	struct address source, destination;
+	struct ports *ports;
+	__u64 difference;
+	__u32 at = p->quoted - ICMP_ERROR_HEADER;
+
+	BOUND(at, 0x3ff);
+	icmp = frame_begin(frame) + at;
+	if ((void *)(ip + 1) > frame_end(frame))
+		return DROP_REWRITE;
+	quoted = (void *)(icmp + 1);
+	ports = (void *)(quoted + 1);
+	if ((void *)(ports + 1) > frame_end(frame))
+		return DROP_REWRITE;
+	set_v6(&source, &ip->saddr);
+	set_v6(&destination, &ip->daddr);
+	difference = address_difference(&source, &outer->source) + address_difference(&destination, &outer->destination) +
+		     address_difference(&p->source, &inner->source) + address_difference(&p->destination, &inner->destination) +
+		     port_difference(ports->source, inner->source_port) + port_difference(ports->destination, inner->destination_port);
+	write_addresses_v6(ip, outer);
+	put_v6(&quoted->saddr, &inner->source);
+	put_v6(&quoted->daddr, &inner->destination);
+	ports->source = inner->source_port;
+	ports->destination = inner->destination_port;
+	icmp->checksum = checksum_after(icmp->checksum, difference);
+	return GO_ON;
+}
+
+INLINE enum reason relate(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
+{
+	return p->family == 4 ? relate_v4(frame, p, outer, inner) : relate_v6(frame, p, outer, inner);
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which server gets the next connection, as IPVS picks. Servers stand newest first; weight 0 and overload are passed over;
+ * "first in the list wins" on ties. What rr and wrr remember is written without a lock: two CPUs that pick in the same
+ * instant may pick the same server, which no client can tell, and nobody waits.
+ *
+ * Hash schedulers read a table that the loader fills (`relevo.schedulers` has the algorithms).
+ */
+#pragma once
+#include "count.h"
+#include "hash.h"
+
+#define MAX_SERVERS 512 /* of one service; what the verifier can follow */
+#define MAGLEV_KEY_1 0x9e3779b19e3779b1ULL /* both halves 2654435761, as the kernel has it */
+
+struct roster {
+	__u32 first, count;
+};
+
+INLINE struct roster roster_of(__u64 extent)
+{
+	struct roster r = {.first = (__u32)(extent >> 32), .count = (__u32)extent};
+
+	if (r.count > MAX_SERVERS)
+		r.count = MAX_SERVERS;
+	return r;
+}
+
+INLINE struct server *server_at(__u32 place, __u32 *number)
+{
+	__u32 *found = bpf_map_lookup_elem(&rosters, &place);
+
+	if (!found)
+		return 0;
+	*number = *found;
+	return bpf_map_lookup_elem(&servers, number);
+}
+
+INLINE int eligible(const struct server *s)
+{
+	return s->weight && !s->overloaded;
+}
+
+INLINE struct service *service_at(__u32 number)
+{
+	return bpf_map_lookup_elem(&services, &number);
+}
+
+/* rr: the next eligible server after the last pick, once round. */
+GLOBAL __u32 pick_rr(__u32 service_number)
+{
+	struct service *service = service_at(service_number);
+	__u32 start, place, number, i;
+	struct roster r;
+
+	if (!service)
+		return 0;
+	r = roster_of(service->roster);
+	start = service->cursor;
+	for (i = 0; i < MAX_SERVERS; i++) {
+		struct server *s;
+
+		if (i >= r.count)
+			break;
+		place = (start + i) % r.count;
+		s = server_at(r.first + place, &number);
+		if (s && eligible(s)) {
+			service->cursor = place + 1;
+			return number;
+		}
+	}
+	return 0;
+}
+
+/* The highest threshold at or below `threshold` that a weight of `heaviest` reaches, going down by `step`. */
+INLINE __u32 lowered(__u32 threshold, __u32 heaviest, __u32 step)
+{
+	if (threshold <= heaviest)
+		return threshold;
+	return threshold - (threshold - heaviest + step - 1) / step * step;
+}
+
+/* wrr: the first server from the walk's place to the end of the list that weighs at least the threshold, or 0. */
+GLOBAL __u32 walk_to_end(__u32 service_number)
+{
+	struct service *service = service_at(service_number);
+	struct scratch *work = the_scratch(0);
+	struct roster r;
+	__u32 number, i;
+
+	if (!service || !work)
+		return 0;
+	r = roster_of(service->roster);
+	for (i = 0; i < MAX_SERVERS; i++) {
+		struct server *s;
+
+		if (work->walk.place >= r.count)
+			break;
+		s = server_at(r.first + work->walk.place++, &number);
+		if (!s || !eligible(s))
+			continue;
+		if (s->weight > work->walk.heaviest)
+			work->walk.heaviest = s->weight;
+		if (s->weight >= work->walk.threshold)
+			return number;
+	}
+	return 0;
+}
+
+/*
+ * wrr: on from the last pick; past the end of the list the threshold falls by a step. When a whole round finds nobody, it
+ * falls at once to where somebody fits, which is where the kernel's walk would end. The walk's state is in a map, where the
+ * verifier does not follow it.
+ */
+GLOBAL __u32 pick_wrr(__u32 service_number)
+{
+	struct service *service = service_at(service_number);
+	struct scratch *work = the_scratch(0);
+	__u32 number, round;
+
+	if (!service || !work || !service->ceiling || !service->step)
+		return 0;
+	work->walk.place = service->cursor;
+	work->walk.threshold = service->threshold;
+	work->walk.heaviest = 0;
+	for (round = 0; round < 3; round++) {
+		number = walk_to_end(service_number);
+		if (number) {
+			service->cursor = work->walk.place;
+			service->threshold = work->walk.threshold;
+			return number;
+		}
+		work->walk.place = 0;
+		work->walk.threshold = work->walk.threshold > service->step ? work->walk.threshold - service->step : service->ceiling;
+		if (round == 1)
+			work->walk.threshold = lowered(work->walk.threshold, work->walk.heaviest, service->step);
+	}
+	return 0;
+}
+
+/*
+ * What a new connection would find at a server, to be compared in proportion to `weight`. An active connection weighs as
+ * much as 256 inactive ones; sed and nq see active ones alone, but count datagram sessions, which the kernel never calls
+ * active: with it, one server would get them all.
+ */
+INLINE __u64 load_of(const struct server *s, __u32 scheduler, __u8 protocol)
+{
+	if (scheduler == SCHEDULER_LC || scheduler == SCHEDULER_WLC)
+		return (__u64)s->active * 256 + s->inactive;
+	return s->active + (protocol == IPPROTO_UDP ? s->inactive : 0) + 1;
+}
+
+/*
+ * lc wlc sed nq: the least load, in proportion to weight (lc: regardless of it); nq takes an idle server outright.
+ * fo ovf: the greatest weight, which is the least of an equal load; ovf passes over who has more connections than weight.
+ */
+GLOBAL __u32 pick_least(__u32 service_number)
+{
+	struct service *service = service_at(service_number);
+	struct scratch *work = the_scratch(0);
+	struct roster r;
+	__u32 number, i;
+
+	if (!service || !work)
+		return 0;
+	r = roster_of(service->roster);
+	work->walk.best = 0;
+	for (i = 0; i < MAX_SERVERS; i++) {
+		/* Read anew each time, or the verifier would follow every algorithm on its own through the whole list. */
+		__u32 scheduler = *(volatile __u32 *)&service->scheduler;
+		struct server *s;
+		__u64 load, weight;
+
+		if (i >= r.count)
+			break;
+		s = server_at(r.first + i, &number);
+		if (!s || !eligible(s))
+			continue;
+		load = load_of(s, scheduler, service->protocol);
+		weight = scheduler == SCHEDULER_LC ? 1 : s->weight;
+		if (scheduler == SCHEDULER_NQ && load == 1)
+			return number;
+		if (scheduler == SCHEDULER_OVF && load > weight + 1)
+			continue;
+		if (scheduler == SCHEDULER_FO || scheduler == SCHEDULER_OVF)
+			load = 1;
+		if (work->walk.best && work->walk.best_load * weight <= load * work->walk.best_weight)
+			continue;
+		work->walk.best = number;
+		work->walk.best_load = load;
+		work->walk.best_weight = weight;
+	}
+	return work->walk.best;
+}
+
+INLINE __u32 eligible_at(__u32 place)
+{
+	__u32 number = 0;
+	struct server *s = server_at(place, &number);
+
+	return s && eligible(s) ? number : 0;
+}
+
+/* dh and sh: 256 buckets by a multiplicative hash; sh-fallback looks on. */
+GLOBAL __u32 pick_hash(__u32 service_number, __u32 value)
+{
+	struct service *service = service_at(service_number);
+	__u32 bucket = hash_32(value, 8), first, number, i;
+
+	if (!service || !(__u32)service->table)
+		return 0;
+	first = (__u32)(service->table >> 32);
+	number = eligible_at(first + bucket);
+	if (number || !(service->flags & SERVICE_FALLBACK))
+		return number;
+	for (i = 0; i < 256; i++) {
+		number = eligible_at(first + ((2 * bucket + i) & 255));
+		if (number)
+			return number;
+	}
+	return 0;
+}
+
+#define MAGLEV_TRIES 64 /* the kernel tries every slot; with half of the servers down, this many fail once in 10^19 */
+
+/* mh: a slot of the Maglev table; mh-fallback hashes on. */
+GLOBAL __u32 pick_maglev(__u32 service_number, __u32 value)
+{
+	struct service *service = service_at(service_number);
+	__u32 first, size, number, i, start;
+
+	if (!service || !(__u32)service->table)
+		return 0;
+	first = (__u32)(service->table >> 32);
+	size = (__u32)service->table;
+	start = maglev_hash(value, MAGLEV_KEY_1) % size;
+	number = eligible_at(first + start);
+	if (number || !(service->flags & SERVICE_FALLBACK))
+		return number;
+	for (i = 0; i < MAGLEV_TRIES; i++) {
+		number = eligible_at(first + maglev_hash(value + (i + start) % size, MAGLEV_KEY_1) % size);
+		if (number)
+			return number;
+	}
+	return 0;
+}
+
+/* The index of the server for a new connection, 0 when nobody can take it. */
+INLINE __u32 pick(const struct service *service, __u32 number, const struct packet *p)
+{
+	__u32 port = service->flags & SERVICE_HASH_PORT ? be16(p->source_port) : 0;
+
+	switch (service->scheduler) {
+	case SCHEDULER_RR:
+		return pick_rr(number);
+	case SCHEDULER_WRR:
+		return pick_wrr(number);
+	case SCHEDULER_SH:
+		return pick_hash(number, fold_address(&p->source) + port);
+	case SCHEDULER_DH:
+		return pick_hash(number, fold_address(&p->destination));
+	case SCHEDULER_MH:
+		return pick_maglev(number, fold_address(&p->source) + port);
+	case SCHEDULER_NONE:
+		return 0;
+	}
+	return pick_least(number);
+}

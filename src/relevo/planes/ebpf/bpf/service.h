@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which service a packet is for: by firewall mark, by address and port, by address alone (the order of IPVS). */
+#pragma once
+#include "packet.h"
+
+INLINE int in_filter(const __u8 *filter, const struct address *a)
+{
+	__u32 bit = hash_32(fold_address(a), FILTER_BITS);
+
+	return filter[(bit >> 3) & ((1 << (FILTER_BITS - 3)) - 1)] & (1 << (bit & 7));
+}
+
+/* Whether some service may have this address. False alarms cost a look-up. */
+INLINE int maybe_virtual(const struct settings *s, const struct address *a)
+{
+	return (s->flags & SETTING_MARKS) || in_filter(s->virtual_filter, a);
+}
+
+/* Whether some server, or a local address of FULLNAT's, may have this address. */
+INLINE int maybe_server(const struct settings *s, const struct address *a)
+{
+	return in_filter(s->server_filter, a);
+}
+
+INLINE struct service *service_by_key(const struct service_key *key, __u32 *number)
+{
+	__u32 *found = bpf_map_lookup_elem(&service_index, key);
+
+	if (!found)
+		return 0;
+	*number = *found;
+	return bpf_map_lookup_elem(&services, number);
+}
+
+/* The index of the packet's service, or NOWHERE. `mark` is the frame's firewall mark. */
+GLOBAL __u32 find_service(__u32 mark)
+{
+	struct packet *p = the_packet();
+	struct service_key key;
+	struct service *s = 0;
+	__u32 number = NOWHERE;
+
+	if (!p)
+		return NOWHERE;
+	__builtin_memset(&key, 0, sizeof(key));
+	if (mark) {
+		key.address.half[0] = mark;
+		key.family = p->family;
+		s = service_by_key(&key, &number);
+		key.family = 0;
+	}
+	if (!s) {
+		key.address = p->destination;
+		key.port = p->destination_port;
+		key.protocol = p->protocol;
+		s = service_by_key(&key, &number);
+	}
+	if (!s) {
+		key.port = 0;
+		s = service_by_key(&key, &number);
+	}
+	if (!s || !(s->flags & SERVICE_USED))
+		return NOWHERE;
+	return number;
+}

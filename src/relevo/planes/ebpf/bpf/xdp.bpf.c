@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The XDP program: the fast path of established connections, before the kernel has made anything of a frame. All else goes up
+ * unchanged to the TC program on the same interface, which shares every map.
+ */
+#define RELEVO_XDP
+#include "balance.h"
+
+SEC("xdp")
+int relevo_xdp(struct xdp_md *frame)
+{
+	struct job job = {};
+	enum reason reason;
+
+	job.packet = the_packet();
+	job.settings = the_settings();
+	if (!job.packet || !job.settings)
+		return XDP_PASS;
+	reason = balance(frame, &job);
+	if (likely(reason == GO_ON))
+		return leave(frame, &job.way);
+	if (reason == DROP_REWRITE) {
+		count(reason);
+		return XDP_DROP;
+	}
+	return XDP_PASS;
+}
+
+char terms[] SEC("license") = "Dual BSD/GPL";

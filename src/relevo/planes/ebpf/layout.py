@@ -1,0 +1,287 @@
+"""The values of the maps, mirrored from ``bpf/layout.h``; a test compares the two through the object's type information."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+LAYOUT_VERSION: Final = 1
+BUCKET_SLOTS: Final = 8
+FILTER_BITS: Final = 15
+TIMEOUTS: Final = 16
+ETHERNET: Final = 14
+NOWHERE: Final = 0xFFFFFFFF
+MAX_SERVERS: Final = 512
+
+
+class _Value(ctypes.LittleEndianStructure):
+    """A map's value. Ports are kept as the two octets of network order: use ``port_to`` and ``port_from``."""
+
+
+class Address(_Value):
+    """Sixteen octets; an IPv4 address is mapped."""
+
+    _fields_ = [("octets", c_uint8 * 16)]
+
+
+class Connection(_Value):
+    """One connection or persistence template."""
+
+    _fields_ = [
+        ("client", Address),
+        ("virtual", Address),
+        ("client_port", c_uint16),
+        ("virtual_port", c_uint16),
+        ("protocol", c_uint8),
+        ("state", c_uint8),
+        ("flags", c_uint16),
+        ("server", c_uint32),
+        ("expires", c_uint32),
+        ("master", c_uint32),
+        ("packets", c_uint32),
+        ("local_port", c_uint16),
+        ("local", c_uint16),
+        ("generation", c_uint32),
+    ]
+
+
+class Bucket(_Value):
+    """Eight connections under one lock."""
+
+    _fields_ = [
+        ("lock", c_uint32),
+        ("spilled", c_uint32),
+        ("tag", c_uint8 * BUCKET_SLOTS),
+        ("slot", Connection * BUCKET_SLOTS),
+    ]
+
+
+class ServiceKeyValue(_Value):
+    """What a service is found by."""
+
+    _fields_ = [
+        ("address", Address),
+        ("port", c_uint16),
+        ("protocol", c_uint8),
+        ("family", c_uint8),
+        ("reserved", c_uint32),
+    ]
+
+
+class Counters(_Value):
+    """Traffic of a server on one CPU."""
+
+    _fields_ = [
+        ("connections", c_uint64),
+        ("packets_in", c_uint64),
+        ("packets_out", c_uint64),
+        ("octets_in", c_uint64),
+        ("octets_out", c_uint64),
+    ]
+
+
+class ServiceValue(_Value):
+    """A service."""
+
+    _fields_ = [
+        ("address", Address),
+        ("mask", Address),
+        ("port", c_uint16),
+        ("protocol", c_uint8),
+        ("reserved", c_uint8),
+        ("flags", c_uint32),
+        ("scheduler", c_uint32),
+        ("persistence", c_uint32),
+        ("roster", c_uint64),
+        ("table", c_uint64),
+        ("cursor", c_uint32),
+        ("threshold", c_uint32),
+        ("step", c_uint32),
+        ("ceiling", c_uint32),
+        ("refused", c_uint64),
+        ("former", Counters),
+    ]
+
+
+class ServerValue(_Value):
+    """A server of a service."""
+
+    _fields_ = [
+        ("address", Address),
+        ("outer_source", Address),
+        ("port", c_uint16),
+        ("forwarding", c_uint8),
+        ("tunnel", c_uint8),
+        ("tunnel_port", c_uint16),
+        ("locals_count", c_uint16),
+        ("locals_first", c_uint32),
+        ("service", c_uint32),
+        ("weight", c_uint32),
+        ("upper", c_uint32),
+        ("lower", c_uint32),
+        ("generation", c_uint32),
+        ("overloaded", c_uint32),
+        ("active", c_uint32),
+        ("inactive", c_uint32),
+        ("templates", c_uint32),
+    ]
+
+
+class Settings(_Value):
+    """What holds for the whole instance."""
+
+    _fields_ = [
+        ("version", c_uint32),
+        ("flags", c_uint32),
+        ("hz", c_uint32),
+        ("answers_a_second", c_uint32),
+        ("timeout", c_uint32 * TIMEOUTS),
+        ("key", c_uint64 * 2),
+        ("bucket_mask", c_uint32),
+        ("local_port_first", c_uint16),
+        ("local_port_count", c_uint16),
+        ("virtual_filter", c_uint8 * (1 << (FILTER_BITS - 3))),
+        ("server_filter", c_uint8 * (1 << (FILTER_BITS - 3))),
+    ]
+
+
+class SweepRequest(_Value):
+    """Packet of ``relevo_sweep``."""
+
+    _pack_ = 1
+    _fields_ = [("ethernet", c_uint8 * ETHERNET), ("reserved", c_uint8 * 2), ("next", c_uint32), ("ended", c_uint32)]
+
+
+class TakeOutRequest(_Value):
+    """Packet of ``relevo_take_out``."""
+
+    _pack_ = 1
+    _fields_ = [("ethernet", c_uint8 * ETHERNET), ("client_port", c_uint16), ("place", c_uint32), ("done", c_uint32)]
+
+
+class EnterRequest(_Value):
+    """Packet of ``relevo_enter``."""
+
+    _pack_ = 1
+    _fields_ = [
+        ("ethernet", c_uint8 * ETHERNET),
+        ("reserved", c_uint8 * 2),
+        ("place", c_uint32),
+        ("reserved_2", c_uint8 * 4),
+        ("connection", Connection),
+    ]
+
+
+class ConnectionFlag(enum.IntFlag):
+    """``enum connection_flag``."""
+
+    TEMPLATE = 1
+    ACTIVE = 2
+    NO_OUTPUT = 4
+    FULLNAT = 8
+    ASSURED = 16
+    FOREIGN = 32
+    KEEP_PORT = 64
+
+
+class ServiceFlag(enum.IntFlag):
+    """``enum service_flag``."""
+
+    USED = 1
+    CLOSED = 2
+    FALLBACK = 4
+    HASH_PORT = 8
+    ONE_PACKET = 16
+    ANY_PORT = 32
+    RESET = 64
+
+
+class SettingFlag(enum.IntFlag):
+    """``enum setting_flag``."""
+
+    SLOPPY_TCP = 1
+    EVENTS = 2
+    MARKS = 4
+    KEEP_ORPHANS = 8
+    EXPIRE_QUIESCENT = 16
+    SECURE_TCP = 32
+
+
+class SchedulerNumber(enum.IntEnum):
+    """``enum scheduler``."""
+
+    NONE = 0
+    RR = 1
+    WRR = 2
+    LC = 3
+    WLC = 4
+    SED = 5
+    NQ = 6
+    FO = 7
+    OVF = 8
+    SH = 9
+    DH = 10
+    MH = 11
+
+
+class TcpState(enum.IntEnum):
+    """``enum tcp_state``, with the time-outs of IPVS in seconds."""
+
+    NONE = 0
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT = 4
+    TIME_WAIT = 5
+    CLOSE = 6
+    CLOSE_WAIT = 7
+    LAST_ACK = 8
+    LISTEN = 9
+    SYNACK = 10
+    UDP = 11
+
+
+TIMEOUT_S: Final[dict[TcpState, int]] = {
+    TcpState.NONE: 2,
+    TcpState.ESTABLISHED: 900,
+    TcpState.SYN_SENT: 120,
+    TcpState.SYN_RECV: 60,
+    TcpState.FIN_WAIT: 120,
+    TcpState.TIME_WAIT: 120,
+    TcpState.CLOSE: 10,
+    TcpState.CLOSE_WAIT: 60,
+    TcpState.LAST_ACK: 30,
+    TcpState.LISTEN: 120,
+    TcpState.SYNACK: 120,
+    TcpState.UDP: 300,
+}
+
+
+def port_to(port: int) -> int:
+    """Return a port as its two octets in network order read by a little-endian machine."""
+    return port >> 8 | (port & 0xFF) << 8
+
+
+port_from = port_to
+
+
+def packed(text: str) -> bytes:
+    """Return an address as sixteen octets."""
+    parsed = ip_address(text)
+    return parsed.packed if parsed.version == 6 else b"\0" * 10 + b"\xff\xff" + parsed.packed
+
+
+def address_text(octets: bytes) -> str:
+    """Return sixteen octets as the text of an address."""
+    six = IPv6Address(octets)
+    return str(six.ipv4_mapped or six)
+
+
+def filter_bit(octets: bytes) -> int:
+    """Return the bit of an address in the filters (``fold_address`` and ``hash_32`` of the programs)."""
+    words = [int.from_bytes(octets[i : i + 4], "big") for i in (0, 4, 8, 12)]
+    folded = words[3] if octets[:12] == b"\0" * 10 + b"\xff\xff" else words[0] ^ words[1] ^ words[2] ^ words[3]
+    return ((folded * 0x61C88647) & 0xFFFFFFFF) >> (32 - FILTER_BITS)

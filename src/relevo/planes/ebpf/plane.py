@@ -1,0 +1,182 @@
+"""The eBPF plane behind the port: packets never see this process, which may die and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from relevo.errors import PlaneError
+from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model.table import Connection, Operation, ServiceState
+from relevo.planes.ebpf import syscall
+from relevo.planes.ebpf.attach import Attacher
+from relevo.planes.ebpf.instance import Instance, Sizes, open_instance
+from relevo.planes.ebpf.layout import (
+    BUCKET_SLOTS,
+    ConnectionFlag,
+    TcpState,
+    address_text,
+    port_from,
+)
+from relevo.planes.ebpf.layout import Connection as Entry
+from relevo.planes.ebpf.reasons import Reason
+from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, Table
+from relevo.planes.port import Capabilities, Refused
+
+
+
+def capabilities_of_ebpf() -> Capabilities:
+    """What this plane can do."""
+    return Capabilities(
+        name="ebpf",
+        transports=frozenset((Protocol.TCP, Protocol.UDP)),
+        schedulers=frozenset(NUMBERS),
+        forwarding=frozenset(Forwarding),
+        survives_daemon=True,
+        any_port=True,
+        keeps_connections=True,
+    )
+
+
+def local_address_towards(address: str) -> str:
+    """Return the address that this node's packets to ``address`` carry; the unspecified one when there is no route."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))
+        except OSError:
+            return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - nothing listens: it means none
+        return str(probe.getsockname()[0])
+
+
+class EbpfPlane:
+    """The programs and maps under ``path``, opened at the first use, on every Ethernet interface of this namespace."""
+
+    def __init__(
+        self,
+        path: Path,
+        sizes: Sizes | None = None,
+        *,
+        hooks: str = "auto",
+        attach: bool = True,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._path, self._sizes = path, sizes or Sizes()
+        self._hooks, self._attach, self._log = hooks, attach, log
+        self._instance: Instance | None = None
+        self._table: Table | None = None
+        self._attacher: Attacher | None = None
+
+    def open(self) -> tuple[Instance, Table]:
+        """Load or adopt; ``PlaneError`` with the reason when the system refuses."""
+        if self._instance is None or self._table is None:
+            try:
+                self._instance = open_instance(self._path, self._sizes)
+            except OSError as error:
+                raise syscall.run_dry("ebpf plane", error) from error
+            self._table = Table(self._instance, local_address_towards)
+            self._attacher = Attacher(self._path, self._instance.programs, self._hooks)
+        return self._instance, self._table
+
+    def capabilities(self) -> Capabilities:
+        """What this plane can do."""
+        return capabilities_of_ebpf()
+
+    async def observe(self) -> list[ServiceState]:
+        """Return the table; entries whose time is over are taken out first, so that the counters are exact."""
+        instance, table = self.open()
+        if self._attach and self._attacher is not None:
+            for line in await asyncio.to_thread(self._attacher.audit):  # the netlink library wants a loop of its own
+                self._log(line)
+        await asyncio.to_thread(instance.sweep)
+        return table.observe()
+
+    async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
+        """Change the table."""
+        _, table = self.open()
+        try:
+            return table.apply(operations)
+        except (OSError, MemoryError) as error:
+            raise PlaneError(f"ebpf plane: {error}") from error
+
+    async def hold(self, held: frozenset[str], every: frozenset[str]) -> None:
+        """Serve, of the addresses in ``every``, only those ``held``; addresses that nobody moves are always served."""
+        _, table = self.open()
+        table.close_addresses(every - held)
+
+    async def connections(self) -> list[Connection]:
+        """Return connections and templates whose server is still there."""
+        instance, table = self.open()
+        servers = table.server_numbers()
+        now = instance.jiffies() & 0xFFFFFFFF
+        found = []
+        for _, bucket in await asyncio.to_thread(instance.buckets):
+            for slot in range(BUCKET_SLOTS):
+                entry = bucket.slot[slot]
+                known = servers.get(entry.server)
+                if not bucket.tag[slot] or known is None or known[2] != entry.generation:
+                    continue
+                left = _signed(entry.expires - now)
+                if left > 0 or (entry.flags & ConnectionFlag.TEMPLATE and entry.master):
+                    found.append(_connection(entry, known[1].endpoint, max(0, left) / instance.settings.hz))
+        return found
+
+    async def end(self, chosen: Callable[[Connection], bool]) -> int:
+        """Take out the connections that ``chosen`` is true of; return how many."""
+        instance, table = self.open()
+        servers = table.server_numbers()
+        ended = 0
+        for first, bucket in await asyncio.to_thread(instance.buckets):
+            for slot in range(BUCKET_SLOTS):
+                entry = bucket.slot[slot]
+                known = servers.get(entry.server)
+                if bucket.tag[slot] and known and chosen(_connection(entry, known[1].endpoint, 0.0)):
+                    ended += instance.take_out(first * BUCKET_SLOTS + slot, entry.client_port)
+        return ended
+
+    def reasons(self) -> dict[str, int]:
+        """Return how often each reason was met."""
+        instance, _ = self.open()
+        return {Reason(number).name.lower(): count for number, count in enumerate(instance.reasons()) if count}
+
+    async def close(self) -> None:
+        """Let go; everything stays in the kernel."""
+        if self._instance is not None:
+            self._instance.close()
+            self._instance = self._table = self._attacher = None
+
+    def remove(self) -> None:
+        """Take the programs off the interfaces and everything out of the kernel."""
+        instance, _ = self.open()
+        if self._attacher is not None:
+            self._attacher.audit() if self._attach else None
+            self._attacher.detach()
+        instance.remove()
+        self._instance = self._table = self._attacher = None
+
+
+def _signed(number: int) -> int:
+    number &= 0xFFFFFFFF
+    return number - (1 << 32) if number >> 31 else number
+
+
+def _connection(entry: Entry, server: Endpoint, left_s: float) -> Connection:
+    template = bool(entry.flags & ConnectionFlag.TEMPLATE)
+    protocol = PROTOCOL_OF.get(entry.protocol, Protocol.TCP)
+    virtual = Endpoint(address_text(bytes(entry.virtual.octets)), port_from(entry.virtual_port))
+    if template:
+        state = "ASSURED" if entry.master else "NONE"
+    else:
+        state = TcpState(entry.state).name if entry.state in TcpState._value2member_map_ else str(entry.state)
+    port = server.port if server.port and not entry.flags & ConnectionFlag.KEEP_PORT else virtual.port
+    return Connection(
+        protocol=protocol,
+        client=Endpoint(address_text(bytes(entry.client.octets)), port_from(entry.client_port)),
+        virtual=virtual,
+        server=Endpoint(server.address, port),
+        state=state,
+        expires_s=left_s,
+        template=template,
+    )

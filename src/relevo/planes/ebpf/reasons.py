@@ -1,0 +1,38 @@
+"""Why a packet was not simply forwarded: the names of ``bpf/reasons.h``, in its order; a test holds the two together."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Reason(enum.IntEnum):
+    """``enum reason``. Names are what metrics and ``status`` show, in lower case; they do not change."""
+
+    GO_ON = 0
+    FORWARDED = 1
+    PASS_NOT_IP = 2
+    PASS_NOT_OURS = 3
+    PASS_MALFORMED = 4
+    PASS_MARTIAN = 5
+    PASS_PROTOCOL = 6
+    PASS_NO_CONNECTION = 7
+    PASS_CLOSED = 8
+    PASS_FTP_DATA = 9
+    PASS_LOCAL = 10
+    PASS_SLOW = 11
+    REFUSED_NO_DESTINATION = 12
+    REFUSED_TTL = 13
+    REFUSED_TOO_BIG = 14
+    REFUSED_ORPHAN = 15
+    DROP_TABLE_FULL = 16
+    DROP_NO_LOCAL_PORT = 17
+    DROP_NO_ROUTE = 18
+    DROP_FORWARDING_OFF = 19
+    DROP_FRAGMENT = 20
+    DROP_REWRITE = 21
+    DROP_ORPHAN = 22
+    DROP_ANSWER_LIMIT = 23
+    DROP_TOO_BIG = 24
+    COUNT_EVICTED = 25
+    COUNT_EVENT_LOST = 26
+    COUNT_TEMPLATE_FULL = 27

@@ -1,0 +1,574 @@
+"""Services and servers as the programs read them, in memory that both share.
+
+Every write that a packet can meet is one store: a roster or hash table is built aside and then named by one 64-bit word, a
+weight is one 32-bit word. The table can be taken over from what a former daemon left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import gcd
+from typing import Any, Final
+
+from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model.table import (
+    AddServer,
+    AddService,
+    DeleteServer,
+    DeleteService,
+    EditServer,
+    EditService,
+    Operation,
+    ServerEntry,
+    ServerState,
+    ServiceEntry,
+    ServiceKey,
+    ServiceState,
+    Traffic,
+)
+from relevo.planes.ebpf.extents import Extents
+from relevo.planes.ebpf.instance import Instance
+from relevo.planes.ebpf.layout import (
+    FILTER_BITS,
+    MAX_SERVERS,
+    Counters,
+    SchedulerNumber,
+    ServerValue,
+    ServiceFlag,
+    ServiceKeyValue,
+    ServiceValue,
+    address_text,
+    filter_bit,
+    packed,
+    port_from,
+    port_to,
+)
+from relevo.planes.port import Refused
+from relevo.schedulers import destination_hash, maglev, source_hash
+
+NUMBERS: Final = {
+    "none": SchedulerNumber.NONE,
+    "rr": SchedulerNumber.RR,
+    "wrr": SchedulerNumber.WRR,
+    "lc": SchedulerNumber.LC,
+    "wlc": SchedulerNumber.WLC,
+    "sed": SchedulerNumber.SED,
+    "nq": SchedulerNumber.NQ,
+    "fo": SchedulerNumber.FO,
+    "ovf": SchedulerNumber.OVF,
+    "sh": SchedulerNumber.SH,
+    "dh": SchedulerNumber.DH,
+    "mh": SchedulerNumber.MH,
+}
+NAMES: Final = {number: name for name, number in NUMBERS.items()}
+PROTOCOLS: Final = {Protocol.TCP: 6, Protocol.UDP: 17}
+PROTOCOL_OF: Final = {number: protocol for protocol, number in PROTOCOLS.items()}
+FORWARDINGS: Final = {Forwarding.NAT: 0, Forwarding.DR: 1, Forwarding.TUN: 2, Forwarding.FULLNAT: 3}
+FORWARDING_OF: Final = {number: forwarding for forwarding, number in FORWARDINGS.items()}
+TABLED: Final = frozenset((SchedulerNumber.SH, SchedulerNumber.DH, SchedulerNumber.MH))
+"""Schedulers that read a hash table."""
+
+OuterSource = Callable[[str], str]
+"""Which local address packets to a given address carry."""
+
+
+def known_scheduler(name: str) -> SchedulerNumber:
+    """Return the number of a scheduler; one that this plane lacks is wlc."""
+    return NUMBERS.get(name, SchedulerNumber.WLC)
+
+
+@dataclass(slots=True)
+class Server:
+    """A server, where it stands, and its last weight that was not 0."""
+
+    entry: ServerEntry
+    number: int
+    value: ServerValue
+    last_weight: int
+
+
+@dataclass(slots=True)
+class Service:
+    """A service, where it stands, and its servers, newest first."""
+
+    entry: ServiceEntry
+    number: int
+    value: ServiceValue
+    servers: list[Server] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+    dirty: bool = False
+
+
+class Table:
+    """The services of an instance."""
+
+    def __init__(self, instance: Instance, outer_source: OuterSource, *, maglev_size: int = maglev.DEFAULT_SIZE) -> None:
+        self._instance = instance
+        self._outer_source = outer_source
+        self._maglev_size = maglev_size
+        self._services_memory, self._servers_memory, self._rosters_memory, self._locals_memory = (
+            instance.maps[name].mapped() for name in ("services", "servers", "rosters", "locals")
+        )
+        self._extents = Extents(instance.maps["rosters"].max_entries)
+        self._free_services: list[int] = []
+        self._free_servers: list[int] = []
+        self._closed: frozenset[str] | None = None
+        self.services: dict[ServiceKey, Service] = {}
+        self._adopt()
+
+    # -- memory ------------------------------------------------------------------------------------------------
+
+    def _service_value(self, number: int) -> ServiceValue:
+        return _at(ServiceValue, self._services_memory, number)
+
+    def _server_value(self, number: int) -> ServerValue:
+        return _at(ServerValue, self._servers_memory, number)
+
+    def _roster(self, extent: int) -> list[int]:
+        first, count = extent >> 32, extent & 0xFFFFFFFF
+        return list(memoryview(self._rosters_memory)[first * 8 : (first + count) * 8].cast("Q"))
+
+    def _store(self, numbers: Sequence[int]) -> int | None:
+        """Write a list of server indices somewhere; return the word that names it."""
+        if not numbers:
+            return 0
+        first = self._extents.take(len(numbers))
+        if first is None:
+            return None
+        self._rosters_memory[first * 8 : (first + len(numbers)) * 8] = b"".join(n.to_bytes(8, "little") for n in numbers)
+        return first << 32 | len(numbers)
+
+    def _drop(self, extent: int) -> None:
+        self._extents.give_back(extent >> 32, extent & 0xFFFFFFFF)
+
+    # -- taking over -------------------------------------------------------------------------------------------
+
+    def _adopt(self) -> None:
+        """Read what a former daemon left; slots that are not used are free."""
+        used: set[int] = {0}
+        for number in range(self._instance.maps["services"].max_entries):
+            value = self._service_value(number)
+            if not value.flags & ServiceFlag.USED:
+                self._free_services.append(number)
+                continue
+            service = Service(_service_entry(value, self._instance.settings.hz), number, value)
+            self.services[service.entry.key] = service
+            for extent in (value.roster, value.table):
+                if extent:
+                    self._extents.claim(extent >> 32, extent & 0xFFFFFFFF)
+            service.written = self._roster(value.roster)
+            used.update(service.written)
+            for server in service.written:
+                held = self._server_value(server)
+                service.servers.append(Server(_server_entry(held), server, held, held.weight or 1))
+        self._free_services.reverse()
+        self._free_servers = [n for n in range(self._instance.maps["servers"].max_entries - 1, 0, -1) if n not in used]
+
+    # -- operations --------------------------------------------------------------------------------------------
+
+    def apply(self, operations: Sequence[Operation]) -> list[Refused]:
+        """Carry operations out; what cannot be done is returned with its reason and changes nothing."""
+        self._extents.settle()
+        refused = []
+        for operation in operations:
+            reason = self._apply(operation)
+            if reason:
+                refused.append(Refused(operation, reason))
+        for service in self.services.values():
+            if service.dirty:
+                self._flush(service)
+        self._write_filters()
+        return refused
+
+    def _apply(self, operation: Operation) -> str:
+        match operation:
+            case AddService(service=entry):
+                return self._add_service(entry)
+            case EditService(service=entry):
+                return self._edit_service(entry)
+            case DeleteService(key=key):
+                return self._delete_service(key)
+            case AddServer(key=key, server=server):
+                return self._add_server(key, server)
+            case EditServer(key=key, server=server):
+                return self._edit_server(key, server)
+            case DeleteServer(key=key, endpoint=endpoint):
+                return self._delete_server(key, endpoint)
+
+    def _add_service(self, entry: ServiceEntry) -> str:
+        if entry.key in self.services:
+            return "service already exists"
+        if entry.key.endpoint.port == 0 and not entry.persistence_timeout_s:
+            return "a service of every port needs persistence"
+        if not self._free_services:
+            return f"no room for more than {self._instance.maps['services'].max_entries} services"
+        number = self._free_services.pop()
+        value = self._service_value(number)
+        ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
+        service = Service(entry, number, value)
+        self._describe(service)
+        self.services[entry.key] = service
+        self._set_filter(entry.key.endpoint.address, self._instance.settings.virtual_filter)
+        self._instance.maps["service_index"].update(_key(entry.key), number.to_bytes(4, "little"))
+        return ""
+
+    def _edit_service(self, entry: ServiceEntry) -> str:
+        service = self.services.get(entry.key)
+        if service is None:
+            return "no such service"
+        former, service.entry = service.entry, entry
+        rescheduled = (former.scheduler, former.scheduler_flags) != (entry.scheduler, entry.scheduler_flags)
+        if rescheduled:
+            service.value.cursor = service.value.threshold = 0
+            service.dirty = True
+        forgets = not entry.persistence_timeout_s or former.persistence_granularity != entry.persistence_granularity
+        self._describe(service)
+        if forgets and former.persistence_timeout_s:
+            self._forget_clients(service)
+        return ""
+
+    def _describe(self, service: Service) -> None:
+        """Write what is declared of a service; its servers are ``_flush``'s."""
+        entry, value = service.entry, service.value
+        address = packed(entry.key.endpoint.address)
+        flags = ServiceFlag.USED
+        if {"sh-fallback", "mh-fallback"} & set(entry.scheduler_flags):
+            flags |= ServiceFlag.FALLBACK
+        if {"sh-port", "mh-port"} & set(entry.scheduler_flags):
+            flags |= ServiceFlag.HASH_PORT
+        if entry.key.endpoint.port == 0:
+            flags |= ServiceFlag.ANY_PORT
+        if self._is_closed(entry.key.endpoint.address):
+            flags |= ServiceFlag.CLOSED
+        value.address.octets[:] = address
+        value.mask.octets[:] = _mask(entry.persistence_granularity, ":" in entry.key.endpoint.address)
+        value.port = port_to(entry.key.endpoint.port)
+        value.protocol = PROTOCOLS[entry.key.protocol]
+        value.scheduler = known_scheduler(entry.scheduler)
+        value.persistence = entry.persistence_timeout_s * self._instance.settings.hz
+        value.flags = flags
+
+    def _delete_service(self, key: ServiceKey) -> str:
+        service = self.services.pop(key, None)
+        if service is None:
+            return "no such service"
+        self._instance.maps["service_index"].delete(_key(key))
+        service.value.flags = 0
+        for server in service.servers:
+            self._retire(service, server)
+        self._drop(service.value.roster)
+        self._drop(service.value.table)
+        service.value.roster = service.value.table = 0
+        self._free_services.append(service.number)
+        return ""
+
+    def _find(self, key: ServiceKey, endpoint: Endpoint) -> tuple[Service, Server | None] | None:
+        service = self.services.get(key)
+        if service is None:
+            return None
+        return service, next((server for server in service.servers if server.entry.endpoint == endpoint), None)
+
+    def _add_server(self, key: ServiceKey, entry: ServerEntry) -> str:
+        found = self._find(key, entry.endpoint)
+        if found is None:
+            return "service not defined"
+        service, present = found
+        if present is not None:
+            return "destination already exists"
+        if len(service.servers) >= MAX_SERVERS:
+            return f"a service has at most {MAX_SERVERS} servers here"
+        if not self._free_servers:
+            return f"no room for more than {self._instance.maps['servers'].max_entries} servers"
+        number = self._free_servers.pop()
+        value = self._server_value(number)
+        generation = value.generation
+        ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
+        value.generation = generation + 2 if generation & 1 == 0 else generation + 1
+        value.service = service.number
+        self._instance.maps["traffic"].update(number.to_bytes(4, "little"), bytes(ctypes.sizeof(Counters)))
+        server = Server(entry, number, value, entry.weight)
+        self._describe_server(server)
+        self._set_filter(entry.endpoint.address, self._instance.settings.server_filter)
+        service.servers.insert(0, server)
+        service.dirty = True
+        return ""
+
+    def _describe_server(self, server: Server) -> None:
+        entry, value = server.entry, server.value
+        value.address.octets[:] = packed(entry.endpoint.address)
+        value.port = port_to(entry.endpoint.port)
+        value.forwarding = FORWARDINGS[entry.forwarding]
+        value.upper, value.lower = entry.upper_threshold, entry.lower_threshold
+        value.weight = entry.weight
+        if entry.forwarding is Forwarding.TUN:
+            value.outer_source.octets[:] = packed(self._outer_source(entry.endpoint.address))
+        if entry.forwarding is Forwarding.FULLNAT:
+            value.locals_first, value.locals_count = self._local(self._outer_source(entry.endpoint.address)), 1
+        held = value.active + value.inactive
+        if not entry.upper_threshold:
+            value.overloaded = 0
+        elif held >= entry.upper_threshold:
+            value.overloaded = 1
+        elif held < (entry.lower_threshold or entry.upper_threshold - entry.upper_threshold // 4):
+            value.overloaded = 0
+
+    def _local(self, address: str) -> int:
+        """Return the index of a local address for FULLNAT, entered if it is new."""
+        wanted = packed(address)
+        count = self._instance.maps["locals"].max_entries
+        for index in range(count):
+            held = self._locals_memory[index * 16 : index * 16 + 16]
+            if held == wanted:
+                return index
+            if held == bytes(16):
+                self._locals_memory[index * 16 : index * 16 + 16] = wanted
+                return index
+        return count - 1
+
+    def _edit_server(self, key: ServiceKey, entry: ServerEntry) -> str:
+        found = self._find(key, entry.endpoint)
+        if found is None or found[1] is None:
+            return "no such destination"
+        service, server = found
+        former, server.entry = server.entry, entry
+        server.last_weight = entry.weight or server.last_weight
+        self._describe_server(server)
+        service.dirty |= former.weight != entry.weight
+        return ""
+
+    def _delete_server(self, key: ServiceKey, endpoint: Endpoint) -> str:
+        found = self._find(key, endpoint)
+        if found is None or found[1] is None:
+            return "no such destination"
+        service, server = found
+        service.servers.remove(server)
+        self._flush(service)  # nobody picks it any more …
+        self._retire(service, server)  # … before its connections end
+        return ""
+
+    def _retire(self, service: Service, server: Server) -> None:
+        """Let a server's connections be orphans; the service keeps its traffic."""
+        traffic = self._traffic(server.number)
+        former = service.value.former
+        for name, _ in Counters._fields_:
+            setattr(former, name, getattr(former, name) + getattr(traffic, name))
+        server.value.generation += 1
+        server.value.weight = 0
+        self._free_servers.insert(0, server.number)
+
+    def _forget_clients(self, service: Service) -> None:
+        for server in service.servers:
+            server.value.templates = 0
+        template = 1
+        for first, bucket in self._instance.buckets():
+            for slot, tag in enumerate(bucket.tag):
+                entry = bucket.slot[slot]
+                same = bytes(entry.virtual.octets) == bytes(service.value.address.octets)
+                if tag and entry.flags & template and same and entry.virtual_port == service.value.port:
+                    self._instance.take_out(first * 8 + slot, 0)
+        for server in service.servers:
+            server.value.templates = 0
+
+    # -- lists -------------------------------------------------------------------------------------------------
+
+    def _flush(self, service: Service) -> None:
+        """Write the list of servers anew, and what goes with it; the last pick keeps its place."""
+        service.dirty = False
+        numbers = [server.number for server in service.servers]
+        value, former = service.value, service.value.roster
+        if numbers != service.written:
+            extent = self._store(numbers)
+            if extent is None:
+                raise MemoryError("no room for lists of servers")
+            cursor = _moved(service.written, value.cursor, numbers)
+            value.roster = extent
+            value.cursor = cursor
+            self._drop(former)
+            service.written = numbers
+        if value.scheduler == SchedulerNumber.WRR:
+            self._set_cycle(service)
+        if value.scheduler in TABLED or value.table:
+            self._write_table(service)
+
+    def _set_cycle(self, service: Service) -> None:
+        """wrr after a change: the walk begins at the head; the threshold stays if it still fits (IPVS)."""
+        weights = [server.entry.weight for server in service.servers if server.entry.weight]
+        value = service.value
+        step = gcd(*weights) or 1
+        ceiling = max(weights, default=0) - (step - 1)
+        threshold = value.threshold
+        if threshold > ceiling or threshold == 0:
+            threshold = max(0, ceiling)
+        elif step > 1:
+            threshold = threshold // step * step + 1
+        value.cursor, value.step, value.ceiling, value.threshold = 0, step, max(0, ceiling), threshold
+
+    def _write_table(self, service: Service) -> None:
+        former = service.value.table
+        extent = self._store(self._hash_table(service))
+        if extent is None:
+            raise MemoryError("no room for hash tables")
+        if self._roster(extent) == self._roster(former) and former:
+            self._drop(extent)
+            return
+        service.value.table = extent
+        self._drop(former)
+
+    def _hash_table(self, service: Service) -> list[int]:
+        numbers = [server.number for server in service.servers]
+        match service.value.scheduler:
+            case SchedulerNumber.SH:
+                return [numbers[i] for i in source_hash.fill([server.entry.weight for server in service.servers])]
+            case SchedulerNumber.DH:
+                return destination_hash.fill(numbers)
+            case SchedulerNumber.MH:
+                places = [(_folded(s.entry.endpoint.address), s.entry.endpoint.port) for s in service.servers]
+                table = maglev.fill(places, [server.last_weight for server in service.servers], self._maglev_size)
+                return [numbers[i] if i >= 0 else 0 for i in table]
+        return []
+
+    # -- filters -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _set_filter(address: str, octets: Any) -> None:
+        bit = filter_bit(packed(address))
+        octets[bit >> 3] |= 1 << (bit & 7)
+
+    def _write_filters(self) -> None:
+        """Clear the bits of addresses that are no longer there."""
+        virtual, servers = bytearray(1 << (FILTER_BITS - 3)), bytearray(1 << (FILTER_BITS - 3))
+        for key, service in self.services.items():
+            if not self._is_closed(key.endpoint.address):
+                self._set_filter(key.endpoint.address, virtual)
+            for server in service.servers:
+                self._set_filter(server.entry.endpoint.address, servers)
+        settings = self._instance.settings
+        settings.virtual_filter[:] = virtual
+        settings.server_filter[:] = servers
+
+    # -- addresses ---------------------------------------------------------------------------------------------
+
+    def _is_closed(self, address: str) -> bool:
+        return self._closed is not None and address in self._closed
+
+    def close_addresses(self, closed: frozenset[str]) -> None:
+        """Serve no virtual address of ``closed``: another node holds them now."""
+        if closed == self._closed:
+            return
+        self._closed = closed
+        for service in self.services.values():
+            self._describe(service)
+        self._write_filters()
+
+    # -- observation -------------------------------------------------------------------------------------------
+
+    def _traffic(self, number: int) -> Counters:
+        total = Counters()
+        for octets in self._instance.maps["traffic"].per_cpu(number.to_bytes(4, "little")):
+            cpu = Counters.from_buffer_copy(octets)
+            for name, _ in Counters._fields_:
+                setattr(total, name, getattr(total, name) + getattr(cpu, name))
+        return total
+
+    def observe(self) -> list[ServiceState]:
+        """Return the whole table; servers in the order in which they were added."""
+        return [self._service_state(service) for service in self.services.values()]
+
+    def _service_state(self, service: Service) -> ServiceState:
+        traffic = [self._traffic(server.number) for server in service.servers]
+        servers = [
+            ServerState(
+                server=server.entry,
+                active=_count(server.value.active),
+                inactive=_count(server.value.inactive),
+                persistent=_count(server.value.templates),
+                overloaded=bool(server.value.overloaded),
+                traffic=_seen(counted),
+            )
+            for server, counted in zip(service.servers, traffic, strict=True)
+        ]
+        total = [*traffic, service.value.former]
+        refused = int(service.value.refused)
+        return ServiceState(
+            service=service.entry,
+            servers=tuple(reversed(servers)),
+            traffic=Traffic(
+                connections=sum(t.connections for t in total),
+                bytes_in=sum(t.octets_in for t in total),
+                bytes_out=sum(t.octets_out for t in total),
+            ),
+            refused={"no_destination": refused} if refused else {},
+        )
+
+    def server_numbers(self) -> dict[int, tuple[ServiceKey, ServerEntry, int]]:
+        """Return the servers by index, with their services and generations."""
+        return {
+            server.number: (key, server.entry, int(server.value.generation))
+            for key, service in self.services.items()
+            for server in service.servers
+        }
+
+
+def _at(kind: Any, memory: mmap.mmap, number: int) -> Any:
+    return kind.from_buffer(memory, number * ctypes.sizeof(kind))
+
+
+def _count(value: int) -> int:
+    """A counter that races with its packets may be read one below nothing."""
+    return value if value < 1 << 31 else 0
+
+
+def _seen(counted: Counters) -> Traffic:
+    return Traffic(connections=counted.connections, bytes_in=counted.octets_in, bytes_out=counted.octets_out)
+
+
+def _key(key: ServiceKey) -> bytes:
+    value = ServiceKeyValue(port=port_to(key.endpoint.port), protocol=PROTOCOLS[key.protocol])
+    value.address.octets[:] = packed(key.endpoint.address)
+    return bytes(value)
+
+
+def _mask(prefix: int, six: bool) -> bytes:
+    bits = prefix if six else 96 + prefix
+    return ((1 << 128) - (1 << (128 - bits))).to_bytes(16, "big")
+
+
+def _folded(address: str) -> int:
+    octets = packed(address)
+    words = [int.from_bytes(octets[i : i + 4], "big") for i in (0, 4, 8, 12)]
+    return words[0] ^ words[1] ^ words[2] ^ words[3] if ":" in address else words[3]
+
+
+def _moved(former: Sequence[int], cursor: int, numbers: Sequence[int]) -> int:
+    """Where the last pick stands in the new list; when it has left, its nearest predecessor that has not."""
+    for number in reversed(former[:cursor]):
+        if number in numbers:
+            return numbers.index(number) + 1
+    return 0
+
+
+def _service_entry(value: ServiceValue, hz: int) -> ServiceEntry:
+    address = address_text(bytes(value.address.octets))
+    ones = bin(int.from_bytes(bytes(value.mask.octets), "big")).count("1")
+    prefix = {SchedulerNumber.SH: "sh", SchedulerNumber.MH: "mh"}.get(value.scheduler, "")
+    flags = [f"{prefix}-{name}" for name, bit in (("fallback", ServiceFlag.FALLBACK), ("port", ServiceFlag.HASH_PORT)) if value.flags & bit]
+    return ServiceEntry(
+        key=ServiceKey(PROTOCOL_OF[value.protocol], Endpoint(address, port_from(value.port))),
+        scheduler=NAMES[value.scheduler],
+        scheduler_flags=tuple(flags),
+        persistence_timeout_s=value.persistence // hz,
+        persistence_granularity=ones if ":" in address else ones - 96,
+    )
+
+
+def _server_entry(value: ServerValue) -> ServerEntry:
+    return ServerEntry(
+        endpoint=Endpoint(address_text(bytes(value.address.octets)), port_from(value.port)),
+        weight=value.weight,
+        forwarding=FORWARDING_OF[value.forwarding],
+        upper_threshold=value.upper,
+        lower_threshold=value.lower,
+    )
