@@ -35,6 +35,16 @@ def namespaces(namespace_refusal: str) -> None:
         pytest.skip("not root: runs again inside a user namespace, see test_as_user")
 
 
+@pytest.fixture(scope="session")
+def ebpf(namespace_refusal: str) -> None:
+    """Skip where the eBPF plane cannot be had."""
+    from relevo.planes.ebpf import refusal
+
+    why = namespace_refusal or ("not root" if os.geteuid() != 0 else "") or refusal()
+    if why:
+        pytest.skip(f"no eBPF plane: {why}")
+
+
 def in_user_namespace(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run pytest again as root of a user namespace."""
     code = (

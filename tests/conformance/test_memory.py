@@ -38,6 +38,9 @@ class MemoryAdapter:
     """Time stands still unless told."""
 
     carries_octets = False
+    counts_headers = False
+    turned_away = RESET
+    any_port_refusal = "a service of every port needs plane ipvs or ebpf"
 
     def __init__(self) -> None:
         self.now = 1000.0

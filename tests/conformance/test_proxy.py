@@ -119,6 +119,9 @@ class ProxyAdapter:
     """Real time, real sockets."""
 
     carries_octets = True
+    counts_headers = False
+    turned_away = RESET
+    any_port_refusal = "a service of every port needs plane ipvs or ebpf"
 
     def __init__(self, process: Process, servers: Servers) -> None:
         self.process, self.servers = process, servers

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from relevo.errors import PlaneError
@@ -12,7 +14,7 @@ from relevo.model import Endpoint, Forwarding, Protocol
 from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher
-from relevo.planes.ebpf.instance import Instance, Sizes, open_instance
+from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, open_instance, remove_pins
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
     ConnectionFlag,
@@ -38,6 +40,22 @@ def capabilities_of_ebpf() -> Capabilities:
         any_port=True,
         keeps_connections=True,
     )
+
+
+@cache
+def refusal() -> str:
+    """Return why this system cannot have the plane, or nothing: tried, because version numbers do not tell."""
+    path = ROOT / "relevo" / f"probe-{os.getpid()}"
+    try:
+        instance = open_instance(path, Sizes(connections=64, services=1, servers=1, rosters=1, locals=1))
+    except PlaneError as error:
+        return str(error)
+    except OSError as error:
+        return str(error)
+    finally:
+        remove_pins(path)
+    instance.close()
+    return ""
 
 
 def local_address_towards(address: str) -> str:

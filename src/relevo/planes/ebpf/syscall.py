@@ -125,7 +125,7 @@ class Map:
         """Remove ``key``; False when it was not there."""
         self._key.raw = key.ljust(len(self._key), b"\0")
         try:
-            self._address(_MAP_DELETE, 0, "delete")
+            _call(_MAP_DELETE, _u32(self.descriptor, 0) + _u64(ctypes.addressof(self._key)), "delete")
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False

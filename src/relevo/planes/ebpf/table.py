@@ -223,9 +223,10 @@ class Table:
         rescheduled = (former.scheduler, former.scheduler_flags) != (entry.scheduler, entry.scheduler_flags)
         if rescheduled:
             service.value.cursor = service.value.threshold = 0
-            service.dirty = True
         forgets = not entry.persistence_timeout_s or former.persistence_granularity != entry.persistence_granularity
         self._describe(service)
+        if rescheduled:
+            self._changed(service)
         if forgets and former.persistence_timeout_s:
             self._forget_clients(service)
         return ""
@@ -293,7 +294,7 @@ class Table:
         self._describe_server(server)
         self._set_filter(entry.endpoint.address, self._instance.settings.server_filter)
         service.servers.insert(0, server)
-        service.dirty = True
+        self._changed(service)
         return ""
 
     def _describe_server(self, server: Server) -> None:
@@ -336,7 +337,7 @@ class Table:
         former, server.entry = server.entry, entry
         server.last_weight = entry.weight or server.last_weight
         self._describe_server(server)
-        service.dirty |= former.weight != entry.weight
+        self._changed(service)
         return ""
 
     def _delete_server(self, key: ServiceKey, endpoint: Endpoint) -> str:
@@ -345,6 +346,7 @@ class Table:
             return "no such destination"
         service, server = found
         service.servers.remove(server)
+        self._changed(service)
         self._flush(service)  # nobody picks it any more …
         self._retire(service, server)  # … before its connections end
         return ""
@@ -388,13 +390,17 @@ class Table:
             value.cursor = cursor
             self._drop(former)
             service.written = numbers
-        if value.scheduler == SchedulerNumber.WRR:
-            self._set_cycle(service)
         if value.scheduler in TABLED or value.table:
             self._write_table(service)
 
-    def _set_cycle(self, service: Service) -> None:
-        """wrr after a change: the walk begins at the head; the threshold stays if it still fits (IPVS)."""
+    @staticmethod
+    def _changed(service: Service) -> None:
+        """Take note that a server was added, edited or removed. The lists are written once, after the last operation; wrr's
+        cycle is set at every single one, as the kernel does it: the walk begins at the head, the threshold stays if it fits.
+        """
+        service.dirty = True
+        if service.value.scheduler != SchedulerNumber.WRR:
+            return
         weights = [server.entry.weight for server in service.servers if server.entry.weight]
         value = service.value
         step = gcd(*weights) or 1

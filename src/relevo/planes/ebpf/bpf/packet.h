@@ -101,15 +101,18 @@ INLINE __u32 frame_length(frame_t *frame)
 #endif
 }
 
-/* Makes `length` octets directly readable; false when the frame is shorter. Pointers into the frame are void afterwards. */
-INLINE int frame_pull(frame_t *frame, __u32 length)
+/*
+ * Whether the frame has `length` octets; they are directly readable then. Payload may lie apart from the headers (TC), so
+ * only what is looked at is asked for. Pointers into the frame are void afterwards.
+ */
+INLINE int has(frame_t *frame, __u32 length)
 {
 	if (likely(frame_begin(frame) + length <= frame_end(frame)))
 		return 1;
 #ifdef RELEVO_XDP
 	return 0;
 #else
-	return bpf_skb_pull_data(frame, length) == 0 && frame_begin(frame) + length <= frame_end(frame);
+	return length <= frame->len && bpf_skb_pull_data(frame, length) == 0;
 #endif
 }
 

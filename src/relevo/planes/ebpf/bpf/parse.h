@@ -85,6 +85,8 @@ NOINLINE enum reason skip_extensions(frame_t *frame, struct packet *p)
 		    p->protocol != IPPROTO_FRAGMENT)
 			break;
 		at &= 0x3ff;
+		if (!has(frame, at + sizeof(*e)))
+			return PASS_MALFORMED;
 		e = frame_begin(frame) + at;
 		if ((void *)(e + 1) > frame_end(frame))
 			return PASS_MALFORMED;
@@ -109,9 +111,12 @@ NOINLINE enum reason skip_extensions(frame_t *frame, struct packet *p)
 
 INLINE enum reason parse_v6(frame_t *frame, struct packet *p)
 {
-	struct ipv6hdr *ip = frame_begin(frame) + ETHERNET;
+	struct ipv6hdr *ip;
 	__u32 total;
 
+	if (!has(frame, ETHERNET + sizeof(*ip)))
+		return PASS_MALFORMED;
+	ip = frame_begin(frame) + ETHERNET;
 	if ((void *)(ip + 1) > frame_end(frame) || ip->version != 6)
 		return PASS_MALFORMED;
 	total = be16(ip->payload_len);
@@ -136,17 +141,19 @@ INLINE enum reason parse_v6(frame_t *frame, struct packet *p)
 /* Ports and TCP flags. */
 INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 {
-	__u32 at = p->l4;
+	__u32 at = p->l4, octets = p->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 	struct ports *ports;
 
 	BOUND(at, 0x3ff);
+	if (!has(frame, at + octets))
+		return PASS_MALFORMED;
 	ports = frame_begin(frame) + at;
 	if ((void *)ports + sizeof(struct udphdr) > frame_end(frame))
 		return PASS_MALFORMED;
 	p->source_port = ports->source;
 	p->destination_port = ports->destination;
 	p->l4_length = sizeof(struct udphdr);
-	if (p->protocol == IPPROTO_TCP) {
+	if (octets == sizeof(struct tcphdr)) {
 		struct tcphdr *tcp = (void *)ports;
 
 		if ((void *)(tcp + 1) > frame_end(frame) || tcp->doff < 5)
@@ -169,6 +176,8 @@ NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 	void *quoted;
 
 	BOUND(at, 0x3ff);
+	if (!has(frame, at + ICMP_ERROR_HEADER + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + 8))
+		return PASS_MALFORMED;
 	icmp = frame_begin(frame) + at;
 	if ((void *)(icmp + 1) > frame_end(frame))
 		return PASS_MALFORMED;
@@ -205,14 +214,15 @@ NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 	return GO_ON;
 }
 
-#define PULL 128 /* Ethernet, IPv6, an ICMPv6 error, a quoted IPv6 packet up to its ports: 110; the rest is options */
-
 /* Everything about a frame; GO_ON when it is TCP, UDP or an ICMP error about one of them. */
 INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet *p)
 {
-	struct ethhdr *ethernet = frame_begin(frame);
+	struct ethhdr *ethernet;
 	enum reason reason;
 
+	if (!has(frame, ETHERNET + sizeof(struct iphdr)))
+		return PASS_NOT_IP;
+	ethernet = frame_begin(frame);
 	if ((void *)(ethernet + 1) > frame_end(frame))
 		return PASS_NOT_IP;
 	if (ethernet->h_dest[0] & 1)
@@ -222,17 +232,6 @@ INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet
 	p->quoted = 0;
 	p->fragment = WHOLE;
 	p->tcp_flags = 0;
-#ifndef RELEVO_XDP
-	if (unlikely(frame_begin(frame) + PULL > frame_end(frame) && (void *)ethernet + p->length + ETHERNET > frame_end(frame))) {
-		__u32 wanted = p->length + ETHERNET < PULL ? p->length + ETHERNET : PULL;
-
-		if (bpf_skb_pull_data(frame, wanted))
-			return PASS_MALFORMED;
-		ethernet = frame_begin(frame);
-		if ((void *)(ethernet + 1) > frame_end(frame))
-			return PASS_MALFORMED;
-	}
-#endif
 	if (ethernet->h_proto == be16(ETH_P_IP))
 		reason = parse_v4(frame, p);
 	else if (ethernet->h_proto == be16(ETH_P_IPV6))
