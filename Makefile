@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench coverage docs clean
+.PHONY: help bpf demo test check format bench coverage docs clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,10 +14,13 @@ $(STAMP): pyproject.toml scripts/setup
 	@PYTHON="$(PYTHON)" scripts/setup "$(VENV)"
 	@touch $@
 
-demo: $(STAMP) ## run the article's cluster and take it through its checks
+bpf: $(STAMP) ## build the eBPF programs, where a source has changed
+	@$(BIN)/python -m relevo.planes.ebpf.build || echo "setup: without these the ebpf plane is left out" >&2
+
+demo: bpf ## run the article's cluster and take it through its checks
 	@$(BIN)/relevo lab drill --details $(DRILL) examples/article/master.conf examples/article/backup.conf
 
-test: $(STAMP) ## run every test this machine can run
+test: bpf ## run every test this machine can run
 	@scripts/test "$(BIN)"
 
 check: $(STAMP) ## lint, types and the import contract, without tests
@@ -30,7 +33,7 @@ format: $(STAMP) ## format the code
 	@$(BIN)/ruff format src tests bench
 	@$(BIN)/ruff check --fix --quiet src tests bench
 
-bench: $(STAMP) ## measure beside keepalived and HAProxy; prints ratios
+bench: bpf ## measure beside keepalived and HAProxy; prints ratios
 	@$(BIN)/python bench/run.py $(BENCH)
 
 coverage: $(STAMP) ## coverage of the core rooms by their unit tests
@@ -40,4 +43,4 @@ docs: $(STAMP) ## write the generated reference pages anew
 	@$(BIN)/python scripts/reference
 
 clean: ## remove everything that was set up or built
-	@rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage bench/results
+	@rm -rf $(VENV) build dist src/*.egg-info src/relevo/planes/ebpf/objects .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage bench/results

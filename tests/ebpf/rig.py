@@ -47,7 +47,9 @@ class Network:
         for name, gateway in (("client", "10.1.0.1"), ("servers", "10.2.0.1")):
             with self._spaces.inside(name), netlink() as ip:
                 ip.route("add", dst="default", gateway=gateway)
-                ip.route("add", dst="default", gateway=gateway.replace("10.1.0.", "fd00:1::").replace("10.2.0.", "fd00:2::"), family=10)
+                ip.route(
+                    "add", dst="default", gateway=gateway.replace("10.1.0.", "fd00:1::").replace("10.2.0.", "fd00:2::"), family=10
+                )
         with self._spaces.inside("client"), netlink() as ip:
             ip.route("add", dst="10.7.0.0/16", oif=index_of(ip, "lo"), type="local", table=255, scope=254)
 
@@ -145,8 +147,7 @@ class Plane:
     def __init__(self, network: Network, name: str = "test", sizes: Sizes = SMALL, *, hooks: str = "auto") -> None:
         self.network = network
         self.path = ROOT / "relevo" / name
-        self.log: list[str] = []
-        self.plane = EbpfPlane(self.path, sizes, hooks=hooks, log=self.log.append)
+        self.plane = EbpfPlane(self.path, sizes, hooks=hooks)
 
     def _run(self, call: Callable[[], Any]) -> Any:
         with self.network.inside("director"):
@@ -172,10 +173,7 @@ class Plane:
         return self.plane.reasons()
 
     def remove(self) -> None:
-        async def remove() -> None:
-            await asyncio.to_thread(self.plane.remove)
-
-        self._run(remove)
+        self._run(self.plane.remove)
         shutil.rmtree(self.path, ignore_errors=True)
 
 

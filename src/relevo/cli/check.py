@@ -91,7 +91,7 @@ def _look_around(compiled: Compiled, file: str) -> None:
             findings.add(Severity.WARNING, _place_of(compiled, "interface", instance.interface, top), message, hint, "interface")
     interfaces.close()
     try:
-        plane = planes.choose(model.global_defs.plane)
+        plane = planes.choose(model)
     except PlaneError as error:
         findings.add(
             Severity.FATAL,

@@ -34,7 +34,6 @@ from relevo.model import Check, Configuration, Endpoint, RealServer, TcpCheck, V
 from relevo.model.table import ServerState, ServiceKey, ServiceState
 from relevo.observe.snapshot import BalancerSnapshot, CheckSnapshot, ServerSnapshot, ServiceSnapshot
 from relevo.planes.port import Plane
-from relevo.planes.proxy.client import ProxyPlane
 from relevo.planes.reconcile import reconcile
 from relevo.probes import run_probe
 
@@ -92,6 +91,7 @@ class Balancer:
         self._slots = asyncio.Semaphore(MAX_PROBES)
         self._stopping = asyncio.Event()
         self._refused: set[str] = set()
+        self._polite = False
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Balancer:
             watch.cancel()
         self._say_farewell()
         await self.channel.drain()
-        await self.plane.close()
+        await (self.plane.remove() if self._polite else self.plane.close())
 
     def _say_farewell(self) -> None:
         omega = tuple(
@@ -134,6 +134,7 @@ class Balancer:
                 case PlaneRestarted():
                     self._wake.set()
                 case Stop():
+                    self._polite = True
                     break
         self._stopping.set()
 
@@ -288,14 +289,16 @@ class Balancer:
                 pass
 
     async def _reconcile(self) -> None:
-        if self.held is not None and isinstance(self.plane, ProxyPlane):
-            await self.plane.hold(self.held)
+        if self.held is not None:
+            await self.plane.hold(self.held, self._moved())
         observed = await self.plane.observe()
         operations = reconcile([pool.desired() for pool in self.pools.values()], observed)
         refused = []
         if operations:
             refused = await self.plane.apply(operations)
             observed = await self.plane.observe()
+        for notice in self.plane.notices():
+            self._log(notice)
         if self.plane_error:
             self._log("the data plane answers again")
             self.plane_error = ""
@@ -304,6 +307,11 @@ class Balancer:
         for complaint in sorted(complaints - self._refused):
             self._log(complaint, WARNING)
         self._refused = complaints
+
+    def _moved(self) -> frozenset[str]:
+        """Addresses that VRRP moves between nodes."""
+        instances = self.configuration.vrrp_instances
+        return frozenset(a.address for i in instances for a in (*i.addresses, *i.excluded_addresses))
 
     # -- reports -----------------------------------------------------------------------------------------------
 
@@ -399,7 +407,7 @@ def serve(
     configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str, held: frozenset[str] | None
 ) -> None:
     """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none."""
-    privileges.confine(privileges.BALANCER)
+    privileges.confine(privileges.PACKET_BALANCER if plane.capabilities().name == "ebpf" else privileges.BALANCER)
     gc.collect()
     gc.freeze()
     channel: AsyncChannel[ToWorker] = AsyncChannel(sock, decode_to_worker)

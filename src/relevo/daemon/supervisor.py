@@ -184,7 +184,7 @@ class Supervisor:
         return self.plane.name == "proxy" and bool(self.configuration.virtual_servers)
 
     def _choose_plane(self) -> planes.Choice:
-        choice = planes.choose(self.configuration.global_defs.plane)
+        choice = planes.choose(self.configuration)
         if self.configuration.virtual_servers:
             self.log(f"data plane: {choice.name} ({choice.reason})", _NOTICE)
             for lacking in shortcomings(self.configuration, planes.capabilities(choice.name)):
@@ -282,7 +282,7 @@ class Supervisor:
             case "director":
                 director.serve(self.configuration, sock, resume)
             case "balancer":
-                plane = planes.make(self.plane.name, str(self._proxy_path))
+                plane = planes.make(self.plane.name, self.options.runtime)
                 balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held)
             case "proxy":
                 assert self._proxy_listener is not None
@@ -413,7 +413,7 @@ class Supervisor:
             problem = blocking_problem(compiled, strict=self.options.strict)
             if problem:
                 return problem
-            plane = planes.choose(compiled.configuration.global_defs.plane)
+            plane = planes.choose(compiled.configuration)
         except (ConfigurationError, PlaneError) as error:
             return str(error)
         if plane.name != self.plane.name:

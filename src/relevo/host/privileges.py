@@ -11,11 +11,15 @@ from relevo.host import libc
 CAP_NET_BIND_SERVICE: Final = 10
 CAP_NET_ADMIN: Final = 12
 CAP_NET_RAW: Final = 13
+CAP_PERFMON: Final = 38
+CAP_BPF: Final = 39
 
 DIRECTOR: Final = frozenset((CAP_NET_ADMIN, CAP_NET_RAW))
 """Addresses, raw VRRP and gratuitous ARP."""
 BALANCER: Final = frozenset((CAP_NET_BIND_SERVICE,))
 """Checks from a ``bind_port`` below 1024; nothing else."""
+PACKET_BALANCER: Final = BALANCER | {CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF}
+"""The same where the data plane is eBPF: loading and attaching it, without the verifier's guard against side channels."""
 RELAY: Final = frozenset((CAP_NET_BIND_SERVICE,))
 """Ports below 1024."""
 

@@ -10,11 +10,13 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 
+from relevo.daemon import planes
 from relevo.errors import LabError
 from relevo.lab.namespaces import NetworkNamespaces, become_root_of_a_user_namespace, bring_up, index_of, netlink, refusal
 from relevo.lab.rewrite import Changes
-from relevo.lab.topology import CLIENTS, Host, Topology
+from relevo.lab.topology import CLIENTS, Host, Topology, set_ways_back
 
 VRRP_PORT = 3112
 """UDP port of adverts on the loopback stage."""
@@ -158,13 +160,24 @@ class Namespaces(Stage):
             bring_up(ip, host.interface)
 
     def _client_network(self, topology: Topology) -> None:
-        """Let the client own a whole network of addresses, which everybody reaches through it."""
+        """Let the client own a whole network of addresses, which everybody reaches through it.
+
+        Where packets are forwarded with the client's address in them (NAT), a server's answer must come back through the
+        director: its route to the clients is the virtual address, as LVS-NAT has it.
+        """
+        if planes.choose(topology.model).name != "proxy":
+            set_ways_back(topology)
         for host in topology.hosts():
             with self._namespaces.inside(host.name), netlink() as ip:
                 if host is topology.client:
                     ip.route("add", dst=str(CLIENTS), type="local", table=255, oif=index_of(ip, "lo"), scope="host")
                 else:
-                    ip.route("add", dst=str(CLIENTS), gateway=topology.client.address)
+                    ip.route("add", dst=str(CLIENTS), gateway=host.way_back or topology.client.address)
+                if host in topology.directors:
+                    Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+        ways = sorted({host.way_back for host in topology.servers if host.way_back})
+        if ways:
+            self.description += f"; servers answer clients by way of {' and '.join(ways)}, as NAT needs it"
 
     def changes(self, topology: Topology, director: Host) -> Changes:
         """Run the file as it stands."""

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses, ip_address
 from typing import Final
 
 from relevo.errors import LabError
-from relevo.model import Configuration, Endpoint, Protocol
+from relevo.model import Configuration, Endpoint, Forwarding, Protocol
 
 SMTP_PORTS: Final = (25, 465, 587)
 SHORTEST_LAN: Final = 16
@@ -35,6 +35,8 @@ class Host:
     services: list[Service] = field(default_factory=list)
     file: str = ""
     configuration: Configuration | None = None
+    way_back: str = ""
+    """Of a server: the virtual address through which it answers clients, where it sees their addresses (NAT)."""
 
 
 @dataclass(slots=True)
@@ -59,6 +61,19 @@ class Topology:
     def server_at(self, address: str) -> Host:
         """Return the server of an address."""
         return next(host for host in self.servers if host.address == address)
+
+
+def set_ways_back(topology: Topology) -> None:
+    """Give the servers that packets are translated to (NAT) the way back: the virtual address that they serve.
+
+    A server of several virtual addresses can have one way only; with those on different directors, only FULLNAT works.
+    """
+    for service in topology.model.virtual_servers:
+        sorry = [service.sorry_server] if service.sorry_server and service.forwarding is Forwarding.NAT else []
+        translated = [server.endpoint for server in service.real_servers if server.forwarding is Forwarding.NAT]
+        for endpoint in [*translated, *sorry]:
+            host = topology.server_at(endpoint.address)
+            host.way_back = host.way_back or service.endpoint.address
 
 
 def kind_of(port: int, protocol: Protocol) -> str:

@@ -66,8 +66,20 @@ class Plane(Protocol):
         """Return connections and persistence templates."""
         ...
 
+    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+        """Take note that of the addresses that VRRP moves (``moved``) those ``held`` are on this node now."""
+        ...
+
+    def notices(self) -> list[str]:
+        """Return what happened since the last call, as lines for the log."""
+        ...
+
     async def close(self) -> None:
         """Let go of the plane. What it holds stays if it survives the daemon."""
+        ...
+
+    async def remove(self) -> None:
+        """Let go of the plane and leave nothing of it behind."""
         ...
 
 

@@ -120,7 +120,7 @@ class Process:
         return self._runner.run(self.plane.connections())
 
     def hold(self, *addresses: str) -> None:
-        self._runner.run(self.plane.hold(frozenset(addresses)))
+        self._runner.run(self.plane.hold(frozenset(addresses), frozenset(addresses)))
 
     def running(self) -> bool:
         """Whether the process is still there."""

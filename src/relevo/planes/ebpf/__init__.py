@@ -1,5 +1,10 @@
-"""The plane of our own: eBPF programs at TC and XDP, on any kernel from 5.10 on."""
+"""The plane of our own: eBPF programs at TC and XDP, on any kernel from 5.10 on.
 
+``bpf`` has the programs, ``build`` compiles them, ``instance`` loads and pins them, ``attach`` puts them on interfaces, ``table``
+is what they read, ``plane`` the port.
+"""
+
+from relevo.planes.ebpf.instance import ROOT, remove_pins
 from relevo.planes.ebpf.plane import EbpfPlane, capabilities_of_ebpf, refusal
 
-__all__ = ["EbpfPlane", "capabilities_of_ebpf", "refusal"]
+__all__ = ["ROOT", "EbpfPlane", "capabilities_of_ebpf", "refusal", "remove_pins"]

@@ -27,7 +27,9 @@ PRIORITY: Final = 0x7265
 CLSACT_INGRESS: Final = 0xFFFFFFF2
 ARPHRD_ETHER: Final = 1
 IFF_UP: Final = 1
-NO_XDP: Final = frozenset(("veth", "bridge", "vlan", "macvlan", "bond", "tun", "vxlan", "dummy", "team", "ipvlan", "netkit", "ifb"))
+NO_XDP: Final = frozenset(
+    ("veth", "bridge", "vlan", "macvlan", "bond", "tun", "vxlan", "dummy", "team", "ipvlan", "netkit", "ifb")
+)
 """Kinds of interface that are software: XDP there gains nothing or loses frames."""
 
 
@@ -60,7 +62,7 @@ def _netlink() -> Iterator[Any]:
 
 
 def devices() -> list[Device]:
-    """Return the Ethernet interfaces that are up and nobody's port: a bridge's or bond's frames are seen on the bridge or bond."""
+    """Return the Ethernet interfaces that are up and nobody's port: frames of a bridge or bond are seen on it, not on its ports."""
     with _netlink() as route:
         links = list(route.get_links())
     found = []

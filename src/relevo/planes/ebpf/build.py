@@ -12,10 +12,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-HERE: Final = Path(__file__).parent
-SOURCES: Final = HERE / "bpf"
-OBJECTS: Final = HERE / "objects"
-PROGRAMS: Final = ("tc", "xdp", "control")
+from relevo.planes.ebpf.objects import OBJECTS, PROGRAMS, SOURCES, object_file
+
 TIMEOUT_S: Final = 300
 
 FLAGS: Final = (
@@ -48,7 +46,7 @@ def compiler() -> list[str]:
 
 def stale(program: str) -> bool:
     """Whether an object is missing or older than a source."""
-    built = OBJECTS / f"{program}.bpf.o"
+    built = object_file(program)
     if not built.exists():
         return True
     return any(source.stat().st_mtime > built.stat().st_mtime for source in SOURCES.iterdir())
@@ -60,7 +58,7 @@ def build(program: str) -> str:
     if not command:
         return "no compiler for BPF: pip install ziglang, or install clang"
     OBJECTS.mkdir(exist_ok=True)
-    target = OBJECTS / f"{program}.bpf.o"
+    target = object_file(program)
     fresh = target.with_suffix(".new")
     done = subprocess.run(
         [*command, *FLAGS, "-c", str(SOURCES / f"{program}.bpf.c"), "-o", str(fresh)],

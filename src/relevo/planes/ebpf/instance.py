@@ -21,7 +21,6 @@ from typing import Final
 from relevo.errors import PlaneError
 from relevo.host import libc
 from relevo.planes.ebpf import syscall
-from relevo.planes.ebpf.build import OBJECTS, PROGRAMS
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
     LAYOUT_VERSION,
@@ -33,6 +32,7 @@ from relevo.planes.ebpf.layout import (
     TakeOutRequest,
 )
 from relevo.planes.ebpf.libbpf import Object
+from relevo.planes.ebpf.objects import PROGRAMS, object_file
 from relevo.planes.ebpf.syscall import Map
 
 ROOT: Final = Path("/sys/fs/bpf")
@@ -183,7 +183,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for name in PROGRAMS:
         try:
-            digest.update((OBJECTS / f"{name}.bpf.o").read_bytes())
+            digest.update(object_file(name).read_bytes())
         except OSError as error:
             raise PlaneError(f"cannot read the program {name}: {error.strerror}", hint="make builds the BPF objects") from error
     return digest.hexdigest()[:16]
@@ -249,7 +249,7 @@ def _load(path: Path, mark: str, sizes: Sizes, known: Mapping[str, int]) -> None
     folder.mkdir(exist_ok=True)
     programs.mkdir()
     for name in ("control", "tc", "xdp"):
-        opened = Object(OBJECTS / f"{name}.bpf.o")
+        opened = Object(object_file(name))
         try:
             opened.size(sizes.entries())
             opened.reuse(descriptors)

@@ -46,7 +46,7 @@ def library() -> ctypes.CDLL:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(found, name)
         function.restype, function.argtypes = result, arguments
-    found.libbpf_set_print(ctypes.cast(None, _PRINT))
+    found.libbpf_set_print(_PRINT())
     return found
 
 

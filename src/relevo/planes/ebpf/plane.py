@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,7 +14,7 @@ from relevo.model import Endpoint, Forwarding, Protocol
 from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher
-from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, open_instance, remove_pins
+from relevo.planes.ebpf.instance import Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
     ConnectionFlag,
@@ -23,10 +23,10 @@ from relevo.planes.ebpf.layout import (
     port_from,
 )
 from relevo.planes.ebpf.layout import Connection as Entry
+from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, Table
 from relevo.planes.port import Capabilities, Refused
-
 
 
 def capabilities_of_ebpf() -> Capabilities:
@@ -44,17 +44,20 @@ def capabilities_of_ebpf() -> Capabilities:
 
 @cache
 def refusal() -> str:
-    """Return why this system cannot have the plane, or nothing: tried, because version numbers do not tell."""
-    path = ROOT / "relevo" / f"probe-{os.getpid()}"
+    """Return why this system cannot have the plane, or nothing. Tried, because version numbers do not tell.
+
+    Loading the programs would tell for certain; it takes a second. What fails in practice is tried: permission, the ring
+    buffer (Linux 5.8), the library, the file system, the objects.
+    """
     try:
-        instance = open_instance(path, Sizes(connections=64, services=1, servers=1, rosters=1, locals=1))
+        library()
+        fingerprint()
+        syscall.try_ring_buffer()
+        ensure_bpf_fs()
     except PlaneError as error:
         return str(error)
     except OSError as error:
-        return str(error)
-    finally:
-        remove_pins(path)
-    instance.close()
+        return f"{error.strerror}: it needs CAP_BPF and CAP_NET_ADMIN" if error.errno == errno.EPERM else str(error)
     return ""
 
 
@@ -79,10 +82,10 @@ class EbpfPlane:
         *,
         hooks: str = "auto",
         attach: bool = True,
-        log: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._path, self._sizes = path, sizes or Sizes()
-        self._hooks, self._attach, self._log = hooks, attach, log
+        self._hooks, self._attach = hooks, attach
+        self._notices: list[str] = []
         self._instance: Instance | None = None
         self._table: Table | None = None
         self._attacher: Attacher | None = None
@@ -106,8 +109,7 @@ class EbpfPlane:
         """Return the table; entries whose time is over are taken out first, so that the counters are exact."""
         instance, table = self.open()
         if self._attach and self._attacher is not None:
-            for line in await asyncio.to_thread(self._attacher.audit):  # the netlink library wants a loop of its own
-                self._log(line)
+            self._notices += await asyncio.to_thread(self._attacher.audit)  # the netlink library wants a loop of its own
         await asyncio.to_thread(instance.sweep)
         return table.observe()
 
@@ -119,10 +121,15 @@ class EbpfPlane:
         except (OSError, MemoryError) as error:
             raise PlaneError(f"ebpf plane: {error}") from error
 
-    async def hold(self, held: frozenset[str], every: frozenset[str]) -> None:
-        """Serve, of the addresses in ``every``, only those ``held``; addresses that nobody moves are always served."""
+    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+        """Serve, of the addresses that VRRP moves, only those held; addresses that nobody moves are always served."""
         _, table = self.open()
-        table.close_addresses(every - held)
+        table.close_addresses(moved - held)
+
+    def notices(self) -> list[str]:
+        """Return what was attached and detached since the last call."""
+        found, self._notices = self._notices, []
+        return found
 
     async def connections(self) -> list[Connection]:
         """Return connections and templates whose server is still there."""
@@ -165,12 +172,11 @@ class EbpfPlane:
             self._instance.close()
             self._instance = self._table = self._attacher = None
 
-    def remove(self) -> None:
+    async def remove(self) -> None:
         """Take the programs off the interfaces and everything out of the kernel."""
         instance, _ = self.open()
         if self._attacher is not None:
-            self._attacher.audit() if self._attach else None
-            self._attacher.detach()
+            await asyncio.to_thread(self._attacher.detach)
         instance.remove()
         self._instance = self._table = self._attacher = None
 

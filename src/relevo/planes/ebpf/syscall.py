@@ -15,6 +15,7 @@ from relevo.errors import PlaneError
 _NUMBER: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_MAP_CREATE, _RING_BUFFER = 0, 27
 _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT = 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET = 6, 7
 _TEST_RUN = 10
@@ -94,9 +95,7 @@ class Map:
         os.close(self.descriptor)
 
     def _address(self, command: int, flags: int, what: str) -> None:
-        payload = (
-            _u32(self.descriptor, 0) + _u64(ctypes.addressof(self._key)) + _u64(ctypes.addressof(self._value)) + _u64(flags)
-        )
+        payload = _u32(self.descriptor, 0) + _u64(ctypes.addressof(self._key)) + _u64(ctypes.addressof(self._value)) + _u64(flags)
         _call(command, payload, what)
 
     def lookup(self, key: bytes) -> bytes | None:
@@ -227,6 +226,11 @@ def link_create(program: int, interface: int, attach_type: int, flags: int = 0) 
 def link_update(link: int, program: int) -> None:
     """Put another program in the place of a link's, in one step."""
     _call(_LINK_UPDATE, _u32(link, program, 0, 0), "link update")
+
+
+def try_ring_buffer() -> None:
+    """Make a ring buffer and let it go; ``OSError`` where BPF is not allowed or older than 5.8."""
+    os.close(_call(_MAP_CREATE, _u32(_RING_BUFFER, 0, 0, mmap.PAGESIZE), "map of a ring buffer"))
 
 
 def run_dry(what: str, error: OSError) -> PlaneError:

@@ -7,7 +7,6 @@ weight is one 32-bit word. The table can be taken over from what a former daemon
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import gcd
@@ -71,6 +70,8 @@ FORWARDING_OF: Final = {number: forwarding for forwarding, number in FORWARDINGS
 TABLED: Final = frozenset((SchedulerNumber.SH, SchedulerNumber.DH, SchedulerNumber.MH))
 """Schedulers that read a hash table."""
 
+COUNTER_NAMES: Final = ("connections", "packets_in", "packets_out", "octets_in", "octets_out")
+
 OuterSource = Callable[[str], str]
 """Which local address packets to a given address carry."""
 
@@ -101,6 +102,10 @@ class Service:
     written: list[int] = field(default_factory=list)
     dirty: bool = False
 
+    def find(self, endpoint: Endpoint) -> Server | None:
+        """Return the server at ``endpoint``."""
+        return next((server for server in self.servers if server.entry.endpoint == endpoint), None)
+
 
 class Table:
     """The services of an instance."""
@@ -122,10 +127,10 @@ class Table:
     # -- memory ------------------------------------------------------------------------------------------------
 
     def _service_value(self, number: int) -> ServiceValue:
-        return _at(ServiceValue, self._services_memory, number)
+        return ServiceValue.from_buffer(self._services_memory, number * ctypes.sizeof(ServiceValue))
 
     def _server_value(self, number: int) -> ServerValue:
-        return _at(ServerValue, self._servers_memory, number)
+        return ServerValue.from_buffer(self._servers_memory, number * ctypes.sizeof(ServerValue))
 
     def _roster(self, extent: int) -> list[int]:
         first, count = extent >> 32, extent & 0xFFFFFFFF
@@ -266,18 +271,16 @@ class Table:
         self._free_services.append(service.number)
         return ""
 
-    def _find(self, key: ServiceKey, endpoint: Endpoint) -> tuple[Service, Server | None] | None:
+    def _find(self, key: ServiceKey, endpoint: Endpoint) -> tuple[Service, Server] | None:
         service = self.services.get(key)
-        if service is None:
-            return None
-        return service, next((server for server in service.servers if server.entry.endpoint == endpoint), None)
+        server = service.find(endpoint) if service else None
+        return (service, server) if service is not None and server is not None else None
 
     def _add_server(self, key: ServiceKey, entry: ServerEntry) -> str:
-        found = self._find(key, entry.endpoint)
-        if found is None:
+        service = self.services.get(key)
+        if service is None:
             return "service not defined"
-        service, present = found
-        if present is not None:
+        if service.find(entry.endpoint) is not None:
             return "destination already exists"
         if len(service.servers) >= MAX_SERVERS:
             return f"a service has at most {MAX_SERVERS} servers here"
@@ -331,10 +334,10 @@ class Table:
 
     def _edit_server(self, key: ServiceKey, entry: ServerEntry) -> str:
         found = self._find(key, entry.endpoint)
-        if found is None or found[1] is None:
+        if found is None:
             return "no such destination"
         service, server = found
-        former, server.entry = server.entry, entry
+        server.entry = entry
         server.last_weight = entry.weight or server.last_weight
         self._describe_server(server)
         self._changed(service)
@@ -342,7 +345,7 @@ class Table:
 
     def _delete_server(self, key: ServiceKey, endpoint: Endpoint) -> str:
         found = self._find(key, endpoint)
-        if found is None or found[1] is None:
+        if found is None:
             return "no such destination"
         service, server = found
         service.servers.remove(server)
@@ -355,7 +358,7 @@ class Table:
         """Let a server's connections be orphans; the service keeps its traffic."""
         traffic = self._traffic(server.number)
         former = service.value.former
-        for name, _ in Counters._fields_:
+        for name in COUNTER_NAMES:
             setattr(former, name, getattr(former, name) + getattr(traffic, name))
         server.value.generation += 1
         server.value.weight = 0
@@ -447,8 +450,7 @@ class Table:
         """Clear the bits of addresses that are no longer there."""
         virtual, servers = bytearray(1 << (FILTER_BITS - 3)), bytearray(1 << (FILTER_BITS - 3))
         for key, service in self.services.items():
-            if not self._is_closed(key.endpoint.address):
-                self._set_filter(key.endpoint.address, virtual)
+            self._set_filter(key.endpoint.address, virtual)
             for server in service.servers:
                 self._set_filter(server.entry.endpoint.address, servers)
         settings = self._instance.settings
@@ -467,7 +469,6 @@ class Table:
         self._closed = closed
         for service in self.services.values():
             self._describe(service)
-        self._write_filters()
 
     # -- observation -------------------------------------------------------------------------------------------
 
@@ -475,7 +476,7 @@ class Table:
         total = Counters()
         for octets in self._instance.maps["traffic"].per_cpu(number.to_bytes(4, "little")):
             cpu = Counters.from_buffer_copy(octets)
-            for name, _ in Counters._fields_:
+            for name in COUNTER_NAMES:
                 setattr(total, name, getattr(total, name) + getattr(cpu, name))
         return total
 
@@ -518,10 +519,6 @@ class Table:
         }
 
 
-def _at(kind: Any, memory: mmap.mmap, number: int) -> Any:
-    return kind.from_buffer(memory, number * ctypes.sizeof(kind))
-
-
 def _count(value: int) -> int:
     """A counter that races with its packets may be read one below nothing."""
     return value if value < 1 << 31 else 0
@@ -560,7 +557,11 @@ def _service_entry(value: ServiceValue, hz: int) -> ServiceEntry:
     address = address_text(bytes(value.address.octets))
     ones = bin(int.from_bytes(bytes(value.mask.octets), "big")).count("1")
     prefix = {SchedulerNumber.SH: "sh", SchedulerNumber.MH: "mh"}.get(value.scheduler, "")
-    flags = [f"{prefix}-{name}" for name, bit in (("fallback", ServiceFlag.FALLBACK), ("port", ServiceFlag.HASH_PORT)) if value.flags & bit]
+    flags = [
+        f"{prefix}-{name}"
+        for name, bit in (("fallback", ServiceFlag.FALLBACK), ("port", ServiceFlag.HASH_PORT))
+        if value.flags & bit
+    ]
     return ServiceEntry(
         key=ServiceKey(PROTOCOL_OF[value.protocol], Endpoint(address, port_from(value.port))),
         scheduler=NAMES[value.scheduler],

@@ -46,8 +46,18 @@ class MemoryPlane:
         ]
         return found + self.table.templates(self._clock())
 
+    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+        """Every address is here."""
+
+    def notices(self) -> list[str]:
+        """Nothing happens by itself."""
+        return []
+
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    async def remove(self) -> None:
+        """Nothing stays."""
 
     def connect(self, key: ServiceKey, client: Endpoint) -> tuple[int, Endpoint] | PickRefusal:
         """Open a connection; return its handle and the server it went to, or why it was refused."""

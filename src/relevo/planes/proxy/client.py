@@ -50,15 +50,23 @@ class ProxyPlane:
         """Return what is open in the process."""
         return (await self._ask(ListConnections())).connections
 
-    async def hold(self, addresses: frozenset[str]) -> None:
+    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Tell the process which virtual addresses this node holds."""
-        await self._ask(Hold(addresses))
+        await self._ask(Hold(held))
+
+    def notices(self) -> list[str]:
+        """The process writes its own log lines."""
+        return []
 
     async def close(self) -> None:
         """Hang up; the process carries on."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+    async def remove(self) -> None:
+        """Hang up; the supervisor ends the process."""
+        await self.close()
 
     async def _ask(self, request: Request) -> Reply:
         async with self._lock:

@@ -37,6 +37,7 @@ enum reason {
 	DROP_ORPHAN,             /* the connection's server was removed and orphans are kept */
 	DROP_ANSWER_LIMIT,       /* an answer was due, but too many were sent this second */
 	DROP_TOO_BIG,            /* larger than the path, and nobody may be told */
+	DROP_NOT_YET,            /* the service's address has just come, and the loader has not opened the service yet */
 
 	/* Not about one packet. */
 	COUNT_EVICTED,           /* a half-open connection gave its slot to a new one */

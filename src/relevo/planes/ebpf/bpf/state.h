@@ -95,10 +95,31 @@ INLINE __u32 expiry(const struct settings *s, __u8 state, __u32 now)
 	return now + s->timeout[state & (TIMEOUTS - 1)];
 }
 
+/*
+ * Nothing of the connection is left but its entry, which guards against stray segments. It does not hold its client's template
+ * any more: a client is remembered for the persistence time-out after its last connection, not two minutes longer (IPVS).
+ */
+INLINE int is_over_state(__u8 state)
+{
+	return state == STATE_TIME_WAIT || state == STATE_CLOSE || state == STATE_LAST_ACK;
+}
+
+INLINE void let_go(__u32 master, __u32 state)
+{
+	struct connection *template = master ? at_place(master - 1) : 0;
+
+	if (!template || !(template->flags & CONNECTION_TEMPLATE))
+		return;
+	if (state == STATE_ESTABLISHED)
+		template->flags |= CONNECTION_ASSURED;
+	else if (is_over_state(state) && template->master)
+		ADD(template->master, -1);
+}
+
 /* Moves the entry at place `number` from state `former` to `state`: once, whichever CPU comes first; counts follow. */
 GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 {
-	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS, was = 0, is = 0, moved = 0;
+	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS, was = 0, is = 0, moved = 0, master = 0;
 	struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
 	struct settings *settings = the_settings();
 	struct scratch *work = the_scratch(0);
@@ -114,17 +135,15 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 		is = is_active_state(state) ? was | CONNECTION_ACTIVE : was & ~CONNECTION_ACTIVE;
 		e->state = state;
 		e->flags = is;
+		master = e->master;
+		if (is_over_state(state))
+			e->master = 0;
 		moved = 1;
 	}
 	bpf_spin_unlock(&b->lock);
 	if (!moved)
 		return 0;
-	if (state == STATE_ESTABLISHED && e->master) {
-		struct connection *template = at_place(e->master - 1);
-
-		if (template)
-			template->flags |= CONNECTION_ASSURED;
-	}
+	let_go(master, state);
 	bucket = e->server;
 	server = bpf_map_lookup_elem(&servers, &bucket);
 	if (server && server->generation == e->generation && ((was ^ is) & CONNECTION_ACTIVE)) {

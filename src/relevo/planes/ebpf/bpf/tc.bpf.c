@@ -3,10 +3,24 @@
 #include "balance.h"
 #include "answer.h"
 
+/*
+ * A service whose address another node holds is closed: its packets are only passing through. If the address is here already,
+ * the node is taking over at this moment: the local stack would answer with a reset, so the client had better ask again.
+ */
+NOINLINE enum reason closed(frame_t *frame, struct job *job)
+{
+	struct packet *p = job->packet;
+	struct way way = {};
+
+	return ask_kernel(frame, p, &p->source, &p->destination, &way) == PASS_LOCAL ? DROP_NOT_YET : PASS_CLOSED;
+}
+
 INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 {
 	if (likely(reason == GO_ON))
 		return leave(frame, &job->way);
+	if (unlikely(reason == PASS_CLOSED))
+		reason = closed(frame, job);
 	count(reason);
 	if (reason < REFUSED_NO_DESTINATION)
 		return TC_ACT_OK;

@@ -1,0 +1,16 @@
+"""Where the compiled programs are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+SOURCES: Final = HERE / "bpf"
+OBJECTS: Final = HERE / "objects"
+PROGRAMS: Final = ("tc", "xdp", "control")
+
+
+def object_file(program: str) -> Path:
+    """Return the object of a program."""
+    return OBJECTS / f"{program}.bpf.o"
