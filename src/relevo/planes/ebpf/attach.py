@@ -62,7 +62,7 @@ def _netlink() -> Iterator[Any]:
 
 
 def devices() -> list[Device]:
-    """Return the Ethernet interfaces that are up and nobody's port: frames of a bridge or bond are seen on it, not on its ports."""
+    """Return the Ethernet interfaces that are up and nobody's port: a bridge's frames are seen on it, not on its ports."""
     with _netlink() as route:
         links = list(route.get_links())
     found = []

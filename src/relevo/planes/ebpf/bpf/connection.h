@@ -180,6 +180,16 @@ INLINE struct connection *at_place(__u32 number)
 	return &b->slot[slot];
 }
 
+/* The template that controls `c` by its `master`, or null. Its slot may have gone to another one since. */
+INLINE struct connection *template_of(const struct connection *c, __u32 master)
+{
+	struct connection *t = master ? at_place(master - 1) : 0;
+
+	if (!t || !(t->flags & CONNECTION_TEMPLATE) || !t->master || t->server != c->server || t->generation != c->generation)
+		return 0;
+	return t;
+}
+
 INLINE void tell(const struct settings *s, enum event_kind kind, __u32 place, const struct connection *c, struct event *event)
 {
 	if (likely(!(s->flags & SETTING_EVENTS)))
@@ -213,7 +223,7 @@ GLOBAL int retire(__u32 number, __u32 which)
 {
 	struct settings *settings = the_settings();
 	struct scratch *work = the_scratch(which);
-	struct connection *former;
+	struct connection *former, *template;
 	struct server *server;
 	__u32 key, first;
 
@@ -239,12 +249,9 @@ GLOBAL int retire(__u32 number, __u32 which)
 	}
 	if (former->flags & CONNECTION_TEMPLATE)
 		return 0;
-	if (former->master) {
-		struct connection *template = at_place(former->master - 1);
-
-		if (template && (template->flags & CONNECTION_TEMPLATE) && template->master)
-			ADD(template->master, -1);
-	}
+	template = template_of(former, former->master);
+	if (template)
+		ADD(template->master, -1);
 	tell(settings, EVENT_ENDED, number, former, &work->event);
 	return 0;
 }

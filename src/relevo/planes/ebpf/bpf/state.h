@@ -104,15 +104,15 @@ INLINE int is_over_state(__u8 state)
 	return state == STATE_TIME_WAIT || state == STATE_CLOSE || state == STATE_LAST_ACK;
 }
 
-INLINE void let_go(__u32 master, __u32 state)
+INLINE void let_go(const struct connection *e, __u32 master, __u32 state)
 {
-	struct connection *template = master ? at_place(master - 1) : 0;
+	struct connection *template = template_of(e, master);
 
-	if (!template || !(template->flags & CONNECTION_TEMPLATE))
+	if (!template)
 		return;
 	if (state == STATE_ESTABLISHED)
 		template->flags |= CONNECTION_ASSURED;
-	else if (is_over_state(state) && template->master)
+	else if (is_over_state(state))
 		ADD(template->master, -1);
 }
 
@@ -143,7 +143,7 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 	bpf_spin_unlock(&b->lock);
 	if (!moved)
 		return 0;
-	let_go(master, state);
+	let_go(e, master, state);
 	bucket = e->server;
 	server = bpf_map_lookup_elem(&servers, &bucket);
 	if (server && server->generation == e->generation && ((was ^ is) & CONNECTION_ACTIVE)) {
