@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 import msgspec
 
 from relevo.daemon.control import ask
-from relevo.daemon.planes import pin_folder
 from relevo.errors import ControlError, LabError
 from relevo.host import libc
 from relevo.host.files import read_configuration
@@ -28,7 +27,6 @@ from relevo.lab.rewrite import Changes, rewrite
 from relevo.lab.stages import Stage
 from relevo.lab.topology import Host, Service, Topology
 from relevo.observe.snapshot import Snapshot
-from relevo.planes.ebpf import remove_pins
 
 START_S = 10.0
 """How long a process may take to serve."""
@@ -63,8 +61,6 @@ class Cluster:
                 os.waitpid(pid, 0)
         self._processes.clear()
         self.stage.close()
-        for director in self.topology.directors:
-            remove_pins(pin_folder(self.run_dir(director)))  # a data plane outlives the daemon that was killed
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- servers -----------------------------------------------------------------------------------------------

@@ -109,6 +109,18 @@ def become_root_of_a_user_namespace() -> None:
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1", encoding="ascii")
 
 
+def own_bpf_file_system() -> None:
+    """Give this thread, and what it starts, a BPF file system that is gone with them.
+
+    An eBPF data plane is pinned so that it outlives its daemon; those of the lab shall not outlive the lab, however it ends.
+    Where it is not allowed there is no such plane either.
+    """
+    with contextlib.suppress(OSError):
+        libc.unshare(libc.CLONE_NEWNS)
+        libc.make_mounts_private()
+        libc.mount("bpf", "/sys/fs/bpf", "bpf")
+
+
 def refusal() -> str:
     """Say why no namespaces can be made here, or nothing. Tried in a child: entering a user namespace cannot be undone."""
     reader, writer = os.pipe()

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from relevo.daemon import planes
 from relevo.errors import LabError
-from relevo.lab.namespaces import NetworkNamespaces, become_root_of_a_user_namespace, bring_up, index_of, netlink, refusal
+from relevo.lab.namespaces import (
+    NetworkNamespaces,
+    become_root_of_a_user_namespace,
+    bring_up,
+    index_of,
+    netlink,
+    own_bpf_file_system,
+    refusal,
+)
 from relevo.lab.rewrite import Changes
 from relevo.lab.topology import CLIENTS, Host, Topology, set_ways_back
 
@@ -129,6 +137,7 @@ class Namespaces(Stage):
     def __init__(self) -> None:
         how = "as root" if os.geteuid() == 0 else "in an unprivileged user namespace"
         self.description = f"network namespaces {how}, a bridge as the LAN, real VRRP"
+        own_bpf_file_system()
         self._namespaces = NetworkNamespaces()
         self._topology: Topology | None = None
 

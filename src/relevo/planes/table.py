@@ -43,7 +43,7 @@ def capabilities_of_user_space(name: str) -> Capabilities:
         name=name,
         transports=frozenset((Protocol.TCP, Protocol.UDP)),
         schedulers=frozenset(SCHEDULERS),
-        forwarding=frozenset((Forwarding.NAT,)),
+        forwarding=frozenset((Forwarding.NAT, Forwarding.FULLNAT)),
         survives_daemon=False,
         any_port=False,
         keeps_connections=False,

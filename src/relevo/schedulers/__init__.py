@@ -5,7 +5,6 @@ rule, walk and hash fill follows that order.
 """
 
 from relevo.schedulers.base import Candidate, Scheduler
-from relevo.schedulers.destination_hash import DestinationHash
 from relevo.schedulers.failover import Failover, Overflow
 from relevo.schedulers.least_connection import LeastConnection, WeightedLeastConnection
 from relevo.schedulers.maglev_hash import MaglevHash
@@ -24,7 +23,6 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
     "fo": Failover,
     "ovf": Overflow,
     "sh": SourceHash,
-    "dh": DestinationHash,
     "mh": MaglevHash,
 }
 """The algorithms of the planes that schedule in user space, by ``lb_algo``."""

@@ -11,6 +11,8 @@ from relevo.schedulers.base import Candidate, Scheduler, eligible
 class MaglevHash(Scheduler):
     """A client always reaches the same server, whoever else comes and goes; ``mh-fallback`` hashes on past one that cannot."""
 
+    size = maglev.DEFAULT_SIZE
+
     def __init__(self, flags: Sequence[str] = ()) -> None:
         super().__init__(flags)
         self._servers: list[Candidate] = []
@@ -24,7 +26,7 @@ class MaglevHash(Scheduler):
         if staying == self._servers and weights == self._last_weights:
             return
         self._servers, self._last_weights = staying, weights
-        self._table = maglev.fill([server.place for server in staying], list(weights.values()))
+        self._table = maglev.fill([server.place for server in staying], list(weights.values()), self.size)
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
         """Look the client's slot up."""

@@ -64,7 +64,7 @@ def test_every_scheduler_can_be_named(name):
     ("body", "told", "field", "value"),
     [
         ("lb_algo loadbalance", "error: 'loadbalance' is not a scheduler", "scheduler", "wlc"),
-        ("lb_kind FULLNAT", "error: 'FULLNAT' is not a forwarding method", "forwarding", Forwarding.NAT),
+        ("lb_kind LOCAL", "error: 'LOCAL' is not a forwarding method", "forwarding", Forwarding.NAT),
         ("lb_kind TUN type gre", f"warning: options of the tunnel {IGNORED}", "forwarding", Forwarding.TUN),
         ("persistence_timeout 0", "warning: persistence_timeout 0 means off", "persistence_timeout_s", 0),
         ("persistence_timeout 2678401", "error: 2678401 is out of range", "persistence_timeout_s", 0),

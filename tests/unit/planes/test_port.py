@@ -16,7 +16,7 @@ def configuration(*, port=80, protocol=Protocol.TCP, forwarding=(), daemon=None,
     return Configuration(global_defs=GlobalDefs(lvs_sync_daemon=daemon), virtual_servers=(service,))
 
 
-@pytest.mark.parametrize("scheduler", ["rr", "wrr", "lc", "wlc", "sh"])
+@pytest.mark.parametrize("scheduler", ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "mh"])
 def test_what_user_space_can_do_is_no_shortcoming(scheduler):
     for protocol in (Protocol.TCP, Protocol.UDP):
         assert shortcomings(configuration(scheduler=scheduler, protocol=protocol, forwarding=(Forwarding.NAT,)), PLANE) == []
@@ -29,7 +29,7 @@ def test_an_empty_configuration_asks_for_nothing():
 @pytest.mark.parametrize(
     ("changes", "keyword", "messages"),
     [
-        ({"scheduler": "mh"}, "lb_algo", [f"{NAME}: data plane 'proxy' has no scheduler 'mh'"]),
+        ({"scheduler": "dh"}, "lb_algo", [f"{NAME}: data plane 'proxy' has no scheduler 'dh'"]),
         ({"port": 0}, "virtual_server", ["[192.0.2.1]:tcp:0: data plane 'proxy' cannot serve every port"]),
         (
             {"forwarding": (Forwarding.TUN, Forwarding.DR, Forwarding.DR, Forwarding.NAT)},

@@ -101,7 +101,7 @@ def test_a_service_gets_the_scheduler_it_names(scheduler):
 
 
 def test_a_scheduler_that_user_space_lacks_is_replaced_by_wlc():
-    assert type(Table(scheduler="mh").service.scheduler) is SCHEDULERS["wlc"]
+    assert type(Table(scheduler="dh").service.scheduler) is SCHEDULERS["wlc"]
 
 
 def test_an_exchanged_scheduler_knows_the_servers():
@@ -112,7 +112,7 @@ def test_an_exchanged_scheduler_knows_the_servers():
     assert table.picks("192.0.2.1", "192.0.2.2") == "CB"
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", sorted(set(SCHEDULERS) - {"fo", "ovf"}))
 def test_a_scheduler_learns_of_every_server_that_comes_changes_or_goes(scheduler):
     table = Table(server("A"), server("B"), scheduler=scheduler)
     clients = [f"198.51.100.{number}" for number in range(40)]

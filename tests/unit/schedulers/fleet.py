@@ -13,6 +13,10 @@ class Backend:
     inactive: int = 0
     overloaded: bool = False
 
+    @property
+    def place(self):
+        return ord(self.name), 80
+
 
 class Fleet:
     """A scheduler and its servers, newest first. ``add`` tells the scheduler of every server, as a plane does."""

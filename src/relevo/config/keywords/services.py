@@ -61,7 +61,7 @@ def _proxy_protocol(cursor: Cursor) -> int:
 
 _INHERITED = (
     Keyword("weight", integer(0, 65535, "a weight"), "share of new connections (1); 0 takes none"),
-    Keyword("lvs_method", _forwarding, "NAT, DR or TUN", field="forwarding"),
+    Keyword("lvs_method", _forwarding, "NAT, DR, TUN or, of our own, FULLNAT", field="forwarding"),
     Keyword("inhibit_on_failure", boolean, "weight 0 rather than removal when a check fails"),
     Keyword("virtualhost", text("a host name"), "Host header of HTTP checks"),
     Keyword("alpha", boolean, "out of service until a check succeeds"),
@@ -119,7 +119,7 @@ VIRTUAL_SERVER_KEYWORDS: tuple[Keyword, ...] = (
     *_INHERITED,
     Keyword("lb_algo", _scheduler, _ALGORITHM, field="scheduler"),
     Keyword("lvs_sched", _scheduler, "the same as lb_algo", field="scheduler"),
-    Keyword("lb_kind", _forwarding, "NAT, DR or TUN (NAT)", field="forwarding"),
+    Keyword("lb_kind", _forwarding, "NAT, DR, TUN or, of our own, FULLNAT (NAT)", field="forwarding"),
     *(Keyword(name, lambda cursor: str(cursor.statement.keyword), "scheduler flag", field="scheduler_flags", repeats=True) for name in _FLAGS),
     Keyword("protocol", choice(("TCP", "UDP", "SCTP"), "a protocol"), "TCP or UDP"),
     Keyword("persistence_timeout", _persistence, "seconds that a client keeps its server (360 without a value)", field="persistence_timeout_s"),

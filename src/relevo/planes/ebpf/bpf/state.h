@@ -75,7 +75,7 @@ INLINE int is_active_state(__u8 state)
 /* One event a segment, RST before SYN before FIN before ACK; a segment with none of them closes (IPVS). */
 INLINE __u8 next_tcp_state(const struct settings *s, __u8 state, __u8 flags, enum tcp_view view)
 {
-	__u32 event, secure = s->flags & SETTING_SECURE_TCP ? 4 : 0;
+	__u32 event, row = view + (s->flags & SETTING_SECURE_TCP ? 4 : 0);
 
 	if (flags & TCP_RST)
 		event = EVENT_RST;
@@ -87,7 +87,8 @@ INLINE __u8 next_tcp_state(const struct settings *s, __u8 state, __u8 flags, enu
 		event = EVENT_ACK;
 	else
 		return STATE_CLOSE;
-	return tcp_table[(secure + view) & 7][state & 15][event];
+	BOUND(row, 7);
+	return tcp_table[row][state & 15][event];
 }
 
 INLINE __u32 expiry(const struct settings *s, __u8 state, __u32 now)
