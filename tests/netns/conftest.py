@@ -38,6 +38,16 @@ def build(stage: Stage, files: tuple[str, ...] = FILES, hurry: float = 20.0) -> 
     return Cluster(plan([(file, compile_file(file).configuration) for file in files]), stage, hurry=hurry)
 
 
+def on_proxy(folder: Path) -> tuple[str, ...]:
+    """The article's files, for the proxy plane."""
+    written = []
+    for file in map(Path, FILES):
+        changed = folder / file.name
+        changed.write_text(file.read_text().replace("global_defs {", "global_defs {\n    data_plane proxy", 1))
+        written.append(str(changed))
+    return tuple(written)
+
+
 def run_all(cluster: Cluster) -> Cluster:
     """Start everything and wait for the first director to be master."""
     cluster.start_servers()

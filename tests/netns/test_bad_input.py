@@ -12,7 +12,7 @@ import pytest
 from relevo.lab.stages import Namespaces
 from relevo.lab.topology import Host
 from tests.interop.pair import PASS, VIP, Pair
-from tests.netns.conftest import build, state_of, wait_until
+from tests.netns.conftest import build, on_proxy, state_of, wait_until
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.slow, pytest.mark.usefixtures("namespaces")]
 
@@ -152,8 +152,8 @@ def test_an_address_that_somebody_removes_is_put_back(pair: Pair) -> None:
     assert "putting it back" in pair.cluster.log_text(node.host)
 
 
-def test_a_service_whose_port_is_taken_says_so_and_recovers() -> None:
-    with build(Namespaces()) as cluster:
+def test_a_service_whose_port_is_taken_says_so_and_recovers(tmp_path: Path) -> None:
+    with build(Namespaces(), on_proxy(tmp_path)) as cluster:
         cluster.start_servers()
         master = cluster.topology.directors[0]
         with cluster.stage.inside(master):

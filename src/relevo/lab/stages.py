@@ -24,7 +24,7 @@ from relevo.lab.namespaces import (
     refusal,
 )
 from relevo.lab.rewrite import Changes
-from relevo.lab.topology import CLIENTS, Host, Topology, set_ways_back
+from relevo.lab.topology import CLIENTS, Host, Topology, prepare_for_packets
 
 VRRP_PORT = 3112
 """UDP port of adverts on the loopback stage."""
@@ -174,8 +174,8 @@ class Namespaces(Stage):
         Where packets are forwarded with the client's address in them (NAT), a server's answer must come back through the
         director: its route to the clients is the virtual address, as LVS-NAT has it.
         """
-        if planes.choose(topology.model).name != "proxy":
-            set_ways_back(topology)
+        if any(d.configuration and planes.choose(d.configuration).name != "proxy" for d in topology.directors):
+            prepare_for_packets(topology)
         for host in topology.hosts():
             with self._namespaces.inside(host.name), netlink() as ip:
                 if host is topology.client:
@@ -184,9 +184,20 @@ class Namespaces(Stage):
                     ip.route("add", dst=str(CLIENTS), gateway=host.way_back or topology.client.address)
                 if host in topology.directors:
                     Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
+        for host in topology.servers:
+            if host.virtual:
+                self._own_virtual_addresses(host)
         ways = sorted({host.way_back for host in topology.servers if host.way_back})
         if ways:
             self.description += f"; servers answer clients by way of {' and '.join(ways)}, as NAT needs it"
+
+    def _own_virtual_addresses(self, host: Host) -> None:
+        """Put the virtual addresses on a server's loopback, where it answers for them but not to ARP (DR)."""
+        with self._namespaces.inside(host.name), netlink() as ip:
+            for name, value in (("arp_ignore", "1"), ("arp_announce", "2")):
+                Path(f"/proc/sys/net/ipv4/conf/all/{name}").write_text(value, encoding="ascii")
+            for address in host.virtual:
+                ip.addr("add", index=index_of(ip, "lo"), address=address, prefixlen=32)
 
     def changes(self, topology: Topology, director: Host) -> Changes:
         """Run the file as it stands."""

@@ -37,6 +37,8 @@ class Host:
     configuration: Configuration | None = None
     way_back: str = ""
     """Of a server: the virtual address through which it answers clients, where it sees their addresses (NAT)."""
+    virtual: list[str] = field(default_factory=list)
+    """Of a server: the virtual addresses that packets reach it with and that it must have itself (DR)."""
 
 
 @dataclass(slots=True)
@@ -63,17 +65,23 @@ class Topology:
         return next(host for host in self.servers if host.address == address)
 
 
-def set_ways_back(topology: Topology) -> None:
-    """Give the servers that packets are translated to (NAT) the way back: the virtual address that they serve.
+def prepare_for_packets(topology: Topology) -> None:
+    """Note what servers need where packets reach them rather than a proxy's connections.
+
+    With NAT their way back to the clients is the virtual address that they serve; with DR they have it themselves.
 
     A server of several virtual addresses can have one way only; with those on different directors, only FULLNAT works.
     """
-    for service in topology.model.virtual_servers:
+    for service in (s for d in topology.directors if d.configuration for s in d.configuration.virtual_servers):
         sorry = [service.sorry_server] if service.sorry_server and service.forwarding is Forwarding.NAT else []
         translated = [server.endpoint for server in service.real_servers if server.forwarding is Forwarding.NAT]
         for endpoint in [*translated, *sorry]:
             host = topology.server_at(endpoint.address)
             host.way_back = host.way_back or service.endpoint.address
+        for server in service.real_servers:
+            host = topology.server_at(server.endpoint.address)
+            if server.forwarding is Forwarding.DR and service.endpoint.address not in host.virtual:
+                host.virtual.append(service.endpoint.address)
 
 
 def kind_of(port: int, protocol: Protocol) -> str:

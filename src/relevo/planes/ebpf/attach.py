@@ -14,10 +14,10 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from relevo.planes.ebpf import syscall
+from relevo.planes.ebpf.instance import Instance
 
 TCX_INGRESS: Final = 46
 XDP: Final = 37
@@ -83,9 +83,10 @@ def devices() -> list[Device]:
 class Attacher:
     """Keeps the programs of one instance on the interfaces."""
 
-    def __init__(self, path: Path, programs: dict[str, int], hooks: str = "auto") -> None:
-        self._links = path / "links"
-        self._programs = programs
+    def __init__(self, instance: Instance, hooks: str = "auto") -> None:
+        self._links = instance.path / "links"
+        self._programs = instance.programs
+        self._exits = instance.maps["exits"]
         self._hooks = hooks
         self.attachments: dict[int, Attachment] = {}
 
@@ -109,6 +110,7 @@ class Attacher:
             attachment = self.attachments.pop(index)
             for file in self._links.glob(f"*-{index}"):
                 file.unlink(missing_ok=True)
+            self._exits.delete(index.to_bytes(4, "little"))
             said.append(f"ebpf: {attachment.interface} has gone")
         return said
 
@@ -166,6 +168,8 @@ class Attacher:
             syscall.pin(link, str(file))
         finally:
             os.close(link)
+        number = device.index.to_bytes(4, "little")
+        self._exits.update(number, number)  # a driver that runs XDP also takes frames from it
         return ""
 
     def detach(self) -> None:

@@ -98,7 +98,7 @@ class EbpfPlane:
             except OSError as error:
                 raise syscall.run_dry("ebpf plane", error) from error
             self._table = Table(self._instance, local_address_towards)
-            self._attacher = Attacher(self._path, self._instance.programs, self._hooks)
+            self._attacher = Attacher(self._instance, self._hooks)
         return self._instance, self._table
 
     def capabilities(self) -> Capabilities:

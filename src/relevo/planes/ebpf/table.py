@@ -7,6 +7,7 @@ weight is one 32-bit word. The table can be taken over from what a former daemon
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import gcd
@@ -31,7 +32,6 @@ from relevo.model.table import (
 from relevo.planes.ebpf.extents import Extents
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import (
-    FILTER_BITS,
     MAX_SERVERS,
     Counters,
     SchedulerNumber,
@@ -107,6 +107,28 @@ class Service:
         return next((server for server in self.servers if server.entry.endpoint == endpoint), None)
 
 
+class AddressFilter:
+    """Which addresses may matter: a bit for each by its hash, in memory that the programs read before they look further."""
+
+    def __init__(self, octets: Any) -> None:
+        self._octets = octets
+        self._held: Counter[int] = Counter()
+
+    def add(self, address: str) -> None:
+        """Set the address's bit."""
+        bit = filter_bit(packed(address))
+        self._held[bit] += 1
+        self._octets[bit >> 3] |= 1 << (bit & 7)
+
+    def discard(self, address: str) -> None:
+        """Clear the bit with the last address that has it."""
+        bit = filter_bit(packed(address))
+        self._held[bit] -= 1
+        if self._held[bit] <= 0:
+            del self._held[bit]
+            self._octets[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
+
+
 class Table:
     """The services of an instance."""
 
@@ -120,6 +142,8 @@ class Table:
         self._extents = Extents(instance.maps["rosters"].max_entries)
         self._free_services: list[int] = []
         self._free_servers: list[int] = []
+        self._virtual = AddressFilter(instance.settings.virtual_filter)
+        self._real = AddressFilter(instance.settings.server_filter)
         self._closed: frozenset[str] | None = None
         self.services: dict[ServiceKey, Service] = {}
         self._adopt()
@@ -161,6 +185,7 @@ class Table:
                 continue
             service = Service(_service_entry(value, self._instance.settings.hz), number, value)
             self.services[service.entry.key] = service
+            self._virtual.add(service.entry.key.endpoint.address)
             for extent in (value.roster, value.table):
                 if extent:
                     self._extents.claim(extent >> 32, extent & 0xFFFFFFFF)
@@ -169,6 +194,7 @@ class Table:
             for server in service.written:
                 held = self._server_value(server)
                 service.servers.append(Server(_server_entry(held), server, held, held.weight or 1))
+                self._real.add(service.servers[-1].entry.endpoint.address)
         self._free_services.reverse()
         self._free_servers = [n for n in range(self._instance.maps["servers"].max_entries - 1, 0, -1) if n not in used]
 
@@ -185,7 +211,6 @@ class Table:
         for service in self.services.values():
             if service.dirty:
                 self._flush(service)
-        self._write_filters()
         return refused
 
     def _apply(self, operation: Operation) -> str:
@@ -216,7 +241,7 @@ class Table:
         service = Service(entry, number, value)
         self._describe(service)
         self.services[entry.key] = service
-        self._set_filter(entry.key.endpoint.address, self._instance.settings.virtual_filter)
+        self._virtual.add(entry.key.endpoint.address)
         self._instance.maps["service_index"].update(_key(entry.key), number.to_bytes(4, "little"))
         return ""
 
@@ -263,6 +288,7 @@ class Table:
             return "no such service"
         self._instance.maps["service_index"].delete(_key(key))
         service.value.flags = 0
+        self._virtual.discard(key.endpoint.address)
         for server in service.servers:
             self._retire(service, server)
         self._drop(service.value.roster)
@@ -295,7 +321,7 @@ class Table:
         self._instance.maps["traffic"].update(number.to_bytes(4, "little"), bytes(ctypes.sizeof(Counters)))
         server = Server(entry, number, value, entry.weight)
         self._describe_server(server)
-        self._set_filter(entry.endpoint.address, self._instance.settings.server_filter)
+        self._real.add(entry.endpoint.address)
         service.servers.insert(0, server)
         self._changed(service)
         return ""
@@ -362,6 +388,7 @@ class Table:
             setattr(former, name, getattr(former, name) + getattr(traffic, name))
         server.value.generation += 1
         server.value.weight = 0
+        self._real.discard(server.entry.endpoint.address)
         self._free_servers.insert(0, server.number)
 
     def _forget_clients(self, service: Service) -> None:
@@ -438,24 +465,6 @@ class Table:
                 table = maglev.fill(places, [server.last_weight for server in service.servers], self._maglev_size)
                 return [numbers[i] if i >= 0 else 0 for i in table]
         return []
-
-    # -- filters -----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _set_filter(address: str, octets: Any) -> None:
-        bit = filter_bit(packed(address))
-        octets[bit >> 3] |= 1 << (bit & 7)
-
-    def _write_filters(self) -> None:
-        """Clear the bits of addresses that are no longer there."""
-        virtual, servers = bytearray(1 << (FILTER_BITS - 3)), bytearray(1 << (FILTER_BITS - 3))
-        for key, service in self.services.items():
-            self._set_filter(key.endpoint.address, virtual)
-            for server in service.servers:
-                self._set_filter(server.entry.endpoint.address, servers)
-        settings = self._instance.settings
-        settings.virtual_filter[:] = virtual
-        settings.server_filter[:] = servers
 
     # -- addresses ---------------------------------------------------------------------------------------------
 

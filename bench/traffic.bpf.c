@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A generator and a sink of small UDP packets, both in XDP, so that nearly all of the time is the balancer's. */
+#define RELEVO_XDP
+#include "kernel.h"
+
+struct plan {
+	__u32 interface;
+	__u32 flows;
+	__u32 next;
+	__u32 reserved;
+	__u64 received;
+};
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(map_flags, BPF_F_MMAPABLE);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct plan);
+} plans SEC(".maps");
+
+INLINE struct plan *the_plan(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&plans, &key);
+}
+
+/* Run on live frames: gives each the next flow's source port and sends it. The UDP checksum is 0 (none). */
+SEC("xdp")
+int traffic_send(struct xdp_md *frame)
+{
+	void *begin = (void *)(long)frame->data, *end = (void *)(long)frame->data_end;
+	struct plan *plan = the_plan();
+	__be16 *port = begin + sizeof(struct ethhdr) + sizeof(struct iphdr);
+
+	if (!plan || (void *)(port + 1) > end)
+		return XDP_DROP;
+	*port = be16(1024 + plan->next);
+	plan->next = plan->next + 1 >= plan->flows ? 0 : plan->next + 1;
+	return bpf_redirect(plan->interface, 0);
+}
+
+/* At the server: counts and drops. */
+SEC("xdp")
+int traffic_receive(struct xdp_md *frame)
+{
+	void *begin = (void *)(long)frame->data, *end = (void *)(long)frame->data_end;
+	struct ethhdr *ethernet = begin;
+	struct iphdr *ip = (void *)(ethernet + 1);
+	struct plan *plan = the_plan();
+
+	if (!plan || (void *)(ip + 1) > end || ethernet->h_proto != be16(ETH_P_IP) || ip->protocol != IPPROTO_UDP)
+		return XDP_PASS;
+	plan->received += 1;
+	return XDP_DROP;
+}
+
+/* Lets frames through: a veth takes frames from XDP only where its other end has a program. */
+SEC("xdp")
+int traffic_pass(struct xdp_md *frame)
+{
+	return XDP_PASS;
+}
+
+char terms[] SEC("license") = "Dual BSD/GPL";
