@@ -23,6 +23,9 @@ IDLE = 10_000
 RELEVO_PORT, HAPROXY_PORT = 80, 81
 
 CONF = f"""
+global_defs {{
+    data_plane proxy
+}}
 virtual_server {VIP} {RELEVO_PORT} {{
     delay_loop 5
     lb_algo rr

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A generator and a sink of small UDP packets, both in XDP, so that nearly all of the time is the balancer's. */
+/* Generators of small UDP packets and of SYNs, and a sink, all in XDP, so that nearly all of the time is the balancer's. */
 #define RELEVO_XDP
-#include "kernel.h"
+#include "checksum.h"
 
 struct plan {
 	__u32 interface;
@@ -24,6 +24,31 @@ INLINE struct plan *the_plan(void)
 	__u32 key = 0;
 
 	return bpf_map_lookup_elem(&plans, &key);
+}
+
+/* Run on live frames: a SYN from an address and a port that nobody has used before. */
+SEC("xdp")
+int traffic_flood(struct xdp_md *frame)
+{
+	void *begin = (void *)(long)frame->data, *end = (void *)(long)frame->data_end;
+	struct iphdr *ip = begin + sizeof(struct ethhdr);
+	struct tcphdr *tcp = (void *)(ip + 1);
+	struct plan *plan = the_plan();
+	__u32 random = bpf_get_prandom_u32();
+	__u64 difference;
+	__be32 source;
+
+	if (!plan || (void *)(tcp + 1) > end)
+		return XDP_DROP;
+	source = be32(0x0b000000 | (random & 0xffffff)); /* 11.0.0.0/8 */
+	difference = (__u64)(__u32)~ip->saddr + source;
+	ip->check = checksum_after(ip->check, difference);
+	difference += port_difference(tcp->source, (__be16)(random >> 16));
+	tcp->check = checksum_after(tcp->check, difference);
+	ip->saddr = source;
+	tcp->source = (__be16)(random >> 16);
+	plan->next += 1;
+	return bpf_redirect(plan->interface, 0);
 }
 
 /* Run on live frames: gives each the next flow's source port and sends it. The UDP checksum is 0 (none). */

@@ -26,16 +26,26 @@ SMALL = Sizes(connections=8192, services=256, servers=1024, rosters=1 << 18)
 
 
 class Network:
-    """Namespaces ``client``, ``director`` and ``servers``; addresses of both families."""
+    """Namespaces ``client``, ``director``, ``servers``, and ``neighbour`` on the servers' LAN; addresses of both families."""
 
     def __init__(self) -> None:
         self._spaces = NetworkNamespaces()
-        for name in ("client", "director", "servers"):
+        for name in ("client", "director", "servers", "neighbour", "lan"):
             self._spaces.make(name)
             with self._spaces.inside(name), netlink() as ip:
                 bring_up(ip, "lo")
         self._cable("client", "eth0", "director", "outside")
-        self._cable("servers", "eth0", "director", "inside")
+        with self._spaces.inside("lan"), netlink() as ip:
+            ip.link("add", ifname="br0", kind="bridge")
+            bring_up(ip, "br0")
+        for name, interface in (("servers", "eth0"), ("director", "inside"), ("neighbour", "eth0")):
+            self._cable(name, interface, "lan", f"p-{name}")
+            with self._spaces.inside("lan"), netlink() as ip:
+                ip.link("set", index=index_of(ip, f"p-{name}"), master=index_of(ip, "br0"))
+        self._cable("servers", "side", "client", "flank")
+        self._give("servers", "side", "10.3.0.2/24")
+        self._give("client", "flank", "10.3.0.1/24")
+        self._give("neighbour", "eth0", "10.2.0.99/24")
         self._give("director", "outside", "10.1.0.1/24", "10.1.0.240/32", "fd00:1::1/64", "fd00:1::240/128")
         self._give("director", "inside", "10.2.0.1/24", "fd00:2::1/64")
         self._give("client", "eth0", "10.1.0.2/24", "fd00:1::2/64")
@@ -170,7 +180,7 @@ class Plane:
         return ended
 
     def reasons(self) -> dict[str, int]:
-        return self.plane.reasons()
+        return self.plane.packets()
 
     def remove(self) -> None:
         self._run(self.plane.remove)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_address
 
 import click
 import msgspec
@@ -10,9 +11,11 @@ import msgspec
 from relevo.config import Compiled, Finding, Place, Severity, exit_status, render
 from relevo.daemon import planes
 from relevo.daemon.supervisor import compile_file
-from relevo.errors import ConfigurationError, PlaneError
+from relevo.errors import ConfigurationError, HostError, PlaneError
+from relevo.host.addresses import local_networks
 from relevo.host.files import DEFAULT_CONFIGURATION
 from relevo.host.interfaces import Interfaces
+from relevo.model import Forwarding
 from relevo.planes.port import shortcomings
 
 STATUS_UNREADABLE = 4
@@ -104,6 +107,33 @@ def _look_around(compiled: Compiled, file: str) -> None:
     for lacking in shortcomings(model, planes.capabilities(plane.name)):
         place = _place_of(compiled, lacking.keyword, "", top)
         findings.add(Severity.NOTE, place, lacking.message, lacking.hint, lacking.keyword)
+    if plane.name != "proxy":
+        _look_for_neighbours(compiled, top)
+
+
+def _look_for_neighbours(compiled: Compiled, top: Place) -> None:
+    """Warn of translated servers (NAT) on a network of which clients may be: those would get answers from a stranger."""
+    try:
+        networks = local_networks()
+    except HostError:
+        return
+    for service in compiled.configuration.virtual_servers:
+        virtual = ip_address(service.endpoint.address)
+        near = [network for network in networks if virtual in network]
+        for server in service.real_servers:
+            shared = next((n for n in near if ip_address(server.endpoint.address) in n), None)
+            if server.forwarding is not Forwarding.NAT or shared is None:
+                continue
+            message = (
+                f"{service.name}: {server.endpoint} is on the virtual server's own network {shared}: a client there gets the "
+                "server's answer directly, from an address that it did not ask"
+            )
+            hint = (
+                f"lb_kind FULLNAT serves every client; with NAT, {server.endpoint.address} must answer others through this node"
+            )
+            place = _place_of(compiled, "real_server", server.endpoint.address, top)
+            findings = compiled.findings
+            findings.add(Severity.WARNING, place, message, hint, "lb_kind")
 
 
 def _place_of(compiled: Compiled, keyword: str, value: str, otherwise: Place) -> Place:

@@ -21,6 +21,7 @@ COMMANDS = {
     "status": ("relevo.cli.status", "status", "Show who is master and which servers live."),
     "reload": ("relevo.cli.status", "reload", "Make the daemon read its file again."),
     "stop": ("relevo.cli.status", "stop", "Stop the daemon politely."),
+    "doctor": ("relevo.cli.doctor", "doctor", "Say what this machine can do, and why not more."),
     "lab": ("relevo.cli.lab", "lab", "Build the cluster of configuration files, and drill it."),
 }
 

@@ -47,10 +47,11 @@ def reload(run_dir: str | None) -> None:
 
 
 @click.command()
+@click.option("--keep-plane", is_flag=True, help="Leave the eBPF data plane at work: a daemon started later adopts it.")
 @_run_dir
-def stop(run_dir: str | None) -> None:
+def stop(keep_plane: bool, run_dir: str | None) -> None:
     """Stop the daemon: the peer takes over before the addresses go."""
-    _simple(run_dir, "stop")
+    _simple(run_dir, "stop-keeping-plane" if keep_plane else "stop")
 
 
 def _simple(run_dir: str | None, command: str) -> None:
@@ -86,6 +87,10 @@ def _lines(snapshot: Snapshot) -> list[str]:
         out += ["", f"data plane {snapshot.balancer.plane} ({snapshot.balancer.plane_reason})"]
         if snapshot.balancer.plane_error:
             out.append(f"  {snapshot.balancer.plane_error}")
+        out += [f"  {note}" for note in snapshot.balancer.plane_notes]
+        odd = {name: count for name, count in snapshot.balancer.packets.items() if not name.startswith("pass_")}
+        if odd:
+            out.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in odd.items()))
     for service in snapshot.balancer.services:
         out += ["", *_service_lines(service, now)]
     return out

@@ -133,8 +133,8 @@ class Balancer:
                     self._wake.set()
                 case PlaneRestarted():
                     self._wake.set()
-                case Stop():
-                    self._polite = True
+                case Stop(keep_plane=keep):
+                    self._polite = not keep
                     break
         self._stopping.set()
 
@@ -328,6 +328,8 @@ class Balancer:
             plane=self.plane.capabilities().name,
             plane_reason=self.plane_reason,
             plane_error=self.plane_error,
+            plane_notes=self.plane.notes(),
+            packets=self.plane.packets(),
             services=tuple(self._service_snapshot(pool, observed) for pool in self.pools.values()),
         )
 

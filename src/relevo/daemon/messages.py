@@ -107,7 +107,9 @@ class Reload(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Leave politely and end."""
+    """Leave politely and end. ``keep_plane`` leaves what the data plane has in the kernel at work."""
+
+    keep_plane: bool = False
 
 
 class Held(msgspec.Struct, frozen=True, tag=True):

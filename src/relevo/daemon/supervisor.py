@@ -136,9 +136,15 @@ class Supervisor:
         self._proxy_listener: socket.socket | None = None
         self._control = ControlServer(
             options.runtime / "control.sock",
-            {"status": self.snapshot, "reload": self._reload_by_command, "stop": self._stop_by_command},
+            {
+                "status": self.snapshot,
+                "reload": self._reload_by_command,
+                "stop": self._stop_by_command,
+                "stop-keeping-plane": self._stop_keeping_plane,
+            },
         )
         self._stopping = False
+        self._keep_plane = False
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._finished: asyncio.Future[int] | None = None
@@ -220,7 +226,7 @@ class Supervisor:
         if worker is None:
             return
         if worker.channel is not None:
-            worker.channel.send(Stop())
+            worker.channel.send(Stop(self._keep_plane))
         elif worker.alive is not None:
             worker.alive.close()
         try:
@@ -395,6 +401,10 @@ class Supervisor:
     async def _stop_by_command(self) -> dict[str, Any]:
         self.stop()
         return {"stopping": True}
+
+    async def _stop_keeping_plane(self) -> dict[str, Any]:
+        self._keep_plane = True
+        return await self._stop_by_command()
 
     async def _reload_once(self) -> None:
         async with self._reloading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from relevo.errors import HostError
@@ -79,6 +79,19 @@ class AddressHolder:
         """Close the netlink socket."""
         if self._route is not None:
             self._route.close()
+
+
+def local_networks() -> list[IPv4Network | IPv6Network]:
+    """Return the networks that this node has an address in, without host routes; ``HostError`` when they cannot be had."""
+    import pyroute2
+
+    try:
+        with pyroute2.IPRoute() as route:
+            messages = list(route.get_addr())
+    except Exception as error:  # pyroute2's own errors, and OSError
+        raise HostError(f"cannot list the addresses of this node: {error}") from error
+    found = {ip_network(f"{m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}", strict=False) for m in messages if m["scope"] == 0}
+    return [network for network in found if network.num_addresses > 1]
 
 
 def preload() -> None:

@@ -74,6 +74,14 @@ class Plane(Protocol):
         """Return what happened since the last call, as lines for the log."""
         ...
 
+    def notes(self) -> tuple[str, ...]:
+        """Return where the plane is at work, a line each, for ``status``."""
+        ...
+
+    def packets(self) -> dict[str, int]:
+        """Return how often a packet was not simply forwarded, by reason."""
+        ...
+
     async def close(self) -> None:
         """Let go of the plane. What it holds stays if it survives the daemon."""
         ...

@@ -52,6 +52,11 @@ class Attachment:
     hooks: tuple[str, ...]
     reason: str = ""
 
+    def __str__(self) -> str:
+        """As ``status`` and the log show it."""
+        hooks = " and ".join(self.hooks) or "nothing attached"
+        return f"{self.interface}: {hooks}" + (f" ({self.reason})" if self.reason else "")
+
 
 @contextlib.contextmanager
 def _netlink() -> Iterator[Any]:
@@ -80,6 +85,15 @@ def devices() -> list[Device]:
     return found
 
 
+def no_xdp(device: Device) -> str:
+    """Why XDP is not tried on a device; empty when it is."""
+    if device.kind in NO_XDP:
+        return f"no XDP on {device.kind}"
+    if device.xdp_program:
+        return f"another XDP program is there (id {device.xdp_program})"
+    return ""
+
+
 class Attacher:
     """Keeps the programs of one instance on the interfaces."""
 
@@ -101,10 +115,8 @@ class Attacher:
                 continue
             made = self._attach(device)
             self.attachments[device.index] = made
-            if made.hooks:
-                said.append(f"ebpf: {made.interface}: {' and '.join(made.hooks)}" + (f" ({made.reason})" if made.reason else ""))
-            elif known is None or known.reason != made.reason:
-                said.append(f"ebpf: {made.interface}: nothing attached: {made.reason}")
+            if known is None or str(known) != str(made):
+                said.append(f"ebpf: {made}")
         gone = set(self.attachments) - {device.index for device in present}
         for index in gone:
             attachment = self.attachments.pop(index)
@@ -156,10 +168,9 @@ class Attacher:
             return ""
         if self._hooks == "tc":
             return "XDP is not wanted"
-        if self._hooks != "xdp" and device.kind in NO_XDP:
-            return f"no XDP on {device.kind}"
-        if device.xdp_program:
-            return f"another XDP program is there (id {device.xdp_program})"
+        why = no_xdp(device)
+        if why and not (self._hooks == "xdp" and not device.xdp_program):
+            return why
         try:
             link = syscall.link_create(self._programs["relevo_xdp"], device.index, XDP, XDP_FLAGS_DRV_MODE)
         except OSError as error:

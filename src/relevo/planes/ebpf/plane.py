@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,8 +15,8 @@ from relevo.errors import PlaneError
 from relevo.model import Endpoint, Forwarding, Protocol
 from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.ebpf import syscall
-from relevo.planes.ebpf.attach import Attacher
-from relevo.planes.ebpf.instance import Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance
+from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
+from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
     ConnectionFlag,
@@ -59,6 +61,26 @@ def refusal() -> str:
     except OSError as error:
         return f"{error.strerror}: it needs CAP_BPF and CAP_NET_ADMIN" if error.errno == errno.EPERM else str(error)
     return ""
+
+
+def try_load() -> float:
+    """Load every program for trial, without attaching; return the seconds it took. ``PlaneError`` with the verifier's reason."""
+    path = ROOT / "relevo" / f"trial-{os.getpid()}"
+    begun = time.monotonic()
+    try:
+        open_instance(path, Sizes(connections=64, services=1, servers=2, rosters=2, locals=1)).close()
+    finally:
+        remove_pins(path)
+    return time.monotonic() - begun
+
+
+def survey() -> list[tuple[str, bool, str]]:
+    """Return each Ethernet interface of this namespace, whether the plane can use it, and how."""
+    found = []
+    for device in devices():
+        text = f"TC; {no_xdp(device)}" if no_xdp(device) else "TC, and XDP if the driver has it"
+        found.append((device.name, True, text))
+    return found
 
 
 def local_address_towards(address: str) -> str:
@@ -161,8 +183,14 @@ class EbpfPlane:
                     ended += instance.take_out(first * BUCKET_SLOTS + slot, entry.client_port)
         return ended
 
-    def reasons(self) -> dict[str, int]:
-        """Return how often each reason was met."""
+    def notes(self) -> tuple[str, ...]:
+        """Return what is attached to each interface, and why it is not more."""
+        if self._attacher is None:
+            return ()
+        return tuple(str(attachment) for _, attachment in sorted(self._attacher.attachments.items()))
+
+    def packets(self) -> dict[str, int]:
+        """Return how often each reason was met; ``pass_not_…`` are what the programs let by as none of theirs."""
         instance, _ = self.open()
         return {Reason(number).name.lower(): count for number, count in enumerate(instance.reasons()) if count}
 

@@ -53,6 +53,14 @@ class MemoryPlane:
         """Nothing happens by itself."""
         return []
 
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to add."""
+        return ()
+
+    def packets(self) -> dict[str, int]:
+        """It sees no packets."""
+        return {}
+
     async def close(self) -> None:
         """Nothing to let go of."""
 

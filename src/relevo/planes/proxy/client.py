@@ -58,6 +58,14 @@ class ProxyPlane:
         """The process writes its own log lines."""
         return []
 
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to add."""
+        return ()
+
+    def packets(self) -> dict[str, int]:
+        """It sees no packets."""
+        return {}
+
     async def close(self) -> None:
         """Hang up; the process carries on."""
         if self._streams is not None:

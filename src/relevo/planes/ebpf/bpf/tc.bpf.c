@@ -15,6 +15,7 @@ NOINLINE enum reason closed(frame_t *frame, struct job *job)
 	return ask_kernel(frame, p, &p->source, &p->destination, &way) == PASS_LOCAL ? DROP_NOT_YET : PASS_CLOSED;
 }
 
+/* Packets that are not ours go on to the programs behind this one (TC_ACT_UNSPEC; it is TCX_NEXT too). */
 INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 {
 	if (likely(reason == GO_ON))
@@ -23,7 +24,7 @@ INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 		reason = closed(frame, job);
 	count(reason);
 	if (reason < REFUSED_NO_DESTINATION)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (reason < DROP_TABLE_FULL)
 		return answer(frame, reason, job->way.mtu);
 	return TC_ACT_SHOT;
@@ -36,11 +37,11 @@ int relevo_tc(struct __sk_buff *frame)
 
 	/* Other machines' frames, and those of a VLAN, which arrive once more on the VLAN's own interface. */
 	if (frame->pkt_type || frame->vlan_present)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	job.packet = the_packet();
 	job.settings = the_settings();
 	if (!job.packet || !job.settings)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	return finish(frame, &job, balance(frame, &job));
 }
 

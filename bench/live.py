@@ -1,0 +1,68 @@
+"""Programs of the benchmarks' own, and frames sent from XDP without a socket (BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from relevo.planes.ebpf import syscall
+from relevo.planes.ebpf.build import FLAGS, compiler
+from relevo.planes.ebpf.libbpf import Object
+from relevo.planes.ebpf.objects import SOURCES
+
+HERE = Path(__file__).parent
+LIVE_FRAMES = 2
+XDP = 37
+DRIVER = 4
+
+
+class Traffic(ctypes.LittleEndianStructure):
+    """``struct plan`` of traffic.bpf.c."""
+
+    _fields_ = [
+        ("interface", ctypes.c_uint32),
+        ("flows", ctypes.c_uint32),
+        ("next", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("received", ctypes.c_uint64),
+    ]
+
+
+def compiled(name: str) -> Path:
+    """Compile a program of this folder; return its object."""
+    target = Path(tempfile.gettempdir()) / f"relevo-bench-{os.getpid()}-{name}.o"
+    subprocess.run([*compiler(), *FLAGS, f"-I{SOURCES}", "-c", str(HERE / f"{name}.bpf.c"), "-o", str(target)], check=True)
+    return target
+
+
+class Generator:
+    """The programs of traffic.bpf.c, with a plan of their own."""
+
+    def __init__(self) -> None:
+        file = compiled("traffic")
+        self._object = Object(file)
+        self._object.load()
+        file.unlink()
+        self.programs = self._object.program_descriptors()
+        self._memory = syscall.Map(self._object.map_descriptors()["plans"]).mapped()
+        self.plan = Traffic.from_buffer(self._memory)
+        self._links: list[int] = []
+
+    def attach(self, program: str, interface: int) -> None:
+        """Put a program on an interface of this namespace."""
+        self._links.append(syscall.link_create(self.programs[program], interface, XDP, DRIVER))
+
+    def send(self, program: str, frame: bytes, count: int) -> None:
+        """Run a program on ``count`` live frames."""
+        given = ctypes.create_string_buffer(frame, len(frame))
+        head = b"".join(n.to_bytes(4, "little") for n in (self.programs[program], 0, len(frame), 0))
+        pointers = ctypes.addressof(given).to_bytes(8, "little") + bytes(8)
+        tail = b"".join(n.to_bytes(4, "little") for n in (count, 0, 0, 0)) + bytes(16)
+        syscall._call(syscall._TEST_RUN, head + pointers + tail + b"".join(n.to_bytes(4, "little") for n in (LIVE_FRAMES, 0, 64)), "live")
+
+    def close(self) -> None:
+        for link in self._links:
+            os.close(link)

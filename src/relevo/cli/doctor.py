@@ -1,0 +1,85 @@
+"""``relevo doctor``: what this machine can do for a balancer, tried rather than looked up, and why not more."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from relevo.daemon import planes
+from relevo.errors import PlaneError
+from relevo.lab.namespaces import refusal as namespace_refusal
+from relevo.planes import ebpf
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line: what was asked, whether it is so, and what was found."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+@click.command()
+@click.option("-j", "--json", "as_json", is_flag=True, help="JSON on one line.")
+@click.option("--load", is_flag=True, help="Load the eBPF programs for trial; takes a second.")
+def doctor(as_json: bool, load: bool) -> None:
+    """Say what this machine can do: data planes, hooks of each interface, forwarding, namespaces. Exit 1 when a data plane of
+    packets cannot be had.
+    """
+    findings = [
+        Finding("system", True, f"Linux {platform.release()} on {platform.machine()}, {os.cpu_count()} CPUs"),
+        Finding("plane ipvs", False, planes.NO_IPVS),
+        _ebpf(load),
+        Finding("plane proxy", True, "needs nothing"),
+        _namespaces(),
+        *_forwarding(),
+        *_interfaces(),
+    ]
+    if as_json:
+        click.echo(msgspec.json.encode(findings))
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            click.echo(f"{'ok' if finding.ok else '--'}  {finding.name:{width}}  {finding.found}")
+    sys.exit(0 if findings[2].ok else 1)
+
+
+def _ebpf(load: bool) -> Finding:
+    why = ebpf.refusal()
+    if why:
+        return Finding("plane ebpf", False, why)
+    if not load:
+        return Finding("plane ebpf", True, "BPF allowed, library and programs there (--load tries the verifier)")
+    try:
+        seconds = ebpf.try_load()
+    except PlaneError as error:
+        return Finding("plane ebpf", False, str(error))
+    return Finding("plane ebpf", True, f"programs accepted by the verifier in {seconds:.1f} s")
+
+
+def _namespaces() -> Finding:
+    why = namespace_refusal()
+    return Finding("network namespaces", not why, why or "relevo lab can use them")
+
+
+def _forwarding() -> list[Finding]:
+    found = []
+    for family, file in (("IPv4", "/proc/sys/net/ipv4/ip_forward"), ("IPv6", "/proc/sys/net/ipv6/conf/all/forwarding")):
+        try:
+            on = Path(file).read_text(encoding="ascii").strip() == "1"
+        except OSError:
+            continue
+        found.append(Finding(f"{family} forwarding", on, "on" if on else f"off: the ebpf and ipvs planes need it ({file})"))
+    return found
+
+
+def _interfaces() -> list[Finding]:
+    try:
+        return [Finding(f"interface {name}", ok, text) for name, ok, text in ebpf.survey()]
+    except Exception as error:  # the netlink library's own
+        return [Finding("interfaces", False, str(error))]

@@ -1,0 +1,202 @@
+"""The plane with real traffic between namespaces: every forwarding method, both families, and what a client of the servers'
+own network meets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relevo.lab.namespaces import index_of, netlink
+from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model.table import AddServer, AddService, DeleteService, EditServer, ServerEntry, ServiceEntry, ServiceKey
+from tests.ebpf.rig import PORT, VIRTUAL, VIRTUAL_6, Network, Plane, Servers, protocol_kind, running
+
+pytestmark = pytest.mark.usefixtures("ebpf")
+
+
+@pytest.fixture(scope="module")
+def network(ebpf: None) -> Iterator[Network]:
+    made = Network()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def servers(network: Network) -> Iterator[Servers]:
+    made = Servers(network)
+    made.serve("A", Endpoint("fd00:2::11", PORT))
+    made.serve("B", Endpoint("fd00:2::12", PORT))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def loaded(network: Network) -> Iterator[Plane]:
+    with running(network, "traffic") as plane:
+        yield plane
+
+
+@pytest.fixture
+def plane(loaded: Plane) -> Iterator[Plane]:
+    yield loaded
+    loaded.apply(*(DeleteService(state.service.key) for state in loaded.observe()))
+    loaded.end(lambda connection: True)
+
+
+def serve(plane: Plane, key: ServiceKey, *servers: ServerEntry) -> None:
+    assert plane.apply(AddService(ServiceEntry(key=key, scheduler="rr")), *(AddServer(key, server) for server in servers)) == []
+
+
+def ask(network: Network, space: str, key: ServiceKey, size: int = 0) -> str:
+    """Connect, exchange ``size`` octets, and return what the server said: its name and the address it saw."""
+    family = socket.AF_INET6 if ":" in key.endpoint.address else socket.AF_INET
+    with network.socket(space, protocol_kind(key.protocol), family) as sock:
+        sock.connect((key.endpoint.address, key.endpoint.port))
+        if key.protocol is Protocol.UDP:
+            sock.send(b"x" * size)
+            return sock.recv(65_535).partition(b"\n")[0].decode()
+        reader = sock.makefile("rb")
+        said = reader.readline().decode().strip()
+        sock.sendall(b"x" * size)
+        assert reader.read(size) == b"x" * size
+        return said
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+@pytest.mark.parametrize(
+    ("virtual", "server", "client"),
+    [(VIRTUAL, "10.2.0.11", "10.1.0.2"), (VIRTUAL_6, "fd00:2::11", "fd00:1::2")],
+    ids=["v4", "v6"],
+)
+@pytest.mark.parametrize("forwarding", [Forwarding.NAT, Forwarding.FULLNAT])
+def test_translated_connections_carry_octets_and_show_the_client_or_the_director(
+    network: Network,
+    plane: Plane,
+    servers: Servers,
+    protocol: Protocol,
+    virtual: str,
+    server: str,
+    client: str,
+    forwarding: Forwarding,
+) -> None:
+    key = ServiceKey(protocol, Endpoint(virtual, 90))
+    serve(plane, key, ServerEntry(endpoint=Endpoint(server, PORT), forwarding=forwarding))
+    seen = client if forwarding is Forwarding.NAT else server.rsplit(".", 1)[0] + ".1" if "." in server else "fd00:2::1"
+    for size in (1, 1000, 200_000 if protocol is Protocol.TCP else 1200):
+        assert ask(network, "client", key, size) == f"A {seen}"
+
+
+def test_direct_routing_reaches_a_server_that_has_the_virtual_address_itself(network: Network, plane: Plane) -> None:
+    with network.inside("servers"), netlink() as ip:
+        for name, value in (("arp_ignore", "1"), ("arp_announce", "2")):
+            Path(f"/proc/sys/net/ipv4/conf/all/{name}").write_text(value)
+        ip.addr("add", index=index_of(ip, "lo"), address=VIRTUAL, prefixlen=32)
+        ip.route("add", dst="10.1.0.2/32", gateway="10.3.0.1")  # answers go straight to the client
+    own = Servers(network, addresses={"D": VIRTUAL})
+    try:
+        for protocol in (Protocol.TCP, Protocol.UDP):
+            key = ServiceKey(protocol, Endpoint(VIRTUAL, PORT))
+            serve(plane, key, ServerEntry(endpoint=Endpoint("10.2.0.14", PORT), forwarding=Forwarding.DR))
+            assert ask(network, "client", key, 1000) == "D 10.1.0.2"
+    finally:
+        own.close()
+        with network.inside("servers"), netlink() as ip:
+            ip.addr("del", index=index_of(ip, "lo"), address=VIRTUAL, prefixlen=32)
+            ip.route("del", dst="10.1.0.2/32", gateway="10.3.0.1")
+
+
+def test_a_client_on_the_servers_own_network_is_served_by_fullnat_and_not_by_nat(
+    network: Network, plane: Plane, servers: Servers
+) -> None:
+    with network.inside("director"), netlink() as ip:
+        ip.addr("add", index=index_of(ip, "inside"), address="10.2.0.240", prefixlen=32)
+    virtual = Endpoint("10.2.0.240", 91)
+    key = ServiceKey(Protocol.TCP, virtual)
+    entry = ServerEntry(endpoint=Endpoint("10.2.0.11", PORT), forwarding=Forwarding.FULLNAT)
+    try:
+        serve(plane, key, entry)
+        assert ask(network, "neighbour", key, 1000) == "A 10.2.0.1"
+        assert plane.apply(EditServer(key, ServerEntry(endpoint=entry.endpoint, forwarding=Forwarding.NAT))) == []
+        with network.socket("neighbour") as sock:
+            sock.settimeout(1.0)
+            with pytest.raises(TimeoutError):
+                sock.connect((virtual.address, virtual.port))
+    finally:
+        with network.inside("director"), netlink() as ip:
+            ip.addr("del", index=index_of(ip, "inside"), address="10.2.0.240", prefixlen=32)
+
+
+def test_check_says_that_nat_fails_for_clients_of_the_servers_network(network: Network, tmp_path: Path) -> None:
+    file = tmp_path / "relevo.conf"
+    text = "virtual_server 10.2.0.240 80 {{\n protocol TCP\n lb_kind {kind}\n real_server 10.2.0.11 80 {{\n }}\n}}\n"
+    found = {}
+    for kind in ("NAT", "FULLNAT"):
+        file.write_text(text.format(kind=kind))
+        with network.inside("director"):
+            done = subprocess.run(
+                [sys.executable, "-m", "relevo", "check", "-j", str(file)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        found[kind] = [f["message"] for f in json.loads(done.stdout)]
+    assert any("on the virtual server's own network 10.2.0.0/24" in message for message in found["NAT"])
+    assert not any("own network" in message for message in found["FULLNAT"])
+
+
+def test_a_plane_that_is_let_go_works_on_and_is_adopted_with_connections_and_counters(network: Network, servers: Servers) -> None:
+    key = ServiceKey(Protocol.TCP, Endpoint(VIRTUAL, 92))
+    with running(network, "survivor") as first:
+        serve(
+            first,
+            key,
+            ServerEntry(endpoint=Endpoint("10.2.0.11", PORT)),
+            ServerEntry(endpoint=Endpoint("10.2.0.12", PORT), weight=3),
+        )
+        with network.socket("client") as sock:
+            sock.connect((VIRTUAL, 92))
+            assert sock.recv(100).startswith(b"B ")
+            before = first.observe()
+            first._run(first.plane.close)
+            sock.sendall(b"while nobody is there")
+            assert sock.recv(100) == b"while nobody is there"
+            second = Plane(network, "survivor")
+            after = second.observe()
+            assert [s.service for s in after] == [s.service for s in before]
+            assert [s.server for s in after[0].servers] == [s.server for s in before[0].servers]
+            assert after[0].servers[1].active == 1
+            assert after[0].traffic.bytes_in > before[0].traffic.bytes_in
+            assert [c.state for c in second.connections()] == ["ESTABLISHED"]
+            sock.sendall(b"and now")
+            assert sock.recv(100) == b"and now"
+        second._run(second.plane.close)
+
+
+def test_pins_of_another_layout_are_replaced(network: Network) -> None:
+    with running(network, "layout") as former:
+        instance, _ = former.plane.open()
+        instance.settings.version = 999
+        former._run(former.plane.close)
+        fresh = Plane(network, "layout")
+        assert fresh.observe() == []
+        assert not fresh.plane.open()[0].adopted
+
+
+def test_without_privilege_the_reason_is_named() -> None:
+    code = (
+        "from relevo.host import libc; libc.keep_capabilities(frozenset());"
+        "from relevo.planes.ebpf import refusal; print(refusal())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ)
+    )
+    assert "CAP_BPF" in done.stdout
