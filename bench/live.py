@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from relevo.planes.ebpf import syscall
+from relevo.planes.ebpf.attach import add_filter
 from relevo.planes.ebpf.build import FLAGS, compiler
 from relevo.planes.ebpf.libbpf import Object
 from relevo.planes.ebpf.objects import SOURCES
@@ -55,13 +56,19 @@ class Generator:
         """Put a program on an interface of this namespace."""
         self._links.append(syscall.link_create(self.programs[program], interface, XDP, DRIVER))
 
+    def attach_tc(self, program: str, interface: int) -> None:
+        """Put a program at TC ingress of an interface of this namespace; it stays as long as the interface."""
+        add_filter(interface, self.programs[program])
+
     def send(self, program: str, frame: bytes, count: int) -> None:
         """Run a program on ``count`` live frames."""
         given = ctypes.create_string_buffer(frame, len(frame))
         head = b"".join(n.to_bytes(4, "little") for n in (self.programs[program], 0, len(frame), 0))
         pointers = ctypes.addressof(given).to_bytes(8, "little") + bytes(8)
         tail = b"".join(n.to_bytes(4, "little") for n in (count, 0, 0, 0)) + bytes(16)
-        syscall._call(syscall._TEST_RUN, head + pointers + tail + b"".join(n.to_bytes(4, "little") for n in (LIVE_FRAMES, 0, 64)), "live")
+        syscall._call(
+            syscall._TEST_RUN, head + pointers + tail + b"".join(n.to_bytes(4, "little") for n in (LIVE_FRAMES, 0, 64)), "live"
+        )
 
     def close(self) -> None:
         for link in self._links:

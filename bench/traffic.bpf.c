@@ -81,6 +81,18 @@ int traffic_receive(struct xdp_md *frame)
 	return XDP_DROP;
 }
 
+/* The same for a path that comes as packet buffers: dropped before the stack sees them. */
+SEC("tc")
+int traffic_receive_tc(struct __sk_buff *skb)
+{
+	struct plan *plan = the_plan();
+
+	if (!plan || skb->protocol != be16(ETH_P_IP) || skb->len < 42)
+		return TC_ACT_UNSPEC;
+	plan->received += 1;
+	return TC_ACT_SHOT;
+}
+
 /* Lets frames through: a veth takes frames from XDP only where its other end has a program. */
 SEC("xdp")
 int traffic_pass(struct xdp_md *frame)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6TimeExceeded, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -38,12 +38,12 @@ from relevo.planes.ebpf.layout import (
 )
 from relevo.planes.ebpf.reasons import Reason
 
-OK, SHOT, REDIRECT = 0, 2, 7
+PASS, SHOT, REDIRECT = 0xFFFFFFFF, 2, 7  # TC_ACT_UNSPEC: on to the next program
 XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4
 
 ETHERNET = 14
 NOWHERE = 0xFFFFFFFF
-SMALL = Sizes(connections=2048, services=64, servers=64, rosters=1 << 17)
+SMALL = Sizes(connections=2048, services=64, servers=64, rosters=1 << 19)
 
 VIRTUAL = {4: "10.1.0.240", 6: "fd00:1::240"}
 GATEWAY = {4: "10.1.0.2", 6: "fd00:1::2"}
@@ -100,13 +100,14 @@ class Director:
                 ip.link("set", index=interface, state="up")
             self._address(ip)
             self._route(ip)
-            self.path = ROOT / "relevo" / "packets"
+            self.path = ROOT / "relevo" / f"packets-{os.getpid()}"
             shutil.rmtree(self.path, ignore_errors=True)
             self.plane = EbpfPlane(self.path, SMALL, attach=False)
             self.instance, self.table = self.plane.open()
         self.settings = self.instance.settings
         self.settings.answers_a_second = 1 << 30
         self._usual = bytes(self.settings)
+        self._hops_kept = False
         self._tc, self._xdp = (self.instance.programs[f"relevo_{hook}"] for hook in ("tc", "xdp"))
 
     def _cable(self, ip: Any, name: str) -> int:
@@ -133,8 +134,13 @@ class Director:
             plain: dict[str, Any] = {"gateway": GATEWAY[family], "family": 2 if family == 4 else 10}
             clients, narrow, away = ("10.7.0.0/16", "10.8.0.0/16", "10.3.0.0/16") if family == 4 else NETWORKS_6
             ip.route("add", dst=clients, **plain)
-            ip.route("add", dst=narrow, metrics={"mtu": NARROW_MTU}, **plain)
-            ip.route("add", dst=f"{NARROW[family]}/{32 if family == 4 else 128}", oif=self.inside, metrics={"mtu": NARROW_MTU})
+            ip.route("add", dst=narrow, metrics={"mtu": NARROW_MTU, "lock": 1 << 2}, **plain)
+            ip.route(
+                "add",
+                dst=f"{NARROW[family]}/{32 if family == 4 else 128}",
+                oif=self.inside,
+                metrics={"mtu": NARROW_MTU, "lock": 1 << 2},
+            )
             ip.route("add", dst=away, type="unreachable", family=plain["family"])
 
     @staticmethod
@@ -150,7 +156,6 @@ class Director:
         os.sched_setaffinity(0, {min(cpus)})
         try:
             with self._spaces.inside("director"):
-                self.forget_hops()
                 try:
                     yield
                     self.take_out_all()
@@ -163,17 +168,22 @@ class Director:
 
     def _tidy(self) -> None:
         self.take_out_all()
-        for key in list(self.instance.maps["translations"].keys()):
+        for key in self._keys("translations"):
             self.instance.maps["translations"].delete(key)
         ctypes.memmove(ctypes.byref(self.settings), self._usual, len(self._usual))
         asyncio.run(self.plane.hold(frozenset(), frozenset()))
         self.apply(*(DeleteService(key) for key in list(self.table.services)))
-        for key in list(self.instance.maps["fragments"].keys()):
+        for key in self._keys("fragments"):
             self.instance.maps["fragments"].delete(key)
+        if self._hops_kept:
+            self.forget_hops()
+
+    def _keys(self, name: str) -> list[bytes]:
+        return [*self.instance.maps[name].keys()]
 
     def leftovers(self) -> list[str]:
         """What is still counted although the table of connections is empty."""
-        left = [f"translation {key.hex()}" for key in self.instance.maps["translations"].keys()]
+        left = ["translations" for _ in self._keys("translations")]
         for first, memory in self.instance.maps["buckets"].chunks(self.instance.maps["buckets"].max_entries):
             size = self.instance.maps["buckets"].value_size
             spilled = (bytes(memory[i : i + 8]) for i in range(0, len(memory), size))
@@ -264,7 +274,7 @@ class Director:
         *,
         client: str = "",
         client_port: int = CLIENT_PORT,
-        flags: ConnectionFlag = ConnectionFlag(0),
+        flags: int = 0,
         expires_s: float = 60,
         address: str = "",
         protocol: Protocol = Protocol.TCP,
@@ -325,6 +335,7 @@ class Director:
 
     def forget_hops(self) -> None:
         """Let every next hop be asked for again."""
+        self._hops_kept = False
         hops = self.instance.maps["hops"]
         for key in range(hops.max_entries):
             hops.update(key.to_bytes(4, "little"), bytes(hops.value_size))
@@ -332,6 +343,7 @@ class Director:
     def keep_hops(self) -> None:
         """Next hops stay known for as long as a test takes."""
         self.settings.hz *= 1000
+        self._hops_kept = True
 
 
 NETWORKS_6 = ("fd00:7::/64", "fd00:8::/64", "fd00:3::/64")
@@ -409,12 +421,14 @@ def local_port(entry: Connection) -> int:
 
 
 def checksums_are_right(packet: bytes) -> bool:
-    """Whether scapy would compute every checksum of an IP packet as it is."""
-    layer = (IPv6 if packet[0] >> 4 == 6 else IP)(packet)
-    wanted = layer.copy()
+    """Whether scapy would compute every checksum of an IP packet as it is. What an ICMP error quotes is no more than octets."""
+    wanted = (IPv6 if packet[0] >> 4 == 6 else IP)(packet)
     each = wanted
     while each:
-        if "chksum" in each.fields and not (isinstance(each, UDP) and each.chksum == 0):
-            del each.chksum
+        for name in ("chksum", "cksum"):
+            if name in each.fields and not (isinstance(each, UDP) and each.chksum == 0):
+                delattr(each, name)
+        if isinstance(each, ICMP | ICMPv6DestUnreach | ICMPv6PacketTooBig | ICMPv6TimeExceeded) and each.payload:
+            each.payload = Raw(bytes(each.payload.original))
         each = each.payload
     return bytes(wanted) == packet

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -153,7 +152,7 @@ class Attacher:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):
                 raise
-            _add_filter(device.index, program)
+            add_filter(device.index, program)
             return "tc"
         try:
             syscall.pin(link, str(file))
@@ -187,8 +186,7 @@ class Attacher:
         """Take the programs off every interface."""
         for attachment in self.attachments.values():
             if "tc" in attachment.hooks:
-                with contextlib.suppress(Exception), _netlink() as route:
-                    route.tc("del-filter", "bpf", attachment.index, parent=CLSACT_INGRESS, prio=PRIORITY)
+                remove_filter(attachment.index)
         for file in self._links.glob("*"):
             file.unlink(missing_ok=True)
         self.attachments.clear()
@@ -198,7 +196,13 @@ def _has_filter(route: Any, index: int) -> bool:
     return any((message["info"] >> 16) == PRIORITY for message in route.get_filters(index=index, parent=CLSACT_INGRESS))
 
 
-def _add_filter(index: int, program: int) -> None:
+def remove_filter(index: int) -> None:
+    """Take our filter off ``clsact``, which stays: it may be others' too."""
+    with contextlib.suppress(Exception), _netlink() as route:
+        route.tc("del-filter", "bpf", index, parent=CLSACT_INGRESS, prio=PRIORITY)
+
+
+def add_filter(index: int, program: int) -> None:
     """Attach to ``clsact``, made when missing, in the way of every other tool's filters."""
     with _netlink() as route:
         try:
@@ -217,7 +221,6 @@ def _add_filter(index: int, program: int) -> None:
                 name="relevo",
                 classid=1,
                 direct_action=True,
-                protocol=socket.htons(3),
             )
         except Exception as error:
             raise OSError(getattr(error, "code", errno.EIO), f"filter: {error}") from error

@@ -127,6 +127,8 @@ class ServerValue(_Value):
         ("active", c_uint32),
         ("inactive", c_uint32),
         ("templates", c_uint32),
+        ("is_local", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

@@ -197,14 +197,13 @@ def test_run(program: int, data: bytes, *, repeat: int = 1, room: int = 512, con
     given = ctypes.create_string_buffer(data, len(data))
     out = ctypes.create_string_buffer(len(data) + room)
     ctx = ctypes.create_string_buffer(context, len(context)) if context else None
-    ctx_out = ctypes.create_string_buffer(len(context)) if context else None
     payload = (
         _u32(program, 0, len(data), len(out))
         + _u64(ctypes.addressof(given))
         + _u64(ctypes.addressof(out))
-        + _u32(repeat, 0, len(context), len(context))
+        + _u32(repeat, 0, len(context), 0)
         + _u64(ctypes.addressof(ctx) if ctx else 0)
-        + _u64(ctypes.addressof(ctx_out) if ctx_out else 0)
+        + _u64(0)
     )
     while True:
         try:

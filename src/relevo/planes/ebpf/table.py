@@ -32,7 +32,10 @@ from relevo.model.table import (
 from relevo.planes.ebpf.extents import Extents
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import (
+    BUCKET_SLOTS,
     MAX_SERVERS,
+    NOWHERE,
+    Bucket,
     Counters,
     SchedulerNumber,
     ServerValue,
@@ -333,6 +336,7 @@ class Table:
         value.forwarding = FORWARDINGS[entry.forwarding]
         value.upper, value.lower = entry.upper_threshold, entry.lower_threshold
         value.weight = entry.weight
+        value.is_local = self._outer_source(entry.endpoint.address) == entry.endpoint.address
         if entry.forwarding is Forwarding.TUN:
             value.outer_source.octets[:] = packed(self._outer_source(entry.endpoint.address))
         if entry.forwarding is Forwarding.FULLNAT:
@@ -386,10 +390,24 @@ class Table:
         former = service.value.former
         for name in COUNTER_NAMES:
             setattr(former, name, getattr(former, name) + getattr(traffic, name))
+        if server.entry.forwarding is Forwarding.FULLNAT:
+            self._release_ports(server)
         server.value.generation += 1
         server.value.weight = 0
         self._real.discard(server.entry.endpoint.address)
         self._free_servers.insert(0, server.number)
+
+    def _release_ports(self, server: Server) -> None:
+        """Give back the local ports of a server that leaves: its place may be another one's when its connections end."""
+        translations, buckets = self._instance.maps["translations"], self._instance.maps["buckets"]
+        remote = bytes(server.value.address.octets)
+        for key in list(translations.keys()):
+            place = int.from_bytes(translations.lookup(key) or NOWHERE.to_bytes(4, "little"), "little")
+            if key[: len(remote)] != remote or place == NOWHERE:
+                continue
+            octets = buckets.lookup((place // BUCKET_SLOTS).to_bytes(4, "little"))
+            if octets and Bucket.from_buffer_copy(octets).slot[place % BUCKET_SLOTS].server == server.number:
+                translations.delete(key)
 
     def _forget_clients(self, service: Service) -> None:
         for server in service.servers:

@@ -51,9 +51,11 @@ INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s
 
 	reason = find_way(frame, p, &t->source, &s->address, &job->way);
 	if (unlikely(reason != GO_ON))
-		return reason;
-	if (unlikely(!fits(frame, p, &job->way, overhead)))
+		return reason == PASS_LOCAL && !s->is_local ? DROP_NO_ROUTE : reason;
+	if (unlikely(!fits(frame, p, &job->way, overhead))) {
+		job->way.mtu -= overhead; /* what the client may send */
 		return p->dont_fragment ? REFUSED_TOO_BIG : DROP_TOO_BIG;
+	}
 #ifdef RELEVO_XDP
 	if (job->way.interface != frame->ingress_ifindex && !has_exit(&job->way))
 		return PASS_SLOW;
@@ -151,7 +153,7 @@ NOINLINE int find_translation(const struct packet *p, struct place *found)
 	number = *place % BUCKET_SLOTS;
 	e = &found->bucket->slot[number];
 	found->entry = e;
-	return e->local_port == p->destination_port && (e->flags & CONNECTION_FULLNAT) && e->protocol == p->protocol;
+	return e->local_port == p->destination_port && (e->flags & CONNECTION_FULLNAT) && e->protocol == p->protocol && !is_over(e, p->now);
 }
 
 /*

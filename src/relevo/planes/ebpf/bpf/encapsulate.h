@@ -83,11 +83,13 @@ INLINE int write_outer_v4(frame_t *frame, const struct packet *p, const struct o
 	ip->tos = o->traffic_class;
 	ip->tot_len = be16((__u16)(o->length + tunnel_overhead(s)));
 	ip->frag_off = p->dont_fragment ? be16(0x4000) : 0;
+	if (!p->dont_fragment)
+		ip->id = (__be16)bpf_get_prandom_u32(); /* RFC 6864: who puts fragments together goes by it */
 	ip->ttl = o->ttl;
 	ip->protocol = s->tunnel == TUNNEL_GUE ? IPPROTO_UDP : o->inner_protocol;
 	ip->saddr = get_v4(&s->outer_source);
 	ip->daddr = get_v4(&s->address);
-	sum = *(__u16 *)ip + ip->tot_len + ip->frag_off + *(__u16 *)&ip->ttl + (__u64)ip->saddr + ip->daddr;
+	sum = *(__u16 *)ip + ip->tot_len + ip->id + ip->frag_off + *(__u16 *)&ip->ttl + (__u64)ip->saddr + ip->daddr;
 	ip->check = (__sum16)~fold_16(sum);
 	if (s->tunnel != TUNNEL_GUE)
 		return 1;

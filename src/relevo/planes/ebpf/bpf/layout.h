@@ -134,6 +134,8 @@ struct server {
 	__u32 overloaded;
 	__u32 active, inactive;      /* connections */
 	__u32 templates;
+	__u32 is_local;              /* its address is this node's: the kernel's route look-up does not tell that from no route */
+	__u32 reserved;
 };
 
 /* -- FULLNAT -------------------------------------------------------------------------------------------------------- */

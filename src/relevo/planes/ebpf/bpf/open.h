@@ -217,7 +217,7 @@ GLOBAL int open_connection(__u32 service_number)
 	struct service *service = service_at(service_number);
 	struct scratch *work = the_scratch(0);
 	struct packet *p = the_packet();
-	__u32 master = 0, number;
+	__u32 master = 0, number, remembers;
 	enum reason reason;
 
 	if (!service || !work || !p)
@@ -231,10 +231,13 @@ GLOBAL int open_connection(__u32 service_number)
 	work->fresh.server = number;
 	if (service->flags & SERVICE_ONE_PACKET && p->protocol == IPPROTO_UDP) {
 		count_connection(number);
-		return GO_ON;
+		reason = GO_ON;
+		remembers = 0;
+	} else {
+		reason = enter(service_number, number, master);
+		remembers = reason == GO_ON;
 	}
-	reason = enter(service_number, number, master);
-	if (reason != GO_ON && master) {
+	if (!remembers && master) {
 		struct connection *t = at_place(master - 1);
 
 		if (t && t->master)

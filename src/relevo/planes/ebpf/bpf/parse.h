@@ -84,7 +84,8 @@ NOINLINE enum reason skip_extensions(frame_t *frame, struct packet *p)
 		if (p->protocol != IPPROTO_HOPOPTS && p->protocol != IPPROTO_ROUTING && p->protocol != IPPROTO_DSTOPTS &&
 		    p->protocol != IPPROTO_FRAGMENT)
 			break;
-		at &= 0x3ff;
+		if (at > 0x3ff)
+			return PASS_MALFORMED;
 		if (!has(frame, at + sizeof(*e)))
 			return PASS_MALFORMED;
 		e = frame_begin(frame) + at;
@@ -126,8 +127,8 @@ INLINE enum reason parse_v6(frame_t *frame, struct packet *p)
 		p->length = total + sizeof(*ip);
 	set_v6(&p->source, &ip->saddr);
 	set_v6(&p->destination, &ip->daddr);
-	if (unlikely(martian_v6(&p->source)))
-		return PASS_MARTIAN;
+	if (unlikely(martian_v6(&p->source) || is_v4(&p->source) || is_v4(&p->destination)))
+		return PASS_MARTIAN; /* mapped addresses stand for IPv4 here, and may not be on the wire (RFC 4291 §2.5.5) */
 	p->family = 6;
 	p->protocol = ip->nexthdr;
 	p->ttl = ip->hop_limit;
@@ -145,8 +146,8 @@ INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 	struct ports *ports;
 
 	BOUND(at, 0x3ff);
-	if (!has(frame, at + octets))
-		return PASS_MALFORMED;
+	if (at - ETHERNET + octets > p->length || !has(frame, at + octets))
+		return PASS_MALFORMED; /* what is behind the packet is padding */
 	ports = frame_begin(frame) + at;
 	if ((void *)ports + sizeof(struct udphdr) > frame_end(frame))
 		return PASS_MALFORMED;
@@ -160,6 +161,8 @@ INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 			return PASS_MALFORMED;
 		p->tcp_flags = ((__u8 *)tcp)[13];
 		p->l4_length = tcp->doff * 4;
+		if (at - ETHERNET + p->l4_length > p->length)
+			return PASS_MALFORMED;
 	}
 	return GO_ON;
 }
@@ -170,13 +173,14 @@ INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
  */
 NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 {
-	__u32 at = p->l4;
+	__u32 at = p->l4, wanted;
 	struct icmp_header *icmp;
 	struct ports *ports;
 	void *quoted;
 
 	BOUND(at, 0x3ff);
-	if (!has(frame, at + ICMP_ERROR_HEADER + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + 8))
+	wanted = at + ICMP_ERROR_HEADER + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + 8;
+	if (wanted - ETHERNET > p->length || !has(frame, wanted))
 		return PASS_MALFORMED;
 	icmp = frame_begin(frame) + at;
 	if ((void *)(icmp + 1) > frame_end(frame))
@@ -242,7 +246,7 @@ INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet
 		return reason;
 	p->now = (__u32)bpf_jiffies64();
 	if (unlikely(p->fragment == LATER_FRAGMENT))
-		return GO_ON;
+		return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP ? GO_ON : PASS_PROTOCOL;
 	if (likely(p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP))
 		return parse_transport(frame, p);
 	if (p->protocol == (p->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) && p->fragment == WHOLE)

@@ -11,7 +11,7 @@
 #include "hash.h"
 
 #define MAX_SERVERS 512 /* of one service; what the verifier can follow */
-#define MAGLEV_KEY_1 0x9e3779b19e3779b1ULL /* both halves 2654435761, as the kernel has it */
+#define MAGLEV_KEY_1 2654435761ULL /* of both words of the key, as the kernel has it */
 
 struct roster {
 	__u32 first, count;

@@ -1,0 +1,226 @@
+"""The mirrors of the maps' values in Python are what the compiler made of the C ones, and every number has one name."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import re
+import struct
+from functools import cache
+
+import pytest
+
+from relevo.planes.ebpf import layout, table
+from relevo.planes.ebpf.objects import SOURCES, object_file
+from relevo.planes.ebpf.reasons import Reason
+
+INT, POINTER, ARRAY, STRUCT, UNION, ENUM = 1, 2, 3, 4, 5, 6
+TYPEDEF, VOLATILE, CONST, RESTRICT, FUNCTION_PROTOTYPE = 8, 9, 10, 11, 13
+OCTETS_AFTER = {INT: 4, ARRAY: 12, 14: 4, 17: 4}
+OCTETS_OF_MEMBER = {STRUCT: 12, UNION: 12, ENUM: 8, FUNCTION_PROTOTYPE: 8, 15: 12, 19: 12}
+
+
+def section(octets: bytes, wanted: bytes) -> bytes:
+    """A section of a 64-bit little-endian ELF file."""
+    (table_at,) = struct.unpack_from("<Q", octets, 40)
+    size, count, names = struct.unpack_from("<3H", octets, 58)
+    headers = [struct.unpack_from("<2I4Q", octets, table_at + i * size) for i in range(count)]
+    names_at = headers[names][4]
+    for name, _, _, _, at, length in headers:
+        if octets[names_at + name : octets.index(b"\0", names_at + name)] == wanted:
+            return octets[at : at + length]
+    raise LookupError(wanted)
+
+
+class Types:
+    """The type information of an object."""
+
+    def __init__(self, octets: bytes) -> None:
+        magic, _, _, header, types_at, types_length, strings_at, _ = struct.unpack_from("<HBBIIIII", octets)
+        assert magic == 0xEB9F
+        self._strings = octets[header + strings_at :]
+        self._types: list[tuple[str, int, int, list[tuple[int, ...]]]] = [("void", 0, 0, [])]
+        at = header + types_at
+        while at < header + types_at + types_length:
+            name, info, size = struct.unpack_from("<3I", octets, at)
+            kind, count = info >> 24 & 0x1F, info & 0xFFFF
+            at += 12
+            each = OCTETS_OF_MEMBER.get(kind, 0)
+            members = [struct.unpack_from(f"<{each // 4}I", octets, at + i * each) for i in range(count if each else 0)]
+            if kind == ARRAY:
+                members = [struct.unpack_from("<3I", octets, at)]
+            at += OCTETS_AFTER.get(kind, 0) + each * count
+            self._types.append((self._string(name), kind, size, members))
+
+    def _string(self, at: int) -> str:
+        return self._strings[at : self._strings.index(b"\0", at)].decode()
+
+    def size(self, number: int) -> int:
+        """Octets of a type."""
+        _, kind, size, members = self._types[number]
+        if kind in (TYPEDEF, VOLATILE, CONST, RESTRICT):
+            return self.size(size)
+        if kind == POINTER:
+            return 8
+        if kind == ARRAY:
+            element, _, length = members[0]
+            return self.size(element) * length
+        return size
+
+    def structure(self, wanted: str) -> tuple[int, dict[str, tuple[int, int]]]:
+        """Size of a structure, and offset and size of its fields."""
+        for name, kind, size, members in self._types:
+            if kind == STRUCT and name == wanted:
+                return size, {self._string(each[0]): ((each[2] & 0xFFFFFF) // 8, self.size(each[1])) for each in members}
+        raise LookupError(wanted)
+
+    def enumeration(self, wanted: str) -> dict[str, int]:
+        """Names and values of an enumeration."""
+        for name, kind, _, members in self._types:
+            if kind == ENUM and name == wanted:
+                return {self._string(each[0]): each[1] for each in members}
+        raise LookupError(wanted)
+
+
+@cache
+def types_of(program: str) -> Types:
+    if not object_file(program).exists():
+        pytest.skip(f"{program}.bpf.o is not built: make bpf")
+    return Types(section(object_file(program).read_bytes(), b".BTF"))
+
+
+MIRRORS = {
+    "address": ("tc", layout.Address),
+    "connection": ("tc", layout.Connection),
+    "bucket": ("tc", layout.Bucket),
+    "service_key": ("tc", layout.ServiceKeyValue),
+    "counters": ("tc", layout.Counters),
+    "service": ("tc", layout.ServiceValue),
+    "server": ("tc", layout.ServerValue),
+    "settings": ("tc", layout.Settings),
+}
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_a_structure_has_the_same_fields_at_the_same_places(name: str) -> None:
+    program, mirror = MIRRORS[name]
+    size, fields = types_of(program).structure(name)
+    assert ctypes.sizeof(mirror) == size
+    if mirror is layout.Address:
+        return
+    described = {each[0]: getattr(mirror, each[0]) for each in mirror._fields_}
+    assert {field: (place.offset, place.size) for field, place in described.items()} == fields
+
+
+REQUESTS = {
+    "sweep_request": layout.SweepRequest,
+    "take_out_request": layout.TakeOutRequest,
+    "enter_request": layout.EnterRequest,
+}
+C_TYPES = {"__u8": (1, 1), "__be16": (2, 2), "__u32": (4, 4), "struct connection": (ctypes.sizeof(layout.Connection), 8)}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_to_a_program_has_the_same_fields_at_the_same_places(name: str) -> None:
+    found = re.search(rf"struct {name} {{(.*?)}};", source("control.bpf.c"), re.DOTALL)
+    assert found
+    wanted, at = {}, 0
+    for kind, field, count in re.findall(r"(struct \w+|\w+) (\w+)(?:\[(\w+)\])?;", found[1]):
+        size, alignment = C_TYPES[kind]
+        octets = size * {"": 1, "ETHERNET": layout.ETHERNET}.get(count, int(count) if count.isdigit() else 1)
+        at = -(-at // alignment) * alignment
+        wanted[field] = (at, octets)
+        at += octets
+    mirror = REQUESTS[name]
+    described = {each[0]: getattr(mirror, each[0]) for each in mirror._fields_}
+    assert {field: (place.offset, place.size) for field, place in described.items()} == wanted
+
+
+@pytest.mark.parametrize("name", [name for name, (program, _) in MIRRORS.items() if program == "tc"])
+@pytest.mark.parametrize("program", ["xdp", "control"])
+def test_all_objects_agree_about_what_they_share(name: str, program: str) -> None:
+    try:
+        other = types_of(program).structure(name)
+    except LookupError:
+        pytest.skip(f"{program} knows no {name}")
+    assert other == types_of("tc").structure(name)
+
+
+def source(name: str) -> str:
+    """A source file without its comments."""
+    return re.sub(r"/\*.*?\*/", "", (SOURCES / name).read_text(), flags=re.DOTALL)
+
+
+def enumerated(name: str, file: str = "layout.h") -> dict[str, int]:
+    """An enumeration as a source file has it."""
+    found = re.search(rf"enum {name} {{(.*?)}};", source(file), re.DOTALL)
+    assert found, name
+    values: dict[str, int] = {}
+    for item in filter(None, (part.strip() for part in found[1].split(","))):
+        label, _, value = (part.strip() for part in item.partition("="))
+        last = max(values.values(), default=-1)
+        number, _, shift = value.partition("<<")
+        values[label] = int(number) << int(shift) if shift else int(value or last + 1)
+    return values
+
+
+ENUMERATIONS: list[tuple[str, str, type[enum.IntEnum] | type[enum.IntFlag]]] = [
+    ("connection_flag", "CONNECTION", layout.ConnectionFlag),
+    ("service_flag", "SERVICE", layout.ServiceFlag),
+    ("setting_flag", "SETTING", layout.SettingFlag),
+    ("scheduler", "SCHEDULER", layout.SchedulerNumber),
+    ("tcp_state", "STATE", layout.TcpState),
+]
+
+
+@pytest.mark.parametrize(("name", "prefix", "mirror"), ENUMERATIONS, ids=[name for name, *_ in ENUMERATIONS])
+def test_an_enumeration_has_the_same_names_and_values(
+    name: str, prefix: str, mirror: type[enum.IntEnum] | type[enum.IntFlag]
+) -> None:
+    wanted = {label: value for label, value in enumerated(name).items() if label != "STATES"}
+    assert {f"{prefix}_{each.name}": int(each) for each in mirror} == wanted
+
+
+def test_reasons_have_the_same_names_and_values() -> None:
+    described = {reason.name: int(reason) for reason in Reason}
+    wanted = enumerated("reason", "reasons.h")
+    assert wanted.pop("REASONS") == len(Reason)
+    assert described == wanted
+
+
+def test_the_compiled_reasons_are_those_of_the_source() -> None:
+    assert types_of("tc").enumeration("reason") == enumerated("reason", "reasons.h")
+
+
+def test_every_reason_is_explained_by_its_beginning() -> None:
+    assert {reason.name.split("_")[0] for reason in Reason if reason > 1} == {"PASS", "REFUSED", "DROP", "COUNT"}
+    order = [reason.name.split("_")[0] for reason in Reason if reason > 1]
+    assert sorted(order, key=("PASS", "REFUSED", "DROP", "COUNT").index) == order
+
+
+NUMBERS = {
+    "LAYOUT_VERSION": ("layout.h", layout.LAYOUT_VERSION),
+    "BUCKET_SLOTS": ("layout.h", layout.BUCKET_SLOTS),
+    "FILTER_BITS": ("layout.h", layout.FILTER_BITS),
+    "TIMEOUTS": ("layout.h", layout.TIMEOUTS),
+    "ETHERNET": ("packet.h", layout.ETHERNET),
+    "NOWHERE": ("packet.h", layout.NOWHERE),
+    "MAX_SERVERS": ("schedule.h", layout.MAX_SERVERS),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_is_the_same_on_both_sides(name: str) -> None:
+    file, value = NUMBERS[name]
+    found = re.search(rf"#define {name} (\w+?)U?$", source(file).replace(" \n", "\n"), re.MULTILINE)
+    assert found
+    assert int(found[1].rstrip("U"), 0) == value
+
+
+def test_forwarding_methods_have_the_same_numbers() -> None:
+    assert {f"FORWARDING_{method.value}": number for method, number in table.FORWARDINGS.items()} == enumerated("forwarding")
+
+
+def test_every_state_has_a_time_out() -> None:
+    assert set(layout.TIMEOUT_S) == set(layout.TcpState)
+    assert max(layout.TcpState) < layout.TIMEOUTS

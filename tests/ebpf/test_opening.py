@@ -1,0 +1,572 @@
+"""How connections begin: which service and server, persistence, thresholds, local ports; and what is left when they end."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.packet import Packet
+
+from relevo.model import Forwarding, Protocol
+from relevo.model.table import AddServer, DeleteServer, EditServer, EditService, ServiceEntry, ServiceKey
+from relevo.planes.ebpf.layout import (
+    Connection,
+    ConnectionFlag,
+    ServiceFlag,
+    SettingFlag,
+    TcpState,
+    address_text,
+    packed,
+    port_from,
+)
+from relevo.planes.ebpf.reasons import Reason
+from relevo.schedulers import destination_hash
+from relevo.schedulers.maglev_hash import MaglevHash
+from relevo.schedulers.source_hash import SourceHash, hash32
+from tests.ebpf.packets import (
+    CLIENT,
+    CLIENT_PORT,
+    ETHERNET,
+    FAMILIES,
+    LOCAL,
+    PASS,
+    PORT,
+    REDIRECT,
+    SECOND,
+    SERVER,
+    SERVER_PORT,
+    SHOT,
+    VIRTUAL,
+    Director,
+    datagram,
+    from_client,
+    from_server,
+    ip,
+    local_port,
+    server,
+    syn,
+)
+
+NAT, DR, TUN, FULLNAT = Forwarding.NAT, Forwarding.DR, Forwarding.TUN, Forwarding.FULLNAT
+families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"IPv{family}")
+
+
+def client_address(entry: Connection) -> str:
+    return address_text(bytes(entry.client.octets))
+
+
+def picked(director: Director, packet: Packet | bytes) -> str:
+    """The server that a packet goes to by NAT; empty when it goes to none."""
+    verdict, frame = director.run(packet)
+    if verdict != REDIRECT or (frame[ETHERNET] >> 4 == 4 and frame[ETHERNET + 9] == 1):
+        return ""
+    six = frame[ETHERNET] >> 4 == 6
+    octets = frame[ETHERNET + 24 : ETHERNET + 40] if six else frame[ETHERNET + 16 : ETHERNET + 20]
+    found = str(ip_address(octets))
+    return found if found.startswith(("10.2.", "fd00:2:")) else ""
+
+
+# -- the entry ---------------------------------------------------------------------------------------------------------
+
+
+@families
+@pytest.mark.parametrize("method", list(Forwarding), ids=lambda method: method.value)
+def test_an_entry_says_all_about_its_connection(director: Director, family: int, method: Forwarding) -> None:
+    key = director.serve(family, Protocol.TCP, server(SERVER[family], forwarding=method))
+    director.run(syn(family))
+    entry = director.connection()
+    assert (client_address(entry), port_from(entry.client_port)) == (CLIENT[family], CLIENT_PORT)
+    assert (bytes(entry.virtual.octets), port_from(entry.virtual_port)) == (packed(VIRTUAL[family]), PORT)
+    assert (entry.protocol, entry.state, entry.packets, entry.master) == (6, TcpState.SYN_RECV, 1, 0)
+    assert (entry.server, entry.generation) == (director.number(key), director.server(key).generation)
+    wanted = ConnectionFlag.ACTIVE
+    wanted |= {FULLNAT: ConnectionFlag.FULLNAT, DR: ConnectionFlag.NO_OUTPUT, TUN: ConnectionFlag.NO_OUTPUT}.get(method, 0)
+    assert entry.flags == wanted
+    assert director.traffic(key).connections == 1
+
+
+@families
+def test_a_service_is_found_by_its_protocol_address_and_port_before_every_port(director: Director, family: int) -> None:
+    director.serve(family, Protocol.TCP, server(SERVER[family]), port=0, persistence_timeout_s=60)
+    director.serve(family, Protocol.TCP, server(SECOND[family]))
+    header = ip(CLIENT[family], VIRTUAL[family])
+    to = {port: picked(director, from_client(header / TCP(sport=CLIENT_PORT, dport=port, flags="S"))) for port in (PORT, 79, 81)}
+    assert to == {PORT: SECOND[family], 79: SERVER[family], 81: SERVER[family]}
+    assert director.run(datagram(family))[0] == PASS
+
+
+def test_one_client_may_have_a_connection_by_each_protocol(director: Director) -> None:
+    director.serve(4, Protocol.TCP)
+    director.serve(4, Protocol.UDP)
+    assert [director.run(packet)[0] for packet in (syn(), datagram())] == [REDIRECT, REDIRECT]
+    assert {entry.protocol for entry in director.connections()} == {6, 17}
+
+
+def test_a_connection_whose_time_is_over_is_not_found(director: Director) -> None:
+    key = director.serve()
+    director.enter(key, expires_s=-1)
+    assert director.run(syn(flags="A"))[0] == PASS
+    answer = from_server(IP(src=SERVER[4], dst=CLIENT[4]) / TCP(sport=SERVER_PORT, dport=CLIENT_PORT, flags="A"))
+    assert director.run(answer, director.inside) == (PASS, bytes(answer))
+
+
+def test_a_fullnat_connection_whose_time_is_over_is_not_found_by_an_answer(director: Director) -> None:
+    director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
+    director.settings.timeout[TcpState.SYN_RECV] = 0
+    director.run(syn())
+    port = local_port(director.connection())
+    answer = from_server(IP(src=SERVER[4], dst=LOCAL[4]) / TCP(sport=SERVER_PORT, dport=port, flags="SA"))
+    assert director.run(answer, director.inside) == (PASS, bytes(answer))
+
+
+# -- one-packet scheduling ---------------------------------------------------------------------------------------------
+
+
+@families
+@pytest.mark.parametrize("method", [NAT, DR], ids=lambda method: method.value)
+def test_one_packet_scheduling_remembers_nothing(director: Director, family: int, method: Forwarding) -> None:
+    key = director.serve(
+        family,
+        Protocol.UDP,
+        server(SERVER[family], forwarding=method),
+        server(SECOND[family], forwarding=method),
+        scheduler="rr",
+    )
+    director.service(key).flags |= ServiceFlag.ONE_PACKET
+    seen = [director.run(datagram(family)) for _ in range(4)]
+    assert [verdict for verdict, _ in seen] == [REDIRECT] * 4
+    assert not director.entries()
+    if method is NAT:
+        assert Counter(picked(director, datagram(family)) for _ in range(4)) == {SERVER[family]: 2, SECOND[family]: 2}
+
+
+def test_one_packet_scheduling_does_not_hold_a_template(director: Director) -> None:
+    key = director.serve(4, Protocol.UDP, persistence_timeout_s=60)
+    director.service(key).flags |= ServiceFlag.ONE_PACKET
+    director.run(datagram())
+    director.run(datagram())
+    (template,) = director.templates()
+    assert template.master == 0
+
+
+# -- persistence -------------------------------------------------------------------------------------------------------
+
+MASKS = {
+    4: [
+        (32, "10.7.3.129", "10.7.3.129"),
+        (24, "10.7.3.129", "10.7.3.0"),
+        (25, "10.7.3.129", "10.7.3.128"),
+        (8, "10.7.3.129", "10.0.0.0"),
+    ],
+    6: [
+        (128, "fd00:7::abcd:1", "fd00:7::abcd:1"),
+        (112, "fd00:7::abcd:1", "fd00:7::abcd:0"),
+        (64, "fd00:7::1", "fd00:7::"),
+        (1, "fd00::1", "8000::"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "prefix", "client", "masked"),
+    [(family, *mask) for family in FAMILIES for mask in MASKS[family]],
+    ids=[f"{mask[1]}/{mask[0]}" for family in FAMILIES for mask in MASKS[family]],
+)
+@pytest.mark.parametrize("port", [PORT, 0], ids=["one-port", "every-port"])
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_template_is_kept_by_masked_client_and_service(
+    director: Director, family: int, prefix: int, client: str, masked: str, port: int, protocol: Protocol
+) -> None:
+    key = director.serve(family, protocol, port=port, persistence_timeout_s=77, persistence_granularity=prefix)
+    director.run(syn(family, client=client) if protocol is Protocol.TCP else datagram(family, client=client))
+    (template,) = director.templates()
+    assert client_address(template) == masked
+    assert (template.client_port, template.protocol) == (0, 6 if protocol is Protocol.TCP else 17)
+    assert (bytes(template.virtual.octets), port_from(template.virtual_port)) == (packed(VIRTUAL[family]), port)
+    assert template.master == 1
+    assert director.connection().master != 0
+    assert director.server(key).templates == 1
+    assert director.expires_in(template) == pytest.approx(77, abs=0.5)
+
+
+@families
+def test_a_network_of_clients_stays_with_one_server(director: Director, family: int) -> None:
+    prefix, clients, others = {
+        4: (24, [f"10.7.1.{i}" for i in range(1, 9)], [f"10.7.{i}.1" for i in range(2, 10)]),
+        6: (64, [f"fd00:7:0:1::{i}" for i in range(1, 9)], [f"fd00:7:0:{i}::1" for i in range(2, 10)]),
+    }[family]
+    director.serve(
+        family,
+        Protocol.TCP,
+        server(SERVER[family]),
+        server(SECOND[family]),
+        scheduler="rr",
+        persistence_timeout_s=60,
+        persistence_granularity=prefix,
+    )
+    assert len({picked(director, syn(family, client=client)) for client in clients}) == 1
+    assert len(director.templates()) == 1
+    assert Counter(picked(director, syn(family, client=client)) for client in others) == {SERVER[family]: 4, SECOND[family]: 4}
+
+
+def persistent(director: Director) -> ServiceKey:
+    return director.serve(4, Protocol.TCP, server(SERVER[4]), server(SECOND[4]), scheduler="rr", persistence_timeout_s=60)
+
+
+def other(address: str) -> str:
+    return SECOND[4] if address == SERVER[4] else SERVER[4]
+
+
+@pytest.mark.parametrize("expire", [False, True], ids=["keeps", "expire-quiescent"])
+def test_a_template_of_a_server_of_no_weight(director: Director, expire: bool) -> None:
+    director.settings.flags |= SettingFlag.EXPIRE_QUIESCENT if expire else 0
+    key = persistent(director)
+    first = picked(director, syn(port=1001))
+    director.apply(EditServer(key, server(first, weight=0)))
+    assert picked(director, syn(port=1002)) == (other(first) if expire else first)
+
+
+def test_a_template_of_a_removed_server_is_replaced(director: Director) -> None:
+    key = persistent(director)
+    first = picked(director, syn(port=1001))
+    director.apply(DeleteServer(key, server(first).endpoint))
+    assert picked(director, syn(port=1002)) == other(first)
+    (template,) = director.templates()
+    assert template.server == director.number(key)
+
+
+def test_a_template_counts_its_connections_and_is_freed_with_the_last(director: Director) -> None:
+    persistent(director)
+    for port in (1001, 1002, 1003):
+        director.run(syn(port=port))
+    assert [template.master for template in director.templates()] == [3]
+    for port, flags, held in ((1001, "A", 3), (1001, "R", 2), (1002, "A", 2), (1002, "FA", 2), (1003, "R", 2)):
+        director.run(syn(port=port, flags=flags))
+        (template,) = director.templates()
+        assert template.master == held, (port, flags)
+    assert template.flags & ConnectionFlag.ASSURED
+
+
+def test_only_a_new_connection_begins_a_templates_time_anew(director: Director) -> None:
+    key = persistent(director)
+    director.run(syn(port=1001))
+    director.service(key).persistence = 500 * director.settings.hz
+    director.run(syn(port=1001, flags="A"))
+    assert director.expires_in(director.templates()[0]) == pytest.approx(60, abs=0.5)
+    director.run(syn(port=1002))
+    assert director.expires_in(director.templates()[0]) == pytest.approx(500, abs=0.5)
+
+
+def test_a_connection_that_found_no_slot_is_not_counted_at_its_template(director: Director) -> None:
+    key = director.serve(persistence_timeout_s=60)
+    director.settings.bucket_mask = 1
+    director.run(syn(port=999))
+    director.run(syn(port=999, flags="A"))
+    port = 1000
+    while len(director.entries()) < 16:
+        director.enter(key, client_port=port)
+        port += 1
+    assert director.run(syn())[0] == SHOT
+    assert [template.master for template in director.templates()] == [1]
+
+
+# -- thresholds --------------------------------------------------------------------------------------------------------
+
+THRESHOLDS = [(4, 0, 3), (4, 1, 1), (4, 2, 2), (8, 0, 6), (1, 0, 1)]
+
+
+@pytest.mark.parametrize(("upper", "lower", "limit"), THRESHOLDS, ids=[f"{upper}-{lower}" for upper, lower, _ in THRESHOLDS])
+def test_a_server_takes_connections_up_to_the_upper_and_again_below_the_lower_threshold(
+    director: Director, upper: int, lower: int, limit: int
+) -> None:
+    key = director.serve(4, Protocol.TCP, server(SERVER[4], upper_threshold=upper, lower_threshold=lower))
+    for port in range(1000, 1000 + upper):
+        assert director.run(syn(port=port))[0] == REDIRECT
+    assert director.server(key).overloaded
+    assert picked(director, syn(port=999)) == ""
+    assert director.service(key).refused == 1
+    assert director.run(syn(port=1000, flags="A"))[0] == REDIRECT
+    held = upper
+    for place, entry in director.entries():
+        assert bool(director.server(key).overloaded) == (held >= limit)
+        director.instance.take_out(place, entry.client_port)
+        held -= 1
+    assert not director.server(key).overloaded
+    assert picked(director, syn(port=999)) == SERVER[4]
+
+
+def test_a_client_with_a_template_may_pass_the_threshold(director: Director) -> None:
+    director.serve(4, Protocol.TCP, server(SERVER[4], upper_threshold=1), persistence_timeout_s=60)
+    assert [picked(director, syn(port=port)) for port in (1001, 1002)] == [SERVER[4]] * 2
+    assert picked(director, syn(client="10.7.0.3")) == ""
+
+
+# -- hash schedulers ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A server as `relevo.schedulers` sees it."""
+
+    address: str
+    weight: int
+    last_weight: int
+    active: int = 0
+    inactive: int = 0
+    overloaded: bool = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return folded(self.address), SERVER_PORT
+
+
+def folded(address: str) -> int:
+    octets = ip_address(address).packed
+    words = [int.from_bytes(octets[i : i + 4], "big") for i in range(0, len(octets), 4)]
+    total = 0
+    for word in words:
+        total ^= word
+    return total
+
+
+def flow(template: bytearray, client: bytes, port: int) -> bytes:
+    """A first segment of another client. Nobody looks at checksums on the way."""
+    at = ETHERNET + (8 if len(client) == 16 else 12)
+    template[at : at + len(client)] = client
+    transport = ETHERNET + (40 if len(client) == 16 else 20)
+    template[transport : transport + 2] = port.to_bytes(2, "big")
+    return bytes(template)
+
+
+def random_clients(family: int, number: int, seed: int) -> list[tuple[bytes, int]]:
+    chance = random.Random(seed)
+    prefix = bytes([0x20, 0x01]) if family == 6 else b""
+    return [
+        (prefix + chance.randbytes(14) if family == 6 else bytes([chance.randint(1, 126)]) + chance.randbytes(3), port)
+        for port in (chance.randint(1024, 65535) for _ in range(number))
+    ]
+
+
+WEIGHTS = {"one": [1], "equal": [1, 1, 1], "uneven": [5, 1, 3, 7], "one-quiet": [5, 0, 3, 7], "all-quiet": [0, 0]}
+OPTIONS: dict[str, tuple[str, ...]] = {"plain": (), "port": ("port",), "fallback": ("fallback",), "both": ("port", "fallback")}
+SMALL_TABLE = 251
+HASHES = [
+    pytest.param(
+        name,
+        kind,
+        options,
+        weights,
+        id=f"{name}-{option}-{which}",
+    )
+    for name, kind in (("sh", SourceHash), ("mh", MaglevHash))
+    for option, options in OPTIONS.items()
+    for which, weights in WEIGHTS.items()
+]
+
+
+@families
+@pytest.mark.parametrize(("name", "kind", "options", "weights"), HASHES)
+def test_hash_schedulers_pick_as_relevo_schedulers_does(
+    director: Director,
+    monkeypatch: pytest.MonkeyPatch,
+    family: int,
+    name: str,
+    kind: type[SourceHash] | type[MaglevHash],
+    options: tuple[str, ...],
+    weights: list[int],
+) -> None:
+    monkeypatch.setattr(director.table, "_maglev_size", SMALL_TABLE)
+    monkeypatch.setattr(MaglevHash, "size", SMALL_TABLE)
+    flags = tuple(f"{name}-{option}" for option in options)
+    addresses = [f"{SERVER[family][:-2]}{21 + i}" for i in range(len(weights))]
+    full = [server(address, weight=max(weight, 2)) for address, weight in zip(addresses, weights, strict=True)]
+    key = director.serve(family, Protocol.TCP, *full, scheduler=name, scheduler_flags=flags)
+    director.apply(*(EditServer(key, server(address, weight=weight)) for address, weight in zip(addresses, weights, strict=True)))
+    newest_first = [
+        Candidate(address, max(weight, 2), weight) for address, weight in reversed([*zip(addresses, weights, strict=True)])
+    ]
+    scheduler = kind(flags)
+    scheduler.changed(newest_first)
+    for candidate in newest_first:
+        candidate.weight = candidate.last_weight
+    scheduler.changed(newest_first)
+    template = bytearray(bytes(syn(family)))
+    for client, port in random_clients(family, 100, 7):
+        pick = scheduler.pick(newest_first, folded(str(ip_address(client))), port)
+        assert picked(director, flow(template, client, port)) == (pick.address if pick else ""), (ip_address(client), port)
+
+
+def test_mh_picks_alike_from_a_table_of_the_usual_size(director: Director) -> None:
+    addresses = [SERVER[4], SECOND[4]]
+    director.serve(4, Protocol.TCP, *(server(address) for address in addresses), scheduler="mh")
+    newest_first = [Candidate(address, 1, 1) for address in reversed(addresses)]
+    scheduler = MaglevHash()
+    scheduler.changed(newest_first)
+    template = bytearray(bytes(syn()))
+    for client, port in random_clients(4, 300, 11):
+        pick = scheduler.pick(newest_first, folded(str(ip_address(client))), port)
+        assert picked(director, flow(template, client, port)) == (pick.address if pick else "")
+
+
+@families
+def test_dh_picks_by_the_virtual_address(director: Director, family: int) -> None:
+    addresses = [f"{SERVER[family][:-2]}{21 + i}" for i in range(5)]
+    director.serve(family, Protocol.TCP, *(server(address) for address in addresses), scheduler="dh")
+    wanted = destination_hash.fill(addresses[::-1])[hash32(folded(VIRTUAL[family]), 8)]
+    template = bytearray(bytes(syn(family)))
+    assert {picked(director, flow(template, client, port)) for client, port in random_clients(family, 20, 3)} == {wanted}
+
+
+# -- FULLNAT -----------------------------------------------------------------------------------------------------------
+
+
+@families
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_fullnat_gives_every_connection_a_local_port_of_its_own(director: Director, family: int, protocol: Protocol) -> None:
+    director.serve(family, protocol, server(SERVER[family], forwarding=FULLNAT))
+    for port in range(2000, 2100):
+        director.run(syn(family, port) if protocol is Protocol.TCP else datagram(family, port))
+    ports = {local_port(entry) for entry in director.connections()}
+    assert len(ports) == 100
+    first, count = director.settings.local_port_first, director.settings.local_port_count
+    assert min(ports) >= first
+    assert max(ports) < first + count
+
+
+def test_fullnat_uses_every_port_that_it_was_given_and_no_other(director: Director) -> None:
+    director.settings.local_port_first, director.settings.local_port_count = 30_000, 4
+    key = director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
+    verdicts = [director.tc(syn(port=port)) for port in range(2000, 2060)]
+    assert {local_port(entry) for entry in director.connections()} == {30_000, 30_001, 30_002, 30_003}
+    assert all(ran.reasons == ({} if ran.verdict == REDIRECT else {Reason.DROP_NO_LOCAL_PORT: 1}) for ran in verdicts)
+    assert director.server(key).active == 4
+
+
+def test_fullnat_may_use_a_port_towards_each_server(director: Director) -> None:
+    director.settings.local_port_first, director.settings.local_port_count = 30_000, 1
+    servers = [server(address, forwarding=FULLNAT) for address in (SERVER[4], SECOND[4])]
+    director.serve(4, Protocol.TCP, *servers, scheduler="rr")
+    assert [director.run(syn(port=port))[0] for port in (2000, 2001, 2002)] == [REDIRECT, REDIRECT, SHOT]
+    director.take_out_all()
+    assert director.run(syn(port=2003))[0] == REDIRECT
+
+
+def test_fullnat_spreads_over_its_local_addresses(director: Director) -> None:
+    key = director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
+    value = director.server(key)
+    memory = director.table._locals_memory
+    before, at = bytes(memory[: 16 * 8]), value.locals_first * 16
+    addresses = [f"10.2.0.{i}" for i in (1, 2, 3)]
+    try:
+        memory[at : at + 48] = b"".join(packed(address) for address in addresses)
+        value.locals_count = 3
+        used = Counter(IP(director.run(syn(port=port))[1][ETHERNET:]).src for port in range(2000, 2090))
+        assert set(used) == set(addresses)
+        director.take_out_all()
+    finally:
+        memory[: 16 * 8] = before
+        value.locals_count = 1
+
+
+def test_a_local_port_is_free_again_when_a_table_without_room_refused_the_connection(director: Director) -> None:
+    key = director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
+    director.settings.bucket_mask = 1
+    port = 1000
+    while len(director.entries()) < 16:
+        director.enter(key, client_port=port)
+        port += 1
+    assert director.tc(syn()).reasons == {Reason.DROP_TABLE_FULL: 1}
+    assert not director._keys("translations")
+
+
+def test_an_evicted_connection_gives_its_local_port_back(director: Director) -> None:
+    director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
+    director.settings.bucket_mask = 1
+    for port in range(1000, 1040):
+        assert director.run(syn(port=port))[0] == REDIRECT
+    assert len(director._keys("translations")) == len(director.entries()) == 16
+
+
+def test_a_local_port_is_free_again_when_its_servers_place_was_taken(director: Director) -> None:
+    key = director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
+    director.run(syn())
+    number = director.number(key)
+    director.apply(DeleteServer(key, server(SERVER[4]).endpoint))
+    last, added = "10.2.1.0", 0
+    while number not in {each.number for each in director.table.services[key].servers}:
+        added += 1
+        last = f"10.2.1.{added}"
+        director.apply(AddServer(key, server(last, forwarding=FULLNAT)))
+    director.take_out_all()
+    assert not director._keys("translations")
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_sweep_takes_out_what_is_over_and_nothing_else(director: Director) -> None:
+    key = director.serve()
+    for port in range(1000, 1100):
+        director.enter(key, client_port=port, expires_s=-1 if port % 2 else 60)
+    assert director.instance.sweep() == 50
+    assert {port_from(entry.client_port) % 2 for entry in director.connections()} == {0}
+    assert director.server(key).active == 50
+
+
+@pytest.mark.parametrize("held", [0, 1])
+def test_the_sweep_leaves_a_template_that_controls_a_connection(director: Director, held: int) -> None:
+    director.serve(persistence_timeout_s=60)
+    director.run(syn(port=1001))
+    if not held:
+        director.run(syn(port=1001, flags="R"))
+        director.run(syn(port=1001, flags="A"))
+        director.run(syn(port=1001, flags="R"))
+    place, template = next(each for each in director.entries() if each[1].flags & ConnectionFlag.TEMPLATE)
+    assert template.master == held
+    buckets = director.instance.maps["buckets"]
+    number, slot = divmod(place, 8)
+    octets = bytearray(buckets.lookup(number.to_bytes(4, "little")) or b"")
+    at = 16 + slot * ctypes.sizeof(Connection) + Connection.expires.offset
+    octets[at : at + 4] = (director.instance.jiffies() - 1 & 0xFFFFFFFF).to_bytes(4, "little")
+    buckets.update(number.to_bytes(4, "little"), bytes(octets))
+    assert director.instance.sweep() == 1 - held
+    assert len(director.templates()) == held
+
+
+def test_spilled_connections_are_found_and_forgotten(director: Director) -> None:
+    key = director.serve()
+    director.settings.bucket_mask = 1
+    ports = []
+    port = 1000
+    while len(director.entries()) < 16:
+        if director.enter(key, client_port=port) != 0xFFFFFFFF:
+            ports.append(port)
+        port += 1
+    assert [director.run(syn(port=port, flags="A"))[0] for port in ports] == [REDIRECT] * 16
+    answers = (IP(src=SERVER[4], dst=CLIENT[4]) / TCP(sport=SERVER_PORT, dport=port, flags="A") for port in ports)
+    assert [director.run(from_server(answer), director.inside)[0] for answer in answers] == [REDIRECT] * 16
+
+
+def test_an_edit_forgets_clients_when_persistence_ends(director: Director) -> None:
+    key = director.serve(persistence_timeout_s=60)
+    director.run(syn(port=1001))
+    director.apply(EditService(ServiceEntry(key=key)))
+    assert not director.templates()
+    director.run(syn(port=1002))
+    assert not director.templates()
+    assert director.server(key).templates == 0
+
+
+def test_a_service_that_was_removed_and_made_again_starts_anew(director: Director) -> None:
+    key = director.serve()
+    director.run(syn())
+    generation = director.server(key).generation
+    director.apply(DeleteServer(key, server(SERVER[4]).endpoint), AddServer(key, server(SERVER[4])))
+    assert director.server(key).generation % 2 == 0
+    assert (director.server(key).active, generation % 2) == (0, 0)
+    assert director.tc(syn(flags="A")).reasons == {Reason.REFUSED_ORPHAN: 1}

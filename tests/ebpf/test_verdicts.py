@@ -1,0 +1,615 @@
+"""What is not simply forwarded, and why: every reason once, then frames that are cut, crooked, in pieces, or nobody's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    PadN,
+    fragment6,
+)
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Packet, Raw
+
+from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model.table import AddServer, AddService, DeleteServer, ServiceEntry, ServiceKey
+from relevo.planes.ebpf.layout import SettingFlag, TcpState, packed
+from relevo.planes.ebpf.reasons import Reason
+from tests.ebpf.packets import (
+    CLIENT,
+    CLIENT_PORT,
+    ETHERNET,
+    FAMILIES,
+    GATEWAY_MAC,
+    LOCAL,
+    NARROW,
+    NOWHERE,
+    OUTSIDE_MAC,
+    PASS,
+    PORT,
+    REDIRECT,
+    SERVER,
+    SERVER_PORT,
+    SHOT,
+    UNREACHABLE,
+    VIRTUAL,
+    XDP_PASS,
+    Director,
+    datagram,
+    from_client,
+    from_server,
+    ip,
+    local_port,
+    server,
+    syn,
+)
+
+NAT, DR, TUN, FULLNAT = Forwarding.NAT, Forwarding.DR, Forwarding.TUN, Forwarding.FULLNAT
+families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"IPv{family}")
+
+# -- every reason ------------------------------------------------------------------------------------------------------
+
+EVENT_OCTETS = 80
+"""An event with the ring's header."""
+
+Provocation = Callable[[Director], tuple[int, dict[Reason, int]]]
+
+
+def said(director: Director, packet: Packet | bytes, interface: int = 0) -> tuple[int, dict[Reason, int]]:
+    ran = director.tc(packet, interface)
+    return ran.verdict, ran.reasons
+
+
+def to_address(director: Director, address: str) -> tuple[int, dict[Reason, int]]:
+    """A first packet to a server at an address."""
+    director.forget_hops()
+    director.serve(4, Protocol.TCP, server(address))
+    return said(director, syn())
+
+
+def of_a_moved_service(director: Director, address: str) -> tuple[int, dict[Reason, int]]:
+    key = ServiceKey(Protocol.TCP, Endpoint(address, PORT))
+    director.apply(AddService(ServiceEntry(key=key)), AddServer(key, server(SERVER[4])))
+    asyncio.run(director.plane.hold(frozenset(), frozenset((address,))))
+    return said(director, from_client(ip(CLIENT[4], address) / TCP(sport=CLIENT_PORT, dport=PORT, flags="S")))
+
+
+def without_forwarding(director: Director) -> tuple[int, dict[Reason, int]]:
+    switch = Path("/proc/sys/net/ipv4/conf/outside/forwarding")
+    director.serve()
+    director.forget_hops()
+    switch.write_text("0")
+    try:
+        return said(director, syn())
+    finally:
+        switch.write_text("1")
+
+
+def fill(director: Director, key: ServiceKey, state: TcpState = TcpState.ESTABLISHED) -> None:
+    """A table of two buckets without a free slot."""
+    director.settings.bucket_mask = 1
+    port = 1000
+    while len(director.entries()) < 16:
+        director.enter(key, state, client_port=port)
+        port += 1
+
+
+def with_a_full_table(director: Director) -> tuple[int, dict[Reason, int]]:
+    fill(director, director.serve())
+    return said(director, syn())
+
+
+def without_a_slot_for_a_template(director: Director) -> tuple[int, dict[Reason, int]]:
+    fill(director, director.serve(persistence_timeout_s=60))
+    verdict, reasons = said(director, syn())
+    reasons.pop(Reason.DROP_TABLE_FULL)
+    return verdict, reasons
+
+
+def with_half_open_ones(director: Director) -> tuple[int, dict[Reason, int]]:
+    fill(director, director.serve(), TcpState.SYN_RECV)
+    return said(director, syn())
+
+
+def without_a_local_port(director: Director) -> tuple[int, dict[Reason, int]]:
+    director.settings.local_port_count = 1
+    director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
+    assert director.run(syn())[0] == REDIRECT
+    return said(director, syn(port=CLIENT_PORT + 1))
+
+
+def orphan(director: Director, flags: int) -> tuple[int, dict[Reason, int]]:
+    director.settings.flags |= flags
+    key = director.serve()
+    director.run(syn())
+    director.apply(DeleteServer(key, server(SERVER[4]).endpoint))
+    return said(director, syn(flags="A"))
+
+
+def beyond_the_limit(director: Director) -> tuple[int, dict[Reason, int]]:
+    director.settings.answers_a_second = 0
+    director.serve()
+    verdict, reasons = said(director, syn(ttl=1))
+    assert reasons.pop(Reason.REFUSED_TTL) == 1
+    return verdict, reasons
+
+
+def with_nobody_reading_the_ring(director: Director) -> tuple[int, dict[Reason, int]]:
+    director.settings.flags |= SettingFlag.EVENTS
+    director.serve()
+    turn = [bytes(syn(flags=flags)) for flags in ("S", "A", "FA")]
+    for _ in range(director.instance.maps["events"].max_entries // EVENT_OCTETS // len(turn) + 1):
+        for packet in turn:
+            director.run(packet)
+    return said(director, turn[0])
+
+
+def served(packet: Packet | bytes, **fields: str) -> Provocation:
+    def provoke(director: Director) -> tuple[int, dict[Reason, int]]:
+        director.serve(4, Protocol.TCP, server(**({"address": SERVER[4]} | fields)))
+        return said(director, packet)
+
+    return provoke
+
+
+def refused(director: Director) -> tuple[int, dict[Reason, int]]:
+    key = director.serve()
+    director.apply(DeleteServer(key, server(SERVER[4]).endpoint))
+    return said(director, syn())
+
+
+PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
+    Reason.PASS_NOT_IP: (PASS, served(Ether(src=GATEWAY_MAC, dst=OUTSIDE_MAC) / ARP() / Raw(bytes(20)))),
+    Reason.PASS_NOT_OURS: (PASS, served(from_client(ip(CLIENT[4], "10.1.0.9") / TCP(dport=PORT, flags="S")))),
+    Reason.PASS_MALFORMED: (PASS, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], version=5) / TCP(dport=PORT)))),
+    Reason.PASS_MARTIAN: (PASS, served(syn(client="127.0.0.2"))),
+    Reason.PASS_PROTOCOL: (PASS, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], proto=47) / bytes(20)))),
+    Reason.PASS_NO_CONNECTION: (PASS, served(syn(flags="A"))),
+    Reason.PASS_CLOSED: (PASS, lambda director: of_a_moved_service(director, "10.1.0.241")),
+    Reason.PASS_FTP_DATA: (PASS, served(syn(port=20))),
+    Reason.PASS_LOCAL: (PASS, lambda director: to_address(director, LOCAL[4])),
+    Reason.REFUSED_NO_DESTINATION: (REDIRECT, refused),
+    Reason.REFUSED_TTL: (REDIRECT, served(syn(ttl=1))),
+    Reason.REFUSED_TOO_BIG: (
+        REDIRECT,
+        served(
+            from_client(
+                IP(src=CLIENT[4], dst=VIRTUAL[4], flags="DF") / TCP(sport=CLIENT_PORT, dport=PORT, flags="S") / bytes(1400)
+            ),
+            address=NARROW[4],
+        ),
+    ),
+    Reason.REFUSED_ORPHAN: (REDIRECT, lambda director: orphan(director, 0)),
+    Reason.DROP_TABLE_FULL: (SHOT, with_a_full_table),
+    Reason.DROP_NO_LOCAL_PORT: (SHOT, without_a_local_port),
+    Reason.DROP_NO_ROUTE: (SHOT, lambda director: to_address(director, UNREACHABLE[4])),
+    Reason.DROP_FORWARDING_OFF: (SHOT, without_forwarding),
+    Reason.DROP_FRAGMENT: (SHOT, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], frag=3, proto=6) / bytes(20)))),
+    Reason.DROP_ORPHAN: (SHOT, lambda director: orphan(director, SettingFlag.KEEP_ORPHANS)),
+    Reason.DROP_ANSWER_LIMIT: (SHOT, beyond_the_limit),
+    Reason.DROP_TOO_BIG: (SHOT, served(syn() / bytes(1400), address=NARROW[4])),
+    Reason.DROP_NOT_YET: (SHOT, lambda director: of_a_moved_service(director, VIRTUAL[4])),
+    Reason.COUNT_EVICTED: (REDIRECT, with_half_open_ones),
+    Reason.COUNT_EVENT_LOST: (REDIRECT, with_nobody_reading_the_ring),
+    Reason.COUNT_TEMPLATE_FULL: (SHOT, without_a_slot_for_a_template),
+}
+NOT_OF_A_PACKET_AT_TC = {Reason.GO_ON, Reason.FORWARDED, Reason.PASS_SLOW, Reason.DROP_REWRITE}
+
+
+def test_every_reason_is_provoked() -> None:
+    assert set(PROVOCATIONS) == set(Reason) - NOT_OF_A_PACKET_AT_TC
+
+
+@pytest.mark.parametrize("reason", PROVOCATIONS, ids=lambda reason: reason.name)
+def test_a_reason_is_counted_once(director: Director, reason: Reason) -> None:
+    verdict, provoke = PROVOCATIONS[reason]
+    assert provoke(director) == (verdict, {reason: 1})
+
+
+@families
+def test_a_server_that_may_not_be_reached_gets_nothing(director: Director, family: int) -> None:
+    director.serve(family, Protocol.TCP, server(UNREACHABLE[family]))
+    assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
+
+
+@families
+def test_a_server_on_this_node_gets_its_packets_by_the_stack(director: Director, family: int) -> None:
+    director.serve(family, Protocol.TCP, server(LOCAL[family], port=PORT))
+    assert director.run(syn(family)) == (PASS, bytes(syn(family)))
+
+
+@families
+def test_a_server_that_no_route_leads_to_gets_nothing(director: Director, family: int) -> None:
+    director.serve(family, Protocol.TCP, server({4: "192.0.2.1", 6: "2001:db8::1"}[family]))
+    assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
+
+
+# -- frames and headers ------------------------------------------------------------------------------------------------
+
+PASSED_UNSEEN = {
+    "another machine's": Ether(src=GATEWAY_MAC, dst="02:00:00:00:09:09") / syn()[IP],
+    "multicast": Ether(src=GATEWAY_MAC, dst="01:00:5e:00:00:12") / syn()[IP],
+    "broadcast": Ether(src=GATEWAY_MAC, dst="ff:ff:ff:ff:ff:ff") / syn()[IP],
+}
+
+
+@pytest.mark.parametrize("packet", PASSED_UNSEEN.values(), ids=PASSED_UNSEEN.keys())
+def test_a_frame_that_is_not_for_this_machine_alone_is_not_looked_at(director: Director, packet: Packet) -> None:
+    director.serve()
+    ran = director.tc(packet)
+    assert (ran.verdict, ran.frame, ran.reasons) == (PASS, bytes(packet), {})
+
+
+def test_a_tagged_frame_is_left_for_the_interface_of_its_vlan(director: Director) -> None:
+    director.serve()
+    packet = Ether(src=GATEWAY_MAC, dst=OUTSIDE_MAC) / Dot1Q(vlan=5) / syn()[IP]
+    assert director.run(packet) == (PASS, bytes(packet))
+    assert not director.entries()
+
+
+MARTIANS = {4: ("0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"), 6: ("::", "::1", "ff02::1")}
+HONEST = {4: ("1.0.0.1", "126.255.255.255", "128.0.0.1", "223.255.255.255"), 6: ("::2", "2001:db8::1", "fe80::1", "::1:0:0:1")}
+
+
+def of_both(addresses: dict[int, tuple[str, ...]]) -> list[tuple[int, str]]:
+    return [(family, address) for family in FAMILIES for address in addresses[family]]
+
+
+@pytest.mark.parametrize(("family", "client"), of_both(MARTIANS))
+def test_a_source_that_no_client_can_have_is_left_to_the_stack(director: Director, family: int, client: str) -> None:
+    director.serve(family)
+    assert said(director, syn(family, client=client)) == (PASS, {Reason.PASS_MARTIAN: 1})
+
+
+@pytest.mark.parametrize(("family", "client"), of_both(HONEST))
+def test_a_source_beside_them_is_served(director: Director, family: int, client: str) -> None:
+    director.serve(family)
+    assert director.run(syn(family, client=client))[0] == REDIRECT
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("method", [NAT, DR, FULLNAT], ids=lambda method: method.value)
+def test_an_ipv6_packet_to_a_mapped_address_finds_no_ipv4_service(
+    director: Director, protocol: Protocol, method: Forwarding
+) -> None:
+    director.serve(4, protocol, server(SERVER[4], forwarding=method))
+    transport = TCP(sport=CLIENT_PORT, dport=PORT, flags="S") if protocol is Protocol.TCP else UDP(sport=CLIENT_PORT, dport=PORT)
+    packet = from_client(IPv6(src=CLIENT[6], dst=f"::ffff:{VIRTUAL[4]}") / transport)
+    assert director.run(packet) == (PASS, bytes(packet))
+
+
+def test_an_ipv6_packet_from_a_mapped_address_opens_nothing(director: Director) -> None:
+    director.serve(6)
+    packet = from_client(IPv6(src=f"::ffff:{CLIENT[4]}", dst=VIRTUAL[6]) / TCP(sport=CLIENT_PORT, dport=PORT, flags="S"))
+    assert director.run(packet) == (PASS, bytes(packet))
+
+
+CROOKED = {
+    "version 6 in IPv4": IP(src=CLIENT[4], dst=VIRTUAL[4], version=6) / TCP(dport=PORT, flags="S"),
+    "header of 16 octets": IP(src=CLIENT[4], dst=VIRTUAL[4], ihl=4) / TCP(dport=PORT, flags="S"),
+    "longer than the frame": IP(src=CLIENT[4], dst=VIRTUAL[4], len=41) / TCP(dport=PORT, flags="S"),
+    "shorter than its header": IP(src=CLIENT[4], dst=VIRTUAL[4], len=19) / TCP(dport=PORT, flags="S"),
+    "version 4 in IPv6": IPv6(src=CLIENT[6], dst=VIRTUAL[6], version=4) / TCP(dport=PORT, flags="S"),
+    "IPv6 longer than the frame": IPv6(src=CLIENT[6], dst=VIRTUAL[6], plen=21) / TCP(dport=PORT, flags="S"),
+    "TCP header of 16 octets": IP(src=CLIENT[4], dst=VIRTUAL[4]) / TCP(dport=PORT, flags="S", dataofs=4),
+    "TCP header of 16 octets in IPv6": IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / TCP(dport=PORT, flags="S", dataofs=4),
+    "extension header that never ends": IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / IPv6ExtHdrHopByHop(len=255) / TCP(dport=PORT),
+}
+
+
+@pytest.mark.parametrize("packet", CROOKED.values(), ids=CROOKED.keys())
+def test_a_crooked_packet_is_left_to_the_stack(director: Director, packet: Packet) -> None:
+    director.serve(4)
+    director.serve(6)
+    ran = director.tc(from_client(packet))
+    assert (ran.verdict, ran.packet, ran.reasons) == (PASS, bytes(packet), {Reason.PASS_MALFORMED: 1})
+
+
+def test_more_extension_headers_than_honest_traffic_has_are_left_to_the_stack(director: Director) -> None:
+    director.serve(6)
+    packet = IPv6(src=CLIENT[6], dst=VIRTUAL[6])
+    for _ in range(7):
+        packet = packet / IPv6ExtHdrHopByHop(options=[PadN(optdata=bytes(4))])
+    packet = from_client(packet / TCP(sport=CLIENT_PORT, dport=PORT, flags="S"))
+    assert director.run(packet) == (PASS, bytes(packet))
+
+
+@pytest.mark.parametrize("inner", [UDP, TCP], ids=["UDP", "TCP"])
+def test_extension_headers_are_not_read_from_where_they_are_not(director: Director, inner: type[Packet]) -> None:
+    protocol = Protocol.TCP if inner is TCP else Protocol.UDP
+    director.serve(6, protocol)
+    director.serve(6, protocol, port=81)
+    fields = {"flags": "S"} if inner is TCP else {}
+    number = 6 if inner is TCP else 17
+    decoy = bytes(inner(sport=CLIENT_PORT, dport=PORT, **fields))
+    options = bytes([60, 128]) + bytes(6) + bytes([number, 0]) + bytes(6) + decoy
+    options += bytes(129 * 8 - len(options))
+    hidden = bytes([number, 0]) + bytes(6) + bytes(inner(sport=CLIENT_PORT, dport=22, **fields))
+    packet = from_client(IPv6(src=CLIENT[6], dst=VIRTUAL[6], nh=0) / Raw(options + hidden))
+    assert director.run(packet) == (PASS, bytes(packet))
+
+
+@families
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_clients_port_of_ftp_data_is_never_scheduled(director: Director, family: int, protocol: Protocol) -> None:
+    director.serve(family, protocol)
+    packet = syn(family, 20) if protocol is Protocol.TCP else datagram(family, 20)
+    assert said(director, packet) == (PASS, {Reason.PASS_FTP_DATA: 1})
+
+
+# -- cut frames --------------------------------------------------------------------------------------------------------
+
+
+def error(family: int) -> Packet:
+    """An error about an answer of the service's."""
+    header = ip("10.1.0.2" if family == 4 else "fd00:1::2", VIRTUAL[family])
+    answer = ip(VIRTUAL[family], CLIENT[family]) / UDP(sport=PORT, dport=CLIENT_PORT) / b"octets"
+    return from_client(header / (ICMP(type=3, code=3) if family == 4 else ICMPv6DestUnreach(code=4)) / answer)
+
+
+WHOLE: dict[str, Callable[[int], Packet]] = {
+    "SYN": syn,
+    "segment": lambda family: syn(family, flags="A") / b"octets",
+    "datagram": datagram,
+    "error": error,
+}
+HEADERS = {"SYN": 20, "segment": 20, "datagram": 8}
+cut = pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE.keys())
+
+
+def with_connections(director: Director, family: int) -> None:
+    director.serve(family, Protocol.UDP)
+    key = director.serve(family, Protocol.TCP)
+    director.run(datagram(family))
+    director.enter(key)
+
+
+def shortest(family: int) -> int:
+    """Frames below this are refused by the kernel's test run itself."""
+    return ETHERNET + (20 if family == 4 else 40)
+
+
+@families
+@cut
+def test_a_frame_that_was_cut_anywhere_is_left_to_the_stack(
+    director: Director, family: int, make: Callable[[int], Packet]
+) -> None:
+    with_connections(director, family)
+    whole = bytes(make(family))
+    assert director.run(whole)[0] == REDIRECT
+    for length in range(ETHERNET, len(whole)):
+        if length >= shortest(family):
+            assert director.run(whole[:length]) == (PASS, whole[:length]), length
+        ran = director.xdp(whole[:length])
+        assert (ran.verdict, ran.frame) == (XDP_PASS, whole[:length]), length
+
+
+def with_length(frame: bytes, family: int, length: int) -> bytes:
+    """The frame whose IP header says that the packet has that many octets."""
+    packet = (IP if family == 4 else IPv6)(frame[ETHERNET:])
+    if family == 4:
+        packet.len = length
+        packet.chksum = None
+    else:
+        packet.plen = length - 40
+    return frame[:ETHERNET] + bytes(packet)[: 20 if family == 4 else 40] + frame[shortest(family) :]
+
+
+@families
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_packet_that_ends_within_its_transport_header_is_left_to_the_stack(director: Director, family: int, name: str) -> None:
+    with_connections(director, family)
+    whole = bytes(WHOLE[name](family))
+    for length in range(shortest(family), len(whole)):
+        frame = with_length(whole[:length], family, length - ETHERNET)
+        verdict, left = director.run(frame)
+        payload = length - shortest(family) - HEADERS[name]
+        if payload < 0:
+            assert (verdict, left) == (PASS, frame), length
+        else:
+            assert verdict == REDIRECT
+            assert left[len(left) - payload :] == frame[len(frame) - payload :]
+
+
+@families
+@pytest.mark.parametrize("name", HEADERS)
+def test_the_padding_of_a_frame_is_no_transport_header(director: Director, family: int, name: str) -> None:
+    with_connections(director, family)
+    whole = bytes(WHOLE[name](family))
+    for octets in range(1, HEADERS[name]):
+        frame = with_length(whole, family, shortest(family) - ETHERNET + octets)
+        assert director.run(frame) == (PASS, frame), octets
+
+
+@families
+def test_a_tcp_header_longer_than_its_packet_is_left_to_the_stack(director: Director, family: int) -> None:
+    with_connections(director, family)
+    transport = TCP(sport=CLIENT_PORT, dport=PORT, flags="A", dataofs=6)
+    packet = from_client(ip(CLIENT[family], VIRTUAL[family]) / transport)
+    assert director.run(packet) == (PASS, bytes(packet))
+    packet = bytes(packet) + bytes(6)
+    assert director.run(packet) == (PASS, packet)
+
+
+# -- fragments ---------------------------------------------------------------------------------------------------------
+
+BIG = bytes(range(256)) * 10
+
+
+def pieces(packet: Packet) -> list[Packet]:
+    """A packet in fragments."""
+    if isinstance(packet, IP):
+        return list(fragment(packet, 1000))
+    with_header = IPv6(src=packet.src, dst=packet.dst, hlim=packet.hlim) / IPv6ExtHdrFragment(id=4711) / packet.payload
+    return list(fragment6(with_header, 1100))
+
+
+def put_together(frames: list[bytes], family: int) -> bytes:
+    """What the fragments carry, in order of their offsets."""
+    if family == 4:
+        parsed = sorted((IP(frame[ETHERNET:]) for frame in frames), key=lambda part: part.frag)
+        return b"".join(bytes(part.payload) for part in parsed)
+    parts = sorted((IPv6(frame[ETHERNET:]) for frame in frames), key=lambda part: part[IPv6ExtHdrFragment].offset)
+    return b"".join(bytes(part[IPv6ExtHdrFragment].payload) for part in parts)
+
+
+def ends(frame: bytes, family: int) -> tuple[str, str, int]:
+    header = (IP if family == 4 else IPv6)(frame[ETHERNET:])
+    return header.src, header.dst, header.ttl if family == 4 else header.hlim
+
+
+@families
+@pytest.mark.parametrize("method", [NAT, DR, FULLNAT], ids=lambda method: method.value)
+@pytest.mark.parametrize("later_first", [False, True], ids=["in-order", "last-before-second"])
+def test_fragments_follow_their_first(director: Director, family: int, method: Forwarding, later_first: bool) -> None:
+    director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
+    first, *later = pieces(ip(CLIENT[family], VIRTUAL[family]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
+    assert len(later) >= 2
+    frames = []
+    for packet in (first, *(reversed(later) if later_first else later)):
+        verdict, frame = director.run(from_client(packet))
+        assert verdict == REDIRECT
+        frames.append(frame)
+    source, destination, port = {
+        NAT: (CLIENT[family], SERVER[family], SERVER_PORT),
+        DR: (CLIENT[family], VIRTUAL[family], PORT),
+        FULLNAT: (LOCAL[family], SERVER[family], SERVER_PORT),
+    }[method]
+    source_port = local_port(director.connection()) if method is FULLNAT else CLIENT_PORT
+    expected = ip(source, destination, 63) / UDP(sport=source_port, dport=port) / BIG
+    assert put_together(frames, family) == bytes(expected)[20 if family == 4 else 40 :]
+    assert {ends(frame, family) for frame in frames} == {(source, destination, 63)}
+    assert director.connection().packets == len(frames)
+
+
+@families
+@pytest.mark.parametrize("method", [NAT, FULLNAT], ids=lambda method: method.value)
+def test_fragments_of_an_answer_follow_their_first(director: Director, family: int, method: Forwarding) -> None:
+    director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
+    assert director.run(datagram(family))[0] == REDIRECT
+    client, port = (LOCAL[family], local_port(director.connection())) if method is FULLNAT else (CLIENT[family], CLIENT_PORT)
+    answer = ip(SERVER[family], client) / UDP(sport=SERVER_PORT, dport=port) / BIG
+    frames = []
+    for packet in pieces(answer):
+        verdict, frame = director.run(from_server(packet), director.inside)
+        assert verdict == REDIRECT
+        frames.append(frame)
+    expected = ip(VIRTUAL[family], CLIENT[family], 63) / UDP(sport=PORT, dport=CLIENT_PORT) / BIG
+    assert put_together(frames, family) == bytes(expected)[20 if family == 4 else 40 :]
+    assert {ends(frame, family) for frame in frames} == {(VIRTUAL[family], CLIENT[family], 63)}
+
+
+@families
+def test_a_later_fragment_before_its_first_is_dropped(director: Director, family: int) -> None:
+    director.serve(family, Protocol.UDP)
+    director.run(datagram(family))
+    _, later, *_ = pieces(ip(CLIENT[family], VIRTUAL[family]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
+    assert said(director, from_client(later)) == (SHOT, {Reason.DROP_FRAGMENT: 1})
+
+
+@families
+def test_a_later_fragment_of_a_servers_before_its_first_is_left_to_the_stack(director: Director, family: int) -> None:
+    director.serve(family, Protocol.UDP)
+    director.run(datagram(family))
+    _, later, *_ = pieces(ip(SERVER[family], CLIENT[family]) / UDP(sport=SERVER_PORT, dport=CLIENT_PORT) / BIG)
+    assert director.run(from_server(later), director.inside) == (PASS, bytes(from_server(later)))
+
+
+def test_fragments_of_different_packets_are_told_apart(director: Director) -> None:
+    director.serve(4, Protocol.UDP)
+    first, later, *_ = pieces(IP(src=CLIENT[4], dst=VIRTUAL[4], id=7) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
+    assert director.run(from_client(first))[0] == REDIRECT
+    for fields in ({"id": 8}, {"proto": 6}, {"src": "10.7.0.3"}):
+        other = later.copy()
+        for name, value in fields.items():
+            setattr(other, name, value)
+        other.chksum = None
+        assert said(director, from_client(other)) == (SHOT, {Reason.DROP_FRAGMENT: 1})
+    assert director.run(from_client(later))[0] == REDIRECT
+
+
+def test_fragments_to_a_port_without_a_service_are_left_to_the_stack(director: Director) -> None:
+    director.serve(4, Protocol.UDP)
+    for packet in pieces(IP(src=CLIENT[4], dst=VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=53) / BIG):
+        assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
+
+
+def test_fragments_between_others_are_left_to_the_stack(director: Director) -> None:
+    director.serve(4, Protocol.UDP)
+    for packet in pieces(IP(src=CLIENT[4], dst="10.9.9.9") / UDP(sport=CLIENT_PORT, dport=53) / BIG):
+        assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
+
+
+@families
+def test_fragments_of_other_protocols_are_left_to_the_stack(director: Director, family: int) -> None:
+    director.serve(family, Protocol.UDP)
+    echo = ICMP() / BIG if family == 4 else ICMPv6EchoRequest(data=BIG)
+    for packet in pieces(ip(CLIENT[family], VIRTUAL[family]) / echo):
+        assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
+
+
+def test_a_fragment_that_is_the_whole_packet_is_treated_as_one(director: Director) -> None:
+    director.serve(6, Protocol.UDP)
+    packet = IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / IPv6ExtHdrFragment(id=9) / UDP(sport=CLIENT_PORT, dport=PORT) / b"octets"
+    _, frame = director.run(from_client(packet))
+    expected = IPv6(src=CLIENT[6], dst=SERVER[6], hlim=63) / IPv6ExtHdrFragment(id=9)
+    assert frame[ETHERNET:] == bytes(expected / UDP(sport=CLIENT_PORT, dport=SERVER_PORT) / b"octets")
+    assert not [*director.instance.maps["fragments"].keys()]
+
+
+def test_a_later_fragment_with_a_last_hop_is_dropped_without_a_word(director: Director) -> None:
+    director.serve(4, Protocol.UDP)
+    first, later, *_ = pieces(IP(src=CLIENT[4], dst=VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
+    director.run(from_client(first))
+    later.ttl, later.chksum = 1, None
+    assert said(director, from_client(later)) == (SHOT, {Reason.REFUSED_TTL: 1})
+
+
+# -- slots -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_connection_takes_the_slot_of_a_half_open_one_and_its_count(director: Director) -> None:
+    key = director.serve()
+    fill(director, key, TcpState.SYN_RECV)
+    assert director.run(syn())[0] == REDIRECT
+    assert len(director.entries()) == 16
+    assert (director.server(key).active, director.server(key).inactive) == (16, 0)
+
+
+@pytest.mark.parametrize("state", [TcpState.ESTABLISHED, TcpState.TIME_WAIT, TcpState.CLOSE], ids=lambda state: state.name)
+def test_no_other_connection_gives_its_slot(director: Director, state: TcpState) -> None:
+    fill(director, director.serve(), state)
+    before = {bytes(entry) for _, entry in director.entries()}
+    assert said(director, syn()) == (SHOT, {Reason.DROP_TABLE_FULL: 1})
+    assert {bytes(entry) for _, entry in director.entries()} == before
+
+
+def test_a_connection_whose_time_is_over_gives_its_slot_first(director: Director) -> None:
+    key = director.serve()
+    director.settings.bucket_mask = 1
+    port = 1000
+    while len(director.entries()) < 15:
+        director.enter(key, TcpState.SYN_RECV, client_port=port)
+        port += 1
+    while len(director.entries()) < 16:
+        director.enter(key, client_port=port, expires_s=-1)
+        port += 1
+    assert said(director, syn()) == (REDIRECT, {})
+    assert sum(entry.state == TcpState.SYN_RECV for _, entry in director.entries()) == 16
+    assert director.server(key).active == 16
+
+
+def test_a_full_table_says_so_to_who_enters(director: Director) -> None:
+    key = director.serve()
+    fill(director, key)
+    assert director.enter(key, client_port=9) == NOWHERE
+    assert bytes(packed(CLIENT[4])) in {bytes(entry.client.octets) for _, entry in director.entries()}
