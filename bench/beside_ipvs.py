@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import rig as rigs
 from bench.forwarding import allow_forwarding
 from bench.live import Generator
-from bench.rig import DIRECT, SERVERS, VIP, Rig, program
+from bench.rig import DIRECT, SERVERS, THIRD, VIP, Rig, program
 from relevo.lab.namespaces import index_of, netlink
 from relevo.model import Endpoint, Protocol
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry, ServiceKey
@@ -63,7 +63,8 @@ class Plane:
         for protocol, port, target in ((Protocol.TCP, EBPF_PORT, 80), (Protocol.UDP, UDP_PORT, UDP_SERVER_PORT)):
             key = ServiceKey(protocol, Endpoint(VIP, port))
             operations.append(AddService(ServiceEntry(key=key, scheduler="rr")))
-            operations += [AddServer(key, ServerEntry(endpoint=Endpoint(address, target))) for address in SERVERS]
+            behind = SERVERS if protocol is Protocol.UDP else SERVERS[:1]
+            operations += [AddServer(key, ServerEntry(endpoint=Endpoint(address, target))) for address in behind]
         self._run(lambda: self.plane.apply(operations))
         return self.plane
 
@@ -157,8 +158,7 @@ def udp_rates(rig: Rig, rounds: int, count: int) -> dict[str, list[float]]:
 
 def http(rig: Rig, rounds: int, seconds: int) -> dict[str, dict[str, list[float]]]:
     ipvs(rig, "-A", "-t", f"{VIP}:{IPVS_PORT}", "-s", "rr")
-    for address in SERVERS:
-        ipvs(rig, "-a", "-t", f"{VIP}:{IPVS_PORT}", "-r", f"{address}:{DIRECT}", "-m")
+    ipvs(rig, "-a", "-t", f"{VIP}:{IPVS_PORT}", "-r", f"{SERVERS[0]}:{THIRD}", "-m")  # one server, as plain routing has
     urls = {
         "routing": f"http://{SERVERS[0]}:{DIRECT}",
         "IPVS": f"http://{VIP}:{IPVS_PORT}",

@@ -125,7 +125,7 @@ def main(rounds: int = 7) -> None:
         comparisons = []
         for path in [*URLS][1:]:
             for kind, (name, unit) in KINDS.items():
-                comparison = Comparison(name, unit, path, BARS.get((path, kind), "–"))
+                comparison = Comparison(name, unit, path, BARS.get((path, kind), "none"))
                 comparison.ours.values = [value[kind] for value in values["Relevo"]]
                 comparison.theirs.values = [value[kind] for value in values[path]]
                 comparisons.append(comparison)

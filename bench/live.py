@@ -29,6 +29,7 @@ class Traffic(ctypes.LittleEndianStructure):
         ("next", ctypes.c_uint32),
         ("reserved", ctypes.c_uint32),
         ("received", ctypes.c_uint64),
+        ("frame", ctypes.c_uint8 * 64),
     ]
 
 
@@ -61,7 +62,8 @@ class Generator:
         add_filter(interface, self.programs[program])
 
     def send(self, program: str, frame: bytes, count: int) -> None:
-        """Run a program on ``count`` live frames."""
+        """Run a program on ``count`` live frames of 64 octets."""
+        self.plan.frame[:] = frame
         given = ctypes.create_string_buffer(frame, len(frame))
         head = b"".join(n.to_bytes(4, "little") for n in (self.programs[program], 0, len(frame), 0))
         pointers = ctypes.addressof(given).to_bytes(8, "little") + bytes(8)

@@ -17,6 +17,7 @@ VIP = "10.1.0.240"
 SERVERS = ("10.2.1.11", "10.2.2.11")
 DIRECT = 8081
 """Where the servers answer too: for paths beside the balancer's, whose answers it must not take for its own."""
+THIRD = 8082
 BIG = 1_000_000_000
 
 
@@ -83,6 +84,7 @@ class Rig:
             folder = self.folder / f"nginx-{number}"
             folder.mkdir()
             (self.folder / "index.html").write_text("hello\n")
+            listens = " ".join(f"listen {address}:{port} backlog=4096;" for port in (80, DIRECT, THIRD))
             user = "user root;" if os.geteuid() == 0 else ""
             (folder / "nginx.conf").write_text(
                 f"{user} worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error crit;\n"
@@ -91,7 +93,7 @@ class Rig:
                 "http { access_log off; sendfile on; keepalive_requests 1000000000; keepalive_timeout 600s;\n"
                 f"client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;\n"
                 f"uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
-                f"server {{ listen {address}:80 backlog=4096; listen {address}:{DIRECT} backlog=4096; root {self.folder}; }} }}\n"
+                f"server {{ {listens} root {self.folder}; }} }}\n"
             )
             nginx = program("nginx")
             assert nginx is not None

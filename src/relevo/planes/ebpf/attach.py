@@ -21,6 +21,7 @@ from relevo.planes.ebpf.instance import Instance
 TCX_INGRESS: Final = 46
 XDP: Final = 37
 XDP_FLAGS_DRV_MODE: Final = 4
+DEVICE_PEER: Final = 1
 PRIORITY: Final = 0x7265
 """Of the clsact filter: a number of our own, so that ours is known from others'."""
 CLSACT_INGRESS: Final = 0xFFFFFFF2
@@ -40,6 +41,8 @@ class Device:
     index: int
     kind: str
     xdp_program: int
+    peer: bool
+    """Whether it is a veth whose other end is in another namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,13 @@ def devices() -> list[Device]:
             continue
         xdp = link.get_attr("IFLA_XDP")
         program = int((xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else 0) or 0)
-        found.append(Device(str(link.get_attr("IFLA_IFNAME")), int(link["index"]), kind, program))
+        peer = kind == "veth" and link.get_attr("IFLA_LINK_NETNSID") is not None
+        found.append(Device(str(link.get_attr("IFLA_IFNAME")), int(link["index"]), kind, program, peer))
     return found
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(4, "little")
 
 
 def no_xdp(device: Device) -> str:
@@ -100,6 +108,7 @@ class Attacher:
         self._links = instance.path / "links"
         self._programs = instance.programs
         self._exits = instance.maps["exits"]
+        self._devices = instance.maps["devices"]
         self._hooks = hooks
         self.attachments: dict[int, Attachment] = {}
 
@@ -121,7 +130,8 @@ class Attacher:
             attachment = self.attachments.pop(index)
             for file in self._links.glob(f"*-{index}"):
                 file.unlink(missing_ok=True)
-            self._exits.delete(index.to_bytes(4, "little"))
+            self._exits.delete(_number(index))
+            self._devices.delete(_number(index))
             said.append(f"ebpf: {attachment.interface} has gone")
         return said
 
@@ -133,6 +143,7 @@ class Attacher:
 
     def _attach(self, device: Device) -> Attachment:
         hooks = []
+        self._devices.update(_number(device.index), _number(DEVICE_PEER if device.peer else 0))
         try:
             hooks.append(self._attach_tc(device))
         except OSError as error:
@@ -178,8 +189,7 @@ class Attacher:
             syscall.pin(link, str(file))
         finally:
             os.close(link)
-        number = device.index.to_bytes(4, "little")
-        self._exits.update(number, number)  # a driver that runs XDP also takes frames from it
+        self._exits.update(_number(device.index), _number(device.index))  # a driver that runs XDP also takes frames from it
         return ""
 
     def detach(self) -> None:

@@ -4,7 +4,7 @@
  * let it leave. Nothing is changed before it is certain that the packet can go; so a packet that XDP gives up on arrives at
  * TC as it came in.
  *
- * Every function returns a `reason`: GO_ON, FORWARDED, or why not. `finish` turns it into the hook's own return value.
+ * Every function returns a `reason`: GO_ON or why not. `finish` turns it into the hook's own return value.
  */
 #pragma once
 #include "encapsulate.h"
@@ -307,12 +307,24 @@ NOINLINE enum reason reassemble(struct packet *p)
 
 #endif
 
-/* Who got the connection that was just opened. */
-INLINE __u32 opened_server(void)
+/* Takes over the connection that was just opened; one-packet scheduling leaves no entry. */
+INLINE void take_opened(struct job *job)
 {
 	struct scratch *work = the_scratch(0);
+	__u32 number, slot;
 
-	return work ? work->fresh.server : 0;
+	job->place.entry = 0;
+	if (!work)
+		return;
+	job->server = work->fresh.server;
+	if (work->place == NOWHERE)
+		return;
+	job->place.number = work->place;
+	number = work->place / BUCKET_SLOTS;
+	slot = work->place % BUCKET_SLOTS;
+	job->place.bucket = bpf_map_lookup_elem(&buckets, &number);
+	if (job->place.bucket)
+		job->place.entry = &job->place.bucket->slot[slot];
 }
 
 /* Everything from the frame to the changed frame. */
@@ -361,9 +373,7 @@ INLINE enum reason balance(frame_t *frame, struct job *job)
 			reason = open_connection(service);
 			if (reason != GO_ON)
 				return reason;
-			job->server = opened_server();
-			if (!find_forward(job->settings, p, &job->place))
-				job->place.entry = 0;
+			take_opened(job);
 			return to_server(frame, job);
 #endif
 		}

@@ -89,6 +89,13 @@ INLINE enum reason refusal_of_route(long answer)
 	return DROP_NO_ROUTE;
 }
 
+INLINE __u8 flags_of(__u32 interface)
+{
+	__u32 *flags = bpf_map_lookup_elem(&devices, &interface);
+
+	return flags ? *flags : 0;
+}
+
 /* Asks the kernel, and keeps the answer if it names a neighbour. */
 NOINLINE enum reason ask_kernel(frame_t *frame, const struct packet *p, const struct address *source,
 				const struct address *destination, struct way *way)
@@ -116,6 +123,7 @@ NOINLINE enum reason ask_kernel(frame_t *frame, const struct packet *p, const st
 		hop->destination = *destination;
 		hop->interface = fib.ifindex;
 		hop->mtu = way->mtu;
+		hop->flags = flags_of(fib.ifindex);
 		__builtin_memcpy(hop->source_mac, fib.smac, 6);
 		__builtin_memcpy(hop->destination_mac, fib.dmac, 6);
 		hop->expires = p->now + settings->hz / HOP_LIFE_DIVISOR;
@@ -185,6 +193,9 @@ INLINE int leave(frame_t *frame, struct way *way)
 	if (ethernet + ETHERNET > frame_end(frame) || !way->hop)
 		return TC_ACT_SHOT;
 	write_macs(ethernet, way->hop);
+	/* Into the other end at once: no queue, no second interrupt. What listens at this end's egress is passed over. */
+	if (way->hop->flags & DEVICE_PEER)
+		return bpf_redirect_peer(way->interface, 0);
 	return bpf_redirect(way->interface, 0);
 #endif
 }

@@ -36,6 +36,7 @@ static long HELPER(bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)BPF_FUNC
 static long HELPER(bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)BPF_FUNC_spin_unlock;
 static long HELPER(bpf_fib_lookup)(void *ctx, struct bpf_fib_lookup *params, int length, __u32 flags) = (void *)BPF_FUNC_fib_lookup;
 static long HELPER(bpf_redirect)(__u32 interface, __u64 flags) = (void *)BPF_FUNC_redirect;
+static long HELPER(bpf_redirect_peer)(__u32 interface, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
 static long HELPER(bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)BPF_FUNC_redirect_map;
 static long HELPER(bpf_redirect_neigh)(__u32 interface, struct bpf_redir_neigh *hop, int length, __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
 static long HELPER(bpf_skb_pull_data)(struct __sk_buff *skb, __u32 length) = (void *)BPF_FUNC_skb_pull_data;

@@ -155,7 +155,12 @@ struct hop {
 	__u32 expires;
 	__u16 mtu;               /* 0: not known */
 	__u8 source_mac[6], destination_mac[6];
-	__u8 reserved[6];
+	__u8 flags;              /* enum device_flag, of the interface */
+	__u8 reserved[5];
+};
+
+enum device_flag {
+	DEVICE_PEER = 1 << 0,    /* a veth whose other end is in another namespace: frames go straight into that end */
 };
 #define HOPS 2048 /* per CPU, chosen by a hash of the destination: a collision costs a route look-up, nothing else */
 

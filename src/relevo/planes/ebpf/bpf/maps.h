@@ -90,6 +90,14 @@ struct {
 	TYPE(value, struct hop);
 } hops SEC(".maps");
 
+/* What is worth knowing of an interface, by its index. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_HASH);
+	NUMBER(max_entries, 1024);
+	TYPE(key, __u32);
+	TYPE(value, __u32);
+} devices SEC(".maps");
+
 struct {
 	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
 	NUMBER(max_entries, 16384); /* datagrams in flight in pieces; the least recently used give way */
@@ -109,6 +117,7 @@ struct scratch {
 	struct walk walk;
 	struct event event;
 	struct translation_key translation;
+	__u32 place;                 /* of the connection that was just opened, or NOWHERE */
 };
 
 struct {

@@ -180,6 +180,7 @@ GLOBAL int enter(__u32 service_number, __u32 server_number, __u32 master)
 	}
 	if (place == NOWHERE)
 		return DROP_TABLE_FULL;
+	work->place = place;
 	count_connection(server_number);
 	tell(settings, EVENT_NEW, place, &work->fresh, &work->event);
 	return GO_ON;
@@ -211,7 +212,7 @@ INLINE __u32 choose(const struct packet *p, struct service *service, __u32 servi
 	return number;
 }
 
-/* Opens a connection for the packet; its server is left in the scratch's `fresh.server`. */
+/* Opens a connection for the packet; its server and place are left in the scratch's `fresh.server` and `place`. */
 GLOBAL int open_connection(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
@@ -229,6 +230,7 @@ GLOBAL int open_connection(__u32 service_number)
 	if (!number)
 		return REFUSED_NO_DESTINATION;
 	work->fresh.server = number;
+	work->place = NOWHERE;
 	if (service->flags & SERVICE_ONE_PACKET && p->protocol == IPPROTO_UDP) {
 		count_connection(number);
 		reason = GO_ON;
