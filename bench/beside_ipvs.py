@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--packets", type=int, default=200_000)
     parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--only", choices=("udp", "http"))
     chosen = parser.parse_args()
     if os.geteuid() != 0 or program("ipvsadm") is None:
         sys.exit("needs root and ipvsadm")
@@ -194,23 +195,24 @@ def main() -> None:
     try:
         allow_forwarding(rig)
         rig.start_nginx()
-        rates = udp_rates(rig, chosen.rounds, chosen.packets)
-        values = http(rig, chosen.rounds, chosen.seconds)
+        rates = udp_rates(rig, chosen.rounds, chosen.packets) if chosen.only != "http" else {}
+        values = http(rig, chosen.rounds, chosen.seconds) if chosen.only != "udp" else {}
     finally:
         rig.close()
     median = {path: {kind: statistics.median(found) for kind, found in kinds.items()} for path, kinds in values.items()}
     print(f"\nkernel {os.uname().release}, medians of {chosen.rounds}, alternating")
-    for kind, name in (("keep", "requests/s, kept alive"), ("close", "requests/s, a connection each")):
+    for kind, name in (("keep", "requests/s, kept alive"), ("close", "requests/s, a connection each")) if median else ():
         print(f"  {name}: " + ", ".join(f"{path} {median[path][kind]:.0f}" for path in median), end="")
         print(f"; Relevo ÷ IPVS {median['Relevo'][kind] / median['IPVS'][kind]:.3f}")
-    if chosen.instructions:
+    if chosen.instructions and median:
         for kind in ("keep", "close"):
             cost = {path: 1e9 / median[path][kind] for path in median}
             added = {path: cost[path] - cost["routing"] for path in ("IPVS", "Relevo")}
             print(f"  instructions a request ({kind}): " + ", ".join(f"{path} {cost[path]:.0f}" for path in cost), end="")
             print(f"; added: IPVS {added['IPVS']:.0f}, Relevo {added['Relevo']:.0f}, ratio {added['Relevo'] / added['IPVS']:.3f}")
     udp = {path: statistics.median(found) for path, found in rates.items()}
-    print(f"  small UDP packets/s: {udp}; ratio {udp['Relevo, XDP'] / udp['IPVS']:.2f}")
+    if udp:
+        print(f"  small UDP packets/s: {udp}; ratio {udp['Relevo, XDP'] / udp['IPVS']:.2f}")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class Rig:
                 f"{user} worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error crit;\n"
                 "worker_rlimit_nofile 60000;\n"
                 "events { worker_connections 30000; }\n"
-                "http { access_log off; sendfile on; keepalive_requests 1000000000; keepalive_timeout 600s;\n"
+                "http { access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; keepalive_timeout 600s;\n"
                 f"client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;\n"
                 f"uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
                 f"server {{ {listens} root {self.folder}; }} }}\n"

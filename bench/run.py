@@ -10,11 +10,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import compile as compile_bench
-from bench import failover, footprint, forwarding, proxy
+from bench import cost, failover, footprint, forwarding, proxy, survival
 
 BENCHES = {
     "compile": lambda quick: compile_bench.main(3 if quick else 7),
     "forwarding": lambda quick: forwarding.main(3 if quick else 7),
+    "cost": lambda quick: cost.main(),
+    "survival": lambda quick: survival.main(),
     "proxy": lambda quick: proxy.main(3 if quick else 7),
     "failover": lambda quick: failover.main(3 if quick else 5, (0.1, 0.01) if quick else failover.INTERVALS),
     "failover-loaded": lambda quick: failover.main(3 if quick else 5, (0.01,), loaded=True),

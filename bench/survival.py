@@ -178,7 +178,10 @@ def flood(rig: Rig) -> dict[str, object]:
     alive = latencies(held, 0.0)[1] == 0 and sum(answers(sock) for sock in held)
     os.sched_setaffinity(0, {0, 1})
     before, during = statistics.median(unloaded), statistics.median(loaded)
+    balancer = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status", 10.0))["balancer"]
+    opened = sum(service["connections"] for service in balancer["services"])
     print(f"\nSYN flood from one core: {rate:,.0f} SYN/s")
+    print(f"  connections opened meanwhile: {opened:,}; reasons: {balancer['packets']}")
     print(f"  {alive} of {HELD} established connections answer afterwards; lost during: {lost}, before: {lost_before}")
     print(f"  median latency {before:.3f} ms unloaded, {during:.3f} ms under the flood: ratio {during / before:.2f}")
     return {"rate": rate, "alive": alive, "lost": lost, "unloaded ms": before, "loaded ms": during, "ratio": during / before}
