@@ -118,7 +118,7 @@ PICKS = [
     ("lc", (1, 2, 3), "CBACBA"),
     ("wlc", (1, 2, 3), "CBACBCCBACBC"),
     ("sed", (1, 2, 3), "CBCCBACBCCBA"),
-    ("nq", (1, 2, 3), "CBACCBCBCC"),
+    ("nq", (1, 2, 3), "CBACCBCBCCBACBCCBACB"),
     ("fo", (1, 2, 3), "CCCCCC"),
     ("fo", (2, 2, 1), "BBBB"),
     ("ovf", (1, 2, 3), "CCCCBBBAA-"),
