@@ -112,7 +112,8 @@ class Segment:
         self.cut = set()
         self.configurations = [instance(priority=p, **changes) for p in priorities]
         self.routers = {}
-        self.history = [(0.0, 0, 0)]  # (time, masters, routers that could be one)
+        self.history = [(0.0, 0, (frozenset(), 0))]  # (time, masters, (routers that could be one, recoveries so far))
+        self._recoveries = 0
         self._random = random.Random(seed)
         self._order = count()
         self._events = []
@@ -130,7 +131,7 @@ class Segment:
             for number, machine in list(self.routers.items()):
                 self._execute(number, machine.expire(time))
             able = frozenset(n for n, m in self.routers.items() if m.state in (State.BACKUP, State.MASTER))
-            self.history.append((time, len(self.masters()), able))
+            self.history.append((time, len(self.masters()), (able, self._recoveries)))
         self.now = until
         return self
 
@@ -138,13 +139,16 @@ class Segment:
         return [number for number, machine in self.routers.items() if machine.state is State.MASTER]
 
     def stretches(self, of):
-        """Lengths of the stretches of history during which ``of(masters)`` held and who was able did not change."""
+        """Lengths of the stretches of history during which ``of(masters)`` held and who was able did not change.
+
+        A router that recovers waits anew, even if it failed in the same instant.
+        """
         found, since, former = [], None, None
         for time, masters, able in [*self.history, (self.now, None, None)]:
             if since is not None and (masters is None or not of(masters) or able != former):
                 found.append(time - since)
                 since = None
-            if masters is not None and able and of(masters) and since is None:
+            if masters is not None and able[0] and of(masters) and since is None:
                 since, former = time, able
         return found
 
@@ -160,6 +164,7 @@ class Segment:
         elif given == "crash":
             self.routers.pop(number, None)
         elif number in self.routers and not (isinstance(given, Heard) and number in self.cut):
+            self._recoveries += isinstance(given, Recover)
             self._execute(number, self.routers[number].receive(given, self.now))
 
     def _execute(self, number, effects):
