@@ -268,7 +268,7 @@ def test_a_segment_that_loses_nothing_has_one_master_within_the_bounds(prioritie
             segment.at(time, number, what)
     segment.run(80.0)
     assert_within_bounds(segment)
-    able = segment.history[-1][2]
+    able = segment.history[-1][2][0]
     assert len(segment.masters()) == (1 if able else 0)
     if preempt and able:
         best = max(able, key=lambda n: priorities[n])
