@@ -202,7 +202,7 @@ PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
     Reason.COUNT_EVENT_LOST: (REDIRECT, with_nobody_reading_the_ring),
     Reason.COUNT_TEMPLATE_FULL: (SHOT, without_a_slot_for_a_template),
 }
-NOT_OF_A_PACKET_AT_TC = {Reason.GO_ON, Reason.FORWARDED, Reason.PASS_SLOW, Reason.DROP_REWRITE}
+NOT_OF_A_PACKET_AT_TC = {Reason.GO_ON, Reason.PASS_SLOW, Reason.DROP_REWRITE}
 
 
 def test_every_reason_is_provoked() -> None:

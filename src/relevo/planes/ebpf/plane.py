@@ -40,7 +40,7 @@ def capabilities_of_ebpf() -> Capabilities:
         forwarding=frozenset(Forwarding),
         survives_daemon=True,
         any_port=True,
-        keeps_connections=True,
+        keeps_connections=False,  # over a restart of the daemon it does; to another director nothing carries them yet
     )
 
 
@@ -118,7 +118,7 @@ class EbpfPlane:
             try:
                 self._instance = open_instance(self._path, self._sizes)
             except OSError as error:
-                raise syscall.run_dry("ebpf plane", error) from error
+                raise syscall.as_plane_error("ebpf plane", error) from error
             self._table = Table(self._instance, local_address_towards)
             self._attacher = Attacher(self._instance, self._hooks)
         return self._instance, self._table

@@ -232,7 +232,7 @@ def try_ring_buffer() -> None:
     os.close(_call(_MAP_CREATE, _u32(_RING_BUFFER, 0, 0, mmap.PAGESIZE), "map of a ring buffer"))
 
 
-def run_dry(what: str, error: OSError) -> PlaneError:
+def as_plane_error(what: str, error: OSError) -> PlaneError:
     """Return ``error`` as what it means for the plane."""
     if error.errno in (errno.EPERM, errno.EACCES):
         return PlaneError(f"{what}: {error.strerror}", hint="the ebpf plane needs CAP_BPF and CAP_NET_ADMIN (root has them)")

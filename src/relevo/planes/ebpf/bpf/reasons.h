@@ -7,7 +7,6 @@
 
 enum reason {
 	GO_ON = 0,
-	FORWARDED,
 
 	/* Left to the kernel's own stack, unchanged. */
 	PASS_NOT_IP,
