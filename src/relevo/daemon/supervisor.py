@@ -491,8 +491,8 @@ class Supervisor:
         )
 
     async def _report(self, worker: Worker) -> Any:
-        if worker.channel is None:
-            return None
+        if worker.channel is None or worker.reader is None or worker.reader.done():
+            return None  # a dead one whose end is read before its signal comes would be waited for
         if worker.report is None or worker.report.done():
             worker.report = asyncio.get_running_loop().create_future()
             worker.channel.send(TakeSnapshot())

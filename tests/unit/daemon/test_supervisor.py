@@ -1,0 +1,31 @@
+"""What the supervisor makes of its workers, without any being forked."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+from relevo.config import compile_text
+from relevo.daemon.channel import AsyncChannel, decode_from_worker
+from relevo.daemon.supervisor import Options, Supervisor, Worker
+
+
+async def _snapshot_after_the_end_was_read(folder: Path) -> tuple[float, bool]:
+    supervisor = Supervisor(Options("-", folder, folder), compile_text("", "-", lambda _: []))
+    ours, theirs = socket.socketpair()
+    worker = Worker("balancer", 1, AsyncChannel(ours, decode_from_worker), None, 0.0)
+    supervisor.workers["balancer"] = worker
+    worker.reader = asyncio.create_task(supervisor._listen(worker))
+    theirs.close()
+    await worker.reader
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    snapshot = await supervisor.snapshot()
+    return loop.time() - begun, snapshot.workers[0].answered
+
+
+def test_a_worker_that_hung_up_is_not_waited_for(tmp_path: Path) -> None:
+    took_s, answered = asyncio.run(_snapshot_after_the_end_was_read(tmp_path))
+    assert not answered
+    assert took_s < 0.5
