@@ -13,6 +13,10 @@ from typing import Final
 from relevo.errors import PlaneError
 
 LOG_SIZE: Final = 1 << 20
+ANY_ALIGNMENT: Final = 1 << 1
+"""BPF_F_ANY_ALIGNMENT: let packets be read at any address, whatever the kernel was configured for."""
+READS_ANYWHERE: Final = frozenset(("x86_64", "aarch64"))
+"""Processors that read words at any address; user-mode Linux runs on one and believes that it does not."""
 SHOWN_LINES: Final = 20
 """Lines of a verifier's refusal that are shown: the end of it says why."""
 
@@ -26,6 +30,8 @@ _SIGNATURES: Final = {
     "bpf_object__next_map": (_POINTER, [_POINTER, _POINTER]),
     "bpf_object__find_map_by_name": (_POINTER, [_POINTER, ctypes.c_char_p]),
     "bpf_program__name": (ctypes.c_char_p, [_POINTER]),
+    "bpf_program__flags": (ctypes.c_uint32, [_POINTER]),
+    "bpf_program__set_flags": (ctypes.c_int, [_POINTER, ctypes.c_uint32]),
     "bpf_program__fd": (ctypes.c_int, [_POINTER]),
     "bpf_program__set_log_buf": (ctypes.c_int, [_POINTER, ctypes.c_char_p, ctypes.c_size_t]),
     "bpf_program__set_log_level": (ctypes.c_int, [_POINTER, ctypes.c_uint32]),
@@ -93,6 +99,8 @@ class Object:
             log = self._logs[name] = ctypes.create_string_buffer(LOG_SIZE)
             self._library.bpf_program__set_log_buf(handle, ctypes.cast(log, ctypes.c_char_p), LOG_SIZE)
             self._library.bpf_program__set_log_level(handle, 4)
+            if platform.machine() in READS_ANYWHERE:
+                self._library.bpf_program__set_flags(handle, self._library.bpf_program__flags(handle) | ANY_ALIGNMENT)
         result = self._library.bpf_object__load(self._handle)
         if result:
             raise self._refusal(-result)

@@ -127,7 +127,7 @@ INLINE __u64 sum_words(const __u16 *words, int count)
 }
 
 /* Turns a TCP segment into the reset that answers it, and sends it back. */
-GLOBAL int answer_reset(frame_t *frame)
+NOINLINE int answer_reset(frame_t *frame)
 {
 	struct packet *p = the_packet();
 	struct tcphdr *tcp;
@@ -191,7 +191,7 @@ INLINE __u64 sum_quoted(frame_t *frame, __u32 at, __u32 length)
  * Turns the packet into an ICMP error about itself, from the address it was sent to, and sends it back. It quotes the IP
  * header and the ports, and of TCP the whole fixed header.
  */
-GLOBAL int answer_icmp(frame_t *frame, __u32 type, __u32 code, __u32 mtu)
+NOINLINE int answer_icmp(frame_t *frame, __u32 type, __u32 code, __u32 mtu)
 {
 	struct icmp_header icmp = {.type = type, .code = code, .mtu = be16((__u16)mtu)};
 	struct packet *p = the_packet();
@@ -224,7 +224,7 @@ GLOBAL int answer_icmp(frame_t *frame, __u32 type, __u32 code, __u32 mtu)
 }
 
 /* The answer that `reason` calls for; the program's return value. */
-GLOBAL int answer(frame_t *frame, enum reason reason, __u32 mtu)
+NOINLINE int answer(frame_t *frame, enum reason reason, __u32 mtu)
 {
 	struct settings *s = the_settings();
 	struct packet *p = the_packet();
