@@ -306,6 +306,57 @@ def test_a_client_with_a_template_may_pass_the_threshold(director: Director) -> 
     assert picked(director, syn(client="10.7.0.3")) == ""
 
 
+# -- long lists --------------------------------------------------------------------------------------------------------
+
+LONG = 150
+"""Servers: the programs walk a list in parts of 64."""
+
+
+def long_list(director: Director, scheduler: str, heavier: int = -1) -> tuple[list[str], ServiceKey]:
+    """Serve with many servers of weight 1, one heavier than the rest; return them newest first."""
+    addresses = [f"10.2.0.{11 + i}" for i in range(LONG)]
+    entries = [server(address, weight=3 if i == heavier else 1) for i, address in enumerate(addresses)]
+    key = director.serve(4, Protocol.TCP, *entries, scheduler=scheduler)
+    return addresses[::-1], key
+
+
+def many_picked(director: Director, number: int) -> list[str]:
+    template = bytearray(bytes(syn()))
+    return [picked(director, flow(template, client, port)) for client, port in random_clients(4, number, 5)]
+
+
+def test_rr_goes_round_a_long_list(director: Director) -> None:
+    servers, _ = long_list(director, "rr")
+    assert many_picked(director, 2 * LONG) == servers * 2
+
+
+@pytest.mark.parametrize("heavier", [0, 70, LONG - 1])
+def test_wrr_goes_round_a_long_list_by_weight(director: Director, heavier: int) -> None:
+    _, key = long_list(director, "wrr", heavier)
+    counted = Counter(many_picked(director, LONG + 2))
+    assert counted.pop(f"10.2.0.{11 + heavier}") == 3
+    assert set(counted.values()) == {1}
+    assert len(counted) == LONG - 1
+    assert director.service(key).threshold in (1, 2, 3)
+
+
+@pytest.mark.parametrize("scheduler", ["lc", "wlc", "sed", "nq"])
+@pytest.mark.parametrize("idle", [0, 21, 22, 85, 86, LONG - 1])
+def test_the_idlest_of_a_long_list_is_found(director: Director, scheduler: str, idle: int) -> None:
+    _, key = long_list(director, scheduler)
+    for i in range(LONG):
+        director.server(key, f"10.2.0.{11 + i}").active = 0 if i == idle else 5
+    assert picked(director, syn()) == f"10.2.0.{11 + idle}"
+    for i in range(LONG):
+        director.server(key, f"10.2.0.{11 + i}").active -= 0 if i == idle else 5
+
+
+@pytest.mark.parametrize("scheduler", ["fo", "ovf"])
+def test_the_heaviest_of_a_long_list_is_found(director: Director, scheduler: str) -> None:
+    long_list(director, scheduler, 3)
+    assert picked(director, syn()) == "10.2.0.14"
+
+
 # -- hash schedulers ---------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ FILTER_BITS: Final = 15
 TIMEOUTS: Final = 16
 ETHERNET: Final = 14
 NOWHERE: Final = 0xFFFFFFFF
-MAX_SERVERS: Final = 512
+MAX_SERVERS: Final = 4096
 
 
 class _Value(ctypes.LittleEndianStructure):

@@ -307,6 +307,8 @@ NOINLINE enum reason reassemble(struct packet *p)
 
 #endif
 
+#ifndef RELEVO_XDP
+
 /* Takes over the connection that was just opened; one-packet scheduling leaves no entry. */
 INLINE void take_opened(struct job *job)
 {
@@ -327,12 +329,35 @@ INLINE void take_opened(struct job *job)
 		job->place.entry = &job->place.bucket->slot[slot];
 }
 
+#endif
+
+/*
+ * A packet without a connection: opens one if there is a service for it. XDP leaves that to TC: a first packet that it could
+ * not send on would be scheduled twice.
+ */
+INLINE enum reason begin_connection(frame_t *frame, struct job *job)
+{
+#ifdef RELEVO_XDP
+	return find_service(0) == NOWHERE ? PASS_NOT_OURS : PASS_SLOW;
+#else
+	__u32 service = find_service(job->packet->flags & SETTING_MARKS ? frame->mark : 0);
+	enum reason reason;
+
+	if (service == NOWHERE)
+		return PASS_NOT_OURS;
+	reason = open_connection(service);
+	if (reason == GO_ON)
+		take_opened(job);
+	return reason;
+#endif
+}
+
 /* Everything from the frame to the changed frame. */
 INLINE enum reason balance(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	enum reason reason;
-	__u32 service;
+	int opened;
 
 	reason = parse(frame, job->settings, p);
 	if (unlikely(reason != GO_ON))
@@ -352,31 +377,17 @@ INLINE enum reason balance(frame_t *frame, struct job *job)
 	}
 	if (maybe_virtual(job->settings, &p->destination)) {
 		reason = known(job);
+		opened = unlikely(reason == PASS_NO_CONNECTION);
+		if (opened)
+			reason = begin_connection(frame, job);
 		if (likely(reason == GO_ON)) {
 			reason = to_server(frame, job);
-			if (likely(reason == GO_ON))
+			if (likely(reason == GO_ON && !opened))
 				advance(job->settings, p, &job->place, TO_SERVER);
 			return reason;
 		}
-		if (reason != PASS_NO_CONNECTION)
+		if (reason != PASS_NOT_OURS)
 			return reason;
-#ifndef RELEVO_XDP
-		service = find_service(p->flags & SETTING_MARKS ? frame->mark : 0);
-#else
-		service = find_service(0);
-#endif
-		if (service != NOWHERE) {
-#ifdef RELEVO_XDP
-			/* A first packet that XDP cannot send on must not be scheduled twice: TC does all of them. */
-			return PASS_SLOW;
-#else
-			reason = open_connection(service);
-			if (reason != GO_ON)
-				return reason;
-			take_opened(job);
-			return to_server(frame, job);
-#endif
-		}
 	}
 	if (maybe_server(job->settings, &p->source) && (find_reverse(job->settings, p, &job->place) || find_translation(p, &job->place)))
 		return to_client(frame, job);

@@ -10,7 +10,11 @@
 #include "count.h"
 #include "hash.h"
 
-#define MAX_SERVERS 512 /* of one service; what the verifier can follow */
+/* The verifier follows every turn of a loop, but a global function only once: long lists are walked in parts. */
+#define PART 64
+/* Of one service. */
+#define MAX_SERVERS 4096
+_Static_assert(MAX_SERVERS % PART == 0, "a list is walked in whole parts");
 #define MAGLEV_KEY_1 2654435761ULL /* of both words of the key, as the kernel has it */
 
 struct roster {
@@ -46,28 +50,45 @@ INLINE struct service *service_at(__u32 number)
 	return bpf_map_lookup_elem(&services, &number);
 }
 
-/* rr: the next eligible server after the last pick, once round. */
-GLOBAL __u32 pick_rr(__u32 service_number)
+/* rr: the next eligible server after the last pick, among the next PART; `walk.place` counts those seen. */
+GLOBAL __u32 rr_part(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
-	__u32 start, place, number, i;
+	struct scratch *work = the_scratch(0);
+	__u32 place, number, i;
 	struct roster r;
 
-	if (!service)
+	if (!service || !work)
 		return 0;
 	r = roster_of(service->roster);
-	start = service->cursor;
-	for (i = 0; i < MAX_SERVERS; i++) {
+	for (i = 0; i < PART; i++) {
 		struct server *s;
 
-		if (i >= r.count)
+		if (work->walk.place >= r.count)
 			break;
-		place = (start + i) % r.count;
+		place = (service->cursor + work->walk.place++) % r.count;
 		s = server_at(r.first + place, &number);
 		if (s && eligible(s)) {
 			service->cursor = place + 1;
 			return number;
 		}
+	}
+	return 0;
+}
+
+/* rr: once round. */
+GLOBAL __u32 pick_rr(__u32 service_number)
+{
+	struct scratch *work = the_scratch(0);
+	__u32 number, i;
+
+	if (!work)
+		return 0;
+	work->walk.place = 0;
+	for (i = 0; i < MAX_SERVERS / PART; i++) {
+		number = rr_part(service_number);
+		if (number || work->walk.place != (i + 1) * PART)
+			return number;
 	}
 	return 0;
 }
@@ -80,8 +101,8 @@ INLINE __u32 lowered(__u32 threshold, __u32 heaviest, __u32 step)
 	return threshold - (threshold - heaviest + step - 1) / step * step;
 }
 
-/* wrr: the first server from the walk's place to the end of the list that weighs at least the threshold, or 0. */
-GLOBAL __u32 walk_to_end(__u32 service_number)
+/* wrr: the first of the next PART servers from the walk's place that weighs at least the threshold, or 0. */
+GLOBAL __u32 wrr_part(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
 	struct scratch *work = the_scratch(0);
@@ -91,7 +112,7 @@ GLOBAL __u32 walk_to_end(__u32 service_number)
 	if (!service || !work)
 		return 0;
 	r = roster_of(service->roster);
-	for (i = 0; i < MAX_SERVERS; i++) {
+	for (i = 0; i < PART; i++) {
 		struct server *s;
 
 		if (work->walk.place >= r.count)
@@ -102,6 +123,23 @@ GLOBAL __u32 walk_to_end(__u32 service_number)
 		if (s->weight > work->walk.heaviest)
 			work->walk.heaviest = s->weight;
 		if (s->weight >= work->walk.threshold)
+			return number;
+	}
+	return 0;
+}
+
+/* wrr: the same to the end of the list. */
+GLOBAL __u32 walk_to_end(__u32 service_number)
+{
+	struct scratch *work = the_scratch(0);
+	__u32 number, first, i;
+
+	if (!work)
+		return 0;
+	for (i = 0; i < MAX_SERVERS / PART; i++) {
+		first = work->walk.place;
+		number = wrr_part(service_number);
+		if (number || work->walk.place != first + PART)
 			return number;
 	}
 	return 0;
@@ -150,11 +188,8 @@ INLINE __u64 load_of(const struct server *s, __u32 scheduler, __u8 protocol)
 	return s->active + (protocol == IPPROTO_UDP ? s->inactive : 0) + 1;
 }
 
-/*
- * lc wlc sed nq: the least load, in proportion to weight (lc: regardless of it); nq takes an idle server outright.
- * fo ovf: the greatest weight, which is the least of an equal load; ovf passes over who has more connections than weight.
- */
-GLOBAL __u32 pick_least(__u32 service_number)
+/* Compares the next PART servers with the best so far; a server that ends the search at once is returned. */
+GLOBAL __u32 least_part(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
 	struct scratch *work = the_scratch(0);
@@ -164,16 +199,15 @@ GLOBAL __u32 pick_least(__u32 service_number)
 	if (!service || !work)
 		return 0;
 	r = roster_of(service->roster);
-	work->walk.best = 0;
-	for (i = 0; i < MAX_SERVERS; i++) {
+	for (i = 0; i < PART; i++) {
 		/* Read anew each time, or the verifier would follow every algorithm on its own through the whole list. */
 		__u32 scheduler = *(volatile __u32 *)&service->scheduler;
 		struct server *s;
 		__u64 load, weight;
 
-		if (i >= r.count)
+		if (work->walk.place >= r.count)
 			break;
-		s = server_at(r.first + i, &number);
+		s = server_at(r.first + work->walk.place++, &number);
 		if (!s || !eligible(s))
 			continue;
 		load = load_of(s, scheduler, service->protocol);
@@ -189,6 +223,28 @@ GLOBAL __u32 pick_least(__u32 service_number)
 		work->walk.best = number;
 		work->walk.best_load = load;
 		work->walk.best_weight = weight;
+	}
+	return 0;
+}
+
+/*
+ * lc wlc sed nq: the least load, in proportion to weight (lc: regardless of it); nq takes an idle server outright.
+ * fo ovf: the greatest weight, which is the least of an equal load; ovf passes over who has more connections than weight.
+ */
+GLOBAL __u32 pick_least(__u32 service_number)
+{
+	struct scratch *work = the_scratch(0);
+	__u32 number, i;
+
+	if (!work)
+		return 0;
+	work->walk.best = work->walk.place = 0;
+	for (i = 0; i < MAX_SERVERS / PART; i++) {
+		number = least_part(service_number);
+		if (number)
+			return number;
+		if (work->walk.place != (i + 1) * PART)
+			break;
 	}
 	return work->walk.best;
 }
