@@ -26,8 +26,8 @@ from bench.forwarding import allow_forwarding
 from bench.live import Generator
 from bench.rig import DIRECT, SERVERS, THIRD, VIP, Rig, program
 from relevo.lab.namespaces import index_of, netlink
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
 from relevo.planes.ebpf import ROOT, EbpfPlane
 from relevo.planes.ebpf.attach import remove_filter
 from relevo.planes.ebpf.instance import Sizes

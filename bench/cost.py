@@ -14,8 +14,8 @@ import time
 
 from bench.live import compiled
 from bench.measure import save, show
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import AddServer, AddService, EditServer, Operation, ServerEntry, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, EditServer, Operation, ServerEntry, ServiceEntry
 from relevo.planes.ebpf import ROOT, EbpfPlane, remove_pins, syscall
 from relevo.planes.ebpf.instance import Sizes
 from relevo.planes.ebpf.libbpf import Object

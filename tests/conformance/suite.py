@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from relevo.model import Endpoint
+from relevo.model import Endpoint, ServiceKey
 from relevo.model import Protocol as Transport
 from relevo.model.table import (
     AddServer,
@@ -28,7 +28,6 @@ from relevo.model.table import (
     ServerEntry,
     ServerState,
     ServiceEntry,
-    ServiceKey,
     ServiceState,
 )
 from relevo.planes.port import Refused

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from relevo.model import Endpoint
+from relevo.model import Endpoint, ServiceKey
 from relevo.model import Protocol as Transport
-from relevo.model.table import Connection, DeleteService, Operation, ServiceKey, ServiceState
+from relevo.model.table import Connection, DeleteService, Operation, ServiceState
 from relevo.planes.port import Refused
 from tests.conformance.suite import REFUSED, RESET, TCP, UDP, Link, PlaneSuite
 from tests.ebpf.rig import PORT, VIRTUAL, Network, Plane, Servers, protocol_kind, running

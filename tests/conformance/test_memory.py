@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from relevo.model import Endpoint
+from relevo.model import Endpoint, ServiceKey
 from relevo.model import Protocol as Transport
-from relevo.model.table import Connection, Operation, ServiceKey, ServiceState
+from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.memory import MemoryPlane
 from relevo.planes.port import PickRefusal, Refused
 from tests.conformance.suite import REFUSED, RESET, TCP, Link, PlaneSuite, source_hash

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from relevo.model import Endpoint
+from relevo.model import Endpoint, ServiceKey
 from relevo.model import Protocol as Transport
-from relevo.model.table import Connection, Operation, ServiceKey, ServiceState
+from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.port import Refused
 from tests.conformance.suite import REFUSED, RESET, TCP, UDP, Link, PlaneSuite
 from tests.unit.proxy.rig import (

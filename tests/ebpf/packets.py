@@ -19,8 +19,8 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
 from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
-from relevo.model import Endpoint, Forwarding, Protocol
-from relevo.model.table import AddServer, AddService, DeleteService, Operation, ServerEntry, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, DeleteService, Operation, ServerEntry, ServiceEntry
 from relevo.planes.ebpf import EbpfPlane, syscall
 from relevo.planes.ebpf.instance import ROOT, Sizes
 from relevo.planes.ebpf.layout import (
@@ -64,7 +64,7 @@ GATEWAY_MAC, SERVER_MAC = "02:00:00:00:01:02", "02:00:00:00:02:0b"
 FAMILIES = (4, 6)
 TRANSPORTS = {Protocol.TCP: 6, Protocol.UDP: 17}
 
-_SK_BUFF, _IFINDEX, _GSO_SEGS, _GSO_SIZE = 192, 40, 164, 176
+_SK_BUFF, _MARK, _IFINDEX, _GSO_SEGS, _GSO_SIZE = 192, 8, 40, 164, 176
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +292,12 @@ class Director:
         entry.expires = int(expires_s * self.settings.hz) & 0xFFFFFFFF
         return self.instance.enter(request)
 
+    def take_out_all_but_templates(self) -> None:
+        """Leave templates alone in the table."""
+        for place, entry in self.entries():
+            if not entry.flags & ConnectionFlag.TEMPLATE:
+                assert self.instance.take_out(place, entry.client_port)
+
     def take_out_all(self) -> None:
         """Empty the table of connections."""
         for place, entry in self.entries():
@@ -304,10 +310,11 @@ class Director:
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
-    def run(self, packet: Packet | bytes, interface: int = 0, *, gso_size: int = 0) -> tuple[int, bytes]:
+    def run(self, packet: Packet | bytes, interface: int = 0, *, gso_size: int = 0, mark: int = 0) -> tuple[int, bytes]:
         """One run of the TC program; verdict and frame."""
         context = bytearray(_SK_BUFF)
         context[_IFINDEX : _IFINDEX + 4] = (interface or self.outside).to_bytes(4, "little")
+        context[_MARK : _MARK + 4] = mark.to_bytes(4, "little")
         if gso_size:
             context[_GSO_SEGS : _GSO_SEGS + 4] = (2).to_bytes(4, "little")
             context[_GSO_SIZE : _GSO_SIZE + 4] = gso_size.to_bytes(4, "little")

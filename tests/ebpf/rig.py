@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import shutil
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
 from relevo.model import Endpoint, Protocol
 from relevo.model.table import Connection, Operation, ServiceState
-from relevo.planes.ebpf import EbpfPlane
+from relevo.planes.ebpf import EbpfPlane, syscall
 from relevo.planes.ebpf.instance import ROOT, Sizes
 from relevo.planes.port import Refused
 
@@ -202,3 +204,13 @@ def running(network: Network, name: str = "test", sizes: Sizes = SMALL, *, hooks
 def protocol_kind(protocol: Protocol) -> int:
     """Kind of socket that speaks a protocol."""
     return socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+
+
+def marker(mark: int) -> int:
+    """Load a TC program that gives every packet a firewall mark and lets it go on to the next filter."""
+    steps = ((0xB4, 0x02, 0, mark), (0x63, 0x21, 8, 0), (0xB4, 0x00, 0, -1), (0x95, 0x00, 0, 0))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("<BBhi", *step) for step in steps))
+    terms = ctypes.create_string_buffer(b"GPL")
+    load, classifier = 5, 3
+    attributes = struct.pack("<IIQQ", classifier, len(steps), ctypes.addressof(code), ctypes.addressof(terms))
+    return syscall._call(load, attributes, "program")

@@ -10,8 +10,8 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6Time
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from relevo.model import Forwarding, Protocol
-from relevo.model.table import AddServer, DeleteServer, DeleteService, ServiceKey
+from relevo.model import Forwarding, Protocol, ServiceKey
+from relevo.model.table import AddServer, DeleteServer, DeleteService
 from relevo.planes.ebpf.layout import TcpState, port_to
 from relevo.planes.ebpf.reasons import Reason
 from tests.ebpf.packets import (

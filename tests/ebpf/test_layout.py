@@ -221,6 +221,10 @@ def test_forwarding_methods_have_the_same_numbers() -> None:
     assert {f"FORWARDING_{method.value}": number for method, number in table.FORWARDINGS.items()} == enumerated("forwarding")
 
 
+def test_tunnels_have_the_same_numbers() -> None:
+    assert {f"TUNNEL_{kind.value.upper()}": number for kind, number in table.TUNNELS.items()} == enumerated("tunnel")
+
+
 def test_every_state_has_a_time_out() -> None:
     assert set(layout.TIMEOUT_S) == set(layout.TcpState)
     assert max(layout.TcpState) < layout.TIMEOUTS

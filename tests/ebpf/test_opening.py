@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import random
 from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
+import msgspec
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.packet import Packet
 
-from relevo.model import Forwarding, Protocol
-from relevo.model.table import AddServer, DeleteServer, EditServer, EditService, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind
+from relevo.model.table import (
+    AddServer,
+    AddService,
+    DeleteServer,
+    DeleteService,
+    Desired,
+    EditServer,
+    EditService,
+    ServerEntry,
+    ServiceEntry,
+)
 from relevo.planes.ebpf.layout import (
     Connection,
     ConnectionFlag,
@@ -24,7 +37,10 @@ from relevo.planes.ebpf.layout import (
     packed,
     port_from,
 )
+from relevo.planes.ebpf.plane import local_address_towards
 from relevo.planes.ebpf.reasons import Reason
+from relevo.planes.ebpf.table import Table
+from relevo.planes.reconcile import reconcile
 from relevo.schedulers import destination_hash
 from relevo.schedulers.maglev_hash import MaglevHash
 from relevo.schedulers.source_hash import SourceHash, hash32
@@ -69,6 +85,12 @@ def picked(director: Director, packet: Packet | bytes) -> str:
     octets = frame[ETHERNET + 24 : ETHERNET + 40] if six else frame[ETHERNET + 16 : ETHERNET + 20]
     found = str(ip_address(octets))
     return found if found.startswith(("10.2.", "fd00:2:")) else ""
+
+
+def destination(frame: bytes) -> str:
+    """Where a frame is sent."""
+    six = frame[ETHERNET] >> 4 == 6
+    return str(ip_address(frame[ETHERNET + 24 : ETHERNET + 40] if six else frame[ETHERNET + 16 : ETHERNET + 20]))
 
 
 # -- the entry ---------------------------------------------------------------------------------------------------------
@@ -136,8 +158,9 @@ def test_one_packet_scheduling_remembers_nothing(director: Director, family: int
         server(SERVER[family], forwarding=method),
         server(SECOND[family], forwarding=method),
         scheduler="rr",
+        one_packet=True,
     )
-    director.service(key).flags |= ServiceFlag.ONE_PACKET
+    assert director.service(key).flags & ServiceFlag.ONE_PACKET
     seen = [director.run(datagram(family)) for _ in range(4)]
     assert [verdict for verdict, _ in seen] == [REDIRECT] * 4
     assert not director.entries()
@@ -146,12 +169,90 @@ def test_one_packet_scheduling_remembers_nothing(director: Director, family: int
 
 
 def test_one_packet_scheduling_does_not_hold_a_template(director: Director) -> None:
-    key = director.serve(4, Protocol.UDP, persistence_timeout_s=60)
-    director.service(key).flags |= ServiceFlag.ONE_PACKET
+    director.serve(4, Protocol.UDP, persistence_timeout_s=60, one_packet=True)
     director.run(datagram())
     director.run(datagram())
     (template,) = director.templates()
     assert template.master == 0
+
+
+# -- firewall marks ----------------------------------------------------------------------------------------------------
+
+
+def serve_mark(director: Director, family: int, *servers: ServerEntry, mark: int = 7, **fields: Any) -> ServiceKey:
+    key = ServiceKey.of_mark(mark, ipv6=family == 6)
+    entries = servers or (server(SERVER[family]),)
+    director.apply(AddService(ServiceEntry(key=key, **fields)), *(AddServer(key, entry) for entry in entries))
+    return key
+
+
+@families
+def test_a_service_is_found_by_mark_before_address(director: Director, family: int) -> None:
+    serve_mark(director, family)
+    director.serve(family, Protocol.TCP, server(SECOND[family]))
+    for mark, expected in ((7, SERVER), (0, SECOND), (8, SECOND)):
+        verdict, frame = director.run(syn(family, port=1000 + mark), mark=mark)
+        assert (verdict, destination(frame)) == (REDIRECT, expected[family])
+
+
+@families
+def test_a_mark_is_of_one_family(director: Director, family: int) -> None:
+    serve_mark(director, 10 - family)
+    assert director.run(syn(family), mark=7)[0] == PASS
+
+
+def test_a_marks_service_serves_any_address_port_and_protocol(director: Director) -> None:
+    serve_mark(director, 4, server(SERVER[4], port=0))
+    for packet in (syn(), from_client(ip(CLIENT[4], "10.9.9.9") / TCP(sport=77, dport=88, flags="S")), datagram()):
+        verdict, frame = director.run(packet, mark=7)
+        assert (verdict, destination(frame)) == (REDIRECT, SERVER[4])
+    assert sorted(port_from(entry.virtual_port) for entry in director.connections()) == [PORT, PORT, 88]
+
+
+def test_a_marks_server_may_have_a_port_of_its_own(director: Director) -> None:
+    serve_mark(director, 4)
+    _, frame = director.run(syn(), mark=7)
+    assert int.from_bytes(frame[ETHERNET + 22 : ETHERNET + 24], "big") == SERVER_PORT
+
+
+def test_later_packets_of_a_marks_connection_need_no_mark(director: Director) -> None:
+    serve_mark(director, 4)
+    director.run(syn(), mark=7)
+    assert director.run(syn(flags="A"))[0] == REDIRECT
+    assert len(director.connections()) == 1
+
+
+@families
+def test_a_marks_template_holds_for_every_port(director: Director, family: int) -> None:
+    both = (server(SERVER[family], port=0), server(SECOND[family], port=0))
+    serve_mark(director, family, *both, scheduler="rr", persistence_timeout_s=60)
+    seen = set()
+    for port in (80, 443, 8080):
+        frame = director.run(from_client(ip(CLIENT[family], VIRTUAL[family]) / TCP(sport=port, dport=port, flags="S")), mark=7)[1]
+        seen.add(destination(frame))
+    assert len(seen) == 1
+    (template,) = director.templates()
+    assert (address_text(bytes(template.virtual.octets)), template.virtual_port, template.protocol) == ("0.0.0.7", 0, 0)
+    (shown,) = [each for each in asyncio.run(director.plane.connections()) if each.template]
+    assert (shown.mark, shown.state) == (7, "ASSURED")
+
+
+def test_a_marks_clients_are_forgotten_when_persistence_ends(director: Director) -> None:
+    key = serve_mark(director, 4, persistence_timeout_s=60)
+    director.run(syn(), mark=7)
+    director.take_out_all_but_templates()
+    director.apply(EditService(ServiceEntry(key=key)))
+    assert not director.templates()
+
+
+def test_without_a_marks_service_marks_say_nothing(director: Director) -> None:
+    key = serve_mark(director, 4)
+    other = serve_mark(director, 4, mark=9)
+    director.apply(DeleteService(key))
+    assert director.settings.flags & SettingFlag.MARKS
+    assert director.run(syn(), mark=7)[0] == PASS
+    director.apply(DeleteService(other))
+    assert not director.settings.flags & SettingFlag.MARKS
 
 
 # -- persistence -------------------------------------------------------------------------------------------------------
@@ -621,3 +722,88 @@ def test_a_service_that_was_removed_and_made_again_starts_anew(director: Directo
     assert director.server(key).generation % 2 == 0
     assert (director.server(key).active, generation % 2) == (0, 0)
     assert director.tc(syn(flags="A")).reasons == {Reason.REFUSED_ORPHAN: 1}
+
+
+# -- what is declared --------------------------------------------------------------------------------------------------
+
+GUE = Tunnel(TunnelKind.GUE, 6080)
+EVERYTHING = [
+    (ServiceEntry(key=ServiceKey(Protocol.TCP, Endpoint(VIRTUAL[4], 1)), scheduler="wrr"), [server(SERVER[4], weight=9)]),
+    (
+        ServiceEntry(
+            key=ServiceKey(Protocol.UDP, Endpoint(VIRTUAL[6], 2)),
+            scheduler="mh",
+            scheduler_flags=("mh-fallback", "mh-port"),
+            persistence_granularity=128,
+        ),
+        [server(SERVER[6], upper_threshold=9, lower_threshold=3), server(SECOND[6], weight=0)],
+    ),
+    (
+        ServiceEntry(key=ServiceKey(Protocol.TCP, Endpoint(VIRTUAL[4], 0)), persistence_timeout_s=60, persistence_granularity=24),
+        [server(SERVER[4], port=0, forwarding=DR)],
+    ),
+    (
+        ServiceEntry(key=ServiceKey(Protocol.UDP, Endpoint(VIRTUAL[4], 3)), one_packet=True, refuses_by_reset=True),
+        [server(SERVER[4], forwarding=TUN, tunnel=GUE), server(SECOND[4], forwarding=TUN)],
+    ),
+    (
+        ServiceEntry(key=ServiceKey(Protocol.TCP, Endpoint(VIRTUAL[4], 4))),
+        [
+            server(SERVER[4], forwarding=FULLNAT, local_addresses=("10.2.0.200", "10.2.0.201")),
+            server(SECOND[4], forwarding=FULLNAT),
+        ],
+    ),
+    (ServiceEntry(key=ServiceKey.of_mark(7)), [server(SERVER[4])]),
+    (ServiceEntry(key=ServiceKey.of_mark(0xFFFFFFFF, ipv6=True), persistence_timeout_s=9, persistence_granularity=64), []),
+]
+
+
+def declare(director: Director) -> None:
+    for service, servers in EVERYTHING:
+        director.apply(AddService(service), *(AddServer(service.key, entry) for entry in servers))
+
+
+def test_what_is_declared_is_read_back_and_adopted(director: Director) -> None:
+    declare(director)
+    shown = asyncio.run(director.plane.observe())
+    assert [[each.server for each in state.servers] for state in shown] == [servers for _, servers in EVERYTHING]
+    assert reconcile([Desired(state.service, tuple(s.server for s in state.servers)) for state in shown], shown) == []
+    adopted = Table(director.instance, local_address_towards).observe()
+    assert sorted(adopted, key=str) == sorted(shown, key=str)
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (server(SERVER[4], forwarding=TUN, tunnel=Tunnel(TunnelKind.GRE)), "no tunnels of type gre here"),
+        (
+            server(SERVER[4], forwarding=TUN, tunnel=Tunnel(TunnelKind.GUE, 1, TunnelChecksum.PLAIN)),
+            "no checksums in tunnels here",
+        ),
+        (
+            server(SECOND[4], forwarding=FULLNAT, local_addresses=tuple(f"10.9.{i // 256}.{i % 256}" for i in range(300))),
+            "no room for more than 256 local addresses",
+        ),
+    ],
+)
+def test_a_server_that_cannot_be_reached_as_declared_is_refused(director: Director, entry: ServerEntry, reason: str) -> None:
+    key = director.serve()
+    (refused,) = asyncio.run(director.plane.apply([AddServer(key, entry)]))
+    assert refused.reason == reason
+    present = director.table.services[key].servers[0].entry
+    edited = msgspec.structs.replace(entry, endpoint=present.endpoint)
+    (refused,) = asyncio.run(director.plane.apply([EditServer(key, edited)]))
+    assert refused.reason == reason
+    assert director.table.services[key].servers[0].entry == present
+
+
+def test_servers_with_the_same_source_addresses_share_them(director: Director) -> None:
+    pool = ("10.2.0.200", "10.2.0.201")
+    entries = [server(address, forwarding=FULLNAT, local_addresses=pool) for address in (SERVER[4], SECOND[4])]
+    key = director.serve(4, Protocol.TCP, *entries)
+    first, second = (director.server(key, address) for address in (SERVER[4], SECOND[4]))
+    assert (first.locals_first, first.locals_count) == (second.locals_first, second.locals_count)
+    assert first.locals_count == 2
+    template = bytearray(bytes(syn()))
+    frames = [director.run(flow(template, client, port))[1] for client, port in random_clients(4, 60, 3)]
+    assert {str(ip_address(frame[ETHERNET + 12 : ETHERNET + 16])) for frame in frames} == set(pool)

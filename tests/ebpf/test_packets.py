@@ -11,11 +11,10 @@ from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop, IPv6ExtHdr
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from relevo.model import Forwarding, Protocol
-from relevo.model.table import ServiceKey
+from relevo.model import Forwarding, Protocol, ServiceKey, Tunnel, TunnelKind
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import XDP, XDP_FLAGS_DRV_MODE
-from relevo.planes.ebpf.layout import ConnectionFlag, TcpState, packed, port_to
+from relevo.planes.ebpf.layout import ConnectionFlag, TcpState, packed
 from relevo.planes.ebpf.reasons import Reason
 from tests.ebpf.packets import (
     CLIENT,
@@ -309,9 +308,8 @@ def test_a_super_packet_goes_whole_when_its_segments_fit(director: Director, fam
 
 
 def tunnelled(director: Director, inner: int, outer: int, kind: Kind, tunnel: int = IPIP) -> ServiceKey:
-    key = director.serve(inner, kind.protocol, server(SERVER[outer], forwarding=TUN))
-    director.server(key).tunnel, director.server(key).tunnel_port = tunnel, port_to(GUE_PORT)
-    return key
+    declared = Tunnel(TunnelKind.GUE, GUE_PORT) if tunnel == GUE else Tunnel()
+    return director.serve(inner, kind.protocol, server(SERVER[outer], forwarding=TUN, tunnel=declared))
 
 
 def traffic_class(family: int, value: int) -> dict[str, int]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from relevo.lab.namespaces import index_of, netlink
-from relevo.model import Endpoint, Forwarding, Protocol
-from relevo.model.table import AddServer, AddService, DeleteService, EditServer, ServerEntry, ServiceEntry, ServiceKey
-from tests.ebpf.rig import PORT, VIRTUAL, VIRTUAL_6, Network, Plane, Servers, protocol_kind, running
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, DeleteService, EditServer, ServerEntry, ServiceEntry
+from relevo.planes.ebpf.attach import CLSACT_INGRESS
+from tests.ebpf.rig import PORT, VIRTUAL, VIRTUAL_6, Network, Plane, Servers, marker, protocol_kind, running
 
 pytestmark = pytest.mark.usefixtures("ebpf")
 
@@ -200,3 +202,45 @@ def test_without_privilege_the_reason_is_named() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ)
     )
     assert "CAP_BPF" in done.stdout
+
+
+def test_a_mark_that_a_filter_set_finds_its_service(network: Network, servers: Servers) -> None:
+    """With a mark's service the program stands behind other filters, whatever was attached before."""
+    program = marker(5)
+    try:
+        with running(network, "marks") as plane:
+            with network.inside("director"), netlink() as ip:
+                outside = index_of(ip, "outside")
+            before = attached(plane)
+            anyone = ServiceKey.of_mark(5)
+            serve(plane, anyone, ServerEntry(endpoint=Endpoint("10.2.0.11", PORT)))
+            plane.observe()
+            assert attached(plane) == {"tc"}
+            with network.inside("director"), netlink() as ip:
+                ip.tc(
+                    "add-filter",
+                    "bpf",
+                    outside,
+                    parent=CLSACT_INGRESS,
+                    prio=1,
+                    fd=program,
+                    name="mark",
+                    classid=1,
+                    direct_action=True,
+                )
+            address = ServiceKey(Protocol.TCP, Endpoint("10.5.5.5", 99))
+            assert ask(network, "client", address, 1000) == "A 10.1.0.2"
+            assert before == ({"tcx"} if has_tcx() else {"tc"})
+    finally:
+        os.close(program)
+        with network.inside("director"), netlink() as ip:
+            ip.tc("del", "clsact", index_of(ip, "outside"))
+
+
+def attached(plane: Plane) -> set[str]:
+    """The TC hooks that are in use."""
+    return {word for note in plane.plane.notes() for word in note.split(": ")[1].split(" (")[0].split(" and ")} - {"xdp"}
+
+
+def has_tcx() -> bool:
+    return tuple(int(part) for part in platform.release().split(".")[:2]) >= (6, 6)

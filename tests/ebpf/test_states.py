@@ -9,8 +9,8 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.packet import Packet, Raw
 
-from relevo.model import Forwarding, Protocol
-from relevo.model.table import AddServer, EditServer, ServiceKey
+from relevo.model import Forwarding, Protocol, ServiceKey
+from relevo.model.table import AddServer, EditServer
 from relevo.planes.ebpf.layout import Connection, ConnectionFlag, SettingFlag, TcpState
 from tests.ebpf.packets import (
     ACTIVE,

@@ -20,8 +20,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from relevo.model import Endpoint, Forwarding, Protocol
-from relevo.model.table import AddServer, AddService, DeleteServer, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, DeleteServer, ServiceEntry
 from relevo.planes.ebpf.layout import SettingFlag, TcpState, packed
 from relevo.planes.ebpf.reasons import Reason
 from tests.ebpf.packets import (
@@ -167,6 +167,11 @@ def refused(director: Director) -> tuple[int, dict[Reason, int]]:
     return said(director, syn())
 
 
+def refused_by_reset(director: Director) -> tuple[int, dict[Reason, int]]:
+    director.apply(AddService(ServiceEntry(key=ServiceKey(Protocol.TCP, Endpoint(VIRTUAL[4], PORT)), refuses_by_reset=True)))
+    return said(director, syn())
+
+
 PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
     Reason.PASS_NOT_IP: (PASS, served(Ether(src=GATEWAY_MAC, dst=OUTSIDE_MAC) / ARP() / Raw(bytes(20)))),
     Reason.PASS_NOT_OURS: (PASS, served(from_client(ip(CLIENT[4], "10.1.0.9") / TCP(dport=PORT, flags="S")))),
@@ -189,6 +194,7 @@ PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
         ),
     ),
     Reason.REFUSED_ORPHAN: (REDIRECT, lambda director: orphan(director, 0)),
+    Reason.REFUSED_WITH_RESET: (REDIRECT, refused_by_reset),
     Reason.DROP_TABLE_FULL: (SHOT, with_a_full_table),
     Reason.DROP_NO_LOCAL_PORT: (SHOT, without_a_local_port),
     Reason.DROP_NO_ROUTE: (SHOT, lambda director: to_address(director, UNREACHABLE[4])),

@@ -116,7 +116,9 @@ def _instance_lines(instance: InstanceSnapshot, now: float) -> list[str]:
 
 def _service_lines(service: ServiceSnapshot, now: float) -> list[str]:
     persistent = f" persistent {service.persistence_timeout_s} s" if service.persistence_timeout_s else ""
-    head = f"{service.protocol} {service.address}:{service.port} {service.scheduler}{persistent}: "
+    name = f"mark {service.mark}" if service.mark else f"{service.protocol} {service.address}:{service.port}"
+    group = f" [{service.group}]" if service.group else ""
+    head = f"{name}{group} {service.scheduler}{persistent}: "
     state = "UP" if service.up else ("SORRY SERVER" if service.uses_sorry_server else "DOWN")
     head += f"{_state(state)} for {_span(now - service.since_at)}, weight {service.live_weight} of quorum {service.quorum}"
     out = [head]

@@ -8,6 +8,7 @@ from typing import Any
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Place, Severity
 from relevo.config.keywords.global_defs import GLOBAL_DEFS
+from relevo.config.keywords.groups import Group, local_address_group, virtual_server_group
 from relevo.config.keywords.registry import Block, Fields, Keyword
 from relevo.config.keywords.services import VIRTUAL_SERVER, build_service
 from relevo.config.keywords.vrrp import MAX_ADVERTISED, VRRP_INSTANCE, VRRP_SYNC_GROUP, advert_interval, one_family
@@ -20,6 +21,7 @@ from relevo.model import (
     GlobalDefs,
     Mail,
     Script,
+    ServiceKey,
     SyncDaemon,
     SyncGroup,
     VirtualServer,
@@ -35,6 +37,8 @@ ROOT = Block(
         Keyword("vrrp_instance", VRRP_INSTANCE, "a virtual router", repeats=True),
         Keyword("vrrp_sync_group", VRRP_SYNC_GROUP, "instances that move together", repeats=True),
         Keyword("virtual_server", VIRTUAL_SERVER, "a virtual service", repeats=True),
+        Keyword("virtual_server_group", virtual_server_group, "addresses and firewall marks that one pool serves", repeats=True),
+        Keyword("local_address_group", local_address_group, "source addresses for FULLNAT [Relevo]", repeats=True),
     ),
     lambda fields: fields,
 )
@@ -316,17 +320,34 @@ class _Assembler:
 
     def _services(self) -> tuple[VirtualServer, ...]:
         built: dict[str, VirtualServer] = {}
+        taken: dict[ServiceKey, str] = {}
+        groups, pools = self._named("virtual_server_group"), self._named("local_address_group")
         smtp_alert = self.globals.get("smtp_alert_checker", self.globals.get("smtp_alert"))
         for fields in self.root.get("virtual_server", ()):
-            service = build_service(fields, smtp_alert)
+            service = build_service(fields, smtp_alert, groups, pools)
             if service is None:
                 continue
             if service.name in built:
                 message = f"virtual server {service.name} is declared twice: the second is left out"
                 fields.complain(Severity.ERROR, "", message, "put its servers into one block")
                 continue
+            former = next((key for key in service.keys if key in taken), None)
+            if former is not None:
+                message = f"{former} belongs to virtual server {taken[former]} already: {service.name} is left out"
+                fields.complain(Severity.ERROR, "", message, "let every address and mark be in one virtual server")
+                continue
+            taken.update(dict.fromkeys(service.keys, service.name))
             built[service.name] = service
         return tuple(built.values())
+
+    def _named(self, keyword: str) -> dict[str, Group]:
+        """The groups that ``keyword`` declares; of two with one name the first."""
+        found: dict[str, Group] = {}
+        for group in self.root.get(keyword, ()):
+            if group.name in found:
+                self.findings.add(Severity.ERROR, self.root.origin[keyword].place(), f"{keyword} '{group.name}' is there already")
+            found.setdefault(group.name, group)
+        return found
 
 
 def _meet(one: VrrpInstance, other: VrrpInstance) -> bool:

@@ -30,8 +30,8 @@ from relevo.machines import check as checking
 from relevo.machines import pool as pooling
 from relevo.machines.check import CheckMachine, Result
 from relevo.machines.pool import CheckVerdict, PoolMachine
-from relevo.model import Check, Configuration, Endpoint, RealServer, TcpCheck, VirtualServer
-from relevo.model.table import ServerState, ServiceKey, ServiceState
+from relevo.model import Check, Configuration, Endpoint, RealServer, ServiceKey, TcpCheck, VirtualServer
+from relevo.model.table import ServerState, ServiceState
 from relevo.observe.snapshot import BalancerSnapshot, CheckSnapshot, ServerSnapshot, ServiceSnapshot
 from relevo.planes.port import Plane
 from relevo.planes.reconcile import reconcile
@@ -292,7 +292,7 @@ class Balancer:
         if self.held is not None:
             await self.plane.hold(self.held, self._moved())
         observed = await self.plane.observe()
-        operations = reconcile([pool.desired() for pool in self.pools.values()], observed)
+        operations = reconcile([item for pool in self.pools.values() for item in pool.desired()], observed)
         refused = []
         if operations:
             refused = await self.plane.apply(operations)
@@ -330,27 +330,34 @@ class Balancer:
             plane_error=self.plane_error,
             plane_notes=self.plane.notes(),
             packets=self.plane.packets(),
-            services=tuple(self._service_snapshot(pool, observed) for pool in self.pools.values()),
+            services=tuple(
+                self._service_snapshot(pool, key, observed.get(key)) for pool in self.pools.values() for key in pool.service.keys
+            ),
         )
 
-    def _service_snapshot(self, pool: PoolMachine, observed: dict[ServiceKey, ServiceState]) -> ServiceSnapshot:
+    def _service_snapshot(self, pool: PoolMachine, key: ServiceKey, state: ServiceState | None) -> ServiceSnapshot:
         service = pool.service
-        state = observed.get(ServiceKey(service.protocol, service.endpoint))
         held = {s.server.endpoint: s for s in state.servers} if state else {}
+        port = key.endpoint.port
         servers = [
-            self._server_snapshot(service, health.server, health.up, health.since, held.get(endpoint))
-            for endpoint, health in pool.servers.items()
+            self._server_snapshot(
+                service, health.server, health.up, health.since, held.get(Endpoint(at.address, at.port or port))
+            )
+            for at, health in pool.servers.items()
         ]
         sorry = service.sorry_server
-        if sorry is not None and sorry in held:
+        if sorry is not None and (sorry := Endpoint(sorry.address, sorry.port or port)) in held:
             stand_in = RealServer(endpoint=sorry, forwarding=service.forwarding)
             servers.append(self._server_snapshot(service, stand_in, True, pool.since, held[sorry], sorry=True))
         return ServiceSnapshot(
-            protocol=service.protocol.value,
-            address=service.endpoint.address,
-            port=service.endpoint.port,
+            protocol=key.protocol.value,
+            address=key.endpoint.address,
+            port=port,
+            mark=key.mark,
+            group=service.group,
             scheduler=service.scheduler,
             scheduler_flags=service.scheduler_flags,
+            one_packet=service.one_packet,
             persistence_timeout_s=service.persistence_timeout_s,
             persistence_granularity=service.persistence_granularity,
             up=pool.state is pooling.State.UP,
@@ -370,7 +377,7 @@ class Balancer:
         watches = [self.watches.get((service.name, server.endpoint, i)) for i in range(len(server.checks))]
         return ServerSnapshot(
             address=server.endpoint.address,
-            port=server.endpoint.port,
+            port=held.server.endpoint.port if held else server.endpoint.port,
             up=up,
             in_plane=held is not None,
             weight=held.server.weight if held else 0,

@@ -8,13 +8,15 @@ stay and only the notifiers run (keepalived.conf(5), and its behaviour).
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from relevo.machines.machine import Rule, find_rule
-from relevo.model import Endpoint, RealServer, VirtualServer
-from relevo.model.table import Desired, ServerEntry, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Forwarding, RealServer, ServiceKey, VirtualServer
+from relevo.model.table import Desired, ServerEntry, ServiceEntry
 
 
 class State(enum.StrEnum):
@@ -116,7 +118,6 @@ class PoolMachine:
         enough = self.live_weight() >= max(service.quorum, 1)
         self.state = State.UP if enough else State.DOWN
         self.since = now
-        self._key = ServiceKey(service.protocol, service.endpoint)
 
     # -- the shape every machine has ---------------------------------------------------------------------------
 
@@ -157,24 +158,41 @@ class PoolMachine:
         """Whether the sorry server stands in for the pool."""
         return self.state is State.DOWN and self.service.sorry_server is not None
 
-    def desired(self) -> Desired:
-        """Return the service as the plane should hold it now."""
+    def desired(self) -> list[Desired]:
+        """Return what the plane should hold now: the service, or one for each member of its group."""
+        servers = self._entries()
+        return [self._desired(key, servers) for key in self.service.keys]
+
+    def _desired(self, key: ServiceKey, servers: Sequence[ServerEntry]) -> Desired:
         service = self.service
         entry = ServiceEntry(
-            key=self._key,
+            key=key,
             scheduler=service.scheduler,
             scheduler_flags=service.scheduler_flags,
+            one_packet=service.one_packet,
+            refuses_by_reset=service.refuses_by_reset,
             persistence_timeout_s=service.persistence_timeout_s,
             persistence_granularity=service.persistence_granularity,
         )
+        return Desired(entry, tuple(at_port(server, key) for server in servers))
+
+    def _entries(self) -> list[ServerEntry]:
+        service = self.service
         servers = [held for health in self.servers.values() if (held := self._entry(health)) is not None]
         if service.sorry_server is not None and (self.uses_sorry or service.sorry_server_inhibit):
             weight = 1 if self.uses_sorry else 0
             if self.uses_sorry:
                 servers = [held for held in servers if held.endpoint != service.sorry_server]
             if all(held.endpoint != service.sorry_server for held in servers):
-                servers.append(ServerEntry(endpoint=service.sorry_server, weight=weight, forwarding=service.forwarding))
-        return Desired(entry, tuple(servers))
+                stand_in = ServerEntry(
+                    endpoint=service.sorry_server,
+                    weight=weight,
+                    forwarding=service.forwarding,
+                    tunnel=service.tunnel,
+                    local_addresses=self._local_addresses(service.forwarding),
+                )
+                servers.append(stand_in)
+        return servers
 
     def _entry(self, health: ServerHealth) -> ServerEntry | None:
         server = health.server
@@ -186,10 +204,15 @@ class PoolMachine:
             endpoint=server.endpoint,
             weight=server.weight if health.up else 0,
             forwarding=server.forwarding,
+            tunnel=server.tunnel,
+            local_addresses=self._local_addresses(server.forwarding),
             upper_threshold=server.upper_threshold,
             lower_threshold=server.lower_threshold,
             proxy_protocol=server.proxy_protocol,
         )
+
+    def _local_addresses(self, forwarding: Forwarding) -> tuple[str, ...]:
+        return self.service.local_addresses if forwarding is Forwarding.FULLNAT else ()
 
     # -- actions -----------------------------------------------------------------------------------------------
 
@@ -217,3 +240,10 @@ class PoolMachine:
         if self.service.sorry_server is not None:
             effects.append(SorryChanged(self.service.sorry_server, not up))
         return effects
+
+
+def at_port(server: ServerEntry, key: ServiceKey) -> ServerEntry:
+    """Return the server as it stands under one of its group's keys: one without a port has the member's."""
+    if server.endpoint.port or not key.endpoint.port:
+        return server
+    return msgspec.structs.replace(server, endpoint=Endpoint(server.endpoint.address, key.endpoint.port))

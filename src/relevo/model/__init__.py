@@ -7,7 +7,7 @@ from relevo.model.checks import Check, HttpCheck, TcpCheck, Url
 from relevo.model.configuration import Configuration, GlobalDefs, Mail, SyncDaemon
 from relevo.model.endpoint import Endpoint, Protocol
 from relevo.model.script import Script
-from relevo.model.services import Forwarding, RealServer, VirtualServer
+from relevo.model.services import Forwarding, RealServer, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VirtualServer
 from relevo.model.vrrp import (
     Authentication,
     AuthenticationType,
@@ -34,10 +34,14 @@ __all__ = [
     "Protocol",
     "RealServer",
     "Script",
+    "ServiceKey",
     "SyncDaemon",
     "SyncGroup",
     "TcpCheck",
     "TrackedInterface",
+    "Tunnel",
+    "TunnelChecksum",
+    "TunnelKind",
     "Url",
     "VirtualAddress",
     "VirtualServer",

@@ -21,12 +21,64 @@ class Forwarding(enum.StrEnum):
     """As NAT, with the client's address replaced too: servers answer whoever stands for it, wherever the client is."""
 
 
+class TunnelKind(enum.StrEnum):
+    """What a packet for a server behind a tunnel is wrapped in."""
+
+    IPIP = "ipip"
+    GUE = "gue"
+    """Generic UDP encapsulation, to ``Tunnel.port``."""
+    GRE = "gre"
+
+
+class TunnelChecksum(enum.StrEnum):
+    """Checksum of the tunnel's own header (GUE and GRE)."""
+
+    NONE = "nocsum"
+    PLAIN = "csum"
+    REMOTE = "remcsum"
+
+
+class Tunnel(msgspec.Struct, frozen=True):
+    """Tunnel to a server with ``Forwarding.TUN``."""
+
+    kind: TunnelKind = TunnelKind.IPIP
+    port: int = 0
+    checksum: TunnelChecksum = TunnelChecksum.NONE
+
+
+class ServiceKey(msgspec.Struct, frozen=True, order=True):
+    """Identity of a virtual service: protocol, address and port; or a firewall mark.
+
+    The endpoint of a mark's service is the unspecified address of its IP version with port 0; its protocol says nothing.
+    """
+
+    protocol: Protocol
+    endpoint: Endpoint
+    mark: int = 0
+
+    def __str__(self) -> str:
+        if self.mark:
+            return f"FWM {self.mark}" + (" IPv6" if self.is_ipv6 else "")
+        return f"{self.protocol.value} {self.endpoint}"
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether clients come by IPv6."""
+        return ":" in self.endpoint.address
+
+    @classmethod
+    def of_mark(cls, mark: int, *, ipv6: bool = False) -> ServiceKey:
+        """Return the key of a firewall mark's service."""
+        return cls(Protocol.TCP, Endpoint("::" if ipv6 else "0.0.0.0"), mark)  # noqa: S104 - nothing listens: it means none
+
+
 class RealServer(msgspec.Struct, frozen=True, kw_only=True):
     """One server of a pool. It is up when all of ``checks`` are up; without checks it is always up."""
 
     endpoint: Endpoint
     weight: int = 1
     forwarding: Forwarding = Forwarding.NAT
+    tunnel: Tunnel = Tunnel()
     inhibit_on_failure: bool = False
     upper_threshold: int = 0
     lower_threshold: int = 0
@@ -40,14 +92,24 @@ class RealServer(msgspec.Struct, frozen=True, kw_only=True):
 class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual service: what clients connect to, and the pool that answers.
 
-    ``persistence_timeout_s`` 0 means off; ``persistence_granularity`` is a prefix length (32 or 128: one client).
+    ``mark`` is not 0 where packets belong to it by their firewall mark. A ``group`` is served by one pool under all the
+    keys of ``members``; ``endpoint`` is then the first one's. ``local_addresses`` stand for clients at servers that are
+    reached by FULLNAT; without any, the node's own address does. ``persistence_timeout_s`` 0 means off;
+    ``persistence_granularity`` is a prefix length (32 or 128: one client).
     """
 
     endpoint: Endpoint
     protocol: Protocol
+    mark: int = 0
+    group: str = ""
+    members: tuple[ServiceKey, ...] = ()
     scheduler: str = "wlc"
     scheduler_flags: tuple[str, ...] = ()
+    one_packet: bool = False
+    refuses_by_reset: bool = False
     forwarding: Forwarding = Forwarding.NAT
+    tunnel: Tunnel = Tunnel()
+    local_addresses: tuple[str, ...] = ()
     persistence_timeout_s: int = 0
     persistence_granularity: int = 32
     delay_loop_s: float = 60.0
@@ -65,4 +127,11 @@ class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """The service as keepalived spells it in logs and mails."""
-        return self.endpoint.spelled(self.protocol)
+        if self.group:
+            return f"[{self.group}]:0"
+        return f"FWM {self.mark}" if self.mark else self.endpoint.spelled(self.protocol)
+
+    @property
+    def keys(self) -> tuple[ServiceKey, ...]:
+        """What the plane has to serve with this pool."""
+        return self.members or (ServiceKey(self.protocol, self.endpoint, self.mark),)

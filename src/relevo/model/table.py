@@ -8,35 +8,33 @@ from __future__ import annotations
 import msgspec
 
 from relevo.model.endpoint import Endpoint, Protocol
-from relevo.model.services import Forwarding
-
-
-class ServiceKey(msgspec.Struct, frozen=True, order=True):
-    """Identity of a virtual service."""
-
-    protocol: Protocol
-    endpoint: Endpoint
-
-    def __str__(self) -> str:
-        return f"{self.protocol.value} {self.endpoint}"
+from relevo.model.services import Forwarding, ServiceKey, Tunnel
 
 
 class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """How a service schedules. ``persistence_timeout_s`` 0 is off; granularity is a prefix length."""
+    """How a service schedules. ``persistence_timeout_s`` 0 is off; granularity is a prefix length.
+
+    With ``one_packet`` every datagram is scheduled and nothing is remembered of it. ``refuses_by_reset``: who finds no
+    server is sent a TCP reset in place of an ICMP error.
+    """
 
     key: ServiceKey
     scheduler: str = "wlc"
     scheduler_flags: tuple[str, ...] = ()
+    one_packet: bool = False
+    refuses_by_reset: bool = False
     persistence_timeout_s: int = 0
     persistence_granularity: int = 32
 
 
 class ServerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One server of a service. Weight 0 takes no new connections; thresholds 0 are off."""
+    """One server of a service. Weight 0 takes no new connections; thresholds 0 are off; ``local_addresses`` are FULLNAT's."""
 
     endpoint: Endpoint
     weight: int = 1
     forwarding: Forwarding = Forwarding.NAT
+    tunnel: Tunnel = Tunnel()
+    local_addresses: tuple[str, ...] = ()
     upper_threshold: int = 0
     lower_threshold: int = 0
     proxy_protocol: int = 0
@@ -127,12 +125,15 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection, or with ``client`` port 0 one persistence template. ``expires_s`` is seconds from now."""
+    """One connection, or with ``client`` port 0 one persistence template, which ``mark`` names the
+    service of if it has one. ``expires_s`` is seconds from now.
+    """
 
     protocol: Protocol
     client: Endpoint
     virtual: Endpoint
     server: Endpoint
+    mark: int = 0
     state: str
     expires_s: float | None = None
     template: bool = False

@@ -31,6 +31,8 @@ def _name(address: str, port: int) -> str:
 
 def _service_line(service: ServiceSnapshot) -> str:
     line = f"{service.protocol:<4} {_name(service.address, service.port)} {service.scheduler}"
+    if service.mark:
+        line = f"FWM  {service.mark}{' IPv6' if ':' in service.address else ''} {service.scheduler}"
     if service.scheduler_flags:
         line += f" ({','.join(service.scheduler_flags)})"
     if service.persistence_timeout_s:
@@ -39,6 +41,8 @@ def _service_line(service: ServiceSnapshot) -> str:
             line += f" mask {service.persistence_granularity}"
         elif ":" not in service.address and service.persistence_granularity != 32:
             line += f" mask {_netmask(service.persistence_granularity)}"
+    if service.one_packet:
+        line += " ops"
     return line
 
 

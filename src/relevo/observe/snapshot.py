@@ -41,13 +41,16 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtual server and its pool."""
+    """A virtual server and its pool; of a group, each member with the pool that they share."""
 
     protocol: str
     address: str
     port: int
+    mark: int = 0
+    group: str = ""
     scheduler: str
     scheduler_flags: tuple[str, ...] = ()
+    one_packet: bool = False
     persistence_timeout_s: int
     persistence_granularity: int
     up: bool
@@ -157,5 +160,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ipvs_states(services: tuple[ServiceSnapshot, ...]) -> list[ServiceSnapshot]:
-    """Services in the order of ipvsadm's listing: by protocol, address and port."""
-    return sorted(services, key=lambda s: (":" in s.address, s.protocol, int(ip_address(s.address)), s.port))
+    """Services in the order of ipvsadm's listing: marks last, by protocol, address and port."""
+    return sorted(services, key=lambda s: (s.mark, ":" in s.address, s.protocol, int(ip_address(s.address)), s.port))

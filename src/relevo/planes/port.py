@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from relevo.model import Configuration, Forwarding
+from relevo.model import Configuration, Forwarding, RealServer, TunnelChecksum, TunnelKind
 from relevo.model import Protocol as Transport
 from relevo.model.table import Connection, Operation, ServiceState
 
@@ -37,6 +37,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     forwarding: frozenset[Forwarding]
     survives_daemon: bool
     any_port: bool
+    marks: bool
+    one_packet: bool
+    tunnels: frozenset[TunnelKind]
     keeps_connections: bool
 
 
@@ -110,9 +113,19 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
         if service.scheduler not in able.schedulers:
             message = f"{service.name}: {plane} has no scheduler '{service.scheduler}': wlc is used"
             found[Shortcoming("lb_algo", message, f"it has {' '.join(sorted(able.schedulers))}")] = None
-        if service.endpoint.port == 0 and not able.any_port:
+        if not able.any_port and any(not (key.endpoint.port or key.mark) for key in service.keys):
             message = f"{service.name}: {plane} cannot serve every port"
             found[Shortcoming("virtual_server", message, "name the port")] = None
+        if not able.marks and any(key.mark for key in service.keys):
+            message = f"{service.name}: {plane} does not see firewall marks"
+            found[Shortcoming("virtual_server", message, "name addresses and ports")] = None
+        if service.one_packet and not able.one_packet:
+            message = f"{service.name}: {plane} keeps a session for every client: ops has no effect"
+            found[Shortcoming("ops", message, "choose another data_plane")] = None
+        for tunnel in sorted({_spelled(server) for server in service.real_servers if not _can_wrap(able, server)}):
+            message = f"{service.name}: {plane} has no tunnel of type {tunnel}: its servers are left out"
+            kinds = " ".join(sorted(able.tunnels))
+            found[Shortcoming("lb_kind", message, f"it has {kinds}, without checksums" if kinds else "choose NAT or DR")] = None
         for kind in sorted({server.forwarding for server in service.real_servers} - able.forwarding):
             message = f"{service.name}: {plane} cannot forward by {kind.value}: it ends connections and opens its own"
             found[Shortcoming("lb_kind", message, "servers see the director's address; proxy_protocol tells the client's")] = None
@@ -120,3 +133,14 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
         message = f"connection synchronisation has no effect: {plane} cannot hand connections over"
         found[Shortcoming("lvs_sync_daemon", message, "clients connect again after a takeover")] = None
     return list(found)
+
+
+def _can_wrap(able: Capabilities, server: RealServer) -> bool:
+    if server.forwarding is not Forwarding.TUN or Forwarding.TUN not in able.forwarding:
+        return True  # not by tunnel at all is another shortcoming
+    return server.tunnel.kind in able.tunnels and (server.tunnel.checksum is TunnelChecksum.NONE or able.name == "ipvs")
+
+
+def _spelled(server: RealServer) -> str:
+    checksum = server.tunnel.checksum
+    return server.tunnel.kind.value + ("" if checksum is TunnelChecksum.NONE else f" with {checksum}")

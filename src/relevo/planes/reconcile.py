@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from relevo.model import ServiceKey
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -14,7 +15,6 @@ from relevo.model.table import (
     EditService,
     Operation,
     ServerEntry,
-    ServiceKey,
     ServiceState,
 )
 

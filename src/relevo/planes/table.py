@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -26,7 +26,6 @@ from relevo.model.table import (
     ServerEntry,
     ServerState,
     ServiceEntry,
-    ServiceKey,
     ServiceState,
     Traffic,
 )
@@ -46,6 +45,9 @@ def capabilities_of_user_space(name: str) -> Capabilities:
         forwarding=frozenset((Forwarding.NAT, Forwarding.FULLNAT)),
         survives_daemon=False,
         any_port=False,
+        marks=False,
+        one_packet=False,
+        tunnels=frozenset(),
         keeps_connections=False,
     )
 
@@ -170,6 +172,8 @@ class ServiceTable:
     def _add_service(self, entry: ServiceEntry) -> str:
         if entry.key in self.services:
             return "service already exists"
+        if entry.key.mark:
+            return "a firewall mark's service needs plane ipvs or ebpf"
         if entry.key.endpoint.port == 0:
             return "a service of every port needs plane ipvs or ebpf"
         self.services[entry.key] = Service(entry, _scheduler(entry))

@@ -2,7 +2,7 @@ import pytest
 
 from relevo.config.keywords.census import REMOVED
 from relevo.config.keywords.services import SCHEDULERS
-from relevo.model import Endpoint, Forwarding, Protocol, Script
+from relevo.model import Endpoint, Forwarding, Protocol, Script, Tunnel
 from tests.unit.config.compiling import SECURED, compiled, messages, out_of_range, server, service, with_server, with_service
 
 
@@ -65,7 +65,18 @@ def test_every_scheduler_can_be_named(name):
     [
         ("lb_algo loadbalance", "error: 'loadbalance' is not a scheduler", "scheduler", "wlc"),
         ("lb_kind LOCAL", "error: 'LOCAL' is not a forwarding method", "forwarding", Forwarding.NAT),
-        ("lb_kind TUN type gre", f"warning: options of the tunnel {IGNORED}", "forwarding", Forwarding.TUN),
+        ("lb_kind TUN type gue", "error: a GUE tunnel needs a port", "forwarding", Forwarding.NAT),
+        ("lb_kind TUN type l2tp", "error: 'l2tp' is not a kind of tunnel", "forwarding", Forwarding.NAT),
+        ("lb_kind TUN fast", "error: 'fast' is not an option of a tunnel", "forwarding", Forwarding.NAT),
+        ("lb_kind TUN csum", "warning: a tunnel of type ipip has no checksum: ignored", "tunnel", Tunnel()),
+        ("lb_kind TUN port 6080", "warning: a tunnel of type ipip has no port: ignored", "tunnel", Tunnel()),
+        ("ops", "warning: ops is for UDP alone: ignored", "one_packet", False),
+        (
+            "laddr_group_name L",
+            "error: local_address_group 'L' does not exist: the node's own address is used",
+            "local_addresses",
+            (),
+        ),
         ("persistence_timeout 0", "warning: persistence_timeout 0 means off", "persistence_timeout_s", 0),
         ("persistence_timeout 2678401", "error: 2678401 is out of range", "persistence_timeout_s", 0),
         ("persistence_granularity 255.0.255.0", "error: '255.0.255.0' is not a netmask", "persistence_granularity", 32),
@@ -97,8 +108,11 @@ SERVER = "real_server 10.0.0.1 80 {\n}"
         ("virtual_server 192.0.2.2 80", "error: 'virtual_server' needs a block"),
         (f"virtual_server host 80 {{\n{SERVER}\n}}", "error: 'host' is not a virtual server's address"),
         (f"virtual_server 192.0.2.2 http {{\n{SERVER}\n}}", "error: 'http' is not a port number"),
-        (f"virtual_server fwmark 1 {{\n{SERVER}\n}}", "error: virtual_server fwmark is not supported by this version: left out"),
-        (f"virtual_server group G {{\n{SERVER}\n}}", "error: virtual_server group is not supported by this version: left out"),
+        (f"virtual_server fwmark 0 {{\n{SERVER}\n}}", "error: 0 is out of range"),
+        (
+            f"virtual_server group G {{\nprotocol TCP\n{SERVER}\n}}",
+            "error: virtual_server_group 'G' does not exist or lists nothing: the virtual server is left out",
+        ),
         (
             f"virtual_server 192.0.2.2 80 {{\nprotocol SCTP\n{SERVER}\n}}",
             "error: SCTP is not supported by this version: the virtual server is left out",

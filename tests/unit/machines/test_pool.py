@@ -13,8 +13,8 @@ from relevo.machines.pool import (
     State,
     Symbol,
 )
-from relevo.model import Endpoint, Forwarding, Protocol, RealServer, VirtualServer
-from relevo.model.table import ServerEntry, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Forwarding, Protocol, RealServer, ServiceKey, VirtualServer
+from relevo.model.table import ServerEntry, ServiceEntry
 from tests.unit.machines.exerciser import assert_sound, walk
 
 VIP = Endpoint("192.0.2.1", 80)
@@ -44,7 +44,7 @@ def turn(machine, number, up, *, check=0, now=1.0, reason="timeout"):
 
 
 def weights(machine):
-    return {entry.endpoint: entry.weight for entry in machine.desired().servers}
+    return {entry.endpoint: entry.weight for entry in machine.desired()[0].servers}
 
 
 def feed(machine, symbol):
@@ -159,7 +159,7 @@ def test_the_service_is_handed_over_as_declared():
     declared = service(
         server(1), scheduler="sh", scheduler_flags=("sh-port",), persistence_timeout_s=50, persistence_granularity=24
     )
-    assert PoolMachine(declared, 0.0).desired().service == ServiceEntry(
+    assert PoolMachine(declared, 0.0).desired()[0].service == ServiceEntry(
         key=ServiceKey(Protocol.TCP, VIP),
         scheduler="sh",
         scheduler_flags=("sh-port",),
@@ -170,7 +170,7 @@ def test_the_service_is_handed_over_as_declared():
 
 def test_a_server_is_handed_over_as_declared():
     declared = server(1, 3, forwarding=Forwarding.DR, upper_threshold=9, lower_threshold=4, proxy_protocol=2)
-    assert PoolMachine(service(declared), 0.0).desired().servers == (
+    assert PoolMachine(service(declared), 0.0).desired()[0].servers == (
         ServerEntry(endpoint=at(1), weight=3, forwarding=Forwarding.DR, upper_threshold=9, lower_threshold=4, proxy_protocol=2),
     )
 
@@ -206,7 +206,7 @@ def test_losing_the_quorum_without_a_sorry_server_leaves_the_remaining_servers()
 def test_losing_the_quorum_with_a_sorry_server_swaps_it_for_all_live_servers():
     machine = PoolMachine(service(server(1), server(2), quorum=2, sorry_server=SORRY, forwarding=Forwarding.DR), 0.0)
     assert turn(machine, 1, False)[1:] == [QuorumChanged(False, 1), SorryChanged(SORRY, True)]
-    assert machine.desired().servers == (ServerEntry(endpoint=SORRY, weight=1, forwarding=Forwarding.DR),)
+    assert machine.desired()[0].servers == (ServerEntry(endpoint=SORRY, weight=1, forwarding=Forwarding.DR),)
     assert turn(machine, 1, True)[1:] == [QuorumChanged(True, 2), SorryChanged(SORRY, False)]
     assert weights(machine) == {at(1): 1, at(2): 1}
 
@@ -230,7 +230,7 @@ def test_a_sorry_server_that_is_also_a_real_server_is_listed_once(inhibit):
     machine = PoolMachine(service(declared, server(2), sorry_server=at(1), sorry_server_inhibit=inhibit, quorum=2), 0.0)
     for number in (1, 2):
         turn(machine, number, False)
-        endpoints = [entry.endpoint for entry in machine.desired().servers]
+        endpoints = [entry.endpoint for entry in machine.desired()[0].servers]
         assert len(endpoints) == len(set(endpoints))
 
 
@@ -252,5 +252,27 @@ def test_the_plane_holds_what_the_checks_leave_or_the_sorry_server_alone(verdict
 
 def test_a_live_server_that_is_also_the_inhibited_sorry_server_keeps_its_weight():
     machine = PoolMachine(service(server(1, weight=3), server(2), sorry_server=at(1), sorry_server_inhibit=True), 0.0)
-    held = {entry.endpoint: entry.weight for entry in machine.desired().servers}
+    held = {entry.endpoint: entry.weight for entry in machine.desired()[0].servers}
     assert held == {at(1): 3, at(2): 1}
+
+
+def test_a_group_is_handed_over_once_for_every_member():
+    keys = (ServiceKey(Protocol.TCP, VIP), ServiceKey(Protocol.TCP, Endpoint("192.0.2.2", 8080)), ServiceKey.of_mark(4))
+    anywhere = RealServer(endpoint=Endpoint("10.0.0.9"))
+    machine = PoolMachine(service(server(1), anywhere, group="G", members=keys, sorry_server=Endpoint("10.0.0.99")), 0.0)
+    handed = machine.desired()
+    assert [item.service.key for item in handed] == list(keys)
+    assert [[entry.endpoint.port for entry in item.servers] for item in handed] == [[80, 80], [80, 8080], [80, 0]]
+    machine.receive(CheckVerdict(at(1), 0, False, "gone"), 1.0)
+    machine.receive(CheckVerdict(anywhere.endpoint, 0, False, "gone"), 1.0)
+    assert [[str(entry.endpoint) for entry in item.servers] for item in machine.desired()] == [
+        ["10.0.0.99:80"],
+        ["10.0.0.99:8080"],
+        ["10.0.0.99:0"],
+    ]
+
+
+def test_source_addresses_go_to_servers_behind_fullnat_alone():
+    both = (server(1, forwarding=Forwarding.FULLNAT), server(2))
+    entries = PoolMachine(service(*both, local_addresses=("10.0.0.7",)), 0.0).desired()[0].servers
+    assert [entry.local_addresses for entry in entries] == [("10.0.0.7",), ()]

@@ -3,7 +3,7 @@ import typing
 import msgspec
 import pytest
 
-from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -17,7 +17,6 @@ from relevo.model.table import (
     ServerEntry,
     ServerState,
     ServiceEntry,
-    ServiceKey,
     ServiceState,
     Traffic,
 )

@@ -1,6 +1,6 @@
 """Services and servers for the tests of the tables of user space."""
 
-from relevo.model import Endpoint, Protocol
+from relevo.model import Endpoint, Protocol, ServiceKey
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -10,7 +10,6 @@ from relevo.model.table import (
     EditService,
     ServerEntry,
     ServiceEntry,
-    ServiceKey,
 )
 from relevo.planes.port import PickRefusal
 from relevo.planes.table import ServiceTable

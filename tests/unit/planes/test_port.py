@@ -1,6 +1,19 @@
 import pytest
 
-from relevo.model import Configuration, Endpoint, Forwarding, GlobalDefs, Protocol, RealServer, SyncDaemon, VirtualServer
+from relevo.model import (
+    Configuration,
+    Endpoint,
+    Forwarding,
+    GlobalDefs,
+    Protocol,
+    RealServer,
+    SyncDaemon,
+    Tunnel,
+    TunnelChecksum,
+    TunnelKind,
+    VirtualServer,
+)
+from relevo.planes.ebpf import capabilities_of_ebpf
 from relevo.planes.port import Capabilities, shortcomings
 from relevo.planes.table import capabilities_of_user_space
 
@@ -36,6 +49,8 @@ def test_an_empty_configuration_asks_for_nothing():
             "lb_kind",
             [f"{NAME}: data plane 'proxy' cannot forward by DR", f"{NAME}: data plane 'proxy' cannot forward by TUN"],
         ),
+        ({"mark": 4}, "virtual_server", ["FWM 4: data plane 'proxy' does not see firewall marks"]),
+        ({"one_packet": True}, "ops", [f"{NAME}: data plane 'proxy' keeps a session for every client: ops has no effect"]),
         ({"daemon": SyncDaemon(interface="eth0")}, "lvs_sync_daemon", ["connection synchronisation has no effect"]),
     ],
 )
@@ -53,8 +68,27 @@ def test_a_transport_that_a_plane_does_not_carry_is_named():
         forwarding=frozenset({Forwarding.NAT}),
         survives_daemon=True,
         any_port=True,
+        marks=True,
+        one_packet=True,
+        tunnels=frozenset(TunnelKind),
         keeps_connections=True,
     )
     asked = configuration(protocol=Protocol.UDP, port=0, daemon=SyncDaemon(interface="eth0"))
     [found] = shortcomings(asked, able)
     assert (found.keyword, found.message) == ("protocol", "[192.0.2.1]:udp:0: data plane 'tiny' does not carry UDP")
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "spelled"),
+    [
+        (Tunnel(), ""),
+        (Tunnel(TunnelKind.GUE, 6080), ""),
+        (Tunnel(TunnelKind.GUE, 6080, TunnelChecksum.REMOTE), "gue with remcsum"),
+        (Tunnel(TunnelKind.GRE), "gre"),
+    ],
+)
+def test_a_tunnel_that_a_plane_lacks_is_named(tunnel, spelled):
+    server = RealServer(endpoint=Endpoint("10.0.0.1", 80), forwarding=Forwarding.TUN, tunnel=tunnel)
+    service = VirtualServer(endpoint=Endpoint("192.0.2.1", 80), protocol=Protocol.TCP, real_servers=(server,))
+    told = [f"{NAME}: data plane 'ebpf' has no tunnel of type {spelled}: its servers are left out"] if spelled else []
+    assert [each.message for each in shortcomings(Configuration(virtual_servers=(service,)), capabilities_of_ebpf())] == told

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -13,7 +13,6 @@ from relevo.model.table import (
     ServerEntry,
     ServerState,
     ServiceEntry,
-    ServiceKey,
     ServiceState,
     Traffic,
 )

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService, ServiceKey
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService
 from relevo.planes import table as module
 from relevo.planes.port import PickRefusal
 from relevo.planes.table import address_number, fold

@@ -15,17 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import (
-    AddServer,
-    AddService,
-    Connection,
-    Operation,
-    ServerEntry,
-    ServiceEntry,
-    ServiceKey,
-    ServiceState,
-)
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, Connection, Operation, ServerEntry, ServiceEntry, ServiceState
 from relevo.planes.port import Refused
 from relevo.planes.proxy import worker
 from relevo.planes.proxy.client import ProxyPlane

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from relevo.errors import PlaneError
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
 from relevo.planes.proxy.client import ProxyPlane
 from relevo.planes.proxy.messages import LENGTH, MAX_FRAME, Apply, ListConnections, Observe, Reply, decode_reply, encode, frame
 from tests.unit.proxy.rig import Backend, Process, dial, echo, proxy_process, read_all, read_exactly, read_line, wait_until

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import AddServer, AddService, DeleteService, ServerEntry, ServiceEntry, ServiceKey, ServiceState
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, DeleteService, ServerEntry, ServiceEntry, ServiceState
 from relevo.planes.proxy.engine import CONNECT_TIMEOUT_S, IDLE_TCP_S, Engine
 from relevo.planes.proxy.udp import IDLE_S
 from tests.unit.proxy.rig import CLIENT, SERVERS, VIRTUAL, Backend, DatagramBackend, echo, free_port, refusing

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import AddServer, AddService, DeleteServer, DeleteService, ServiceEntry, ServiceKey
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, DeleteServer, DeleteService, ServiceEntry
 from tests.unit.proxy.rig import VIRTUAL, Backend, Process, dial, echo, free_port, read_line, wait_until
 
 Make = Callable[..., Backend]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from relevo.model import Protocol
-from relevo.model.table import DeleteServer, DeleteService, ServiceKey
+from relevo.model import Protocol, ServiceKey
+from relevo.model.table import DeleteServer, DeleteService
 from tests.unit.proxy.rig import SERVERS, DatagramBackend, Process, refusing, wait_until
 
 UDP = Protocol.UDP

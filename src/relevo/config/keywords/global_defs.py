@@ -25,10 +25,13 @@ def _recipients(cursor: Cursor) -> tuple[str, ...]:
 
 
 def looks_like_address(word: str) -> bool:
-    """Whether a mail could be addressed to ``word``: something, one ``@``, something, no blanks or brackets."""
+    """Whether a mail could be addressed to ``word``: something, one ``@``, something, no blanks or brackets.
+
+    Nor anything that breaks lines, in a name before the address either: some control characters do.
+    """
     bare = word.rsplit("<", 1)[-1].rstrip(">") if "<" in word else word
     local, _, domain = bare.rpartition("@")
-    return bool(local and domain) and not any(c.isspace() or c in '[]<>(),:;\\"' or not c.isprintable() for c in bare)
+    return bool(local and domain and word.isprintable()) and not any(c.isspace() or c in '[]<>(),:;\\"' for c in bare)
 
 
 def _sender(cursor: Cursor) -> str:

@@ -4,6 +4,10 @@ TC is complete and goes everywhere that has Ethernet frames: as a TCX link where
 ``clsact`` queueing discipline, which nobody owns and which an audit therefore looks after. XDP goes beside it where a driver
 runs it natively and frames can leave the same way; not on veth, where redirected frames are lost unless the other end has an
 XDP program of its own, and half-done checksums are always lost.
+
+A TCX link runs before every ``tc`` filter. Where services are found by firewall mark the filter is therefore taken even if
+there is TCX: what marks packets (``tc … action skbedit mark``, at a lower ``pref``) must come first. Marks of nftables and
+iptables are set later than anything that TC sees.
 """
 
 from __future__ import annotations
@@ -112,16 +116,20 @@ class Attacher:
         self._hooks = hooks
         self.attachments: dict[int, Attachment] = {}
 
-    def audit(self) -> list[str]:
-        """Attach to what has come, forget what has gone; return what happened, for the log."""
+    def audit(self, *, behind_filters: bool = False) -> list[str]:
+        """Attach to what has come, forget what has gone; return what happened, for the log.
+
+        ``behind_filters``: TC must come after other tools' filters, for the marks that they set.
+        """
         self._links.mkdir(exist_ok=True)
         present = devices()
         said = []
         for device in present:
             known = self.attachments.get(device.index)
-            if known is not None and known.interface == device.name and self._still_there(known):
+            fits = known is not None and not (behind_filters and "tcx" in known.hooks)
+            if known is not None and fits and known.interface == device.name and self._still_there(known):
                 continue
-            made = self._attach(device)
+            made = self._attach(device, behind_filters)
             self.attachments[device.index] = made
             if known is None or str(known) != str(made):
                 said.append(f"ebpf: {made}")
@@ -141,11 +149,11 @@ class Attacher:
                 return _has_filter(route, known.index)
         return bool(known.hooks)
 
-    def _attach(self, device: Device) -> Attachment:
+    def _attach(self, device: Device, behind_filters: bool) -> Attachment:
         hooks = []
         self._devices.update(_number(device.index), _number(DEVICE_PEER if device.peer else 0))
         try:
-            hooks.append(self._attach_tc(device))
+            hooks.append(self._attach_tc(device, behind_filters))
         except OSError as error:
             return Attachment(device.name, device.index, (), f"TC: {error.strerror or error}")
         reason = self._attach_xdp(device)
@@ -153,11 +161,15 @@ class Attacher:
             hooks.append("xdp")
         return Attachment(device.name, device.index, tuple(hooks), reason)
 
-    def _attach_tc(self, device: Device) -> str:
+    def _attach_tc(self, device: Device, behind_filters: bool) -> str:
         file = self._links / f"tc-{device.index}"
+        program = self._programs["relevo_tc"]
+        if behind_filters:
+            add_filter(device.index, program)
+            file.unlink(missing_ok=True)  # after it: no packet meets neither
+            return "tc"
         if file.exists():
             return "tcx"
-        program = self._programs["relevo_tc"]
         try:
             link = syscall.link_create(program, device.index, TCX_INGRESS)
         except OSError as error:

@@ -91,7 +91,7 @@ class ServiceValue(_Value):
         ("mask", Address),
         ("port", c_uint16),
         ("protocol", c_uint8),
-        ("reserved", c_uint8),
+        ("family", c_uint8),
         ("flags", c_uint32),
         ("scheduler", c_uint32),
         ("persistence", c_uint32),
@@ -210,6 +210,13 @@ class SettingFlag(enum.IntFlag):
     KEEP_ORPHANS = 8
     EXPIRE_QUIESCENT = 16
     SECURE_TCP = 32
+
+
+class TunnelNumber(enum.IntEnum):
+    """``enum tunnel``."""
+
+    IPIP = 0
+    GUE = 1
 
 
 class SchedulerNumber(enum.IntEnum):

@@ -8,7 +8,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from relevo.errors import PlaneError
@@ -27,7 +28,7 @@ from relevo.planes.ebpf.layout import (
 from relevo.planes.ebpf.layout import Connection as Entry
 from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
-from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, Table
+from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
 from relevo.planes.port import Capabilities, Refused
 
 
@@ -40,6 +41,9 @@ def capabilities_of_ebpf() -> Capabilities:
         forwarding=frozenset(Forwarding),
         survives_daemon=True,
         any_port=True,
+        marks=True,
+        one_packet=True,
+        tunnels=frozenset(TUNNELS),
         keeps_connections=False,  # over a restart of the daemon it does; to another director nothing carries them yet
     )
 
@@ -131,7 +135,8 @@ class EbpfPlane:
         """Return the table; entries whose time is over are taken out first, so that the counters are exact."""
         instance, table = self.open()
         if self._attach and self._attacher is not None:
-            self._notices += await asyncio.to_thread(self._attacher.audit)  # the netlink library wants a loop of its own
+            audit = partial(self._attacher.audit, behind_filters=table.has_marks)
+            self._notices += await asyncio.to_thread(audit)  # the netlink library wants a loop of its own
         await asyncio.to_thread(instance.sweep)
         return table.observe()
 
@@ -227,6 +232,7 @@ def _connection(entry: Entry, server: Endpoint, left_s: float) -> Connection:
         protocol=protocol,
         client=Endpoint(address_text(bytes(entry.client.octets)), port_from(entry.client_port)),
         virtual=virtual,
+        mark=int(IPv4Address(virtual.address)) if template and not entry.protocol else 0,
         server=Endpoint(server.address, port),
         state=state,
         expires_s=left_s,

@@ -10,10 +10,11 @@ import ctypes
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from math import gcd
 from typing import Any, Final
 
-from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -25,7 +26,6 @@ from relevo.model.table import (
     ServerEntry,
     ServerState,
     ServiceEntry,
-    ServiceKey,
     ServiceState,
     Traffic,
 )
@@ -42,6 +42,8 @@ from relevo.planes.ebpf.layout import (
     ServiceFlag,
     ServiceKeyValue,
     ServiceValue,
+    SettingFlag,
+    TunnelNumber,
     address_text,
     filter_bit,
     packed,
@@ -70,6 +72,8 @@ PROTOCOLS: Final = {Protocol.TCP: 6, Protocol.UDP: 17}
 PROTOCOL_OF: Final = {number: protocol for protocol, number in PROTOCOLS.items()}
 FORWARDINGS: Final = {Forwarding.NAT: 0, Forwarding.DR: 1, Forwarding.TUN: 2, Forwarding.FULLNAT: 3}
 FORWARDING_OF: Final = {number: forwarding for forwarding, number in FORWARDINGS.items()}
+TUNNELS: Final = {TunnelKind.IPIP: TunnelNumber.IPIP, TunnelKind.GUE: TunnelNumber.GUE}
+TUNNEL_OF: Final = {number: kind for kind, number in TUNNELS.items()}
 TABLED: Final = frozenset((SchedulerNumber.SH, SchedulerNumber.DH, SchedulerNumber.MH))
 """Schedulers that read a hash table."""
 
@@ -188,7 +192,7 @@ class Table:
                 continue
             service = Service(_service_entry(value, self._instance.settings.hz), number, value)
             self.services[service.entry.key] = service
-            self._virtual.add(service.entry.key.endpoint.address)
+            self._note_key(service.entry.key)
             for extent in (value.roster, value.table):
                 if extent:
                     self._extents.claim(extent >> 32, extent & 0xFFFFFFFF)
@@ -196,7 +200,8 @@ class Table:
             used.update(service.written)
             for server in service.written:
                 held = self._server_value(server)
-                service.servers.append(Server(_server_entry(held), server, held, held.weight or 1))
+                entry = _server_entry(held, self._local_addresses(held))
+                service.servers.append(Server(entry, server, held, held.weight or 1))
                 self._real.add(service.servers[-1].entry.endpoint.address)
         self._free_services.reverse()
         self._free_servers = [n for n in range(self._instance.maps["servers"].max_entries - 1, 0, -1) if n not in used]
@@ -234,7 +239,7 @@ class Table:
     def _add_service(self, entry: ServiceEntry) -> str:
         if entry.key in self.services:
             return "service already exists"
-        if entry.key.endpoint.port == 0 and not entry.persistence_timeout_s:
+        if not (entry.key.endpoint.port or entry.key.mark or entry.persistence_timeout_s):
             return "a service of every port needs persistence"
         if not self._free_services:
             return f"no room for more than {self._instance.maps['services'].max_entries} services"
@@ -244,9 +249,27 @@ class Table:
         service = Service(entry, number, value)
         self._describe(service)
         self.services[entry.key] = service
-        self._virtual.add(entry.key.endpoint.address)
+        self._note_key(entry.key)
         self._instance.maps["service_index"].update(_key(entry.key), number.to_bytes(4, "little"))
         return ""
+
+    def _note_key(self, key: ServiceKey) -> None:
+        """Tell the programs which packets may matter: those to an address, or once there is a mark, all."""
+        if key.mark:
+            self._instance.settings.flags |= SettingFlag.MARKS
+        else:
+            self._virtual.add(key.endpoint.address)
+
+    def _drop_key(self, key: ServiceKey) -> None:
+        if not key.mark:
+            self._virtual.discard(key.endpoint.address)
+        elif not self.has_marks:
+            self._instance.settings.flags &= ~SettingFlag.MARKS
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether a service is found by its packets' firewall mark."""
+        return any(key.mark for key in self.services)
 
     def _edit_service(self, entry: ServiceEntry) -> str:
         service = self.services.get(entry.key)
@@ -267,20 +290,26 @@ class Table:
     def _describe(self, service: Service) -> None:
         """Write what is declared of a service; its servers are ``_flush``'s."""
         entry, value = service.entry, service.value
-        address = packed(entry.key.endpoint.address)
+        key = entry.key
         flags = ServiceFlag.USED
         if {"sh-fallback", "mh-fallback"} & set(entry.scheduler_flags):
             flags |= ServiceFlag.FALLBACK
         if {"sh-port", "mh-port"} & set(entry.scheduler_flags):
             flags |= ServiceFlag.HASH_PORT
-        if entry.key.endpoint.port == 0:
+        if not (key.endpoint.port or key.mark):
             flags |= ServiceFlag.ANY_PORT
-        if self._is_closed(entry.key.endpoint.address):
+        if entry.one_packet:
+            flags |= ServiceFlag.ONE_PACKET
+        if entry.refuses_by_reset:
+            flags |= ServiceFlag.RESET
+        if self._is_closed(key.endpoint.address):
             flags |= ServiceFlag.CLOSED
-        value.address.octets[:] = address
-        value.mask.octets[:] = _mask(entry.persistence_granularity, ":" in entry.key.endpoint.address)
-        value.port = port_to(entry.key.endpoint.port)
-        value.protocol = PROTOCOLS[entry.key.protocol]
+        # A mark stands in templates as the address that IPVS, and its synchronisation, make of it: 0.0.0.7 for 7.
+        value.address.octets[:] = packed(str(IPv4Address(key.mark)) if key.mark else key.endpoint.address)
+        value.mask.octets[:] = _mask(entry.persistence_granularity, key.is_ipv6)
+        value.port = port_to(key.endpoint.port)
+        value.protocol = 0 if key.mark else PROTOCOLS[key.protocol]
+        value.family = _family(key)
         value.scheduler = known_scheduler(entry.scheduler)
         value.persistence = entry.persistence_timeout_s * self._instance.settings.hz
         value.flags = flags
@@ -291,7 +320,7 @@ class Table:
             return "no such service"
         self._instance.maps["service_index"].delete(_key(key))
         service.value.flags = 0
-        self._virtual.discard(key.endpoint.address)
+        self._drop_key(key)
         for server in service.servers:
             self._retire(service, server)
         self._drop(service.value.roster)
@@ -315,6 +344,9 @@ class Table:
             return f"a service has at most {MAX_SERVERS} servers here"
         if not self._free_servers:
             return f"no room for more than {self._instance.maps['servers'].max_entries} servers"
+        reason = self._cannot_carry(entry)
+        if reason:
+            return reason
         number = self._free_servers.pop()
         value = self._server_value(number)
         generation = value.generation
@@ -339,8 +371,10 @@ class Table:
         value.is_local = self._outer_source(entry.endpoint.address) == entry.endpoint.address
         if entry.forwarding is Forwarding.TUN:
             value.outer_source.octets[:] = packed(self._outer_source(entry.endpoint.address))
+            value.tunnel, value.tunnel_port = TUNNELS[entry.tunnel.kind], port_to(entry.tunnel.port)
         if entry.forwarding is Forwarding.FULLNAT:
-            value.locals_first, value.locals_count = self._local(self._outer_source(entry.endpoint.address)), 1
+            addresses = entry.local_addresses or (self._outer_source(entry.endpoint.address),)
+            value.locals_first, value.locals_count = self._locals(addresses) or 0, len(addresses)
         held = value.active + value.inactive
         if not entry.upper_threshold:
             value.overloaded = 0
@@ -349,24 +383,49 @@ class Table:
         elif held < (entry.lower_threshold or entry.upper_threshold - entry.upper_threshold // 4):
             value.overloaded = 0
 
-    def _local(self, address: str) -> int:
-        """Return the index of a local address for FULLNAT, entered if it is new."""
-        wanted = packed(address)
-        count = self._instance.maps["locals"].max_entries
-        for index in range(count):
-            held = self._locals_memory[index * 16 : index * 16 + 16]
-            if held == wanted:
-                return index
-            if held == bytes(16):
-                self._locals_memory[index * 16 : index * 16 + 16] = wanted
-                return index
-        return count - 1
+    def _locals(self, addresses: Sequence[str]) -> int | None:
+        """Return where these local addresses of FULLNAT's stand in a row, entered if they are new; ``None``: no room."""
+        wanted = b"".join(map(packed, addresses))
+        memory = bytes(self._locals_memory)
+        at = memory.find(wanted)
+        while at % 16 and at >= 0:
+            at = memory.find(wanted, at + 1)
+        if at >= 0:
+            return at // 16
+        used = len(memory.rstrip(b"\0")) + 15 >> 4
+        if (used + len(addresses)) * 16 > len(memory):
+            return None
+        self._locals_memory[used * 16 : used * 16 + len(wanted)] = wanted
+        return used
+
+    def _local_addresses(self, value: ServerValue) -> tuple[str, ...]:
+        """Return what ``_locals`` wrote for a server, unless it is the address that would be taken anyway."""
+        if value.forwarding != FORWARDINGS[Forwarding.FULLNAT]:
+            return ()
+        first = value.locals_first
+        octets = [bytes(self._locals_memory[i * 16 : i * 16 + 16]) for i in range(first, first + value.locals_count)]
+        found = tuple(map(address_text, octets))
+        return () if found == (self._outer_source(address_text(bytes(value.address.octets))),) else found
+
+    def _cannot_carry(self, entry: ServerEntry) -> str:
+        """Say why packets cannot reach a server as declared; empty when they can."""
+        if entry.forwarding is Forwarding.TUN:
+            if entry.tunnel.kind not in TUNNELS:
+                return f"no tunnels of type {entry.tunnel.kind} here"
+            if entry.tunnel.checksum is not TunnelChecksum.NONE:
+                return "no checksums in tunnels here"
+        if entry.forwarding is Forwarding.FULLNAT and self._locals(entry.local_addresses) is None:
+            return f"no room for more than {self._instance.maps['locals'].max_entries} local addresses"
+        return ""
 
     def _edit_server(self, key: ServiceKey, entry: ServerEntry) -> str:
         found = self._find(key, entry.endpoint)
         if found is None:
             return "no such destination"
         service, server = found
+        reason = self._cannot_carry(entry)
+        if reason:
+            return reason
         server.entry = entry
         server.last_weight = entry.weight or server.last_weight
         self._describe_server(server)
@@ -417,7 +476,8 @@ class Table:
             for slot, tag in enumerate(bucket.tag):
                 entry = bucket.slot[slot]
                 same = bytes(entry.virtual.octets) == bytes(service.value.address.octets)
-                if tag and entry.flags & template and same and entry.virtual_port == service.value.port:
+                same = same and entry.virtual_port == service.value.port and entry.protocol == service.value.protocol
+                if tag and entry.flags & template and same:
                     self._instance.take_out(first * 8 + slot, 0)
         for server in service.servers:
             server.value.templates = 0
@@ -555,9 +615,17 @@ def _seen(counted: Counters) -> Traffic:
     return Traffic(connections=counted.connections, bytes_in=counted.octets_in, bytes_out=counted.octets_out)
 
 
+def _family(key: ServiceKey) -> int:
+    return (6 if key.is_ipv6 else 4) if key.mark else 0
+
+
 def _key(key: ServiceKey) -> bytes:
-    value = ServiceKeyValue(port=port_to(key.endpoint.port), protocol=PROTOCOLS[key.protocol])
-    value.address.octets[:] = packed(key.endpoint.address)
+    value = ServiceKeyValue(family=_family(key))
+    if key.mark:
+        value.address.octets[:8] = key.mark.to_bytes(8, "little")
+    else:
+        value.port, value.protocol = port_to(key.endpoint.port), PROTOCOLS[key.protocol]
+        value.address.octets[:] = packed(key.endpoint.address)
     return bytes(value)
 
 
@@ -589,20 +657,28 @@ def _service_entry(value: ServiceValue, hz: int) -> ServiceEntry:
         for name, bit in (("fallback", ServiceFlag.FALLBACK), ("port", ServiceFlag.HASH_PORT))
         if value.flags & bit
     ]
+    if value.family:
+        key = ServiceKey.of_mark(int(IPv4Address(address)), ipv6=value.family == 6)
+    else:
+        key = ServiceKey(PROTOCOL_OF[value.protocol], Endpoint(address, port_from(value.port)))
     return ServiceEntry(
-        key=ServiceKey(PROTOCOL_OF[value.protocol], Endpoint(address, port_from(value.port))),
+        key=key,
         scheduler=NAMES[value.scheduler],
         scheduler_flags=tuple(flags),
+        one_packet=bool(value.flags & ServiceFlag.ONE_PACKET),
+        refuses_by_reset=bool(value.flags & ServiceFlag.RESET),
         persistence_timeout_s=value.persistence // hz,
-        persistence_granularity=ones if ":" in address else ones - 96,
+        persistence_granularity=ones if key.is_ipv6 else ones - 96,
     )
 
 
-def _server_entry(value: ServerValue) -> ServerEntry:
+def _server_entry(value: ServerValue, local_addresses: tuple[str, ...]) -> ServerEntry:
     return ServerEntry(
         endpoint=Endpoint(address_text(bytes(value.address.octets)), port_from(value.port)),
         weight=value.weight,
         forwarding=FORWARDING_OF[value.forwarding],
+        tunnel=Tunnel(TUNNEL_OF[TunnelNumber(value.tunnel)], port_from(value.tunnel_port)),
+        local_addresses=local_addresses,
         upper_threshold=value.upper,
         lower_threshold=value.lower,
     )

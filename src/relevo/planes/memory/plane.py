@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from relevo.model import Endpoint
-from relevo.model.table import Connection, Operation, ServiceKey, ServiceState
+from relevo.model import Endpoint, ServiceKey
+from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.port import Capabilities, PickRefusal, Refused
 from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
 

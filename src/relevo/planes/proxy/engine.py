@@ -23,8 +23,8 @@ from typing import Any, Final
 from typing import Protocol as Protocol_
 
 from relevo.host.privileges import raise_descriptor_limit
-from relevo.model import Endpoint, Protocol
-from relevo.model.table import Connection, Operation, ServiceKey, ServiceState
+from relevo.model import Endpoint, Protocol, ServiceKey
+from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.port import PickRefusal, Refused
 from relevo.planes.proxy.listener import REBIND_S, TcpListener
 from relevo.planes.proxy.proxy_protocol import header

@@ -7,8 +7,7 @@ import select
 import socket
 from typing import TYPE_CHECKING, Final
 
-from relevo.model import Protocol
-from relevo.model.table import ServiceKey
+from relevo.model import Protocol, ServiceKey
 from relevo.planes.port import PickRefusal
 from relevo.planes.table import Service
 

@@ -245,6 +245,7 @@ NOINLINE int answer(frame_t *frame, enum reason reason, __u32 mtu)
 	case REFUSED_TOO_BIG:
 		return v4 ? answer_icmp(frame, 3, 4, mtu) : answer_icmp(frame, 2, 0, mtu);
 	case REFUSED_ORPHAN:
+	case REFUSED_WITH_RESET:
 		return answer_reset(frame);
 	default:
 		return TC_ACT_SHOT;

@@ -91,7 +91,7 @@ struct service {
 	struct address mask;     /* persistence granularity */
 	__be16 port;
 	__u8 protocol;
-	__u8 reserved;
+	__u8 family;             /* of a mark's service, as in its key; `address` is the mark then (7: 0.0.0.7), protocol 0 */
 	__u32 flags;
 	__u32 scheduler;
 	__u32 persistence;       /* jiffies, 0: off */

@@ -228,7 +228,7 @@ GLOBAL int open_connection(__u32 service_number)
 		return reason;
 	number = choose(p, service, service_number, work, &master);
 	if (!number)
-		return REFUSED_NO_DESTINATION;
+		return service->flags & SERVICE_RESET && p->protocol == IPPROTO_TCP ? REFUSED_WITH_RESET : REFUSED_NO_DESTINATION;
 	work->fresh.server = number;
 	work->place = NOWHERE;
 	if (service->flags & SERVICE_ONE_PACKET && p->protocol == IPPROTO_UDP) {

@@ -21,10 +21,11 @@ enum reason {
 	PASS_SLOW,               /* XDP only: the TC program does it */
 
 	/* Answered. */
-	REFUSED_NO_DESTINATION,  /* ICMP port unreachable, or a reset */
+	REFUSED_NO_DESTINATION,  /* ICMP port unreachable */
 	REFUSED_TTL,             /* ICMP time exceeded */
 	REFUSED_TOO_BIG,         /* ICMP fragmentation needed / packet too big */
 	REFUSED_ORPHAN,          /* the connection's server was removed: reset */
+	REFUSED_WITH_RESET,      /* no destination, and the service says reset */
 
 	/* Dropped. */
 	DROP_TABLE_FULL,
