@@ -11,7 +11,7 @@ import pytest
 
 from relevo.model import Endpoint, ServiceKey
 from relevo.model import Protocol as Transport
-from relevo.model.table import Connection, DeleteService, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, DeleteService, Operation, ServiceState
 from relevo.planes.port import Refused
 from tests.conformance.suite import REFUSED, RESET, TCP, UDP, Link, PlaneSuite
 from tests.ebpf.rig import PORT, VIRTUAL, Network, Plane, Servers, protocol_kind, running
@@ -60,7 +60,7 @@ class PacketLink:
         """End it; the plane is told to forget it, which else it would do two minutes later."""
         self.socket.close()
         self._adapter.servers.release()
-        self._adapter.plane.end(lambda c: c.client == self.local)
+        self._adapter.plane.end(ConnectionFilter(client=self.local.address, client_port=self.local.port))
 
 
 class EbpfAdapter:
@@ -145,5 +145,5 @@ class TestEbpfPlane(PlaneSuite):
             link.socket.close()
         servers.release()
         loaded.apply(*(DeleteService(state.service.key) for state in loaded.observe()))
-        loaded.end(lambda connection: True)
+        loaded.end(ConnectionFilter())
         wait_until(lambda: not loaded.connections(), "the table is empty")

@@ -15,7 +15,7 @@ from typing import Any
 
 from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
 from relevo.model import Endpoint, Protocol
-from relevo.model.table import Connection, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.ebpf import EbpfPlane, syscall
 from relevo.planes.ebpf.instance import ROOT, Sizes
 from relevo.planes.port import Refused
@@ -177,8 +177,8 @@ class Plane:
         found: list[Connection] = self._run(self.plane.connections)
         return found
 
-    def end(self, chosen: Callable[[Connection], bool]) -> int:
-        ended: int = self._run(lambda: self.plane.end(chosen))
+    def end(self, meant: ConnectionFilter) -> int:
+        ended: int = self._run(lambda: self.plane.end(meant))
         return ended
 
     def reasons(self) -> dict[str, int]:

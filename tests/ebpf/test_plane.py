@@ -17,7 +17,7 @@ import pytest
 
 from relevo.lab.namespaces import index_of, netlink
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
-from relevo.model.table import AddServer, AddService, DeleteService, EditServer, ServerEntry, ServiceEntry
+from relevo.model.table import AddServer, AddService, ConnectionFilter, DeleteService, EditServer, ServerEntry, ServiceEntry
 from relevo.planes.ebpf.attach import CLSACT_INGRESS
 from tests.ebpf.rig import PORT, VIRTUAL, VIRTUAL_6, Network, Plane, Servers, marker, protocol_kind, running
 
@@ -50,7 +50,7 @@ def loaded(network: Network) -> Iterator[Plane]:
 def plane(loaded: Plane) -> Iterator[Plane]:
     yield loaded
     loaded.apply(*(DeleteService(state.service.key) for state in loaded.observe()))
-    loaded.end(lambda connection: True)
+    loaded.end(ConnectionFilter())
 
 
 def serve(plane: Plane, key: ServiceKey, *servers: ServerEntry) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "check": ("relevo.cli.check", "check", "Check a configuration file."),
     "config": ("relevo.cli.check", "config", "Show the compiled model of a configuration file."),
     "status": ("relevo.cli.status", "status", "Show who is master and which servers live."),
+    "connections": ("relevo.cli.connections", "connections", "List connections, or end them."),
     "reload": ("relevo.cli.status", "reload", "Make the daemon read its file again."),
     "stop": ("relevo.cli.status", "stop", "Stop the daemon politely."),
     "doctor": ("relevo.cli.doctor", "doctor", "Say what this machine can do, and why not more."),

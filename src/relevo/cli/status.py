@@ -14,17 +14,17 @@ from relevo.host.files import runtime_directory
 from relevo.observe.listing import ipvs_listing
 from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot
 
-_run_dir = click.option("--run-dir", help="Folder of the control socket [default: /run/relevo, or the user's].")
+run_dir_option = click.option("--run-dir", help="Folder of the control socket [default: /run/relevo, or the user's].")
 
 
-def _ask(run_dir: str | None, command: str) -> bytes:
-    return ask(runtime_directory(run_dir) / "control.sock", command)
+def _ask(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> bytes:
+    return ask(runtime_directory(run_dir) / "control.sock", command, arguments)
 
 
 @click.command()
 @click.option("-j", "--json", "as_json", is_flag=True, help="The whole snapshot as JSON.")
 @click.option("-L", "--listing", is_flag=True, help="The table of services as ipvsadm -L -n prints it.")
-@_run_dir
+@run_dir_option
 def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
     """Show who is master, since when and why, and every service with its servers."""
     answer = _ask(run_dir, "status")
@@ -40,7 +40,7 @@ def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
 
 
 @click.command()
-@_run_dir
+@run_dir_option
 def reload(run_dir: str | None) -> None:
     """Make the daemon read its file again; a bad file changes nothing."""
     _simple(run_dir, "reload")
@@ -48,14 +48,14 @@ def reload(run_dir: str | None) -> None:
 
 @click.command()
 @click.option("--keep-plane", is_flag=True, help="Leave the eBPF data plane at work: a daemon started later adopts it.")
-@_run_dir
+@run_dir_option
 def stop(keep_plane: bool, run_dir: str | None) -> None:
     """Stop the daemon: the peer takes over before the addresses go."""
-    _simple(run_dir, "stop-keeping-plane" if keep_plane else "stop")
+    _simple(run_dir, "stop", {"keep_plane": keep_plane})
 
 
-def _simple(run_dir: str | None, command: str) -> None:
-    answer: dict[str, Any] = msgspec.json.decode(_ask(run_dir, command))
+def _simple(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> None:
+    answer: dict[str, Any] = msgspec.json.decode(_ask(run_dir, command, arguments))
     if "error" in answer:
         raise ControlError(str(answer["error"]))
     sys.exit(0)

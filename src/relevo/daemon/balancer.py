@@ -7,13 +7,17 @@ import gc
 import random
 import socket
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from relevo.daemon.channel import AsyncChannel, decode_to_worker
 from relevo.daemon.messages import (
     BalancerReport,
     Held,
     LogLine,
+    PlaneAnswer,
+    PlaneCall,
     PlaneRestarted,
     QuorumEvent,
     Ready,
@@ -92,6 +96,7 @@ class Balancer:
         self._stopping = asyncio.Event()
         self._refused: set[str] = set()
         self._polite = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -126,6 +131,8 @@ class Balancer:
             match message:
                 case TakeSnapshot():
                     self.channel.send(BalancerReport(await self.snapshot()))
+                case PlaneCall():
+                    self._task(self._serve_call(message))
                 case Reload(configuration=configuration):
                     self._configure(configuration)
                 case Held(addresses=addresses):
@@ -137,6 +144,24 @@ class Balancer:
                     self._polite = not keep
                     break
         self._stopping.set()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve_call(self, call: PlaneCall) -> None:
+        """Do what somebody at the control socket asks of the plane."""
+        try:
+            if call.ends:
+                answer = PlaneAnswer(call.number, await self.plane.end(call.meant))
+            else:
+                fits = call.meant.test()
+                found = [connection for connection in await self.plane.connections() if fits(connection)]
+                answer = PlaneAnswer(call.number, len(found), found[: call.limit or None])
+        except (PlaneError, ValueError) as error:
+            answer = PlaneAnswer(call.number, error=str(error))
+        self.channel.send(answer)
 
     # -- configuration -----------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The control socket: one JSON object a line in, one out. It is 0600, so who can reach it may use it.
 
-Requests are ``{"command": NAME}``; answers are the value asked for, or ``{"error": TEXT}``.
+Requests are ``{"command": NAME, "arguments": {…}}``; answers are the value asked for, or ``{"error": TEXT}``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class Request(msgspec.Struct, frozen=True):
     """What a caller asks for."""
 
     command: str
+    arguments: dict[str, Any] = {}
 
 
-Handler = Callable[[], Awaitable[Any]]
+Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 class ControlServer:
@@ -79,7 +80,7 @@ class ControlServer:
         if handler is None:
             return {"error": f"unknown command '{request.command[:64]}'; known: {' '.join(sorted(self._handlers))}"}
         try:
-            return await handler()
+            return await handler(request.arguments)
         except Exception as error:  # a handler that breaks is an answer too
             return {"error": f"{request.command}: {type(error).__name__}: {error}"}
 
@@ -119,14 +120,14 @@ def private_listener(path: Path) -> socket.socket:
     return sock
 
 
-def ask(path: Path, command: str, limit_s: float = 5.0) -> bytes:
+def ask(path: Path, command: str, arguments: dict[str, Any] | None = None, limit_s: float = 5.0) -> bytes:
     """Ask the daemon behind ``path`` and return its answer as JSON; for callers without an event loop."""
     with socket.socket(socket.AF_UNIX) as sock:
         ends = time.monotonic() + limit_s
         sock.settimeout(limit_s)
         try:
             sock.connect(str(path))
-            sock.sendall(_line({"command": command}))
+            sock.sendall(_line({"command": command, "arguments": arguments or {}}))
             received = bytearray()
             while not received.endswith(b"\n"):
                 sock.settimeout(max(0.001, ends - time.monotonic()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from relevo.model import Configuration
+from relevo.model.table import Connection, ConnectionFilter
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
 
 # -- from a worker ----------------------------------------------------------------------------------------------------
@@ -80,6 +81,15 @@ class BalancerReport(msgspec.Struct, frozen=True, tag=True):
     snapshot: BalancerSnapshot
 
 
+class PlaneAnswer(msgspec.Struct, frozen=True, tag=True):
+    """Answer to the ``PlaneCall`` of this number: how many were found or ended, and those that were to be listed."""
+
+    number: int
+    total: int = 0
+    connections: list[Connection] = []
+    error: str = ""
+
+
 FromWorker = (
     Ready
     | LogLine
@@ -91,6 +101,7 @@ FromWorker = (
     | ShutdownNotice
     | DirectorReport
     | BalancerReport
+    | PlaneAnswer
 )
 
 # -- to a worker ------------------------------------------------------------------------------------------------------
@@ -122,4 +133,13 @@ class PlaneRestarted(msgspec.Struct, frozen=True, tag=True):
     """The plane's process is new, and its table empty."""
 
 
-ToWorker = TakeSnapshot | Reload | Stop | Held | PlaneRestarted
+class PlaneCall(msgspec.Struct, frozen=True, tag=True):
+    """List the connections that are meant, at most ``limit`` (0: all of them); or end them."""
+
+    number: int
+    meant: ConnectionFilter
+    limit: int = 0
+    ends: bool = False
+
+
+ToWorker = PlaneCall | TakeSnapshot | Reload | Stop | Held | PlaneRestarted

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import msgspec
+
 from relevo import __version__
 from relevo.alerts.dispatch import Dispatcher
 from relevo.alerts.journal import Journal
@@ -38,6 +40,8 @@ from relevo.daemon.messages import (
     HeldEvent,
     InstanceEvent,
     LogLine,
+    PlaneAnswer,
+    PlaneCall,
     PlaneRestarted,
     QuorumEvent,
     Ready,
@@ -68,6 +72,8 @@ FLUSH_S: Final = 3.0
 """How long the stop waits for mails and scripts; unsent mails stay on disk."""
 SNAPSHOT_S: Final = 1.0
 """How long a worker may take to report."""
+CALL_S: Final = 30.0
+"""How long a command for the plane may take: listing a million connections takes seconds."""
 QUICK_DEATH_S: Final = 0.2
 """A worker that dies sooner than this, or before it was ready, did not get going."""
 MAX_QUICK_DEATHS: Final = 3
@@ -137,16 +143,18 @@ class Supervisor:
         self._control = ControlServer(
             options.runtime / "control.sock",
             {
-                "status": self.snapshot,
+                "status": self._status,
                 "reload": self._reload_by_command,
                 "stop": self._stop_by_command,
-                "stop-keeping-plane": self._stop_keeping_plane,
+                "connections": self._connections,
             },
         )
         self._stopping = False
         self._keep_plane = False
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls = 0
+        self._answers: dict[int, asyncio.Future[PlaneAnswer]] = {}
         self._finished: asyncio.Future[int] | None = None
 
     def log(self, text: str, level: int = _INFO, process: str = "") -> None:
@@ -371,12 +379,19 @@ class Supervisor:
                 self.dispatcher.quorum(service, up, weight)
             case ShutdownNotice(servers=servers):
                 self.dispatcher.farewell(servers)
-            case DirectorReport(snapshot=snapshot) | BalancerReport(snapshot=snapshot):
-                if worker.report is not None and not worker.report.done():
-                    worker.report.set_result(snapshot)
+            case DirectorReport() | BalancerReport() | PlaneAnswer():
+                self._answered(worker, message)
             case Ready():
                 worker.ready = True
                 self._tell_systemd(ready=True)
+
+    def _answered(self, worker: Worker, message: DirectorReport | BalancerReport | PlaneAnswer) -> None:
+        """Give a worker's answer to whoever waits for it, if somebody still does."""
+        if isinstance(message, PlaneAnswer):
+            if message.number in self._answers:
+                self._answers[message.number].set_result(message)
+        elif worker.report is not None and not worker.report.done():
+            worker.report.set_result(message.snapshot)
 
     def _tell_systemd(self, *, ready: bool = False) -> None:
         masters = ", ".join(sorted(self._masters)) or "none"
@@ -394,17 +409,14 @@ class Supervisor:
         """Read the configuration again."""
         self._task(self._reload_once(), "reload")
 
-    async def _reload_by_command(self) -> dict[str, Any]:
+    async def _reload_by_command(self, arguments: dict[str, Any]) -> dict[str, Any]:
         await self._reload_once()
         return {"error": self.reload_error} if self.reload_error else {"reloaded": True}
 
-    async def _stop_by_command(self) -> dict[str, Any]:
+    async def _stop_by_command(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._keep_plane = bool(arguments.get("keep_plane"))
         self.stop()
         return {"stopping": True}
-
-    async def _stop_keeping_plane(self) -> dict[str, Any]:
-        self._keep_plane = True
-        return await self._stop_by_command()
 
     async def _reload_once(self) -> None:
         async with self._reloading:
@@ -454,7 +466,33 @@ class Supervisor:
             if role not in self.workers:
                 asyncio.get_running_loop().call_soon(self._spawn, role)
 
+    # -- commands for the plane ---------------------------------------------------------------------------------
+
+    async def _connections(self, arguments: dict[str, Any]) -> PlaneAnswer | dict[str, str]:
+        """List or end connections: ``{"meant": {…}, "limit": 0, "ends": false}``."""
+        self._calls += 1
+        try:
+            call = msgspec.convert({**arguments, "number": self._calls, "type": "PlaneCall"}, PlaneCall)
+        except msgspec.ValidationError as error:
+            return {"error": str(error)}
+        worker = self.workers.get("balancer")
+        if worker is None or worker.channel is None:
+            return {"error": "the configuration has no virtual server"}
+        answered = self._answers[call.number] = asyncio.get_running_loop().create_future()
+        worker.channel.send(call)
+        try:
+            async with asyncio.timeout(CALL_S):
+                answer = await answered
+        except TimeoutError:
+            return {"error": f"the balancer did not answer within {CALL_S:g} s"}
+        finally:
+            del self._answers[call.number]
+        return {"error": answer.error} if answer.error else answer
+
     # -- status ------------------------------------------------------------------------------------------------
+
+    async def _status(self, arguments: dict[str, Any]) -> Snapshot:
+        return await self.snapshot()
 
     async def snapshot(self) -> Snapshot:
         """Ask the workers and put everything together; a worker that does not answer is marked."""

@@ -163,7 +163,7 @@ class Cluster:
 
     def snapshot(self, director: Host) -> Snapshot:
         """Return what a director knows; ``ControlError`` when it does not answer."""
-        return msgspec.json.decode(ask(self.run_dir(director) / "control.sock", "status", 2.0), type=Snapshot)
+        return msgspec.json.decode(ask(self.run_dir(director) / "control.sock", "status", limit_s=2.0), type=Snapshot)
 
     def worker_pid(self, director: Host, role: str) -> int:
         """Process id of a worker."""

@@ -5,6 +5,9 @@ The vocabulary is IPVS's. ``machines.pool`` wants entries, ``planes`` hold them,
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
+
 import msgspec
 
 from relevo.model.endpoint import Endpoint, Protocol
@@ -137,3 +140,46 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     expires_s: float | None = None
     template: bool = False
+
+
+class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which connections are meant: those that fit every field given.
+
+    Addresses are literals or networks (``10.0.0.0/8``), port 0 is any. ``templates``: False leaves them out, True means
+    them alone.
+    """
+
+    protocol: Protocol | None = None
+    client: str = ""
+    client_port: int = 0
+    virtual: str = ""
+    virtual_port: int = 0
+    server: str = ""
+    server_port: int = 0
+    state: str = ""
+    templates: bool | None = None
+
+    def test(self) -> Callable[[Connection], bool]:
+        """Return what tells whether a connection is meant; ``ValueError`` for what is no address."""
+        tests: list[Callable[[Connection], bool]] = []
+        if self.protocol is not None:
+            tests.append(lambda connection: connection.protocol is self.protocol and not connection.mark)
+        if self.state:
+            tests.append(lambda connection: connection.state == self.state)
+        if self.templates is not None:
+            tests.append(lambda connection: connection.template is self.templates)
+        for name in ("client", "virtual", "server"):
+            tests += _end_tests(name, getattr(self, name), getattr(self, f"{name}_port"))
+        return lambda connection: all(fits(connection) for fits in tests)
+
+
+def _end_tests(name: str, address: str, port: int) -> Iterator[Callable[[Connection], bool]]:
+    if port:
+        yield lambda connection: getattr(connection, name).port == port
+    if address:
+        network = ip_network(address, strict=False)
+        if network.num_addresses == 1:
+            whole = str(network.network_address)
+            yield lambda connection: getattr(connection, name).address == whole
+        else:
+            yield lambda connection: ip_address(getattr(connection, name).address) in network

@@ -14,7 +14,7 @@ import msgspec
 
 from relevo.model import Configuration, Forwarding, RealServer, TunnelChecksum, TunnelKind
 from relevo.model import Protocol as Transport
-from relevo.model.table import Connection, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 
 
 class PickRefusal(enum.StrEnum):
@@ -67,6 +67,10 @@ class Plane(Protocol):
 
     async def connections(self) -> list[Connection]:
         """Return connections and persistence templates."""
+        ...
+
+    async def end(self, meant: ConnectionFilter) -> int:
+        """End connections and forget templates; return how many."""
         ...
 
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:

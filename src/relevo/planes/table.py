@@ -347,18 +347,32 @@ class ServiceTable:
     def templates(self, now: float) -> list[Connection]:
         """Return the persistence templates as connections from port 0."""
         return [
-            Connection(
-                protocol=service.entry.key.protocol,
-                client=Endpoint(_unmasked(key, service.entry), 0),
-                virtual=service.entry.key.endpoint,
-                server=template.server.entry.endpoint,
-                state="ASSURED" if template.controlled else "NONE",
-                expires_s=max(0.0, template.expires_at - now),
-                template=True,
-            )
+            _shown(service, key, template, now)
             for service in self.services.values()
             for key, template in service.templates.items()
         ]
+
+    def forget(self, meant: Callable[[Connection], bool], now: float) -> int:
+        """Forget templates that ``meant`` is true of, unless an open connection holds them; return how many."""
+        forgotten = 0
+        for service in self.services.values():
+            chosen = [(k, t) for k, t in service.templates.items() if not t.controlled and meant(_shown(service, k, t, now))]
+            for key, template in chosen:
+                self._forget(service, key, template)
+            forgotten += len(chosen)
+        return forgotten
+
+
+def _shown(service: Service, key: int, template: Template, now: float) -> Connection:
+    return Connection(
+        protocol=service.entry.key.protocol,
+        client=Endpoint(_unmasked(key, service.entry), 0),
+        virtual=service.entry.key.endpoint,
+        server=template.server.entry.endpoint,
+        state="ASSURED" if template.controlled else "NONE",
+        expires_s=max(0.0, template.expires_at - now),
+        template=True,
+    )
 
 
 def _scheduler(entry: ServiceEntry) -> Scheduler:

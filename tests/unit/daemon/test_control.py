@@ -19,19 +19,19 @@ from relevo.daemon.control import MAX_CALLERS, MAX_REQUEST, ControlServer, ask, 
 from relevo.errors import ControlError, HostError
 
 
-async def status() -> dict[str, str]:
+async def status(arguments: dict[str, Any]) -> dict[str, str]:
     return {"state": "fine"}
 
 
-async def large() -> str:
+async def large(arguments: dict[str, Any]) -> str:
     return "x" * (8 << 20)
 
 
-async def broken() -> None:
+async def broken(arguments: dict[str, Any]) -> None:
     raise RuntimeError("a bug")
 
 
-HANDLERS: dict[str, Callable[[], Awaitable[Any]]] = {"status": status, "large": large, "broken": broken}
+HANDLERS: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {"status": status, "large": large, "broken": broken}
 FINE = {"state": "fine"}
 
 
@@ -288,7 +288,7 @@ def test_ask_says_when_no_daemon_is_there_or_it_does_not_answer(path: Path) -> N
         ask(path, "status")
     assert absent.value.hint == "start it with relevo run"
     with private_listener(path), pytest.raises(ControlError, match=r"no answer from the daemon at .*: no answer in time"):
-        ask(path, "status", 0.05)
+        ask(path, "status", limit_s=0.05)
     with pytest.raises(ControlError, match="Connection refused"):
         ask(path, "status")
 
@@ -310,7 +310,7 @@ def test_ask_waits_no_longer_than_told_for_an_answer_that_drips(path: Path) -> N
         thread.start()
         try:
             with pytest.raises((ControlError, BrokenPipeError)):
-                ask(path, "status", 0.2)
+                ask(path, "status", limit_s=0.2)
         finally:
             over.set()
             thread.join()

@@ -7,14 +7,14 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from relevo.errors import PlaneError
 from relevo.model import Endpoint, Forwarding, Protocol
-from relevo.model.table import Connection, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
 from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
@@ -160,11 +160,22 @@ class EbpfPlane:
 
     async def connections(self) -> list[Connection]:
         """Return connections and templates whose server is still there."""
+        return [connection for _, _, connection in await asyncio.to_thread(self._entries)]
+
+    async def end(self, meant: ConnectionFilter) -> int:
+        """Take connections and templates out of the table."""
+        instance, _ = self.open()
+        fits = meant.test()
+        entries = await asyncio.to_thread(self._entries)
+        return sum(instance.take_out(place, port) for place, port, connection in entries if fits(connection))
+
+    def _entries(self) -> list[tuple[int, int, Connection]]:
+        """Place and client port, as the table has them, of every entry in use. Slow: for a thread of its own."""
         instance, table = self.open()
         servers = table.server_numbers()
-        now = instance.jiffies() & 0xFFFFFFFF
+        now, hz = instance.jiffies() & 0xFFFFFFFF, instance.settings.hz
         found = []
-        for _, bucket in await asyncio.to_thread(instance.buckets):
+        for first, bucket in instance.buckets():
             for slot in range(BUCKET_SLOTS):
                 entry = bucket.slot[slot]
                 known = servers.get(entry.server)
@@ -172,21 +183,9 @@ class EbpfPlane:
                     continue
                 left = _signed(entry.expires - now)
                 if left > 0 or (entry.flags & ConnectionFlag.TEMPLATE and entry.master):
-                    found.append(_connection(entry, known[1].endpoint, max(0, left) / instance.settings.hz))
+                    shown = _connection(entry, known[1].endpoint, max(0, left) / hz)
+                    found.append((first * BUCKET_SLOTS + slot, entry.client_port, shown))
         return found
-
-    async def end(self, chosen: Callable[[Connection], bool]) -> int:
-        """Take out the connections that ``chosen`` is true of; return how many."""
-        instance, table = self.open()
-        servers = table.server_numbers()
-        ended = 0
-        for first, bucket in await asyncio.to_thread(instance.buckets):
-            for slot in range(BUCKET_SLOTS):
-                entry = bucket.slot[slot]
-                known = servers.get(entry.server)
-                if bucket.tag[slot] and known and chosen(_connection(entry, known[1].endpoint, 0.0)):
-                    ended += instance.take_out(first * BUCKET_SLOTS + slot, entry.client_port)
-        return ended
 
     def notes(self) -> tuple[str, ...]:
         """Return what is attached to each interface, and why it is not more."""

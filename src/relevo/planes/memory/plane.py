@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from relevo.model import Endpoint, ServiceKey
-from relevo.model.table import Connection, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import Capabilities, PickRefusal, Refused
 from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
 
@@ -34,17 +34,13 @@ class MemoryPlane:
 
     async def connections(self) -> list[Connection]:
         """Return what ``connect`` opened, and the templates."""
-        found = [
-            Connection(
-                protocol=lease.service.entry.key.protocol,
-                client=client,
-                virtual=lease.service.entry.key.endpoint,
-                server=lease.server.entry.endpoint,
-                state="ESTABLISHED",
-            )
-            for lease, client in self._open.values()
-        ]
-        return found + self.table.templates(self._clock())
+        return [*map(_shown, self._open.values()), *self.table.templates(self._clock())]
+
+    async def end(self, meant: ConnectionFilter) -> int:
+        """Close connections and forget templates."""
+        fits = meant.test()
+        handles = [handle for handle, opened in self._open.items() if fits(_shown(opened))]
+        return sum(map(self.disconnect, handles)) + self.table.forget(fits, self._clock())
 
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Every address is here."""
@@ -89,3 +85,14 @@ class MemoryPlane:
     def _reset(self, server: Server) -> None:
         for handle in [h for h, (lease, _) in self._open.items() if lease.server is server]:
             self.table.close(self._open.pop(handle)[0])
+
+
+def _shown(opened: tuple[Lease, Endpoint]) -> Connection:
+    lease, client = opened
+    return Connection(
+        protocol=lease.service.entry.key.protocol,
+        client=client,
+        virtual=lease.service.entry.key.endpoint,
+        server=lease.server.entry.endpoint,
+        state="ESTABLISHED",
+    )

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 from relevo.errors import PlaneError
-from relevo.model.table import Connection, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import Capabilities, Refused
 from relevo.planes.proxy.messages import (
     LENGTH,
     MAX_FRAME,
     Apply,
+    EndConnections,
     Hold,
     ListConnections,
     Observe,
@@ -49,6 +50,10 @@ class ProxyPlane:
     async def connections(self) -> list[Connection]:
         """Return what is open in the process."""
         return (await self._ask(ListConnections())).connections
+
+    async def end(self, meant: ConnectionFilter) -> int:
+        """Let the process end connections."""
+        return (await self._ask(EndConnections(meant))).ended
 
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Tell the process which virtual addresses this node holds."""

@@ -24,7 +24,7 @@ from typing import Protocol as Protocol_
 
 from relevo.host.privileges import raise_descriptor_limit
 from relevo.model import Endpoint, Protocol, ServiceKey
-from relevo.model.table import Connection, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import PickRefusal, Refused
 from relevo.planes.proxy.listener import REBIND_S, TcpListener
 from relevo.planes.proxy.proxy_protocol import header
@@ -150,31 +150,34 @@ class Engine:
 
     def connections(self) -> list[Connection]:
         """Return open connections, datagram sessions and templates."""
-        found = [
-            Connection(
-                protocol=Protocol.TCP,
-                client=Endpoint(*relay.client_address),
-                virtual=relay.lease.service.entry.key.endpoint,
-                server=relay.lease.server.entry.endpoint,
-                state=("FIN_WAIT" if relay.lease.inactive else "ESTABLISHED") if relay.connected else "SYN_SENT",
-                expires_s=max(0.0, relay.seen + IDLE_TCP_S - self.now),
-            )
-            for relay in self._relays
-        ]
-        found += [
-            Connection(
-                protocol=Protocol.TCP,
-                client=Endpoint(*away.client_address),
-                virtual=away.lease.service.entry.key.endpoint,
-                server=away.lease.server.entry.endpoint,
-                state="FIN_WAIT" if away.lease.inactive else "ESTABLISHED",
-            )
-            for away in self._elsewhere.values()
-        ]
+        found = [self._shown(relay) for relay in self._relays] + [_shown_elsewhere(away) for away in self._elsewhere.values()]
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 found += listener.connections()
         return found + self.table.templates(self.clock())
+
+    def end(self, meant: ConnectionFilter) -> int:
+        """Reset connections, end sessions and forget templates; return how many."""
+        fits = meant.test()
+        chosen: list[Relay | Elsewhere] = [relay for relay in self._relays if fits(self._shown(relay))]
+        chosen += [away for away in self._elsewhere.values() if fits(_shown_elsewhere(away))]
+        for connection in chosen:
+            connection.abort()
+        ended = len(chosen)
+        for listener in self._listeners.values():
+            if isinstance(listener, UdpListener):
+                ended += listener.end(fits)
+        return ended + self.table.forget(fits, self.clock())
+
+    def _shown(self, relay: Relay) -> Connection:
+        return Connection(
+            protocol=Protocol.TCP,
+            client=Endpoint(*relay.client_address),
+            virtual=relay.lease.service.entry.key.endpoint,
+            server=relay.lease.server.entry.endpoint,
+            state=("FIN_WAIT" if relay.lease.inactive else "ESTABLISHED") if relay.connected else "SYN_SENT",
+            expires_s=max(0.0, relay.seen + IDLE_TCP_S - self.now),
+        )
 
     def _count_open(self) -> None:
         """Move the octets of open flows into the counters of their servers."""
@@ -511,3 +514,13 @@ def _close_pipe(pipe: tuple[int, int]) -> None:
 def _reset(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
+
+
+def _shown_elsewhere(away: Elsewhere) -> Connection:
+    return Connection(
+        protocol=Protocol.TCP,
+        client=Endpoint(*away.client_address),
+        virtual=away.lease.service.entry.key.endpoint,
+        server=away.lease.server.entry.endpoint,
+        state="FIN_WAIT" if away.lease.inactive else "ESTABLISHED",
+    )

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from relevo.model.table import Connection, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import Refused
 
 LENGTH: Final = struct.Struct("!I")
@@ -29,6 +29,12 @@ class ListConnections(msgspec.Struct, frozen=True, tag=True):
     """Return connections and templates."""
 
 
+class EndConnections(msgspec.Struct, frozen=True, tag=True):
+    """End the connections and forget the templates that are meant."""
+
+    meant: ConnectionFilter
+
+
 class Hold(msgspec.Struct, frozen=True, tag=True):
     """The virtual addresses this node holds now."""
 
@@ -41,10 +47,11 @@ class Reply(msgspec.Struct, frozen=True):
     refused: list[Refused] = []
     services: list[ServiceState] = []
     connections: list[Connection] = []
+    ended: int = 0
     error: str = ""
 
 
-Request = Apply | Observe | ListConnections | Hold
+Request = Apply | Observe | ListConnections | EndConnections | Hold
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -142,14 +143,21 @@ class UdpListener:
 
     def connections(self) -> list[Connection]:
         """Return the sessions."""
-        return [
-            Connection(
-                protocol=Protocol.UDP,
-                client=Endpoint(*session.client),
-                virtual=self.service.entry.key.endpoint,
-                server=session.lease.server.entry.endpoint,
-                state="UDP",
-                expires_s=max(0.0, session.seen + IDLE_S - self.engine.now),
-            )
-            for session in self._sessions.values()
-        ]
+        return [self._shown(session) for session in self._sessions.values()]
+
+    def end(self, meant: Callable[[Connection], bool]) -> int:
+        """End sessions that ``meant`` is true of; return how many."""
+        chosen = [session for session in self._sessions.values() if meant(self._shown(session))]
+        for session in chosen:
+            self._end(session)
+        return len(chosen)
+
+    def _shown(self, session: Session) -> Connection:
+        return Connection(
+            protocol=Protocol.UDP,
+            client=Endpoint(*session.client),
+            virtual=self.service.entry.key.endpoint,
+            server=session.lease.server.entry.endpoint,
+            state="UDP",
+            expires_s=max(0.0, session.seen + IDLE_S - self.engine.now),
+        )

@@ -19,6 +19,7 @@ from relevo.planes.proxy.messages import (
     LENGTH,
     MAX_FRAME,
     Apply,
+    EndConnections,
     Hold,
     ListConnections,
     Observe,
@@ -75,6 +76,8 @@ class Commander:
                 return Reply(services=self.engine.observe())
             case ListConnections():
                 return Reply(connections=self.engine.connections())
+            case EndConnections(meant=meant):
+                return Reply(ended=self.engine.end(meant))
             case Hold(addresses=addresses):
                 self.engine.hold(addresses)
         return Reply()
