@@ -71,6 +71,14 @@ def keep_capabilities(kept: frozenset[int]) -> None:
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
 
 
+def effective_capabilities() -> int:
+    """Return this process's capabilities as a mask, bit n for number n of capabilities(7)."""
+    header = _CapHeader(_CAPABILITY_VERSION_3, 0)
+    data = (_CapData * 2)()
+    _check(_libc.capget(ctypes.byref(header), ctypes.byref(data)), "capget")
+    return int(data[0].effective) | int(data[1].effective) << 32
+
+
 def file_system_type(path: str) -> int:
     """Return the magic number of the file system that ``path`` is on (statfs(2))."""
     buffer = ctypes.create_string_buffer(256)

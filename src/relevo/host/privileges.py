@@ -11,6 +11,7 @@ from relevo.host import libc
 CAP_NET_BIND_SERVICE: Final = 10
 CAP_NET_ADMIN: Final = 12
 CAP_NET_RAW: Final = 13
+CAP_SYS_ADMIN: Final = 21
 CAP_PERFMON: Final = 38
 CAP_BPF: Final = 39
 
@@ -35,6 +36,13 @@ def confine(kept: frozenset[int]) -> None:
         libc.keep_capabilities(kept)
     except OSError:
         pass
+
+
+def may_load_programs() -> bool:
+    """Whether BPF programs can be loaded and attached. CAP_SYS_ADMIN stands for what was split from it."""
+    held = libc.effective_capabilities()
+    enough = all(held >> number & 1 for number in (CAP_BPF, CAP_PERFMON)) or held >> CAP_SYS_ADMIN & 1
+    return bool(enough and held >> CAP_NET_ADMIN & 1)
 
 
 def be_punctual(priority: int = DEFAULT_REALTIME_PRIORITY) -> str:

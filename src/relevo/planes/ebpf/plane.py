@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from functools import cache, partial
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Final
 
 from relevo.errors import PlaneError
+from relevo.host import privileges
 from relevo.model import Endpoint, Forwarding, Protocol
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.ebpf import syscall
@@ -30,6 +32,8 @@ from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
 from relevo.planes.port import Capabilities, Refused
+
+NEEDS: Final = "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 
 
 def capabilities_of_ebpf() -> Capabilities:
@@ -56,6 +60,8 @@ def refusal() -> str:
     buffer (Linux 5.8), the library, the file system, the objects.
     """
     try:
+        if not privileges.may_load_programs():  # a ring buffer alone may be anybody's
+            return NEEDS
         library()
         fingerprint()
         syscall.try_ring_buffer()
@@ -63,7 +69,7 @@ def refusal() -> str:
     except PlaneError as error:
         return str(error)
     except OSError as error:
-        return f"{error.strerror}: it needs CAP_BPF and CAP_NET_ADMIN" if error.errno == errno.EPERM else str(error)
+        return f"{error.strerror}: {NEEDS}" if error.errno == errno.EPERM else str(error)
     return ""
 
 
