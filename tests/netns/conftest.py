@@ -27,7 +27,9 @@ def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> floa
 
 
 def state_of(cluster: Cluster, director: Host) -> str:
-    return cluster.snapshot(director).director.instances[0].state
+    """State of its only instance; empty before the director is there: it waits for the plane."""
+    instances = cluster.snapshot(director).director.instances
+    return instances[0].state if instances else ""
 
 
 def wait_for_state(cluster: Cluster, director: Host, state: str, limit_s: float = 10.0) -> float:
@@ -53,7 +55,10 @@ def run_all(cluster: Cluster) -> Cluster:
     cluster.start_servers()
     for director in cluster.topology.directors:
         cluster.start_director(director)
-    wait_for_state(cluster, cluster.topology.directors[0], "MASTER")
+    master, *others = cluster.topology.directors
+    wait_for_state(cluster, master, "MASTER")
+    for other in others:
+        wait_for_state(cluster, other, "BACKUP")
     return cluster
 
 

@@ -17,8 +17,19 @@ from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnaps
 run_dir_option = click.option("--run-dir", help="Folder of the control socket [default: /run/relevo, or the user's].")
 
 
+class Refusal(msgspec.Struct):
+    """What an answer says that is none."""
+
+    error: str = ""
+
+
 def _ask(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> bytes:
-    return ask(runtime_directory(run_dir) / "control.sock", command, arguments)
+    """Return the daemon's answer; ``ControlError`` when it is an error."""
+    raw = ask(runtime_directory(run_dir) / "control.sock", command, arguments)
+    refused = msgspec.json.decode(raw, type=Refusal).error
+    if refused:
+        raise ControlError(refused)
+    return raw
 
 
 @click.command()
@@ -55,9 +66,7 @@ def stop(keep_plane: bool, run_dir: str | None) -> None:
 
 
 def _simple(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> None:
-    answer: dict[str, Any] = msgspec.json.decode(_ask(run_dir, command, arguments))
-    if "error" in answer:
-        raise ControlError(str(answer["error"]))
+    _ask(run_dir, command, arguments)
     sys.exit(0)
 
 

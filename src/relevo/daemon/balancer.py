@@ -106,7 +106,6 @@ class Balancer:
         self._configure(self.configuration)
         keeper = asyncio.create_task(self._keep_plane(), name="reconcile")
         listener = asyncio.create_task(self._listen(), name="supervisor")
-        self.channel.send(Ready())
         await self._stopping.wait()
         for task in (keeper, listener):
             task.cancel()
@@ -296,7 +295,8 @@ class Balancer:
     # -- the plane ---------------------------------------------------------------------------------------------
 
     async def _keep_plane(self) -> None:
-        """Reconcile whenever something changed, and every so often."""
+        """Reconcile whenever something changed, and every so often. The supervisor hears of the first time."""
+        told = False
         while True:
             self._wake.clear()
             try:
@@ -307,6 +307,9 @@ class Balancer:
                     self._log(str(error), WARNING)
                 self.plane_error = str(error)
                 pause = RETRY_S
+            if not told:
+                self.channel.send(Ready())
+                told = True
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()

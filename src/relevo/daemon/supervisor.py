@@ -72,6 +72,8 @@ FLUSH_S: Final = 3.0
 """How long the stop waits for mails and scripts; unsent mails stay on disk."""
 SNAPSHOT_S: Final = 1.0
 """How long a worker may take to report."""
+PLANE_WAIT_S: Final = 3.0
+"""How long VRRP waits at the start for a plane: loading eBPF programs takes a second."""
 CALL_S: Final = 30.0
 """How long a command for the plane may take: listing a million connections takes seconds."""
 QUICK_DEATH_S: Final = 0.2
@@ -182,6 +184,16 @@ class Supervisor:
         gc.collect()
         gc.freeze()
         for role in self._roles():
+            if role != "director" or "balancer" not in self.workers:
+                self._spawn(role)
+        loop.call_later(PLANE_WAIT_S, self._start_director)
+
+    def _start_director(self) -> None:
+        """Start VRRP, once: with a plane that is ready, so that no address is taken before it can be served."""
+        self._spawn_missing("director")
+
+    def _spawn_missing(self, role: str) -> None:
+        if role in self._roles() and role not in self.workers and not self._stopping:
             self._spawn(role)
 
     def _roles(self) -> list[str]:
@@ -383,6 +395,8 @@ class Supervisor:
                 self._answered(worker, message)
             case Ready():
                 worker.ready = True
+                if worker.role == "balancer":  # not from here: see _match_workers
+                    asyncio.get_running_loop().call_soon(self._start_director)
                 self._tell_systemd(ready=True)
 
     def _answered(self, worker: Worker, message: DirectorReport | BalancerReport | PlaneAnswer) -> None:
@@ -464,7 +478,7 @@ class Supervisor:
         # Not from here: a fork inside a task would unwind the child through the task's clean-up, which is not its own.
         for role in wanted:
             if role not in self.workers:
-                asyncio.get_running_loop().call_soon(self._spawn, role)
+                asyncio.get_running_loop().call_soon(self._spawn_missing, role)
 
     # -- commands for the plane ---------------------------------------------------------------------------------
 
@@ -496,7 +510,8 @@ class Supervisor:
 
     async def snapshot(self) -> Snapshot:
         """Ask the workers and put everything together; a worker that does not answer is marked."""
-        reports = dict(zip(self.workers, await asyncio.gather(*map(self._report, self.workers.values())), strict=True))
+        present = dict(self.workers)  # others may come while these are asked
+        reports = dict(zip(present, await asyncio.gather(*map(self._report, present.values())), strict=True))
         workers = tuple(
             WorkerSnapshot(
                 role=role,
@@ -505,7 +520,7 @@ class Supervisor:
                 since_at=worker.started_at,
                 answered=worker.channel is None or reports.get(role) is not None,
             )
-            for role, worker in self.workers.items()
+            for role, worker in present.items()
         )
         return Snapshot(
             version=__version__,

@@ -29,3 +29,15 @@ def test_a_worker_that_hung_up_is_not_waited_for(tmp_path: Path) -> None:
     took_s, answered = asyncio.run(_snapshot_after_the_end_was_read(tmp_path))
     assert not answered
     assert took_s < 0.5
+
+
+def test_a_worker_that_comes_while_others_are_asked_is_in_the_next_status(tmp_path: Path) -> None:
+    async def work() -> list[str]:
+        supervisor = Supervisor(Options("-", tmp_path, tmp_path), compile_text("", "-"))
+        supervisor.workers["proxy"] = Worker("proxy", 1, None, None, 0.0)
+        asked = asyncio.create_task(supervisor.snapshot())
+        await asyncio.sleep(0)
+        supervisor.workers["director"] = Worker("director", 2, None, None, 0.0)
+        return [worker.role for worker in (await asked).workers]
+
+    assert asyncio.run(work()) == ["proxy"]
