@@ -10,7 +10,9 @@ from functools import cache
 
 import pytest
 
-from relevo.planes.ebpf import layout, table
+from relevo.model import Configuration, Endpoint, GlobalDefs, Protocol, RealServer, VirtualServer
+from relevo.planes.ebpf import layout, sizes_for, table
+from relevo.planes.ebpf.instance import Sizes
 from relevo.planes.ebpf.objects import SOURCES, object_file
 from relevo.planes.ebpf.reasons import Reason
 
@@ -228,3 +230,16 @@ def test_tunnels_have_the_same_numbers() -> None:
 def test_every_state_has_a_time_out() -> None:
     assert set(layout.TIMEOUT_S) == set(layout.TcpState)
     assert max(layout.TcpState) < layout.TIMEOUTS
+
+
+def test_there_is_room_for_what_is_declared_and_as_much_again() -> None:
+    usual = sizes_for(Configuration())
+    assert usual == Sizes()
+    servers = tuple(RealServer(endpoint=Endpoint(f"10.0.0.{i}", 80)) for i in range(9))
+    services = tuple(
+        VirtualServer(endpoint=Endpoint("192.0.2.1", port), protocol=Protocol.TCP, scheduler="mh", real_servers=servers)
+        for port in range(1, 5001)
+    )
+    large = sizes_for(Configuration(global_defs=GlobalDefs(connection_table_size=9999), virtual_servers=services))
+    assert (large.connections, large.services, large.servers) == (9999, 10_000, 100_000)
+    assert large.rosters == 2 * 5000 * (65_537 + 10)

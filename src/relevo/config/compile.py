@@ -127,7 +127,7 @@ class _Assembler:
             lvs_sync_daemon=self.sync_daemon,
             **self._picked(
                 "router_id", "no_email_faults", "no_checker_emails", "script_timeout_s", "enable_script_security",
-                "plane", "vrrp_realtime_priority",
+                "plane", "vrrp_realtime_priority", "connection_table_size", "ebpf_hooks", "mh_table_size",
             ),
         )  # fmt: skip
 

@@ -64,10 +64,12 @@ def pin_folder(runtime: Path) -> Path:
     return ebpf.ROOT / "relevo" / re.sub(r"[^A-Za-z0-9_-]+", "-", str(runtime.resolve())).strip("-")
 
 
-def make(name: str, runtime: Path) -> Plane:
+def make(name: str, runtime: Path, configuration: Configuration) -> Plane:
     """Return the port to plane ``name`` of the daemon with this run folder."""
     if name == "memory":
         return MemoryPlane()
     if name == "ebpf":
-        return ebpf.EbpfPlane(pin_folder(runtime))
+        chosen = configuration.global_defs
+        sizes = ebpf.sizes_for(configuration)
+        return ebpf.EbpfPlane(pin_folder(runtime), sizes, hooks=chosen.ebpf_hooks, maglev_size=chosen.mh_table_size)
     return ProxyPlane(str(runtime / "proxy.sock"))

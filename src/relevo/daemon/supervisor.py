@@ -308,7 +308,7 @@ class Supervisor:
             case "director":
                 director.serve(self.configuration, sock, resume)
             case "balancer":
-                plane = planes.make(self.plane.name, self.options.runtime)
+                plane = planes.make(self.plane.name, self.options.runtime, self.configuration)
                 balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held)
             case "proxy":
                 assert self._proxy_listener is not None

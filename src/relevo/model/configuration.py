@@ -42,6 +42,9 @@ class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
     script_timeout_s: float = 60.0
     enable_script_security: bool = False
     plane: str = "auto"
+    connection_table_size: int = 524_288
+    ebpf_hooks: str = "auto"
+    mh_table_size: int = 65_537
     lvs_sync_daemon: SyncDaemon | None = None
     vrrp_realtime_priority: int | None = None
 

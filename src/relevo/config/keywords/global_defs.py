@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Severity
 from relevo.config.keywords.readers import boolean, choice, flag, integer, seconds, text, word_list
@@ -82,6 +84,13 @@ def _sync_daemon(cursor: Cursor) -> SyncDaemon:
     return SyncDaemon(interface=interface, instance=instance, sync_id=sync_id)
 
 
+def _prime(cursor: Cursor) -> int:
+    value = cursor.integer(251, 1_000_003, "a prime number")
+    if any(value % divisor == 0 for divisor in range(2, isqrt(value) + 1)):
+        raise cursor.reject(f"{value} is not a prime number", "such as 251, 4093, 65537 or 131071")
+    return value
+
+
 def _script_user(cursor: Cursor) -> tuple[str, str]:
     user = cursor.word("a user")
     group = cursor.word() if cursor.more() else ""
@@ -129,6 +138,9 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("vrrp_rt_priority", integer(1, 99, "a priority"), "real-time priority of the director worker", field="vrrp_realtime_priority"),
     Keyword("lvs_sync_daemon", _sync_daemon, "interface and instance of connection synchronisation"),
     Keyword("vrrp_transport", read_transport, "what carries the adverts: ip, or udp PORT (ip) [Relevo]"),
+    Keyword("connection_table_size", integer(1024, 1 << 24, "a number of connections"), "connections that the ebpf plane has room for (524288) [Relevo]"),
+    Keyword("ebpf_hooks", choice(("auto", "tc", "xdp"), "a choice of hooks"), "auto: XDP where a driver has it, beside TC; tc: TC alone (auto) [Relevo]"),
+    Keyword("mh_table_size", _prime, "slots of lb_algo mh in the ebpf plane, a prime (65537) [Relevo]"),
     Keyword("data_plane", choice(("auto", "ipvs", "ebpf", "proxy", "memory"), "a data plane"), "what moves the connections (auto) [Relevo]", field="plane"),
 )  # fmt: skip
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from relevo.errors import PlaneError
 from relevo.host import privileges
-from relevo.model import Endpoint, Forwarding, Protocol
+from relevo.model import Configuration, Endpoint, Forwarding, Protocol
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
@@ -32,6 +32,7 @@ from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
 from relevo.planes.port import Capabilities, Refused
+from relevo.schedulers import maglev
 
 NEEDS: Final = "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 
@@ -104,6 +105,21 @@ def local_address_towards(address: str) -> str:
         return str(probe.getsockname()[0])
 
 
+def sizes_for(configuration: Configuration) -> Sizes:
+    """Return room for what a configuration declares, and for as much again: what a reload adds must fit what is there."""
+    services = [(service, len(service.keys)) for service in configuration.virtual_servers]
+    slots = {"mh": configuration.global_defs.mh_table_size, "sh": 256, "dh": 256}
+    entries = sum(count * (len(s.real_servers) + 1 + slots.get(s.scheduler, 0)) for s, count in services)
+    usual = Sizes()
+    return Sizes(
+        connections=configuration.global_defs.connection_table_size,
+        services=max(usual.services, 2 * sum(count for _, count in services)),
+        servers=max(usual.servers, 2 * sum(count * (len(s.real_servers) + 1) for s, count in services)),
+        rosters=max(usual.rosters, 2 * entries),
+        locals=max(usual.locals, 2 * sum(len(s.local_addresses) + 1 for s, _ in services)),
+    )
+
+
 class EbpfPlane:
     """The programs and maps under ``path``, opened at the first use, on every Ethernet interface of this namespace."""
 
@@ -113,9 +129,12 @@ class EbpfPlane:
         sizes: Sizes | None = None,
         *,
         hooks: str = "auto",
+        maglev_size: int = maglev.DEFAULT_SIZE,
         attach: bool = True,
     ) -> None:
         self._path, self._sizes = path, sizes or Sizes()
+        self._maglev_size = maglev_size
+        self._busy = asyncio.Lock()
         self._hooks, self._attach = hooks, attach
         self._notices: list[str] = []
         self._instance: Instance | None = None
@@ -129,7 +148,7 @@ class EbpfPlane:
                 self._instance = open_instance(self._path, self._sizes)
             except OSError as error:
                 raise syscall.as_plane_error("ebpf plane", error) from error
-            self._table = Table(self._instance, local_address_towards)
+            self._table = Table(self._instance, local_address_towards, maglev_size=self._maglev_size)
             self._attacher = Attacher(self._instance, self._hooks)
         return self._instance, self._table
 
@@ -143,14 +162,16 @@ class EbpfPlane:
         if self._attach and self._attacher is not None:
             audit = partial(self._attacher.audit, behind_filters=table.has_marks)
             self._notices += await asyncio.to_thread(audit)  # the netlink library wants a loop of its own
-        await asyncio.to_thread(instance.sweep)
-        return table.observe()
+        async with self._busy:
+            await asyncio.to_thread(instance.sweep)
+            return await asyncio.to_thread(table.observe)
 
     async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
-        """Change the table."""
+        """Change the table. Filling a hash table takes a tenth of a second: others have their turn meanwhile."""
         _, table = self.open()
         try:
-            return table.apply(operations)
+            async with self._busy:
+                return await asyncio.to_thread(table.apply, operations)
         except (OSError, MemoryError) as error:
             raise PlaneError(f"ebpf plane: {error}") from error
 

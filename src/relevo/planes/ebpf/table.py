@@ -242,7 +242,7 @@ class Table:
         if not (entry.key.endpoint.port or entry.key.mark or entry.persistence_timeout_s):
             return "a service of every port needs persistence"
         if not self._free_services:
-            return f"no room for more than {self._instance.maps['services'].max_entries} services"
+            return f"no room for more than {self._instance.maps['services'].max_entries} services: restart, and there will be"
         number = self._free_services.pop()
         value = self._service_value(number)
         ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
@@ -343,7 +343,7 @@ class Table:
         if len(service.servers) >= MAX_SERVERS:
             return f"a service has at most {MAX_SERVERS} servers here"
         if not self._free_servers:
-            return f"no room for more than {self._instance.maps['servers'].max_entries} servers"
+            return f"no room for more than {self._instance.maps['servers'].max_entries} servers: restart, and there will be"
         reason = self._cannot_carry(entry)
         if reason:
             return reason
