@@ -237,6 +237,36 @@ def test_a_mark_that_a_filter_set_finds_its_service(network: Network, servers: S
             ip.tc("del", "clsact", index_of(ip, "outside"))
 
 
+@pytest.mark.parametrize(("virtual", "own"), [(VIRTUAL, "10.2.0.1"), (VIRTUAL_6, "fd00:2::1")], ids=["v4", "v6"])
+def test_a_server_on_this_node_may_have_an_address_and_port_of_its_own(
+    network: Network, plane: Plane, servers: Servers, virtual: str, own: str
+) -> None:
+    """As IPVS serves a local server by NAT; here the socket that listens there gets the client's first segment."""
+    family = socket.AF_INET6 if ":" in own else socket.AF_INET
+    key = ServiceKey(Protocol.TCP, Endpoint(virtual, 95))
+    with network.socket("director", family=family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((own, 9000))
+        listener.listen()
+        serve(plane, key, ServerEntry(endpoint=Endpoint(own, 9000)))
+        with network.socket("client", family=family) as client:
+            client.connect((virtual, 95))
+            accepted, peer = listener.accept()
+            with accepted:
+                assert peer[:2] == client.getsockname()[:2]
+                client.sendall(b"question")
+                assert accepted.recv(100) == b"question"
+                accepted.sendall(b"x" * 100_000)
+                assert len(client.recv(100_000, socket.MSG_WAITALL)) == 100_000
+                (shown,) = plane.connections()
+                assert (shown.state, shown.server) == ("ESTABLISHED", Endpoint(own, 9000))
+                (state,) = plane.observe()
+                assert (state.servers[0].active, state.servers[0].traffic.connections) == (1, 1)
+                assert state.servers[0].traffic.bytes_in > 100
+    serve_again = plane.connections()
+    assert [each.state for each in serve_again] in (["FIN_WAIT"], ["TIME_WAIT"], ["CLOSE"])
+
+
 def attached(plane: Plane) -> set[str]:
     """The TC hooks that are in use."""
     return {word for note in plane.plane.notes() for word in note.split(": ")[1].split(" (")[0].split(" and ")} - {"xdp"}

@@ -68,8 +68,8 @@ INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s
 	return reason;
 }
 
-/* A packet of the client's, to the server of its connection. */
-INLINE enum reason to_server(frame_t *frame, struct job *job)
+/* A packet of the client's, to the server of its connection. On a stack of its own: all of it together would not fit. */
+NOINLINE enum reason to_server(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
@@ -91,13 +91,13 @@ INLINE enum reason to_server(frame_t *frame, struct job *job)
 	if (unlikely(p->ttl <= 1))
 		return REFUSED_TTL;
 	reason = carry(frame, job, s, &t);
-	if (reason == GO_ON)
+	if (reason == GO_ON || reason == PASS_LOCAL)
 		count_traffic(job->server, TO_SERVER, p->length);
 	return reason;
 }
 
 /* A server's packet, back to the client under the virtual address. */
-INLINE enum reason to_client(frame_t *frame, struct job *job)
+NOINLINE enum reason to_client(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
@@ -222,21 +222,21 @@ INLINE enum reason error_to_server(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct server *s = bpf_map_lookup_elem(&servers, &job->server);
-	struct translation outer, inner;
+	struct relation *r = the_relation();
 	enum reason reason;
 
-	if (!s || !job->place.entry || !outer_addresses(frame, p, &outer))
+	if (!s || !r || !job->place.entry || !outer_addresses(frame, p, &r->outer))
 		return PASS_NO_CONNECTION;
-	inner.source = s->address; /* as the server wrote it */
-	inner.source_port = server_port(job->place.entry, s);
-	client_at_server(job->place.entry, &inner.destination, &inner.destination_port);
-	reason = find_way(frame, p, &outer.source, &s->address, &job->way);
+	r->inner.source = s->address; /* as the server wrote it */
+	r->inner.source_port = server_port(job->place.entry, s);
+	client_at_server(job->place.entry, &r->inner.destination, &r->inner.destination_port);
+	reason = find_way(frame, p, &r->outer.source, &s->address, &job->way);
 	if (reason != GO_ON)
 		return reason;
 	if (s->forwarding == FORWARDING_NAT || s->forwarding == FORWARDING_FULLNAT) {
-		outer.destination = s->address;
+		r->outer.destination = s->address;
 		swap_ends(p);
-		return relate(frame, p, &outer, &inner);
+		return relate(frame, p, &r->outer, &r->inner);
 	}
 	reason = age(frame, p);
 	return reason == GO_ON && s->forwarding == FORWARDING_TUN ? encapsulate(frame, p, s) : reason;
@@ -247,22 +247,22 @@ INLINE enum reason error_to_client(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
-	struct translation outer, inner;
+	struct relation *r = the_relation();
 	enum reason reason;
 
-	if (!e || !outer_addresses(frame, p, &outer))
+	if (!e || !r)
 		return PASS_NO_CONNECTION;
-	inner.source = e->client;
-	inner.source_port = e->client_port;
-	inner.destination = e->virtual;
-	inner.destination_port = e->virtual_port;
-	outer.source = e->virtual;
-	outer.destination = e->client;
-	reason = find_way(frame, p, &outer.source, &e->client, &job->way);
+	r->inner.source = e->client;
+	r->inner.source_port = e->client_port;
+	r->inner.destination = e->virtual;
+	r->inner.destination_port = e->virtual_port;
+	r->outer.source = e->virtual;
+	r->outer.destination = e->client;
+	reason = find_way(frame, p, &e->virtual, &e->client, &job->way);
 	if (reason != GO_ON)
 		return reason;
 	swap_ends(p);
-	return relate(frame, p, &outer, &inner);
+	return relate(frame, p, &r->outer, &r->inner);
 }
 
 /* An ICMP error: to whoever sent the packet that it quotes. */
@@ -382,7 +382,7 @@ INLINE enum reason balance(frame_t *frame, struct job *job)
 			reason = begin_connection(frame, job);
 		if (likely(reason == GO_ON)) {
 			reason = to_server(frame, job);
-			if (likely(reason == GO_ON && !opened))
+			if (likely((reason == GO_ON || reason == PASS_LOCAL) && !opened))
 				advance(job->settings, p, &job->place, TO_SERVER);
 			return reason;
 		}

@@ -24,17 +24,25 @@ INLINE int is_current(const struct hop *hop, const struct address *destination, 
 	return same_address(&hop->destination, destination) && !past(hop->expires, now);
 }
 
-INLINE void write_macs(void *ethernet, const struct hop *hop)
-{
-	__u16 *to = ethernet;
-	const __u16 *destination = (const void *)hop->destination_mac, *source = (const void *)hop->source_mac;
+#define MACS 12 /* octets of both */
 
-	to[0] = destination[0];
-	to[1] = destination[1];
-	to[2] = destination[2];
-	to[3] = source[0];
-	to[4] = source[1];
-	to[5] = source[2];
+INLINE int write_macs(frame_t *frame, const struct hop *hop)
+{
+	_Static_assert(__builtin_offsetof(struct hop, source_mac) == __builtin_offsetof(struct hop, destination_mac) + 6, "as in a frame");
+#ifdef RELEVO_XDP
+	const __u16 *macs = (const void *)hop->destination_mac;
+	__u16 *to = frame_begin(frame);
+	int i;
+
+	if ((void *)(to + MACS / 2) > frame_end(frame))
+		return 0;
+#pragma unroll
+	for (i = 0; i < MACS / 2; i++)
+		to[i] = macs[i];
+	return 1;
+#else
+	return !bpf_skb_store_bytes(frame, 0, hop->destination_mac, MACS, 0);
+#endif
 }
 
 struct way {
@@ -178,21 +186,17 @@ INLINE int has_exit(const struct way *way)
 /* Sends the frame on its way; the program's return value. */
 INLINE int leave(frame_t *frame, struct way *way)
 {
-	void *ethernet = frame_begin(frame);
-
 #ifdef RELEVO_XDP
-	if (ethernet + ETHERNET > frame_end(frame) || !way->hop)
+	if (!way->hop || !write_macs(frame, way->hop))
 		return XDP_DROP;
-	write_macs(ethernet, way->hop);
 	if (way->interface == frame->ingress_ifindex)
 		return XDP_TX;
 	return bpf_redirect_map(&exits, way->interface, 0);
 #else
 	if (unlikely(way->renewed))
 		return bpf_redirect_neigh(way->interface, &way->next, sizeof(way->next), 0);
-	if (ethernet + ETHERNET > frame_end(frame) || !way->hop)
+	if (!way->hop || !write_macs(frame, way->hop))
 		return TC_ACT_SHOT;
-	write_macs(ethernet, way->hop);
 	/* Into the other end at once: no queue, no second interrupt. What listens at this end's egress is passed over. */
 	if (way->hop->flags & DEVICE_PEER)
 		return bpf_redirect_peer(way->interface, 0);

@@ -45,6 +45,9 @@ static long HELPER(bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 difference,
 static long HELPER(bpf_l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
 static long HELPER(bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 length) = (void *)BPF_FUNC_skb_load_bytes;
 static long HELPER(bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 length, __u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
+static struct bpf_sock *HELPER(bpf_sk_lookup_tcp)(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags) = (void *)BPF_FUNC_sk_lookup_tcp;
+static long HELPER(bpf_sk_assign)(void *ctx, struct bpf_sock *socket, __u64 flags) = (void *)BPF_FUNC_sk_assign;
+static long HELPER(bpf_sk_release)(struct bpf_sock *socket) = (void *)BPF_FUNC_sk_release;
 static long HELPER(bpf_xdp_adjust_head)(struct xdp_md *xdp, int difference) = (void *)BPF_FUNC_xdp_adjust_head;
 static long HELPER(bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_output;
 

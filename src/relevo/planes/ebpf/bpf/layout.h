@@ -154,7 +154,7 @@ struct hop {
 	__u32 interface;
 	__u32 expires;
 	__u16 mtu;               /* 0: not known */
-	__u8 source_mac[6], destination_mac[6];
+	__u8 destination_mac[6], source_mac[6]; /* as they stand in a frame */
 	__u8 flags;              /* enum device_flag, of the interface */
 	__u8 reserved[5];
 };

@@ -135,9 +135,9 @@ INLINE void describe(const struct settings *settings, const struct packet *p, co
 	c->server = number;
 	c->generation = s->generation;
 	c->packets = 1;
-	if (s->forwarding == FORWARDING_DR || s->forwarding == FORWARDING_TUN)
+	if (s->forwarding == FORWARDING_DR || s->forwarding == FORWARDING_TUN || s->is_local)
 		c->flags |= CONNECTION_NO_OUTPUT;
-	if (s->forwarding == FORWARDING_FULLNAT)
+	else if (s->forwarding == FORWARDING_FULLNAT)
 		c->flags |= CONNECTION_FULLNAT;
 	if (service->flags & SERVICE_ANY_PORT)
 		c->flags |= CONNECTION_KEEP_PORT;
@@ -167,7 +167,7 @@ GLOBAL int enter(__u32 service_number, __u32 server_number, __u32 master)
 		return DROP_ORPHAN;
 	describe(settings, p, service, &work->fresh, server_number, s);
 	work->fresh.master = master;
-	fullnat = s->forwarding == FORWARDING_FULLNAT;
+	fullnat = work->fresh.flags & CONNECTION_FULLNAT;
 	if (fullnat && !reserve_port(server_number))
 		return DROP_NO_LOCAL_PORT;
 	place = insert(p->now, 0);

@@ -15,6 +15,42 @@ NOINLINE enum reason closed(frame_t *frame, struct job *job)
 	return ask_kernel(frame, p, &p->source, &p->destination, &way) == PASS_LOCAL ? DROP_NOT_YET : PASS_CLOSED;
 }
 
+/*
+ * A first segment for a server on this node: it goes to the socket that listens at the server's address and port, and nothing
+ * is translated. The kernel makes a connection of it under the virtual address, so that answers leave as they should, and
+ * later segments find it by themselves.
+ */
+NOINLINE void deliver(frame_t *frame, struct job *job)
+{
+	struct server *s = bpf_map_lookup_elem(&servers, &job->server);
+	struct packet *p = job->packet;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+	__be16 port;
+	int v4;
+
+	if (!s || p->protocol != IPPROTO_TCP || !(p->tcp_flags & TCP_SYN) || s->forwarding == FORWARDING_DR || s->forwarding == FORWARDING_TUN)
+		return;
+	port = s->port ? s->port : p->destination_port;
+	v4 = is_v4(&s->address);
+	if (v4) {
+		tuple.ipv4.saddr = get_v4(&p->source);
+		tuple.ipv4.daddr = get_v4(&s->address);
+		tuple.ipv4.sport = p->source_port;
+		tuple.ipv4.dport = port;
+	} else {
+		put_v6(tuple.ipv6.saddr, &p->source);
+		put_v6(tuple.ipv6.daddr, &s->address);
+		tuple.ipv6.sport = p->source_port;
+		tuple.ipv6.dport = port;
+	}
+	socket = bpf_sk_lookup_tcp(frame, &tuple, v4 ? sizeof(tuple.ipv4) : sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return;
+	bpf_sk_assign(frame, socket, 0);
+	bpf_sk_release(socket);
+}
+
 /* Packets that are not ours go on to the programs behind this one (TC_ACT_UNSPEC; it is TCX_NEXT too). */
 INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 {
@@ -22,6 +58,8 @@ INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 		return leave(frame, &job->way);
 	if (unlikely(reason == PASS_CLOSED))
 		reason = closed(frame, job);
+	if (unlikely(reason == PASS_LOCAL))
+		deliver(frame, job);
 	count(reason);
 	if (reason < REFUSED_NO_DESTINATION)
 		return TC_ACT_UNSPEC;
