@@ -10,9 +10,9 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6Time
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from relevo.model import Forwarding, Protocol, ServiceKey
+from relevo.model import Forwarding, Protocol, ServiceKey, Tunnel, TunnelKind
 from relevo.model.table import AddServer, DeleteServer, DeleteService
-from relevo.planes.ebpf.layout import TcpState, port_to
+from relevo.planes.ebpf.layout import PathMtu, TcpState, packed, port_to
 from relevo.planes.ebpf.reasons import Reason
 from tests.ebpf.packets import (
     CLIENT,
@@ -393,6 +393,61 @@ def test_the_mtu_that_is_told_leaves_room_for_the_tunnel(director: Director, inn
     packet = from_client(header / bytes(1500 - len(header)))
     ran = director.tc(packet)
     assert ran.frame == answer_of(packet, too_big(inner, 1500 - OVERHEAD[outer, tunnel]), 8)
+
+
+PROTOCOL_OF_TUNNEL = {(4, 0): 4, (6, 0): 41}
+
+
+def told_by_a_router(director: Director, inner: int, outer: int, tunnel: int, mtu: int) -> None:
+    """A router behind the director cannot send a tunnel's packet on: it quotes eight octets of what is in it."""
+    within = bytes(UDP(sport=50_000, dport=6080)) if tunnel else bytes(ip(CLIENT[inner], VIRTUAL[inner]))[:8]
+    header = ip(LOCAL[outer], SERVER[outer])
+    header.fields["proto" if outer == 4 else "nh"] = 17 if tunnel else PROTOCOL_OF_TUNNEL[inner, 0]
+    router = "10.2.0.77" if outer == 4 else "fd00:2::77"
+    director.run(from_server(ip(router, LOCAL[outer]) / too_big(outer, mtu) / Raw(bytes(header) + within)), director.inside)
+
+
+@pytest.mark.parametrize("tunnel", [0, 1], ids=["ipip", "gue"])
+@pytest.mark.parametrize("outer", FAMILIES, ids=lambda family: f"outer-IPv{family}")
+@pytest.mark.parametrize("inner", FAMILIES, ids=lambda family: f"inner-IPv{family}")
+@pytest.mark.parametrize("mtu", [1400, 100])
+def test_a_clients_packets_fit_a_tunnels_way_as_a_router_told(
+    director: Director, inner: int, outer: int, tunnel: int, mtu: int
+) -> None:
+    """Nobody can make it smaller than the kernel's own least."""
+    declared = Tunnel(TunnelKind.GUE, 6080) if tunnel else Tunnel()
+    director.serve(inner, Protocol.UDP, server(SERVER[outer], forwarding=TUN, tunnel=declared))
+    fields = {"flags": "DF"} if inner == 4 else {}
+    header = ip(CLIENT[inner], VIRTUAL[inner], **fields) / UDP(sport=CLIENT_PORT, dport=PORT)
+    packet = from_client(header / bytes(1450 - len(header)))
+    assert director.tc(packet).verdict == REDIRECT
+    told_by_a_router(director, inner, outer, tunnel, mtu)
+    least = {4: 552, 6: 1280}[outer]
+    assert director.tc(packet).frame == answer_of(packet, too_big(inner, max(mtu, least) - OVERHEAD[outer, tunnel]), 8)
+    director.instance.maps["path_mtus"].delete(packed(SERVER[outer]))
+    assert director.tc(packet).verdict == REDIRECT
+
+
+def test_what_a_router_told_of_a_way_is_forgotten_in_time(director: Director) -> None:
+    director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=TUN))
+    told_by_a_router(director, 4, 4, 0, 1000)
+    paths = director.instance.maps["path_mtus"]
+    held = PathMtu.from_buffer_copy(paths.lookup(packed(SERVER[4])) or b"")
+    assert 599 * director.settings.hz < (held.expires - director.instance.jiffies()) & 0xFFFFFFFF <= 600 * director.settings.hz
+    held.expires = director.instance.jiffies() - 1 & 0xFFFFFFFF
+    paths.update(packed(SERVER[4]), bytes(held))
+    packet = ip(CLIENT[4], VIRTUAL[4], flags="DF") / UDP(sport=CLIENT_PORT, dport=PORT) / bytes(1400)
+    assert director.tc(from_client(packet)).verdict == REDIRECT
+    paths.delete(packed(SERVER[4]))
+
+
+@pytest.mark.parametrize("about", ["10.2.0.99", "10.99.0.1"])
+def test_a_router_cannot_tell_of_ways_that_no_tunnel_goes(director: Director, about: str) -> None:
+    director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=TUN))
+    header = IP(src=LOCAL[4], dst=about, proto=4)
+    error = ip("10.2.0.77", LOCAL[4]) / too_big(4, 1000) / Raw(bytes(header) + bytes(8))
+    director.run(from_server(error), director.inside)
+    assert director.instance.maps["path_mtus"].lookup(packed(about)) is None
 
 
 @pytest.mark.parametrize("limit", [0, 3])

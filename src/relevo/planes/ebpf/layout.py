@@ -8,7 +8,7 @@ from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 BUCKET_SLOTS: Final = 8
 FILTER_BITS: Final = 15
 TIMEOUTS: Final = 16
@@ -132,6 +132,12 @@ class ServerValue(_Value):
     ]
 
 
+class PathMtu(_Value):
+    """What a router said of the way to a tunnel's end."""
+
+    _fields_ = [("expires", c_uint32), ("mtu", c_uint16), ("reserved", c_uint16)]
+
+
 class Settings(_Value):
     """What holds for the whole instance."""
 
@@ -143,6 +149,7 @@ class Settings(_Value):
         ("timeout", c_uint32 * TIMEOUTS),
         ("key", c_uint64 * 2),
         ("bucket_mask", c_uint32),
+        ("path_mtus", c_uint32),
         ("local_port_first", c_uint16),
         ("local_port_count", c_uint16),
         ("virtual_filter", c_uint8 * (1 << (FILTER_BITS - 3))),

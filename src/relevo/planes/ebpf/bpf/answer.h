@@ -45,44 +45,53 @@ INLINE int checksum_begun(frame_t *frame, const struct packet *p)
 	return 0;
 }
 
-INLINE int swap_macs(frame_t *frame)
+INLINE void swap_macs(struct ethhdr *e)
 {
-	struct ethhdr *found = frame_begin(frame), e;
+	__u8 mac[6];
 
-	if ((void *)(found + 1) > frame_end(frame))
-		return 0;
-	__builtin_memcpy(e.h_dest, found->h_source, 6);
-	__builtin_memcpy(e.h_source, found->h_dest, 6);
-	return !bpf_skb_store_bytes(frame, 0, &e, 12, 0);
+	__builtin_memcpy(mac, e->h_dest, 6);
+	__builtin_memcpy(e->h_dest, e->h_source, 6);
+	__builtin_memcpy(e->h_source, mac, 6);
 }
 
 #define ANSWER_TTL 64
 
-/* An IP header from `from` to `to` at the place of the present one, which had no options. */
+/* An IP header from `from` to `to` at the place of the present one. */
 INLINE int write_ip(frame_t *frame, const struct packet *p, const struct address *from, const struct address *to, __u8 protocol,
 		    __u16 payload)
 {
+	struct ethhdr *ethernet = frame_begin(frame);
+
 	if (p->family == 4) {
-		struct iphdr ip = {
-			.version = 4,
-			.ihl = 5,
-			.tot_len = be16(sizeof(ip) + payload),
-			.frag_off = be16(0x4000),
-			.ttl = ANSWER_TTL,
-			.protocol = protocol,
-			.saddr = get_v4(from),
-			.daddr = get_v4(to),
-		};
+		struct iphdr *ip = (void *)(ethernet + 1);
+		__u64 sum;
 
-		ip.check = (__sum16)~fold_16(sum_words((void *)&ip, sizeof(ip) / 2));
-		return swap_macs(frame) && put(frame, ETHERNET, &ip, sizeof(ip));
+		if ((void *)(ip + 1) > frame_end(frame))
+			return 0;
+		*(__u16 *)ip = be16(0x4500);
+		ip->tot_len = be16(sizeof(*ip) + payload);
+		ip->id = 0;
+		ip->frag_off = be16(0x4000);
+		ip->ttl = ANSWER_TTL;
+		ip->protocol = protocol;
+		ip->saddr = get_v4(from);
+		ip->daddr = get_v4(to);
+		sum = *(__u16 *)ip + ip->tot_len + ip->frag_off + *(__u16 *)&ip->ttl + (__u64)ip->saddr + ip->daddr;
+		ip->check = (__sum16)~fold_16(sum);
 	} else {
-		struct ipv6hdr ip = {.version = 6, .payload_len = be16(payload), .nexthdr = protocol, .hop_limit = ANSWER_TTL};
+		struct ipv6hdr *ip = (void *)(ethernet + 1);
 
-		put_v6(&ip.saddr, from);
-		put_v6(&ip.daddr, to);
-		return swap_macs(frame) && put(frame, ETHERNET, &ip, sizeof(ip));
+		if ((void *)(ip + 1) > frame_end(frame))
+			return 0;
+		*(__u32 *)ip = be32(0x60000000);
+		ip->payload_len = be16(payload);
+		ip->nexthdr = protocol;
+		ip->hop_limit = ANSWER_TTL;
+		put_v6(&ip->saddr, from);
+		put_v6(&ip->daddr, to);
 	}
+	swap_macs(ethernet);
+	return 1;
 }
 
 INLINE __u16 ip_header(const struct packet *p)
@@ -91,28 +100,37 @@ INLINE __u16 ip_header(const struct packet *p)
 }
 
 /* What a reset must say (RFC 9293 §3.10.7.1): our sequence is what they acknowledged, or we acknowledge what they sent. */
-INLINE int describe_reset(frame_t *frame, const struct packet *p, struct tcphdr *tcp)
+INLINE void write_reset(struct tcphdr *tcp, const struct packet *p)
 {
-	struct tcphdr *found = frame_begin(frame) + ETHERNET + ip_header(p);
+	__u32 sequence = be32(tcp->seq), acknowledged = tcp->ack_seq;
 	__u32 sent = p->length - (p->l4 - ETHERNET) - p->l4_length + !!(p->tcp_flags & TCP_SYN) + !!(p->tcp_flags & TCP_FIN);
 	__u16 *words = (void *)tcp;
 
-	if ((void *)(found + 1) > frame_end(frame))
-		return 0;
-	__builtin_memset(tcp, 0, sizeof(*tcp));
 	tcp->source = p->destination_port;
 	tcp->dest = p->source_port;
 	words[6] = be16(5 << 12 | TCP_RST | (p->tcp_flags & TCP_ACK ? 0 : TCP_ACK));
-	tcp->seq = p->tcp_flags & TCP_ACK ? found->ack_seq : 0;
-	tcp->ack_seq = p->tcp_flags & TCP_ACK ? 0 : be32(be32(found->seq) + sent);
-	return 1;
+	words[7] = 0; /* window */
+	tcp->urg_ptr = 0;
+	tcp->seq = p->tcp_flags & TCP_ACK ? acknowledged : 0;
+	tcp->ack_seq = p->tcp_flags & TCP_ACK ? 0 : be32(sequence + sent);
+}
+
+INLINE __u64 sum_words(const __u16 *words, int count)
+{
+	__u64 sum = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < count; i++)
+		sum += words[i];
+	return sum;
 }
 
 /* Turns a TCP segment into the reset that answers it, and sends it back. */
 NOINLINE int answer_reset(frame_t *frame)
 {
 	struct packet *p = the_packet();
-	struct tcphdr tcp;
+	struct tcphdr *tcp;
 	__u64 sum;
 	int begun;
 
@@ -123,14 +141,17 @@ NOINLINE int answer_reset(frame_t *frame)
 	/* With IP options or extension headers in between there is no fixed place for the header: nothing is said. */
 	if (p->l4 != ETHERNET + ip_header(p) || p->tcp_flags & TCP_RST || p->fragment != WHOLE)
 		return TC_ACT_SHOT;
-	if (bpf_skb_change_tail(frame, p->l4 + sizeof(tcp), 0))
+	if (bpf_skb_change_tail(frame, p->l4 + sizeof(*tcp), 0))
 		return TC_ACT_SHOT;
-	if (!describe_reset(frame, p, &tcp))
+	if (!write_ip(frame, p, &p->destination, &p->source, IPPROTO_TCP, sizeof(*tcp)))
 		return TC_ACT_SHOT;
-	sum = sum_pseudo(&p->source, &p->destination, IPPROTO_TCP, sizeof(tcp));
-	tcp.check = begun ? fold_16(sum) : (__sum16)~fold_16(sum + sum_words((void *)&tcp, sizeof(tcp) / 2));
-	if (!write_ip(frame, p, &p->destination, &p->source, IPPROTO_TCP, sizeof(tcp)) || !put(frame, p->l4, &tcp, sizeof(tcp)))
+	tcp = frame_begin(frame) + ETHERNET + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	if ((void *)(tcp + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
+	write_reset(tcp, p);
+	tcp->check = 0;
+	sum = sum_pseudo(&p->source, &p->destination, IPPROTO_TCP, sizeof(*tcp));
+	tcp->check = begun ? fold_16(sum) : (__sum16)~fold_16(sum + sum_words((void *)tcp, 10));
 	return bpf_redirect(frame->ifindex, 0);
 }
 

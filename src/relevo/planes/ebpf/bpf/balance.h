@@ -52,6 +52,8 @@ INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s
 	reason = find_way(frame, p, &t->source, &s->address, &job->way);
 	if (unlikely(reason != GO_ON))
 		return reason == PASS_LOCAL && !s->is_local ? DROP_NO_ROUTE : reason;
+	if (unlikely(overhead))
+		job->way.mtu = path_mtu(job->server, job->way.mtu);
 	if (unlikely(!fits(frame, p, &job->way, overhead))) {
 		job->way.mtu -= overhead; /* what the client may send */
 		return p->dont_fragment ? REFUSED_TOO_BIG : DROP_TOO_BIG;

@@ -19,17 +19,6 @@ INLINE __u16 fold_16(__u64 sum)
 	return (__u16)s;
 }
 
-INLINE __u64 sum_words(const __u16 *words, int count)
-{
-	__u64 sum = 0;
-	int i;
-
-#pragma unroll
-	for (i = 0; i < count; i++)
-		sum += words[i];
-	return sum;
-}
-
 /* The sum that replacing one address by another adds. IPv4 addresses differ in their last 32 bits alone. */
 INLINE __u64 address_difference(const struct address *from, const struct address *to)
 {

@@ -56,60 +56,73 @@ struct outer {
 	__be16 source_port;
 };
 
-INLINE int write_gue(frame_t *frame, __u32 at, const struct outer *o, const struct server *s)
+INLINE void write_gue(struct gue *g, const struct outer *o, const struct server *s)
 {
-	struct gue g = {
-		.udp.source = o->source_port,
-		.udp.dest = s->tunnel_port,
-		.udp.len = be16((__u16)(o->length + sizeof(g))),
-		.udp.check = 0, /* the inner packet has its own; RFC 6935 allows it for tunnels over IPv6 too */
-		.protocol = o->inner_protocol,
-	};
-
-	return s->tunnel != TUNNEL_GUE || put(frame, at, &g, sizeof(g));
-}
-
-INLINE int write_type(frame_t *frame, __be16 type)
-{
-	return put(frame, ETHERNET - sizeof(type), &type, sizeof(type));
+	g->udp.source = o->source_port;
+	g->udp.dest = s->tunnel_port;
+	g->udp.len = be16((__u16)(o->length + sizeof(*g)));
+	g->udp.check = 0; /* the inner packet has its own; RFC 6935 allows it for tunnels over IPv6 too */
+	g->control = 0;
+	g->protocol = o->inner_protocol;
+	g->flags = 0;
 }
 
 INLINE int write_outer_v4(frame_t *frame, const struct packet *p, const struct outer *o, const struct server *s)
 {
-	struct iphdr ip = {
-		.version = 4,
-		.ihl = 5,
-		.tos = o->traffic_class,
-		.tot_len = be16((__u16)(o->length + tunnel_overhead(s))),
-		.frag_off = p->dont_fragment ? be16(0x4000) : 0,
-		.ttl = o->ttl,
-		.protocol = s->tunnel == TUNNEL_GUE ? IPPROTO_UDP : o->inner_protocol,
-		.saddr = get_v4(&s->outer_source),
-		.daddr = get_v4(&s->address),
-	};
+	struct iphdr *ip = frame_begin(frame) + ETHERNET;
+	struct gue *g = (void *)(ip + 1);
+	struct ethhdr *ethernet = frame_begin(frame);
+	__u64 sum;
 
+	if ((void *)(ip + 1) > frame_end(frame))
+		return 0;
+	ethernet->h_proto = be16(ETH_P_IP);
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version = 4;
+	ip->ihl = 5;
+	ip->tos = o->traffic_class;
+	ip->tot_len = be16((__u16)(o->length + tunnel_overhead(s)));
+	ip->frag_off = p->dont_fragment ? be16(0x4000) : 0;
 	if (!p->dont_fragment)
-		ip.id = (__be16)bpf_get_prandom_u32(); /* RFC 6864: who puts fragments together goes by it */
-	ip.check = (__sum16)~fold_16(sum_words((void *)&ip, sizeof(ip) / 2));
-	return write_type(frame, be16(ETH_P_IP)) && put(frame, ETHERNET, &ip, sizeof(ip)) &&
-	       write_gue(frame, ETHERNET + sizeof(ip), o, s);
+		ip->id = (__be16)bpf_get_prandom_u32(); /* RFC 6864: who puts fragments together goes by it */
+	ip->ttl = o->ttl;
+	ip->protocol = s->tunnel == TUNNEL_GUE ? IPPROTO_UDP : o->inner_protocol;
+	ip->saddr = get_v4(&s->outer_source);
+	ip->daddr = get_v4(&s->address);
+	sum = *(__u16 *)ip + ip->tot_len + ip->id + ip->frag_off + *(__u16 *)&ip->ttl + (__u64)ip->saddr + ip->daddr;
+	ip->check = (__sum16)~fold_16(sum);
+	if (s->tunnel != TUNNEL_GUE)
+		return 1;
+	if ((void *)(g + 1) > frame_end(frame))
+		return 0;
+	write_gue(g, o, s);
+	return 1;
 }
 
 INLINE int write_outer_v6(frame_t *frame, const struct outer *o, const struct server *s)
 {
-	struct ipv6hdr ip = {
-		.version = 6,
-		.priority = o->traffic_class >> 4,
-		.flow_lbl[0] = (__u8)(o->traffic_class << 4),
-		.payload_len = be16((__u16)(o->length + tunnel_overhead(s) - sizeof(ip))),
-		.nexthdr = s->tunnel == TUNNEL_GUE ? IPPROTO_UDP : o->inner_protocol,
-		.hop_limit = o->ttl,
-	};
+	struct ipv6hdr *ip = frame_begin(frame) + ETHERNET;
+	struct gue *g = (void *)(ip + 1);
+	struct ethhdr *ethernet = frame_begin(frame);
 
-	put_v6(&ip.saddr, &s->outer_source);
-	put_v6(&ip.daddr, &s->address);
-	return write_type(frame, be16(ETH_P_IPV6)) && put(frame, ETHERNET, &ip, sizeof(ip)) &&
-	       write_gue(frame, ETHERNET + sizeof(ip), o, s);
+	if ((void *)(ip + 1) > frame_end(frame))
+		return 0;
+	ethernet->h_proto = be16(ETH_P_IPV6);
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version = 6;
+	ip->priority = o->traffic_class >> 4;
+	ip->flow_lbl[0] = (__u8)(o->traffic_class << 4);
+	ip->payload_len = be16((__u16)(o->length + tunnel_overhead(s) - sizeof(*ip)));
+	ip->nexthdr = s->tunnel == TUNNEL_GUE ? IPPROTO_UDP : o->inner_protocol;
+	ip->hop_limit = o->ttl;
+	put_v6(&ip->saddr, &s->outer_source);
+	put_v6(&ip->daddr, &s->address);
+	if (s->tunnel != TUNNEL_GUE)
+		return 1;
+	if ((void *)(g + 1) > frame_end(frame))
+		return 0;
+	write_gue(g, o, s);
+	return 1;
 }
 
 INLINE __u8 traffic_class(frame_t *frame, const struct packet *p)

@@ -24,25 +24,19 @@ INLINE int is_current(const struct hop *hop, const struct address *destination, 
 	return same_address(&hop->destination, destination) && !past(hop->expires, now);
 }
 
-#define MACS 12 /* octets of both */
-
-INLINE int write_macs(frame_t *frame, const struct hop *hop)
+/* Both, as they stand in a frame. */
+INLINE void write_macs(void *ethernet, const struct hop *hop)
 {
-	_Static_assert(__builtin_offsetof(struct hop, source_mac) == __builtin_offsetof(struct hop, destination_mac) + 6, "as in a frame");
-#ifdef RELEVO_XDP
 	const __u16 *macs = (const void *)hop->destination_mac;
-	__u16 *to = frame_begin(frame);
-	int i;
+	__u16 *to = ethernet;
 
-	if ((void *)(to + MACS / 2) > frame_end(frame))
-		return 0;
-#pragma unroll
-	for (i = 0; i < MACS / 2; i++)
-		to[i] = macs[i];
-	return 1;
-#else
-	return !bpf_skb_store_bytes(frame, 0, hop->destination_mac, MACS, 0);
-#endif
+	_Static_assert(__builtin_offsetof(struct hop, source_mac) == __builtin_offsetof(struct hop, destination_mac) + 6, "in a row");
+	to[0] = macs[0];
+	to[1] = macs[1];
+	to[2] = macs[2];
+	to[3] = macs[3];
+	to[4] = macs[4];
+	to[5] = macs[5];
 }
 
 struct way {
@@ -155,6 +149,20 @@ INLINE enum reason find_way(frame_t *frame, const struct packet *p, const struct
 
 #endif
 
+/* The MTU of the way to a tunnel's end, server `number`: that of the first hop, or less, as a router said. */
+GLOBAL __u32 path_mtu(__u32 number, __u32 mtu)
+{
+	struct server *s = bpf_map_lookup_elem(&servers, &number);
+	struct settings *settings = the_settings();
+	struct packet *p = the_packet();
+	struct path_mtu *path;
+
+	if (!s || !p || !settings || !settings->path_mtus)
+		return mtu;
+	path = bpf_map_lookup_elem(&path_mtus, &s->address);
+	return path && !past(path->expires, p->now) && (!mtu || path->mtu < mtu) ? path->mtu : mtu;
+}
+
 /* Whether the packet with `added` octets before it fits the path; a super-packet by its segments. */
 INLINE int fits(frame_t *frame, const struct packet *p, const struct way *way, __u32 added)
 {
@@ -186,17 +194,21 @@ INLINE int has_exit(const struct way *way)
 /* Sends the frame on its way; the program's return value. */
 INLINE int leave(frame_t *frame, struct way *way)
 {
+	void *ethernet = frame_begin(frame);
+
 #ifdef RELEVO_XDP
-	if (!way->hop || !write_macs(frame, way->hop))
+	if (ethernet + ETHERNET > frame_end(frame) || !way->hop)
 		return XDP_DROP;
+	write_macs(ethernet, way->hop);
 	if (way->interface == frame->ingress_ifindex)
 		return XDP_TX;
 	return bpf_redirect_map(&exits, way->interface, 0);
 #else
 	if (unlikely(way->renewed))
 		return bpf_redirect_neigh(way->interface, &way->next, sizeof(way->next), 0);
-	if (!way->hop || !write_macs(frame, way->hop))
+	if (ethernet + ETHERNET > frame_end(frame) || !way->hop)
 		return TC_ACT_SHOT;
+	write_macs(ethernet, way->hop);
 	/* Into the other end at once: no queue, no second interrupt. What listens at this end's egress is passed over. */
 	if (way->hop->flags & DEVICE_PEER)
 		return bpf_redirect_peer(way->interface, 0);

@@ -10,7 +10,7 @@
 #pragma once
 #include <linux/bpf.h>
 
-#define LAYOUT_VERSION 1
+#define LAYOUT_VERSION 2
 
 struct address {
 	__u64 half[2];
@@ -175,6 +175,13 @@ struct fragment_ports {
 	__be16 source, destination;
 };
 
+/* What a router on the way to a tunnel's end let through: the kernel learns that for its own tunnels alone. */
+struct path_mtu {
+	__u32 expires;
+	__u16 mtu;
+	__u16 reserved;
+};
+
 /* -- settings, events ----------------------------------------------------------------------------------------------- */
 
 enum tcp_state {             /* numbers of IPVS: they are on the wire of its synchronisation */
@@ -201,6 +208,7 @@ struct settings {
 	__u32 timeout[TIMEOUTS]; /* jiffies, by state */
 	__u64 key[2];            /* of the hash of connections: random, made once */
 	__u32 bucket_mask;       /* number of buckets - 1 */
+	__u32 path_mtus;         /* a router has told the MTU of a path to a tunnel's end: see `path_mtus` */
 	__u16 local_port_first, local_port_count; /* FULLNAT: below the range of the system's own sockets */
 	__u8 virtual_filter[1 << (FILTER_BITS - 3)]; /* which addresses may be virtual: a bit by hash; false alarms are fine */
 	__u8 server_filter[1 << (FILTER_BITS - 3)];

@@ -105,6 +105,13 @@ struct {
 	TYPE(value, struct fragment_ports);
 } fragments SEC(".maps");
 
+struct {
+	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+	NUMBER(max_entries, 1024);
+	TYPE(key, struct address);
+	TYPE(value, struct path_mtu);
+} path_mtus SEC(".maps"); /* by the tunnel's other end */
+
 /* Values too large for the stack: [0] for packets, [1] for the sweep, which a packet may interrupt. */
 struct walk {                /* what schedulers carry along a list */
 	__u32 place, threshold, heaviest;

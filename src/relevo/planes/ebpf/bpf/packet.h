@@ -116,27 +116,6 @@ INLINE int has(frame_t *frame, __u32 length)
 #endif
 }
 
-/*
- * Writes octets at `at`. Pointers into the frame are void afterwards. At TC it is a helper that writes, everywhere: a frame from
- * a socket of this machine is shared with its sender, who may send it again. The helper then finds that its headers are free to
- * be written; a program that writes through pointers would have all of the frame's linear part copied before it begins.
- */
-INLINE int put(frame_t *frame, __u32 at, const void *from, __u32 length)
-{
-#ifdef RELEVO_XDP
-	void *to;
-
-	BOUND(at, 0x3ff);
-	to = frame_begin(frame) + at;
-	if (to + length > frame_end(frame))
-		return 0;
-	__builtin_memcpy(to, from, length);
-	return 1;
-#else
-	return !bpf_skb_store_bytes(frame, at, from, length, BPF_F_RECOMPUTE_CSUM);
-#endif
-}
-
 INLINE void set_v4(struct address *a, __be32 v4)
 {
 	a->half[0] = 0;
@@ -174,6 +153,13 @@ INLINE int same_address(const struct address *a, const struct address *b)
 INLINE int is_v4(const struct address *a)
 {
 	return a->half[0] == 0 && (__u32)a->half[1] == 0xffff0000;
+}
+
+INLINE int in_filter(const __u8 *filter, const struct address *a)
+{
+	__u32 bit = hash_32(fold_address(a), FILTER_BITS);
+
+	return filter[(bit >> 3) & ((1 << (FILTER_BITS - 3)) - 1)] & (1 << (bit & 7));
 }
 
 INLINE int past(__u32 time, __u32 now)

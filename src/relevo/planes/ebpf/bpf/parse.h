@@ -167,6 +167,28 @@ INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 	return GO_ON;
 }
 
+#define PATH_MTU_LIFE 600 /* seconds, as the kernel's ip_rt_mtu_expires */
+#define LEAST_MTU_V4 552  /* the kernel's ip_rt_min_pmtu: nobody can make us cut packets smaller */
+#define LEAST_MTU_V6 1280
+
+/* "Too big" about a packet that went to a server: if it was a tunnel's, the client is told when it sends the next such packet. */
+GLOBAL int learn_path_mtu(__u32 type, __u32 code, __u32 mtu)
+{
+	struct settings *s = the_settings();
+	struct packet *p = the_packet();
+	struct path_mtu path = {};
+	__u32 least;
+
+	if (!s || !p || (p->family == 4 ? type != 3 || code != 4 : type != 2) || !in_filter(s->server_filter, &p->destination))
+		return 0;
+	least = p->family == 4 ? LEAST_MTU_V4 : LEAST_MTU_V6;
+	path.mtu = mtu > least ? mtu : least;
+	path.expires = (__u32)bpf_jiffies64() + PATH_MTU_LIFE * s->hz;
+	bpf_map_update_elem(&path_mtus, &p->destination, &path, BPF_ANY);
+	s->path_mtus = 1;
+	return 0;
+}
+
 /*
  * An ICMP error stands for the packet it quotes: source, destination, ports and protocol become those of the quoted packet,
  * `quoted` says where it is. The lying ones find no connection.
@@ -211,6 +233,10 @@ NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 		ports = (void *)(ip + 1);
 		p->l4 = p->quoted + sizeof(*ip);
 	}
+#ifndef RELEVO_XDP
+	if (p->protocol == IPPROTO_IPIP || p->protocol == IPPROTO_IPV6 || p->protocol == IPPROTO_UDP)
+		learn_path_mtu(icmp->type, icmp->code, be16(icmp->mtu));
+#endif
 	if ((p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP) || (void *)ports + 8 > frame_end(frame))
 		return PASS_MALFORMED;
 	p->source_port = ports->source;

@@ -9,7 +9,6 @@
 #include "connection.h"
 #include "forward.h"
 #include "parse.h"
-#include "rewrite.h"
 
 /* What an error becomes: in a map, for the stack is small. */
 struct relation {
@@ -36,68 +35,63 @@ INLINE struct relation *the_relation(void)
  */
 INLINE enum reason relate_v4(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
 {
-	__u32 at = p->quoted - ICMP_ERROR_HEADER;
-	struct quoted_v4 {
-		struct v4_tail ip;
-		__be16 source_port, destination_port;
-	} *found, quoted;
-	__u64 addresses, difference;
+	struct iphdr *ip = frame_begin(frame) + ETHERNET, *quoted;
 	struct icmp_header *icmp;
-	__sum16 checksum;
+	struct ports *ports;
+	__u64 addresses, difference;
+	__u32 at = p->quoted - ICMP_ERROR_HEADER;
+	__sum16 former;
 
+	if ((void *)(ip + 1) > frame_end(frame))
+		return DROP_REWRITE;
+	write_addresses_v4(ip, outer);
 	BOUND(at, 0x3ff);
 	icmp = frame_begin(frame) + at;
-	found = (void *)(icmp + 1) + (V4_TAIL - ETHERNET);
-	if ((void *)(found + 1) > frame_end(frame))
+	quoted = (void *)(icmp + 1);
+	ports = (void *)(quoted + 1);
+	if ((void *)(ports + 1) > frame_end(frame))
 		return DROP_REWRITE;
 	addresses = address_difference(&p->source, &inner->source) + address_difference(&p->destination, &inner->destination);
-	quoted.ip = found->ip;
-	quoted.ip.check = checksum_after(found->ip.check, addresses);
-	quoted.ip.source = get_v4(&inner->source);
-	quoted.ip.destination = get_v4(&inner->destination);
-	quoted.source_port = inner->source_port;
-	quoted.destination_port = inner->destination_port;
-	difference = addresses + (__u16)~found->ip.check + quoted.ip.check + port_difference(found->source_port, inner->source_port) +
-		     port_difference(found->destination_port, inner->destination_port);
-	checksum = checksum_after(icmp->checksum, difference);
-	if (!put(frame, at + ICMP_ERROR_HEADER + (V4_TAIL - ETHERNET), &quoted, sizeof(quoted)) ||
-	    !put(frame, at + __builtin_offsetof(struct icmp_header, checksum), &checksum, sizeof(checksum)) || !write_addresses_v4(frame, outer))
-		return DROP_REWRITE;
+	former = quoted->check;
+	quoted->check = checksum_after(quoted->check, addresses);
+	quoted->saddr = get_v4(&inner->source);
+	quoted->daddr = get_v4(&inner->destination);
+	difference = addresses + (__u16)~former + quoted->check + port_difference(ports->source, inner->source_port) +
+		     port_difference(ports->destination, inner->destination_port);
+	ports->source = inner->source_port;
+	ports->destination = inner->destination_port;
+	icmp->checksum = checksum_after(icmp->checksum, difference);
 	return GO_ON;
 }
 
 INLINE enum reason relate_v6(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
 {
-	struct ipv6hdr *ip = frame_begin(frame) + ETHERNET;
-	struct quoted_v6 {
-		__u32 source[4], destination[4];
-		__be16 source_port, destination_port;
-	} *found, quoted;
-	struct address source, destination;
-	__u32 at = p->quoted - ICMP_ERROR_HEADER;
+	struct ipv6hdr *ip = frame_begin(frame) + ETHERNET, *quoted;
 	struct icmp_header *icmp;
-	__sum16 checksum;
+	struct address source, destination;
+	struct ports *ports;
 	__u64 difference;
+	__u32 at = p->quoted - ICMP_ERROR_HEADER;
 
 	BOUND(at, 0x3ff);
 	icmp = frame_begin(frame) + at;
-	found = (void *)(icmp + 1) + __builtin_offsetof(struct ipv6hdr, saddr);
-	if ((void *)(ip + 1) > frame_end(frame) || (void *)(found + 1) > frame_end(frame))
+	if ((void *)(ip + 1) > frame_end(frame))
+		return DROP_REWRITE;
+	quoted = (void *)(icmp + 1);
+	ports = (void *)(quoted + 1);
+	if ((void *)(ports + 1) > frame_end(frame))
 		return DROP_REWRITE;
 	set_v6(&source, &ip->saddr);
 	set_v6(&destination, &ip->daddr);
 	difference = address_difference(&source, &outer->source) + address_difference(&destination, &outer->destination) +
 		     address_difference(&p->source, &inner->source) + address_difference(&p->destination, &inner->destination) +
-		     port_difference(found->source_port, inner->source_port) +
-		     port_difference(found->destination_port, inner->destination_port);
-	put_v6(quoted.source, &inner->source);
-	put_v6(quoted.destination, &inner->destination);
-	quoted.source_port = inner->source_port;
-	quoted.destination_port = inner->destination_port;
-	checksum = checksum_after(icmp->checksum, difference);
-	if (!put(frame, at + ICMP_ERROR_HEADER + __builtin_offsetof(struct ipv6hdr, saddr), &quoted, sizeof(quoted)) ||
-	    !put(frame, at + __builtin_offsetof(struct icmp_header, checksum), &checksum, sizeof(checksum)) || !write_addresses_v6(frame, outer))
-		return DROP_REWRITE;
+		     port_difference(ports->source, inner->source_port) + port_difference(ports->destination, inner->destination_port);
+	write_addresses_v6(ip, outer);
+	put_v6(&quoted->saddr, &inner->source);
+	put_v6(&quoted->daddr, &inner->destination);
+	ports->source = inner->source_port;
+	ports->destination = inner->destination_port;
+	icmp->checksum = checksum_after(icmp->checksum, difference);
 	return GO_ON;
 }
 

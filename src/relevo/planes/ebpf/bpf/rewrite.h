@@ -16,63 +16,24 @@ INLINE __u32 checksum_offset(__u8 protocol)
 	return protocol == IPPROTO_TCP ? 16 : 6;
 }
 
-/* What of an IPv4 header changes on the way: its last twelve octets. */
-struct v4_tail {
-	__u8 ttl, protocol;
-	__sum16 check;
-	__be32 source, destination;
-};
-#define V4_TAIL (ETHERNET + 8)
-
-/* What of an IPv6 header changes: the hop limit and all behind it; what stands before it makes an even word. */
-struct v6_tail {
-	__be16 payload;
-	__u8 next, hop_limit;
-	__u32 source[4], destination[4];
-};
-#define V6_TAIL (ETHERNET + 4)
-
-/* One hop less to live; the time to live is the upper octet of its 16-bit word. */
-INLINE void age_v4(struct v4_tail *ip, __u64 difference)
+INLINE void write_addresses_v4(struct iphdr *ip, const struct translation *t)
 {
+	__be32 source = get_v4(&t->source), destination = get_v4(&t->destination);
+	__u64 difference = (__u64)(__u32)~ip->saddr + source + (__u32)~ip->daddr + destination;
+
+	/* The time to live goes down with it: it is the upper octet of its 16-bit word. */
 	difference += (__u16)~be16((__u16)(ip->ttl << 8)) + (__u64)be16((__u16)((ip->ttl - 1) << 8));
+	ip->saddr = source;
+	ip->daddr = destination;
 	ip->ttl -= 1;
 	ip->check = checksum_after(ip->check, difference);
 }
 
-INLINE int write_addresses_v4(frame_t *frame, const struct translation *t)
+INLINE void write_addresses_v6(struct ipv6hdr *ip, const struct translation *t)
 {
-	struct v4_tail *found = frame_begin(frame) + V4_TAIL, ip;
-	__u64 difference;
-
-	if ((void *)(found + 1) > frame_end(frame))
-		return 0;
-	ip = *found;
-	difference = (__u64)(__u32)~ip.source + get_v4(&t->source) + (__u32)~ip.destination + get_v4(&t->destination);
-	ip.source = get_v4(&t->source);
-	ip.destination = get_v4(&t->destination);
-	age_v4(&ip, difference);
-	return put(frame, V4_TAIL, &ip, sizeof(ip));
-}
-
-INLINE int write_addresses_v6(frame_t *frame, const struct translation *t)
-{
-	struct v6_tail *found = frame_begin(frame) + V6_TAIL, ip;
-
-	if ((void *)(found + 1) > frame_end(frame))
-		return 0;
-	ip.payload = found->payload;
-	ip.next = found->next;
-	ip.hop_limit = found->hop_limit - 1;
-	put_v6(ip.source, &t->source);
-	put_v6(ip.destination, &t->destination);
-	return put(frame, V6_TAIL, &ip, sizeof(ip));
-}
-
-/* Gives the packet the addresses of `t`, and one hop less to live. */
-INLINE int write_addresses(frame_t *frame, const struct packet *p, const struct translation *t)
-{
-	return p->family == 4 ? write_addresses_v4(frame, t) : write_addresses_v6(frame, t);
+	put_v6(&ip->saddr, &t->source);
+	put_v6(&ip->daddr, &t->destination);
+	ip->hop_limit -= 1;
 }
 
 /* Corrects the transport checksum. Pointers into the frame are void afterwards. */
@@ -104,9 +65,16 @@ INLINE int correct_checksum(frame_t *frame, const struct packet *p, __u64 addres
 
 INLINE int write_ports(frame_t *frame, const struct packet *p, const struct translation *t)
 {
-	__be16 ports[2] = {t->source_port, t->destination_port};
+	__u32 at = p->l4;
+	__be16 *ports;
 
-	return put(frame, p->l4, ports, sizeof(ports));
+	BOUND(at, 0x3ff);
+	ports = frame_begin(frame) + at;
+	if ((void *)(ports + 2) > frame_end(frame))
+		return 0;
+	ports[0] = t->source_port;
+	ports[1] = t->destination_port;
+	return 1;
 }
 
 /* Gives the packet the addresses and ports of `t`, and one hop less to live. */
@@ -124,23 +92,38 @@ INLINE enum reason translate(frame_t *frame, const struct packet *p, const struc
 		if (!correct_checksum(frame, p, addresses, ports) || !write_ports(frame, p, t))
 			return DROP_REWRITE;
 	}
-	return write_addresses(frame, p, t) ? GO_ON : DROP_REWRITE;
+	if (p->family == 4) {
+		struct iphdr *ip = frame_begin(frame) + ETHERNET;
+
+		if ((void *)(ip + 1) > frame_end(frame))
+			return DROP_REWRITE;
+		write_addresses_v4(ip, t);
+	} else {
+		struct ipv6hdr *ip = frame_begin(frame) + ETHERNET;
+
+		if ((void *)(ip + 1) > frame_end(frame))
+			return DROP_REWRITE;
+		write_addresses_v6(ip, t);
+	}
+	return GO_ON;
 }
 
 /* One hop less to live, nothing else (DR). */
 INLINE enum reason age(frame_t *frame, const struct packet *p)
 {
 	if (p->family == 4) {
-		struct v4_tail *found = frame_begin(frame) + V4_TAIL, ip;
+		struct iphdr *ip = frame_begin(frame) + ETHERNET;
 
-		if ((void *)(found + 1) > frame_end(frame))
+		if ((void *)(ip + 1) > frame_end(frame))
 			return DROP_REWRITE;
-		ip = *found;
-		age_v4(&ip, 0);
-		return put(frame, V4_TAIL, &ip, 4) ? GO_ON : DROP_REWRITE; /* up to the checksum */
+		ip->check = checksum_after(ip->check, (__u16)~be16((__u16)(ip->ttl << 8)) + (__u64)be16((__u16)((ip->ttl - 1) << 8)));
+		ip->ttl -= 1;
 	} else {
-		__u8 hop_limit = p->ttl - 1;
+		struct ipv6hdr *ip = frame_begin(frame) + ETHERNET;
 
-		return put(frame, ETHERNET + 7, &hop_limit, 1) ? GO_ON : DROP_REWRITE;
+		if ((void *)(ip + 1) > frame_end(frame))
+			return DROP_REWRITE;
+		ip->hop_limit -= 1;
 	}
+	return GO_ON;
 }

@@ -3,13 +3,6 @@
 #pragma once
 #include "packet.h"
 
-INLINE int in_filter(const __u8 *filter, const struct address *a)
-{
-	__u32 bit = hash_32(fold_address(a), FILTER_BITS);
-
-	return filter[(bit >> 3) & ((1 << (FILTER_BITS - 3)) - 1)] & (1 << (bit & 7));
-}
-
 /* Whether some service may have this address. False alarms cost a look-up. */
 INLINE int maybe_virtual(const struct settings *s, const struct address *a)
 {
