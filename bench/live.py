@@ -49,7 +49,11 @@ class Generator:
         self._object.load()
         file.unlink()
         self.programs = self._object.program_descriptors()
-        self._memory = syscall.Map(self._object.map_descriptors()["plans"]).mapped()
+        maps = self._object.map_descriptors()
+        plans = syscall.Map(maps.pop("plans"))
+        self._memory = plans.mapped()
+        for descriptor in (plans.descriptor, *maps.values()):
+            os.close(descriptor)
         self.plan = Traffic.from_buffer(self._memory)
         self._links: list[int] = []
 
@@ -73,5 +77,6 @@ class Generator:
         )
 
     def close(self) -> None:
-        for link in self._links:
-            os.close(link)
+        for descriptor in (*self._links, *self.programs.values()):
+            os.close(descriptor)
+        self._object.close()

@@ -100,6 +100,8 @@ MIRRORS = {
     "service": ("tc", layout.ServiceValue),
     "server": ("tc", layout.ServerValue),
     "settings": ("tc", layout.Settings),
+    "event": ("tc", layout.Event),
+    "path_mtu": ("tc", layout.PathMtu),
 }
 
 

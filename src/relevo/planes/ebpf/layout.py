@@ -132,6 +132,20 @@ class ServerValue(_Value):
     ]
 
 
+class EventKind(enum.IntEnum):
+    """``enum event_kind``."""
+
+    NEW = 1
+    ENDED = 2
+    STATE = 3
+
+
+class Event(_Value):
+    """What happened to a connection."""
+
+    _fields_ = [("kind", c_uint32), ("place", c_uint32), ("connection", Connection)]
+
+
 class PathMtu(_Value):
     """What a router said of the way to a tunnel's end."""
 

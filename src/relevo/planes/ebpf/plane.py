@@ -178,7 +178,8 @@ class EbpfPlane:
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Serve, of the addresses that VRRP moves, only those held; addresses that nobody moves are always served."""
         _, table = self.open()
-        table.close_addresses(moved - held)
+        async with self._busy:
+            table.close_addresses(moved - held)
 
     def notices(self) -> list[str]:
         """Return what was attached and detached since the last call."""
@@ -187,13 +188,15 @@ class EbpfPlane:
 
     async def connections(self) -> list[Connection]:
         """Return connections and templates whose server is still there."""
-        return [connection for _, _, connection in await asyncio.to_thread(self._entries)]
+        async with self._busy:
+            return [connection for _, _, connection in await asyncio.to_thread(self._entries)]
 
     async def end(self, meant: ConnectionFilter) -> int:
         """Take connections and templates out of the table."""
         instance, _ = self.open()
         fits = meant.test()
-        entries = await asyncio.to_thread(self._entries)
+        async with self._busy:
+            entries = await asyncio.to_thread(self._entries)
         return sum(instance.take_out(place, port) for place, port, connection in entries if fits(connection))
 
     def _entries(self) -> list[tuple[int, int, Connection]]:

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,14 +35,18 @@ class _Attr(ctypes.Structure):
 
 
 def _call(command: int, payload: bytes, what: str) -> int:
+    return _answered(command, payload, what)[0]
+
+
+def _answered(command: int, payload: bytes, what: str) -> tuple[int, bytes]:
+    """Result of a command, and what the kernel wrote into its attributes."""
     attr = _Attr()
     ctypes.memmove(attr.raw, payload, len(payload))
     result: int = _libc.syscall(_NUMBER[platform.machine()], command, ctypes.byref(attr), 128)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"bpf {what}: {os.strerror(number)}")
-    _call.attr = attr  # type: ignore[attr-defined]
-    return result
+    return result, bytes(attr.raw)
 
 
 def _u32(*numbers: int) -> bytes:
@@ -72,7 +77,7 @@ def possible_cpus() -> int:
 
 
 class Map:
-    """A map by descriptor, which it owns. Keys and values are octets."""
+    """A map by descriptor, which it owns. Keys and values are octets. Any thread may use it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -84,6 +89,7 @@ class Map:
         self._stride = (value + 7) // 8 * 8 if kind in PERCPU_TYPES else value
         self._key = ctypes.create_string_buffer(max(1, key))
         self._value = ctypes.create_string_buffer(self._stride * self._cpus)
+        self._lock = threading.Lock()  # of the two buffers
 
     @classmethod
     def open(cls, path: str) -> Map:
@@ -100,14 +106,15 @@ class Map:
 
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value at ``key``, ``None`` when there is none. A per-CPU value is all CPUs' values in a row."""
-        self._key.raw = key.ljust(len(self._key), b"\0")
-        try:
-            self._address(_MAP_LOOKUP, 0, "look-up")
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            raise
-        return self._value.raw
+        with self._lock:
+            self._key.raw = key.ljust(len(self._key), b"\0")
+            try:
+                self._address(_MAP_LOOKUP, 0, "look-up")
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    return None
+                raise
+            return self._value.raw
 
     def per_cpu(self, key: bytes) -> list[bytes]:
         """Return each CPU's value at ``key``."""
@@ -116,20 +123,22 @@ class Map:
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Set the value at ``key``; of a per-CPU map, every CPU's."""
-        self._key.raw = key.ljust(len(self._key), b"\0")
-        self._value.raw = value.ljust(self._stride, b"\0") * self._cpus
-        self._address(_MAP_UPDATE, flags, "update")
+        with self._lock:
+            self._key.raw = key.ljust(len(self._key), b"\0")
+            self._value.raw = value.ljust(self._stride, b"\0") * self._cpus
+            self._address(_MAP_UPDATE, flags, "update")
 
     def delete(self, key: bytes) -> bool:
         """Remove ``key``; False when it was not there."""
-        self._key.raw = key.ljust(len(self._key), b"\0")
-        try:
-            _call(_MAP_DELETE, _u32(self.descriptor, 0) + _u64(ctypes.addressof(self._key)), "delete")
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return False
-            raise
-        return True
+        with self._lock:
+            self._key.raw = key.ljust(len(self._key), b"\0")
+            try:
+                _call(_MAP_DELETE, _u32(self.descriptor, 0) + _u64(ctypes.addressof(self._key)), "delete")
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    return False
+                raise
+            return True
 
     def keys(self) -> Iterator[bytes]:
         """Yield the keys of a hash map."""
@@ -207,11 +216,10 @@ def test_run(program: int, data: bytes, *, repeat: int = 1, room: int = 512, con
     )
     while True:
         try:
-            _call(_TEST_RUN, payload, "test run")
+            _, attr = _answered(_TEST_RUN, payload, "test run")
             break
         except InterruptedError:
             continue
-    attr = bytes(_call.attr.raw)  # type: ignore[attr-defined]
     value, _, size = (int.from_bytes(attr[i : i + 4], "little") for i in (4, 8, 12))
     duration = int.from_bytes(attr[36:40], "little")
     return TestRun(value, out.raw[:size], duration)
