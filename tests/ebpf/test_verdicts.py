@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -619,3 +620,24 @@ def test_a_full_table_says_so_to_who_enters(director: Director) -> None:
     fill(director, key)
     assert director.enter(key, client_port=9) == NOWHERE
     assert bytes(packed(CLIENT[4])) in {bytes(entry.client.octets) for _, entry in director.entries()}
+
+
+# -- what the administrator is told ------------------------------------------------------------------------------------
+
+
+def told(director: Director) -> list[str]:
+    asyncio.run(director.plane.observe())
+    return [notice.text for notice in director.plane.notices() if notice.grave]
+
+
+def test_a_full_table_is_told_of_once_a_minute(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(director)
+    director.plane._told_at = -1e9
+    with_a_full_table(director)
+    (line,) = told(director)
+    assert re.fullmatch(r"ebpf: \d+ new connections dropped, the table is full: raise connection_table_size", line)
+    director.run(syn(port=33_333))
+    assert told(director) == []
+    director.plane._told_at -= 60
+    assert told(director) == ["ebpf: 1 new connections dropped, the table is full: raise connection_table_size"]
+    assert told(director) == []

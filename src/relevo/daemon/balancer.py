@@ -326,7 +326,7 @@ class Balancer:
             refused = await self.plane.apply(operations)
             observed = await self.plane.observe()
         for notice in self.plane.notices():
-            self._log(notice)
+            self._log(notice.text, WARNING if notice.grave else 6)
         if self.plane_error:
             self._log("the data plane answers again")
             self.plane_error = ""

@@ -50,6 +50,13 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Notice(msgspec.Struct, frozen=True):
+    """A line for the log; ``grave`` when something is lost by it."""
+
+    text: str
+    grave: bool = False
+
+
 class Plane(Protocol):
     """A data plane."""
 
@@ -77,7 +84,7 @@ class Plane(Protocol):
         """Take note that of the addresses that VRRP moves (``moved``) those ``held`` are on this node now."""
         ...
 
-    def notices(self) -> list[str]:
+    def notices(self) -> list[Notice]:
         """Return what happened since the last call, as lines for the log."""
         ...
 

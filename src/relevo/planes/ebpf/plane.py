@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import socket
 import time
@@ -31,9 +32,18 @@ from relevo.planes.ebpf.layout import Connection as Entry
 from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
-from relevo.planes.port import Capabilities, Refused
+from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.schedulers import maglev
 
+TELL_EVERY_S: Final = 60.0
+LOSSES: Final = {
+    Reason.DROP_TABLE_FULL: "new connections dropped, the table is full: raise connection_table_size",
+    Reason.DROP_NO_LOCAL_PORT: "new connections dropped, no local port is left: give lb_kind FULLNAT a local_address_group",
+    Reason.DROP_FORWARDING_OFF: "packets dropped, an interface may not forward: set net.ipv4.ip_forward",
+    Reason.DROP_NO_ROUTE: "packets dropped, there is no route to their server or client",
+    Reason.COUNT_TEMPLATE_FULL: "clients not remembered, the table is full: raise connection_table_size",
+}
+"""What a packet's end means to whoever can change it."""
 NEEDS: Final = "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 
 
@@ -136,7 +146,9 @@ class EbpfPlane:
         self._maglev_size = maglev_size
         self._busy = asyncio.Lock()
         self._hooks, self._attach = hooks, attach
-        self._notices: list[str] = []
+        self._notices: list[Notice] = []
+        self._losses: dict[Reason, int] = {}
+        self._told_at = -math.inf
         self._instance: Instance | None = None
         self._table: Table | None = None
         self._attacher: Attacher | None = None
@@ -161,7 +173,8 @@ class EbpfPlane:
         instance, table = self.open()
         if self._attach and self._attacher is not None:
             audit = partial(self._attacher.audit, behind_filters=table.has_marks)
-            self._notices += await asyncio.to_thread(audit)  # the netlink library wants a loop of its own
+            self._notices += map(Notice, await asyncio.to_thread(audit))  # the netlink library wants a loop of its own
+        self._note_losses(instance, time.monotonic())
         async with self._busy:
             await asyncio.to_thread(instance.sweep)
             return await asyncio.to_thread(table.observe)
@@ -181,7 +194,18 @@ class EbpfPlane:
         async with self._busy:
             table.close_addresses(moved - held)
 
-    def notices(self) -> list[str]:
+    def _note_losses(self, instance: Instance, now: float) -> None:
+        """Say what was dropped that an administrator can do something about; not more than once a minute."""
+        counts = instance.reasons()
+        if not self._losses:  # what happened before we came has been told
+            self._losses = {reason: counts[reason] for reason in LOSSES}
+        grown = {reason: counts[reason] - former for reason, former in self._losses.items() if counts[reason] > former}
+        if grown and now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            self._losses |= {reason: counts[reason] for reason in grown}
+            self._notices += [Notice(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
+
+    def notices(self) -> list[Notice]:
         """Return what was attached and detached since the last call."""
         found, self._notices = self._notices, []
         return found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from relevo.model import Endpoint, ServiceKey
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
-from relevo.planes.port import Capabilities, PickRefusal, Refused
+from relevo.planes.port import Capabilities, Notice, PickRefusal, Refused
 from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
 
 
@@ -45,7 +45,7 @@ class MemoryPlane:
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Every address is here."""
 
-    def notices(self) -> list[str]:
+    def notices(self) -> list[Notice]:
         """Nothing happens by itself."""
         return []
 

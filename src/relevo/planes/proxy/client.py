@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from relevo.errors import PlaneError
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
-from relevo.planes.port import Capabilities, Refused
+from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.planes.proxy.messages import (
     LENGTH,
     MAX_FRAME,
@@ -59,7 +59,7 @@ class ProxyPlane:
         """Tell the process which virtual addresses this node holds."""
         await self._ask(Hold(held))
 
-    def notices(self) -> list[str]:
+    def notices(self) -> list[Notice]:
         """The process writes its own log lines."""
         return []
 
