@@ -19,12 +19,12 @@ struct place {
 
 INLINE __u64 connection_hash(const struct settings *s, const struct address *client, __be16 port, __u8 protocol)
 {
-	__u64 last = (__u32)port << 8 | protocol;
+	__u32 last = (__u32)port << 8 | protocol;
 	struct sip sip;
 
-	sip_begin(&sip, s->key[0], s->key[1]);
 	if (likely(is_v4(client)))
-		return sip_end(&sip, last | (client->half[1] & 0xffffffff00000000ULL));
+		return hash_pair(get_v4(client), last, s->key[0], s->key[1]);
+	sip_begin(&sip, s->key[0], s->key[1]);
 	sip_word(&sip, client->half[0]);
 	sip_word(&sip, client->half[1]);
 	return sip_end(&sip, last);

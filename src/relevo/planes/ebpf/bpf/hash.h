@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hashes. SipHash-1-3, keyed at load with random octets, chooses buckets: who cannot know the key cannot aim connections
- * at one bucket. The kernel's `hsiphash` is the same function on 64-bit machines, which `mh` needs with fixed keys.
+ * Hashes, keyed at load with random octets: who cannot know the key cannot aim connections at one bucket. SipHash-1-3 takes
+ * whatever is longer than a word; the kernel's `hsiphash` is the same function on 64-bit machines, which `mh` needs with fixed
+ * keys. The IPv4 end of a connection fits a word, and most packets are of such: they get a hash a tenth as long.
  */
 #pragma once
 #include "kernel.h"
@@ -43,6 +44,19 @@ INLINE __u64 sip_end(struct sip *s, __u64 last)
 	SIP_ROUND(*s);
 	SIP_ROUND(*s);
 	return s->v0 ^ s->v1 ^ s->v2 ^ s->v3;
+}
+
+/*
+ * NH (of UMAC, RFC 4418 §5.2.2) over one pair of words: two pairs that differ meet once in 2^32 keys, whatever they are. What
+ * follows it loses nothing, being one to one, and spreads every bit over the whole word.
+ */
+INLINE __u64 hash_pair(__u32 one, __u32 other, __u64 key0, __u64 key1)
+{
+	__u64 h = (__u64)(__u32)(one + (__u32)key0) * (__u32)(other + (__u32)(key0 >> 32));
+
+	h ^= h >> 32;
+	h *= key1 | 1;
+	return h ^ h >> 32;
 }
 
 /* An address in 32 bits, host order: the words of an IPv6 one are folded (IPVS). */
