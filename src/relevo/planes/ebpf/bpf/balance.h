@@ -18,6 +18,13 @@
 #include "relate.h"
 #endif
 
+/* At TC all that may follow one another would not fit the stack: the two directions have their own. XDP opens nothing. */
+#ifdef RELEVO_XDP
+#define OWN_STACK INLINE
+#else
+#define OWN_STACK NOINLINE
+#endif
+
 struct job {
 	struct packet *packet;
 	struct settings *settings;
@@ -70,8 +77,8 @@ INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s
 	return reason;
 }
 
-/* A packet of the client's, to the server of its connection. On a stack of its own: all of it together would not fit. */
-NOINLINE enum reason to_server(frame_t *frame, struct job *job)
+/* A packet of the client's, to the server of its connection. */
+OWN_STACK enum reason to_server(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
@@ -99,7 +106,7 @@ NOINLINE enum reason to_server(frame_t *frame, struct job *job)
 }
 
 /* A server's packet, back to the client under the virtual address. */
-NOINLINE enum reason to_client(frame_t *frame, struct job *job)
+OWN_STACK enum reason to_client(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
