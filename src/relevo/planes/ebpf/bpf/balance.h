@@ -18,13 +18,6 @@
 #include "relate.h"
 #endif
 
-/* At TC all that may follow one another would not fit the stack: the two directions have their own. XDP opens nothing. */
-#ifdef RELEVO_XDP
-#define OWN_STACK INLINE
-#else
-#define OWN_STACK NOINLINE
-#endif
-
 struct job {
 	struct packet *packet;
 	struct settings *settings;
@@ -78,7 +71,7 @@ INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s
 }
 
 /* A packet of the client's, to the server of its connection. */
-OWN_STACK enum reason to_server(frame_t *frame, struct job *job)
+INLINE enum reason to_server(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
@@ -106,7 +99,7 @@ OWN_STACK enum reason to_server(frame_t *frame, struct job *job)
 }
 
 /* A server's packet, back to the client under the virtual address. */
-OWN_STACK enum reason to_client(frame_t *frame, struct job *job)
+INLINE enum reason to_client(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
