@@ -35,7 +35,7 @@ FLOOD_BATCH = 20_000
 
 
 def connections_of(rig: Rig) -> int:
-    snapshot = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status", 5.0))
+    snapshot = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status", limit_s=5.0))
     return sum(service["connections"] for service in snapshot["balancer"]["services"])
 
 
@@ -178,7 +178,7 @@ def flood(rig: Rig) -> dict[str, object]:
     alive = latencies(held, 0.0)[1] == 0 and sum(answers(sock) for sock in held)
     os.sched_setaffinity(0, {0, 1})
     before, during = statistics.median(unloaded), statistics.median(loaded)
-    balancer = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status", 10.0))["balancer"]
+    balancer = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status", limit_s=10.0))["balancer"]
     opened = sum(service["connections"] for service in balancer["services"])
     print(f"\nSYN flood from one core: {rate:,.0f} SYN/s")
     print(f"  connections opened meanwhile: {opened:,}; reasons: {balancer['packets']}")
