@@ -6,13 +6,20 @@ table is there only while it is measured: with it, every path would be tracked.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
+import time
+
+import msgspec
 
 from bench.measure import HEADER, Comparison, save, show
 from bench.proxy import raise_limit, start_haproxy, wait_for
 from bench.rig import DIRECT, SERVERS, VIP, Rig, program
+from relevo.daemon.control import ask
+from relevo.errors import ControlError
+from relevo.observe.snapshot import Snapshot
 
 SECONDS = 3
 NFT_PORT = 82
@@ -65,8 +72,21 @@ def start_relevo(rig: Rig, conf: str = CONF) -> subprocess.Popen[bytes]:
     (rig.folder / "relevo.conf").write_text(conf)
     argv = [sys.executable, "-m", "relevo", "run", "-l", "-f", str(rig.folder / "relevo.conf")]
     process = rig.start("director", [*argv, "--run-dir", str(rig.folder / "run"), "--state-dir", str(rig.folder / "state")])
+    wait_for_plane(rig)
     wait_for(rig, 80)
     return process
+
+
+def wait_for_plane(rig: Rig) -> None:
+    """Wait until this daemon's plane holds the servers: the programs of one that was stopped answer a moment longer."""
+    ends = time.monotonic() + 10
+    while time.monotonic() < ends:
+        with contextlib.suppress(ControlError):
+            status = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status"), type=Snapshot)
+            if any(server.in_plane for service in status.balancer.services for server in service.servers):
+                return
+        time.sleep(0.02)
+    raise SystemExit("the plane did not come up")
 
 
 def allow_forwarding(rig: Rig) -> None:
