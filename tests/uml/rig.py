@@ -19,11 +19,11 @@ import pytest
 from tests.conftest import PATH, program
 
 BOOT = """#!/bin/sh
-export PATH={path} HOME=/root
+export PATH={path} HOME=/root TMPDIR=/run/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /tmp
+mkdir /run/tmp
 mount -t tmpfs tmpfs /lib/modules
 ln -s /usr/lib/uml/modules/$(uname -r) /lib/modules/$(uname -r)
 mount -t bpf bpf /sys/fs/bpf
