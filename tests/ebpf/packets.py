@@ -43,7 +43,7 @@ XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4
 
 ETHERNET = 14
 NOWHERE = 0xFFFFFFFF
-SMALL = Sizes(connections=2048, services=64, servers=256, rosters=1 << 19)
+SMALL = Sizes(connections=2048, services=64, servers=256, rosters=1 << 19, events=1 << 16)
 
 VIRTUAL = {4: "10.1.0.240", 6: "fd00:1::240"}
 GATEWAY = {4: "10.1.0.2", 6: "fd00:1::2"}

@@ -98,6 +98,6 @@ def test_a_full_ring_loses_the_newest_and_goes_on_when_it_was_read(director: Dir
         lost = director.instance.reasons()[Reason.COUNT_EVENT_LOST] - before
     kept = ring.read(ALL)
     assert port_from(kept[0].connection.client_port) == 9
-    assert len(kept) > 10_000
+    assert len(kept) >= director.instance.maps["events"].max_entries // 80 - 1
     director.run(syn(port=10))
     assert [port_from(event.connection.client_port) for event in ring.read(ALL)] == [10]

@@ -58,6 +58,8 @@ class Sizes:
     servers: int = 16_384
     rosters: int = 1 << 20
     locals: int = 256
+    events: int = 1 << 20
+    """Octets of the ring, a power of two: about 13 000 events."""
 
     def entries(self) -> dict[str, int]:
         """Return the entries of every map that has a size."""
@@ -69,6 +71,7 @@ class Sizes:
             "traffic": self.servers,
             "rosters": self.rosters,
             "locals": self.locals,
+            "events": self.events,
             "translations": self.connections,
         }
 

@@ -144,5 +144,5 @@ struct {
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_RINGBUF);
-	NUMBER(max_entries, 1 << 20); /* octets: about 10 000 events */
+	NUMBER(max_entries, 1 << 20); /* octets */
 } events SEC(".maps");
