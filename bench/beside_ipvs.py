@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import socket
 import statistics
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import rig as rigs
 from bench.forwarding import allow_forwarding
-from bench.live import Generator
+from bench.live import Generator, native
 from bench.rig import DIRECT, SERVERS, THIRD, VIP, Rig, program
 from relevo.lab.namespaces import index_of, netlink
 from relevo.model import Endpoint, Protocol, ServiceKey
@@ -33,6 +34,15 @@ from relevo.planes.ebpf.attach import remove_filter
 from relevo.planes.ebpf.instance import Sizes
 
 EBPF_PORT, IPVS_PORT, UDP_PORT, UDP_SERVER_PORT = 80, 83, 53, 5353
+CRR_EBPF_PORT, CRR_IPVS_PORT = 84, 85
+CRR_SERVERS = {"routing": 7000, "IPVS": 7001, "Relevo": 7002}
+"""A server port for each path: a server in TIME_WAIT refuses what has another path's timestamps."""
+ASKED_AT_ONCE = 32
+KINDS = {
+    "keep": "requests/s, kept alive",
+    "close": "requests/s, a connection each",
+    "crr": "connections/s, an octet there and back (TCP_CRR)",
+}
 FLOWS = 1000
 PIN = ROOT / "relevo" / "beside-ipvs"
 
@@ -60,7 +70,11 @@ class Plane:
     def __enter__(self) -> EbpfPlane:
         self._run(self.plane.observe)
         operations: list[AddService | AddServer] = []
-        for protocol, port, target in ((Protocol.TCP, EBPF_PORT, 80), (Protocol.UDP, UDP_PORT, UDP_SERVER_PORT)):
+        for protocol, port, target in (
+            (Protocol.TCP, EBPF_PORT, 80),
+            (Protocol.TCP, CRR_EBPF_PORT, CRR_SERVERS["Relevo"]),
+            (Protocol.UDP, UDP_PORT, UDP_SERVER_PORT),
+        ):
             key = ServiceKey(protocol, Endpoint(VIP, port))
             operations.append(AddService(ServiceEntry(key=key, scheduler="rr")))
             behind = SERVERS if protocol is Protocol.UDP else SERVERS[:1]
@@ -76,6 +90,10 @@ def requests(rig: Rig, url: str, close: bool, seconds: int) -> float:
     argv = ["wrk", "-t1", "-c32", f"-d{seconds}", *(["-H", "Connection: close"] if close else []), f"{url}/"]
     said = rig.ask("client", argv, timeout=900)
     return float(next(line.split()[1] for line in said.splitlines() if line.startswith("Requests/sec")))
+
+
+def connections(rig: Rig, crr: Path, address: str, port: int, seconds: int) -> float:
+    return float(rig.ask("client", [str(crr), "ask", address, str(port), str(seconds), str(ASKED_AT_ONCE)], timeout=900))
 
 
 def frame(rig: Rig) -> bytes:
@@ -156,26 +174,33 @@ def udp_rates(rig: Rig, rounds: int, count: int) -> dict[str, list[float]]:
     return rates
 
 
-def http(rig: Rig, rounds: int, seconds: int) -> dict[str, dict[str, list[float]]]:
-    ipvs(rig, "-A", "-t", f"{VIP}:{IPVS_PORT}", "-s", "rr")
-    ipvs(rig, "-a", "-t", f"{VIP}:{IPVS_PORT}", "-r", f"{SERVERS[0]}:{THIRD}", "-m")  # one server, as plain routing has
-    urls = {
-        "routing": f"http://{SERVERS[0]}:{DIRECT}",
-        "IPVS": f"http://{VIP}:{IPVS_PORT}",
-        "Relevo": f"http://{VIP}:{EBPF_PORT}",
+def tcp(rig: Rig, rounds: int, seconds: int) -> dict[str, dict[str, list[float]]]:
+    """Measure every kind on every path; one server behind each, as plain routing has."""
+    crr = native("crr")
+    for port in CRR_SERVERS.values():
+        rig.start("server-1", [str(crr), "serve", str(port)])
+    for port, target in ((IPVS_PORT, THIRD), (CRR_IPVS_PORT, CRR_SERVERS["IPVS"])):
+        ipvs(rig, "-A", "-t", f"{VIP}:{port}", "-s", "rr")
+        ipvs(rig, "-a", "-t", f"{VIP}:{port}", "-r", f"{SERVERS[0]}:{target}", "-m")
+    doors = {
+        "routing": (SERVERS[0], DIRECT, CRR_SERVERS["routing"]),
+        "IPVS": (VIP, IPVS_PORT, CRR_IPVS_PORT),
+        "Relevo": (VIP, EBPF_PORT, CRR_EBPF_PORT),
     }
-    values: dict[str, dict[str, list[float]]] = {path: {"keep": [], "close": []} for path in urls}
+    values: dict[str, dict[str, list[float]]] = {path: {kind: [] for kind in KINDS} for path in doors}
     for number in range(rounds):
-        for path in [*urls][:: 1 if number % 2 == 0 else -1]:
-            for kind in ("keep", "close"):
-                if path == "Relevo":
-                    with Plane(rig, "auto"):
-                        rate = requests(rig, urls[path], kind == "close", seconds)
-                else:
-                    rate = requests(rig, urls[path], kind == "close", seconds)
+        for path in [*doors][:: 1 if number % 2 == 0 else -1]:
+            address, http_port, crr_port = doors[path]
+            for kind in KINDS:
+                with Plane(rig, "auto") if path == "Relevo" else contextlib.nullcontext():
+                    if kind == "crr":
+                        rate = connections(rig, crr, address, crr_port, seconds)
+                    else:
+                        rate = requests(rig, f"http://{address}:{http_port}", kind == "close", seconds)
                 values[path][kind].append(rate)
                 print(f"  {path} {kind}: {rate:.0f}/s", file=sys.stderr, flush=True)
     ipvs(rig, "-C")
+    crr.unlink()
     return values
 
 
@@ -185,7 +210,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--packets", type=int, default=200_000)
     parser.add_argument("--instructions", action="store_true")
-    parser.add_argument("--only", choices=("udp", "http"))
+    parser.add_argument("--only", choices=("udp", "tcp"))
     chosen = parser.parse_args()
     if os.geteuid() != 0 or program("ipvsadm") is None:
         sys.exit("needs root and ipvsadm")
@@ -195,17 +220,17 @@ def main() -> None:
     try:
         allow_forwarding(rig)
         rig.start_nginx()
-        rates = udp_rates(rig, chosen.rounds, chosen.packets) if chosen.only != "http" else {}
-        values = http(rig, chosen.rounds, chosen.seconds) if chosen.only != "udp" else {}
+        rates = udp_rates(rig, chosen.rounds, chosen.packets) if chosen.only != "tcp" else {}
+        values = tcp(rig, chosen.rounds, chosen.seconds) if chosen.only != "udp" else {}
     finally:
         rig.close()
     median = {path: {kind: statistics.median(found) for kind, found in kinds.items()} for path, kinds in values.items()}
     print(f"\nkernel {os.uname().release}, medians of {chosen.rounds}, alternating")
-    for kind, name in (("keep", "requests/s, kept alive"), ("close", "requests/s, a connection each")) if median else ():
+    for kind, name in KINDS.items() if median else ():
         print(f"  {name}: " + ", ".join(f"{path} {median[path][kind]:.0f}" for path in median), end="")
         print(f"; Relevo ÷ IPVS {median['Relevo'][kind] / median['IPVS'][kind]:.3f}")
     if chosen.instructions and median:
-        for kind in ("keep", "close"):
+        for kind in KINDS:
             cost = {path: 1e9 / median[path][kind] for path in median}
             added = {path: cost[path] - cost["routing"] for path in ("IPVS", "Relevo")}
             print(f"  instructions a request ({kind}): " + ", ".join(f"{path} {cost[path]:.0f}" for path in cost), end="")

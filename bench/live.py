@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -37,6 +39,14 @@ def compiled(name: str) -> Path:
     """Compile a program of this folder; return its object."""
     target = Path(tempfile.gettempdir()) / f"relevo-bench-{os.getpid()}-{name}.o"
     subprocess.run([*compiler(), *FLAGS, f"-I{SOURCES}", "-c", str(HERE / f"{name}.bpf.c"), "-o", str(target)], check=True)
+    return target
+
+
+def native(name: str) -> Path:
+    """Compile a program of this folder for the machine itself; return it."""
+    target = Path(tempfile.gettempdir()) / f"relevo-bench-{os.getpid()}-{name}"
+    command = [found] if (found := shutil.which("cc")) else [sys.executable, "-m", "ziglang", "cc"]
+    subprocess.run([*command, "-O2", "-Wall", "-o", str(target), str(HERE / f"{name}.c")], check=True)
     return target
 
 
