@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
@@ -11,7 +12,7 @@ from relevo.model import Protocol as Transport
 from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.memory import MemoryPlane
 from relevo.planes.port import PickRefusal, Refused
-from tests.conformance.suite import REFUSED, RESET, TCP, Link, PlaneSuite, source_hash
+from tests.conformance.suite import REFUSED, RESET, TCP, Lack, Link, PlaneSuite, source_hash
 
 
 class MemoryLink:
@@ -41,6 +42,7 @@ class MemoryAdapter:
     counts_headers = False
     turned_away = RESET
     any_port_refusal = "a service of every port needs plane ipvs or ebpf"
+    lacks: ClassVar[dict[Lack, str]] = {}
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -80,6 +82,9 @@ class MemoryAdapter:
 
     def elapse(self, seconds: float) -> None:
         self.now += seconds
+
+    def settle(self) -> None:
+        """Its counters are exact."""
 
 
 class TestMemoryPlane(PlaneSuite):

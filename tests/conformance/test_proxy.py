@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -13,7 +14,7 @@ from relevo.model import Endpoint, ServiceKey
 from relevo.model import Protocol as Transport
 from relevo.model.table import Connection, Operation, ServiceState
 from relevo.planes.port import Refused
-from tests.conformance.suite import REFUSED, RESET, TCP, UDP, Link, PlaneSuite
+from tests.conformance.suite import REFUSED, RESET, TCP, UDP, Lack, Link, PlaneSuite
 from tests.unit.proxy.rig import (
     VIRTUAL,
     Backend,
@@ -122,6 +123,7 @@ class ProxyAdapter:
     counts_headers = False
     turned_away = RESET
     any_port_refusal = "a service of every port needs plane ipvs or ebpf"
+    lacks: ClassVar[dict[Lack, str]] = {}
 
     def __init__(self, process: Process, servers: Servers) -> None:
         self.process, self.servers = process, servers
@@ -163,6 +165,9 @@ class ProxyAdapter:
 
     def elapse(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def settle(self) -> None:
+        """Its counters are exact."""
 
 
 @pytest.fixture(scope="module")

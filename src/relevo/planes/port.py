@@ -40,7 +40,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     marks: bool
     one_packet: bool
     tunnels: frozenset[TunnelKind]
+    tunnel_checksums: frozenset[TunnelChecksum] = frozenset((TunnelChecksum.NONE,))
     keeps_connections: bool
+    """Whether connections can be handed over to another director."""
+    shared: bool = False
+    """Whether others may have services in the same table: they are left alone."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -149,7 +153,7 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
 def _can_wrap(able: Capabilities, server: RealServer) -> bool:
     if server.forwarding is not Forwarding.TUN or Forwarding.TUN not in able.forwarding:
         return True  # not by tunnel at all is another shortcoming
-    return server.tunnel.kind in able.tunnels and (server.tunnel.checksum is TunnelChecksum.NONE or able.name == "ipvs")
+    return server.tunnel.kind in able.tunnels and server.tunnel.checksum in able.tunnel_checksums
 
 
 def _spelled(server: RealServer) -> str:

@@ -1,0 +1,327 @@
+"""The kernel's IPVS behind the port: it forwards packets whether this process lives or not, and its table is everybody's."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from ipaddress import IPv4Address
+from typing import Final, TypeVar
+
+from relevo.errors import PlaneError
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey, TunnelChecksum, TunnelKind
+from relevo.model.table import (
+    AddServer,
+    AddService,
+    Connection,
+    ConnectionFilter,
+    DeleteServer,
+    DeleteService,
+    EditServer,
+    EditService,
+    Operation,
+    ServerEntry,
+    ServiceEntry,
+    ServiceState,
+)
+from relevo.planes.ipvs import convert
+from relevo.planes.ipvs.kernel import PROC, Kernel
+from relevo.planes.port import Capabilities, Notice, Refused
+from relevo.wire import ipvs_netlink as wire
+from relevo.wire.ipvs_netlink import Command, Destination, Method
+from relevo.wire.ipvs_proc import ConnectionLine, read_connections
+from relevo.wire.netlink import Malformed
+
+SCHEDULERS: Final = frozenset(["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"])
+"""What kernels have; one without a scheduler's module is served by ``FALLBACK``."""
+FALLBACK: Final = "wlc"
+MAX_WEIGHT: Final = 65_535
+"""ipvsadm's limit; the kernel would take 2³¹ - 1 and overflow in its products."""
+EXISTS: Final = "already exists"
+_SERVICE_REASONS: Final = {
+    errno.EEXIST: "service already exists",
+    errno.ESRCH: "no such service",
+    errno.EPERM: "the kernel wants CAP_NET_ADMIN in the first user namespace",
+}
+_SERVER_REASONS: Final = {
+    errno.EEXIST: "destination already exists",
+    errno.ENOENT: "no such destination",
+    errno.ESRCH: "service not defined",
+    errno.EINVAL: "the kernel takes no such destination (address not unicast, or not of the service's family)",
+    errno.ERANGE: "the lower threshold is above the upper one",
+}
+_NO_SUCH_DESTINATION: Final = "no such destination"
+
+Result = TypeVar("Result")
+
+
+def capabilities_of_ipvs() -> Capabilities:
+    """What this plane can do."""
+    return Capabilities(
+        name="ipvs",
+        transports=frozenset((Protocol.TCP, Protocol.UDP)),
+        schedulers=SCHEDULERS,
+        forwarding=frozenset((Forwarding.NAT, Forwarding.DR, Forwarding.TUN)),
+        survives_daemon=True,
+        any_port=True,
+        marks=True,
+        one_packet=True,
+        tunnels=frozenset(TunnelKind),
+        tunnel_checksums=frozenset(TunnelChecksum),
+        keeps_connections=True,
+        shared=True,
+    )
+
+
+@cache
+def refusal() -> str:
+    """Return why this system cannot have the plane, or nothing. Tried: the kernel is asked, and its module asked for."""
+    try:
+        kernel = Kernel()
+    except PlaneError as error:
+        return str(error)
+    try:
+        kernel.info()
+    except OSError as error:
+        return _SERVICE_REASONS.get(error.errno or 0, str(error))
+    finally:
+        kernel.close()
+    return ""
+
+
+class IpvsPlane:
+    """IPVS of this network namespace, connected to at the first use."""
+
+    def __init__(self) -> None:
+        self._kernel: Kernel | None = None
+        self._busy = asyncio.Lock()
+        self._notices: list[Notice] = []
+        self._declared: dict[ServiceKey, ServiceEntry] = {}
+        self._servers: dict[tuple[ServiceKey, Endpoint], ServerEntry] = {}
+
+    def capabilities(self) -> Capabilities:
+        """What this plane can do."""
+        return capabilities_of_ipvs()
+
+    # -- the table ---------------------------------------------------------------------------------------------
+
+    async def observe(self) -> list[ServiceState]:
+        """Return the services of the kernel that a configuration can declare, whoever made them."""
+        return await self._with_kernel(self._observe)
+
+    def _observe(self, kernel: Kernel) -> list[ServiceState]:
+        found = []
+        for service in kernel.services():
+            key = convert.key_of(service.identity)
+            if key is None:
+                continue
+            entry = convert.entry_of(service, key)
+            declared = self._declared.get(key)
+            if declared is not None and _holds(declared, entry):
+                entry = declared
+            servers = tuple(
+                convert.server_state(destination, self._server_entry(key, destination))
+                for destination in reversed(kernel.destinations(service.identity))
+            )
+            found.append(convert.service_state(service, entry, servers))
+        return found
+
+    def _server_entry(self, key: ServiceKey, found: Destination) -> ServerEntry:
+        """Return what was declared, if the kernel holds that; what it does not hold (PROXY protocol) is in there too."""
+        entry = convert.server_of(found)
+        declared = self._servers.get((key, entry.endpoint))
+        if declared is None:
+            return entry
+        wanted = convert.server_of(convert.destination_of(declared))
+        alike = entry == wanted or (found.method == Method.LOCAL and _without_method(entry) == _without_method(wanted))
+        return declared if alike else entry
+
+    async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
+        """Change the table, many operations at a time."""
+        return await self._with_kernel(lambda kernel: self._apply(kernel, operations))
+
+    def _apply(self, kernel: Kernel, operations: Sequence[Operation]) -> list[Refused]:
+        refused = {number: reason for number, operation in enumerate(operations) if (reason := unfit(operation))}
+        sent = [number for number in range(len(operations)) if number not in refused]
+        errors = dict(zip(sent, kernel.change([_command(operations[number]) for number in sent]), strict=True))
+        self._fall_back(kernel, operations, errors)
+        for number, error in errors.items():
+            if error:
+                refused[number] = _reason(operations[number], error)
+            else:
+                self._note(operations[number])
+        return [Refused(operations[number], refused[number]) for number in sorted(refused)]
+
+    def _fall_back(self, kernel: Kernel, operations: Sequence[Operation], errors: dict[int, int]) -> None:
+        """Give services whose scheduler the kernel has not another one, and what depends on them a second try."""
+        served: set[ServiceKey] = set()
+        for number, error in errors.items():
+            operation = operations[number]
+            if error == errno.ENOENT and isinstance(operation, AddService | EditService):
+                entry = operation.service
+                command, _ = _command(operation)
+                (errors[number],) = kernel.change([(command, wire.tell_service(convert.service_of(_with_fallback(entry))))])
+                served.add(entry.key)
+                text = f"the kernel has no scheduler '{entry.scheduler}': {entry.key} is served by {FALLBACK}"
+                self._notices.append(Notice(text, grave=True))
+            elif error == errno.ESRCH and isinstance(operation, AddServer) and operation.key in served:
+                (errors[number],) = kernel.change([_command(operation)])
+
+    def _note(self, operation: Operation) -> None:
+        """Remember what was declared."""
+        match operation:
+            case AddService(service=entry) | EditService(service=entry):
+                self._declared[entry.key] = entry
+            case DeleteService(key=key):
+                self._declared.pop(key, None)
+                self._servers = {place: entry for place, entry in self._servers.items() if place[0] != key}
+            case AddServer(key=key, server=server) | EditServer(key=key, server=server):
+                self._servers[key, server.endpoint] = server
+            case DeleteServer(key=key, endpoint=endpoint):
+                self._servers.pop((key, endpoint), None)
+
+    # -- connections -------------------------------------------------------------------------------------------
+
+    async def connections(self) -> list[Connection]:
+        """Return what ``/proc/net/ip_vs_conn`` lists."""
+        return await self._with_kernel(lambda kernel: list(_listed()))
+
+    async def end(self, meant: ConnectionFilter) -> int:
+        """IPVS has no command for it."""
+        raise PlaneError(
+            "the kernel's IPVS cannot end connections",
+            hint="give their server weight 0, or set net.ipv4.vs.expire_nodest_conn and remove it",
+        )
+
+    # -- the rest ----------------------------------------------------------------------------------------------
+
+    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+        """The kernel serves what is delivered to this node: addresses come and go by VRRP alone."""
+
+    def notices(self) -> list[Notice]:
+        """Return what happened since the last call."""
+        found, self._notices = self._notices, []
+        return found
+
+    def notes(self) -> tuple[str, ...]:
+        """Nothing to add: it is at work everywhere."""
+        return ()
+
+    def packets(self) -> dict[str, int]:
+        """The kernel does not tell what became of packets."""
+        return {}
+
+    async def close(self) -> None:
+        """Let go; the table stays."""
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+
+    async def remove(self) -> None:
+        """Take out what was declared here; what others made stays."""
+        mine = [DeleteService(key) for key in self._declared]
+        if mine:
+            await self.apply(mine)
+        await self.close()
+
+    async def _with_kernel(self, work: Callable[[Kernel], Result]) -> Result:
+        """Do work in a thread of its own: ten thousand servers take a tenth of a second."""
+        async with self._busy:
+            if self._kernel is None:
+                self._kernel = await asyncio.to_thread(Kernel)
+            try:
+                return await asyncio.to_thread(work, self._kernel)
+            except Malformed as error:
+                raise PlaneError(f"ipvs: the kernel's answer cannot be read: {error}") from error
+            except OSError as error:
+                await self.close()
+                raise PlaneError(f"ipvs: {error.strerror or error}") from error
+
+
+def _reason(operation: Operation, error: int) -> str:
+    """Return what an error number means to who asked for the operation."""
+    if isinstance(operation, EditServer | DeleteServer) and error == errno.ESRCH:
+        return _NO_SUCH_DESTINATION
+    reasons = _SERVER_REASONS if isinstance(operation, AddServer | EditServer | DeleteServer) else _SERVICE_REASONS
+    return reasons.get(error, os.strerror(error))
+
+
+def unfit(operation: Operation) -> str:
+    """Return why an operation must not reach the kernel, which would take it blindly; or nothing."""
+    match operation:
+        case AddService(service=entry) | EditService(service=entry):
+            if not (entry.key.mark or entry.key.endpoint.port or entry.persistence_timeout_s):
+                return "a service of every port needs persistence"
+        case AddServer(server=server) | EditServer(server=server):
+            if server.forwarding not in convert.METHODS:
+                return f"the kernel's IPVS cannot forward by {server.forwarding.value}"
+            if not 0 <= server.weight <= MAX_WEIGHT:
+                return f"weight {server.weight} is not between 0 and {MAX_WEIGHT}"
+            if server.tunnel.kind is TunnelKind.GUE and not server.tunnel.port:
+                return "a GUE tunnel needs a port"
+    return ""
+
+
+def _command(operation: Operation) -> tuple[Command, bytes]:
+    match operation:
+        case AddService(service=entry):
+            return Command.NEW_SERVICE, wire.tell_service(convert.service_of(entry))
+        case EditService(service=entry):
+            return Command.SET_SERVICE, wire.tell_service(convert.service_of(entry))
+        case DeleteService(key=key):
+            return Command.DEL_SERVICE, wire.name_service(convert.identity_of(key))
+        case AddServer(key=key, server=server):
+            return Command.NEW_DEST, wire.tell_destination(convert.identity_of(key), convert.destination_of(server))
+        case EditServer(key=key, server=server):
+            return Command.SET_DEST, wire.tell_destination(convert.identity_of(key), convert.destination_of(server))
+        case DeleteServer(key=key, endpoint=endpoint):
+            return Command.DEL_DEST, wire.name_destination(convert.identity_of(key), endpoint.address, endpoint.port)
+
+
+def _with_fallback(entry: ServiceEntry) -> ServiceEntry:
+    """The service with the scheduler that every kernel with IPVS has a module of."""
+    return ServiceEntry(
+        key=entry.key,
+        scheduler=FALLBACK,
+        one_packet=entry.one_packet,
+        persistence_timeout_s=entry.persistence_timeout_s,
+        persistence_granularity=entry.persistence_granularity,
+    )
+
+
+def _holds(declared: ServiceEntry, found: ServiceEntry) -> bool:
+    """Whether the kernel's service is the declared one: as it was told, or with the scheduler in the stead of a missing one."""
+    return any(convert.entry_of(convert.service_of(entry), entry.key) == found for entry in (declared, _with_fallback(declared)))
+
+
+def _without_method(entry: ServerEntry) -> tuple[object, ...]:
+    return (entry.endpoint, entry.weight, entry.upper_threshold, entry.lower_threshold)
+
+
+def _listed() -> Iterable[Connection]:
+    with open(PROC / "ip_vs_conn", encoding="ascii", errors="replace") as file:
+        for line in read_connections(file):
+            connection = _connection(line)
+            if connection is not None:
+                yield connection
+
+
+def _connection(line: ConnectionLine) -> Connection | None:
+    template = line.client_port == 0
+    mark = int(IPv4Address(line.virtual)) if line.protocol == "IP" and ":" not in line.virtual else 0
+    try:
+        protocol = Protocol.TCP if line.protocol == "IP" else Protocol(line.protocol)
+    except ValueError:
+        return None
+    return Connection(
+        protocol=protocol,
+        client=Endpoint(line.client, line.client_port),
+        virtual=Endpoint(line.virtual, line.virtual_port),
+        server=Endpoint(line.server, line.server_port),
+        mark=mark,
+        state=line.state,
+        expires_s=float(line.expires_s),
+        template=template,
+    )

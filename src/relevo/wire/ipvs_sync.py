@@ -1,0 +1,312 @@
+"""The kernel's connection synchronisation on the wire: version 1 both ways, version 0 as a receiver.
+
+A message is a header and up to 255 entries, each a connection or a persistence template (net/netfilter/ipvs/ip_vs_sync.c).
+Nothing in it says who sent it or that nobody changed it: what an entry may do is the receiver's decision.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final, NamedTuple
+
+import msgspec
+
+GROUP: Final = "224.0.0.81"
+PORT: Final = 8848
+MAX_LENGTH: Final = 1472
+"""Octets of a message that the kernel sends by default: an Ethernet frame less IP and UDP headers."""
+MAX_ENTRIES: Final = 255
+"""The counter has 8 bits, and the kernel's sender never looks at it."""
+MAX_SECONDS: Final = 2_678_400
+"""A time-out beyond 31 days is nobody's."""
+
+METHOD_MASK: Final = 0x0007
+SYNC: Final = 0x0020
+HASHED: Final = 0x0040
+NO_OUTPUT: Final = 0x0080
+INACTIVE: Final = 0x0100
+OUT_SEQUENCE: Final = 0x0200
+IN_SEQUENCE: Final = 0x0400
+NO_CLIENT_PORT: Final = 0x0800
+TEMPLATE: Final = 0x1000
+ONE_PACKET: Final = 0x2000
+ACCEPTED: Final = 0x1F87
+"""Flags that a receiver takes over."""
+
+TCP: Final = 6
+UDP: Final = 17
+SCTP: Final = 132
+_STATES: Final = {TCP: 11, UDP: 1, SCTP: 14}
+"""Number of states of each protocol."""
+_TEMPLATE_STATES: Final = 2
+_VERSION_0_TEMPLATE_S: Final = 180
+
+_HEADER: Final = struct.Struct("!BBHBBH")
+_HEADER_0: Final = struct.Struct("!BBH")
+_ENTRY: Final = struct.Struct("!BBHIHHHHII")
+_ENTRY_0: Final = struct.Struct("!BBHHH4s4s4sHH")
+_SEQUENCE_SIZE: Final = 24
+_V6: Final = 0x01
+_LENGTH_MASK: Final = 0x0FFF
+_IGNORABLE: Final = 0x40
+_OPTION_SEQUENCE, _OPTION_DATA, _OPTION_NAME = 1, 2, 3
+
+
+class Refusal(enum.StrEnum):
+    """Why a message or an entry was dropped. The values are names in status and metrics; they do not change."""
+
+    TRUNCATED = "truncated"
+    SIZE = "size"
+    """The header says another size than came."""
+    SYNC_ID = "sync_id"
+    TYPE = "type"
+    VERSION = "entry_version"
+    ENTRY_LENGTH = "entry_length"
+    OPTION = "option"
+    STATE = "state"
+    PROTOCOL = "protocol"
+    FLAGS = "flags"
+    SECONDS = "time_out"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One connection. ``seconds`` is its whole time-out, 0 the state's default; of a mark's template ``virtual`` is the mark."""
+
+    protocol: int
+    client: str
+    client_port: int
+    virtual: str
+    virtual_port: int
+    server: str
+    server_port: int
+    state: int
+    flags: int = 0
+    seconds: int = 0
+    mark: int = 0
+    sequence: bytes = b""
+    engine: str = ""
+    engine_data: bytes = b""
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it stands for a client that is remembered."""
+        return bool(self.flags & TEMPLATE)
+
+
+class Received(NamedTuple):
+    """What a message held: entries, and what was dropped of it, a reason each."""
+
+    entries: list[Entry]
+    refused: list[Refusal]
+
+
+# -- sending ----------------------------------------------------------------------------------------------------------
+
+
+def encode(entry: Entry) -> bytes:
+    """Return an entry without padding."""
+    packed = [_pack(address) for address in (entry.client, entry.virtual, entry.server)]
+    body = b"".join(packed) + _options(entry)
+    head = _ENTRY.pack(
+        _V6 if len(packed[0]) == 16 else 0,
+        entry.protocol,
+        _ENTRY.size + len(body),
+        entry.flags,
+        entry.state,
+        entry.client_port,
+        entry.virtual_port,
+        entry.server_port,
+        entry.mark,
+        entry.seconds,
+    )
+    return head + body
+
+
+def _options(entry: Entry) -> bytes:
+    found = b""
+    if entry.sequence:
+        found += bytes((_OPTION_SEQUENCE, len(entry.sequence))) + entry.sequence
+    if entry.engine_data:
+        found += bytes((_OPTION_DATA, len(entry.engine_data))) + entry.engine_data
+    if entry.engine:
+        name = entry.engine.encode("ascii")
+        found += bytes((_OPTION_NAME, len(name))) + name
+    return found
+
+
+def assemble(sync_id: int, entries: Iterable[bytes], max_length: int = MAX_LENGTH) -> Iterator[bytes]:
+    """Return messages of encoded entries, as few as ``max_length`` octets allow."""
+    body, count = b"", 0
+    for entry in entries:
+        padding = bytes(-len(body) % 4)
+        if count and (count == MAX_ENTRIES or _HEADER.size + len(body) + len(padding) + len(entry) > max_length):
+            yield _message(sync_id, body, count)
+            body, count, padding = b"", 0, b""
+        body += padding + entry
+        count += 1
+    if count:
+        yield _message(sync_id, body, count)
+
+
+def _message(sync_id: int, body: bytes, count: int) -> bytes:
+    return _HEADER.pack(0, sync_id, _HEADER.size + len(body), count, 1, 0) + body
+
+
+# -- receiving --------------------------------------------------------------------------------------------------------
+
+
+def decode(message: bytes, sync_id: int = 0) -> Received:
+    """Return the entries of a message; ``sync_id`` 0 takes everybody's.
+
+    As the kernel: an entry whose length lies ends the message, one that says something impossible is left out alone.
+    """
+    if len(message) < _HEADER_0.size:
+        return Received([], [Refusal.TRUNCATED])
+    if len(message) >= _HEADER.size:
+        reserved, theirs, size, count, version, spare = _HEADER.unpack_from(message)
+        if version == 1 and reserved == 0 and spare == 0:
+            if size != len(message):
+                return Received([], [Refusal.SIZE])
+            if sync_id and theirs != sync_id:
+                return Received([], [Refusal.SYNC_ID])
+            return _decode_1(message, count)
+    count, theirs, size = _HEADER_0.unpack_from(message)
+    if size != len(message):
+        return Received([], [Refusal.SIZE])
+    if sync_id and theirs != sync_id:
+        return Received([], [Refusal.SYNC_ID])
+    return _decode_0(message, count)
+
+
+def _decode_1(message: bytes, count: int) -> Received:
+    found = Received([], [])
+    place = _HEADER.size
+    for _ in range(count):
+        place = (place + 3) & ~3
+        fixed = place + _ENTRY.size
+        if fixed > len(message):
+            found.refused.append(Refusal.TRUNCATED)
+            return found
+        fields = _ENTRY.unpack_from(message, place)
+        addresses = 3 * (16 if fields[0] & _V6 else 4)
+        length = fields[2] & _LENGTH_MASK
+        fault = None
+        if fields[2] >> 12:
+            fault = Refusal.VERSION
+        elif length < _ENTRY.size + addresses:
+            fault = Refusal.ENTRY_LENGTH
+        elif place + length > len(message):
+            fault = Refusal.TRUNCATED
+        if fault is not None:
+            found.refused.append(fault)
+            return found
+        entry = _entry(fields, message[fixed : fixed + addresses], message[fixed + addresses : place + length])
+        (found.refused if isinstance(entry, Refusal) else found.entries).append(entry)  # type: ignore[arg-type]
+        place += length
+    return found
+
+
+def _entry(fields: tuple[int, ...], addresses: bytes, options: bytes) -> Entry | Refusal:
+    kind, protocol, _, flags, state, client_port, virtual_port, server_port, mark, seconds = fields
+    if kind & ~_V6:
+        return Refusal.TYPE
+    said = _read_options(options)
+    if said is None:
+        return Refusal.OPTION
+    width = len(addresses) // 3
+    client, virtual, server = (_unpack(addresses[start : start + width]) for start in range(0, len(addresses), width))
+    entry = Entry(
+        protocol=protocol,
+        client=client,
+        client_port=client_port,
+        virtual=virtual,
+        virtual_port=virtual_port,
+        server=server,
+        server_port=server_port,
+        state=state,
+        flags=flags,
+        seconds=seconds,
+        mark=mark,
+        sequence=said.get(_OPTION_SEQUENCE, b""),
+        engine=said.get(_OPTION_NAME, b"").decode("ascii", "replace"),
+        engine_data=said.get(_OPTION_DATA, b""),
+    )
+    return check(entry) or entry
+
+
+def check(entry: Entry) -> Refusal | None:
+    """Return why no table should take an entry, or nothing."""
+    if entry.flags & ONE_PACKET or (entry.is_template and entry.flags & NO_CLIENT_PORT):
+        return Refusal.FLAGS
+    if entry.is_template:
+        if entry.state >= _TEMPLATE_STATES:
+            return Refusal.STATE
+        if entry.protocol not in (0, *_STATES):
+            return Refusal.PROTOCOL
+    elif entry.protocol not in _STATES:
+        return Refusal.PROTOCOL
+    elif entry.state >= _STATES[entry.protocol]:
+        return Refusal.STATE
+    return Refusal.SECONDS if entry.seconds > MAX_SECONDS else None
+
+
+def _read_options(data: bytes) -> dict[int, bytes] | None:
+    """Return options by type; ``None`` when one is unknown that may not be passed over, or has a length that it cannot have."""
+    found: dict[int, bytes] = {}
+    while data:
+        if len(data) < 2 or not data[1] or 2 + data[1] > len(data):
+            return None
+        kind, length = data[0], data[1]
+        bare = kind & ~_IGNORABLE
+        if (bare == _OPTION_SEQUENCE and length != _SEQUENCE_SIZE) or (bare == _OPTION_NAME and length > 16) or bare in found:
+            return None
+        if bare in (_OPTION_SEQUENCE, _OPTION_DATA, _OPTION_NAME):
+            found[bare] = data[2 : 2 + length]
+        elif not kind & _IGNORABLE:
+            return None
+        data = data[2 + length :]
+    return found
+
+
+def _decode_0(message: bytes, count: int) -> Received:
+    """Version 0: IPv4 alone, no time-outs. Sequence data is in the sender's order: passed over."""
+    found = Received([], [])
+    place = _HEADER_0.size
+    for _ in range(count):
+        if place + _ENTRY_0.size > len(message):
+            found.refused.append(Refusal.TRUNCATED)
+            return found
+        _, protocol, client_port, virtual_port, server_port, *addresses, flags, state = _ENTRY_0.unpack_from(message, place)
+        place += _ENTRY_0.size
+        if flags & (OUT_SEQUENCE | IN_SEQUENCE):
+            if place + _SEQUENCE_SIZE > len(message):
+                found.refused.append(Refusal.TRUNCATED)
+                return found
+            place += _SEQUENCE_SIZE
+        client, virtual, server = map(_unpack, addresses)
+        entry = Entry(
+            protocol=protocol,
+            client=client,
+            client_port=client_port,
+            virtual=virtual,
+            virtual_port=virtual_port,
+            server=server,
+            server_port=server_port,
+            state=state,
+            flags=flags & ~(OUT_SEQUENCE | IN_SEQUENCE),
+            seconds=_VERSION_0_TEMPLATE_S if flags & TEMPLATE else 0,
+        )
+        refused = check(entry)
+        (found.entries if refused is None else found.refused).append(entry if refused is None else refused)  # type: ignore[arg-type]
+    return found
+
+
+def _pack(address: str) -> bytes:
+    return (IPv6Address if ":" in address else IPv4Address)(address).packed
+
+
+def _unpack(data: bytes) -> str:
+    return str((IPv4Address if len(data) == 4 else IPv6Address)(data))
