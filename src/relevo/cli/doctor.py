@@ -10,10 +10,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from relevo.daemon import planes
 from relevo.errors import PlaneError
 from relevo.lab.namespaces import refusal as namespace_refusal
-from relevo.planes import ebpf
+from relevo.planes import ebpf, ipvs
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -33,7 +32,7 @@ def doctor(as_json: bool, load: bool) -> None:
     """
     findings = [
         Finding("system", True, f"Linux {platform.release()} on {platform.machine()}, {os.cpu_count()} CPUs"),
-        Finding("plane ipvs", False, planes.NO_IPVS),
+        _ipvs(),
         _ebpf(load),
         Finding("plane proxy", True, "needs nothing"),
         _namespaces(),
@@ -46,7 +45,12 @@ def doctor(as_json: bool, load: bool) -> None:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
             click.echo(f"{'ok' if finding.ok else '--'}  {finding.name:{width}}  {finding.found}")
-    sys.exit(0 if findings[2].ok else 1)
+    sys.exit(0 if any(finding.ok for finding in findings if finding.name in ("plane ipvs", "plane ebpf")) else 1)
+
+
+def _ipvs() -> Finding:
+    why = ipvs.refusal()
+    return Finding("plane ipvs", not why, why or "the kernel answers")
 
 
 def _ebpf(load: bool) -> Finding:

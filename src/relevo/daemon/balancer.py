@@ -7,7 +7,7 @@ import gc
 import random
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from relevo.machines import pool as pooling
 from relevo.machines.check import CheckMachine, Result
 from relevo.machines.pool import CheckVerdict, PoolMachine
 from relevo.model import Check, Configuration, Endpoint, RealServer, ServiceKey, TcpCheck, VirtualServer
-from relevo.model.table import ServerState, ServiceState
+from relevo.model.table import Desired, ServerState, ServiceState
 from relevo.observe.snapshot import BalancerSnapshot, CheckSnapshot, ServerSnapshot, ServiceSnapshot
 from relevo.planes.port import Plane
 from relevo.planes.reconcile import reconcile
@@ -95,6 +95,7 @@ class Balancer:
         self._slots = asyncio.Semaphore(MAX_PROBES)
         self._stopping = asyncio.Event()
         self._refused: set[str] = set()
+        self._mine: set[ServiceKey] | None = None
         self._polite = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -113,7 +114,22 @@ class Balancer:
             watch.cancel()
         self._say_farewell()
         await self.channel.drain()
-        await (self.plane.remove() if self._polite else self.plane.close())
+        await self._leave_plane()
+
+    async def _leave_plane(self) -> None:
+        """Let go of the plane; leaving for good, take out what is ours, or with ``lvs_flush_on_stop`` everything."""
+        if not self._polite:
+            await self.plane.close()
+            return
+        try:
+            if self.plane.capabilities().shared:
+                observed = await self.plane.observe()
+                everything = self.configuration.global_defs.lvs_flush_on_stop
+                await self.plane.apply(reconcile([], observed if everything else self._ours(observed, ())))
+            await self.plane.remove()
+        except PlaneError as error:
+            self._log(f"the data plane was not cleared: {error}", WARNING)
+            await self.channel.drain()
 
     def _say_farewell(self) -> None:
         omega = tuple(
@@ -158,7 +174,7 @@ class Balancer:
                 fits = call.meant.test()
                 found = [connection for connection in await self.plane.connections() if fits(connection)]
                 answer = PlaneAnswer(call.number, len(found), found[: call.limit or None])
-        except (PlaneError, ValueError) as error:
+        except (PlaneError, ValueError, OSError) as error:
             answer = PlaneAnswer(call.number, error=str(error))
         self.channel.send(answer)
 
@@ -320,7 +336,8 @@ class Balancer:
         if self.held is not None:
             await self.plane.hold(self.held, self._moved())
         observed = await self.plane.observe()
-        operations = reconcile([item for pool in self.pools.values() for item in pool.desired()], observed)
+        desired = [item for pool in self.pools.values() for item in pool.desired()]
+        operations = reconcile(desired, self._ours(observed, desired))
         refused = []
         if operations:
             refused = await self.plane.apply(operations)
@@ -335,6 +352,19 @@ class Balancer:
         for complaint in sorted(complaints - self._refused):
             self._log(complaint, WARNING)
         self._refused = complaints
+
+    def _ours(self, observed: list[ServiceState], desired: Sequence[Desired]) -> list[ServiceState]:
+        """Return, of the services of a table that others use too, those that are or were wanted here.
+
+        With ``lvs_flush`` the first look takes all of them for ours, as keepalived clears the table at its start.
+        """
+        if not self.plane.capabilities().shared:
+            return observed
+        if self._mine is None:
+            flush = self.configuration.global_defs.lvs_flush
+            self._mine = {state.service.key for state in observed} if flush else set()
+        self._mine.update(item.service.key for item in desired)
+        return [state for state in observed if state.service.key in self._mine]
 
     def _moved(self) -> frozenset[str]:
         """Addresses that VRRP moves between nodes."""
@@ -444,7 +474,7 @@ def serve(
     configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str, held: frozenset[str] | None
 ) -> None:
     """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none."""
-    privileges.confine(privileges.PACKET_BALANCER if plane.capabilities().name == "ebpf" else privileges.BALANCER)
+    privileges.confine(privileges.BALANCERS[plane.capabilities().name])
     gc.collect()
     gc.freeze()
     channel: AsyncChannel[ToWorker] = AsyncChannel(sock, decode_to_worker)

@@ -6,17 +6,18 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
 
 from relevo.errors import PlaneError
-from relevo.model import Configuration
-from relevo.planes import ebpf
+from relevo.model import Configuration, Forwarding
+from relevo.planes import ebpf, ipvs
+from relevo.planes.ipvs import IpvsPlane
 from relevo.planes.memory import MemoryPlane
 from relevo.planes.port import Capabilities, Plane
 from relevo.planes.proxy.client import ProxyPlane
 from relevo.planes.table import capabilities_of_user_space
 
-NO_IPVS: Final = "this version has no ipvs plane"
+PACKET_PLANES = {"ipvs": ipvs.refusal, "ebpf": ebpf.refusal}
+"""Planes that a system may refuse, with what tells why it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +31,22 @@ class Choice:
 def choose(configuration: Configuration) -> Choice:
     """Return the plane for a configuration; ``PlaneError`` when the one it names cannot be had."""
     wanted = configuration.global_defs.plane
-    if wanted == "ipvs":
-        raise PlaneError(f"data_plane ipvs: {NO_IPVS}", hint="write data_plane auto, ebpf or proxy")
-    if wanted == "ebpf":
-        refused = ebpf.refusal()
+    if wanted in PACKET_PLANES:
+        refused = PACKET_PLANES[wanted]()
         if refused:
-            raise PlaneError(f"data_plane ebpf: {refused}", hint="write data_plane auto or proxy")
+            raise PlaneError(f"data_plane {wanted}: {refused}", hint="write data_plane auto")
     if wanted != "auto":
         return Choice(wanted, "as configured")
-    refused = _unfit_for_packets(configuration) or ebpf.refusal()
+    refused = _unfit_for_packets(configuration)
     if refused:
-        return Choice("proxy", f"auto: {NO_IPVS}; no ebpf plane: {refused}")
-    return Choice("ebpf", f"auto: {NO_IPVS}")
+        return Choice("proxy", f"auto: {refused}")
+    no_ipvs = _unfit_for_ipvs(configuration) or ipvs.refusal()
+    if not no_ipvs:
+        return Choice("ipvs", "auto: the kernel has it")
+    no_ebpf = ebpf.refusal()
+    if not no_ebpf:
+        return Choice("ebpf", f"auto: {no_ipvs}")
+    return Choice("proxy", f"auto: {no_ipvs}; no ebpf: {no_ebpf}")
 
 
 def _unfit_for_packets(configuration: Configuration) -> str:
@@ -54,9 +59,23 @@ def _unfit_for_packets(configuration: Configuration) -> str:
     return ""
 
 
+def _unfit_for_ipvs(configuration: Configuration) -> str:
+    """What these services ask for that a packet plane of our own has and the kernel's has not; empty when nothing."""
+    services = configuration.virtual_servers
+    if any(server.forwarding is Forwarding.FULLNAT for service in services for server in service.real_servers):
+        return "lb_kind FULLNAT is not in ipvs"
+    return ""
+
+
 def capabilities(name: str) -> Capabilities:
     """What the plane ``name`` can do."""
-    return ebpf.capabilities_of_ebpf() if name == "ebpf" else capabilities_of_user_space(name)
+    match name:
+        case "ipvs":
+            return ipvs.capabilities_of_ipvs()
+        case "ebpf":
+            return ebpf.capabilities_of_ebpf()
+        case _:
+            return capabilities_of_user_space(name)
 
 
 def pin_folder(runtime: Path) -> Path:
@@ -68,8 +87,16 @@ def make(name: str, runtime: Path, configuration: Configuration) -> Plane:
     """Return the port to plane ``name`` of the daemon with this run folder."""
     if name == "memory":
         return MemoryPlane()
+    if name == "ipvs":
+        return IpvsPlane(configuration.global_defs.lvs_timeouts)
     if name == "ebpf":
         chosen = configuration.global_defs
         sizes = ebpf.sizes_for(configuration)
-        return ebpf.EbpfPlane(pin_folder(runtime), sizes, hooks=chosen.ebpf_hooks, maglev_size=chosen.mh_table_size)
+        return ebpf.EbpfPlane(
+            pin_folder(runtime),
+            sizes,
+            hooks=chosen.ebpf_hooks,
+            maglev_size=chosen.mh_table_size,
+            timeouts=chosen.lvs_timeouts,
+        )
     return ProxyPlane(str(runtime / "proxy.sock"))

@@ -21,6 +21,10 @@ BALANCER: Final = frozenset((CAP_NET_BIND_SERVICE,))
 """Checks from a ``bind_port`` below 1024; nothing else."""
 PACKET_BALANCER: Final = BALANCER | {CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF}
 """The same where the data plane is eBPF: loading and attaching it, without the verifier's guard against side channels."""
+IPVS_BALANCER: Final = BALANCER | {CAP_NET_ADMIN}
+"""The same where the data plane is the kernel's IPVS."""
+BALANCERS: Final = {"memory": BALANCER, "proxy": BALANCER, "ebpf": PACKET_BALANCER, "ipvs": IPVS_BALANCER}
+"""By data plane."""
 RELAY: Final = frozenset((CAP_NET_BIND_SERVICE,))
 """Ports below 1024."""
 

@@ -23,11 +23,26 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncDaemon(msgspec.Struct, frozen=True, kw_only=True):
-    """Connection synchronisation: by ``interface``, in the role of VRRP ``instance`` (empty: both roles)."""
+    """Connection synchronisation: by ``interface``, in the role of VRRP ``instance`` (empty: both roles).
+
+    ``sync_id`` ``None`` is the instance's virtual router id. ``max_length`` 0 fits an Ethernet frame.
+    """
 
     interface: str
     instance: str = ""
     sync_id: int | None = None
+    max_length: int = 0
+    port: int = 8848
+    ttl: int = 1
+    group: str = "224.0.0.81"
+
+
+class PlaneTimeouts(msgspec.Struct, frozen=True):
+    """Seconds of idle TCP connections, of TCP after a FIN, of UDP; 0 leaves the plane's own."""
+
+    tcp_s: int = 0
+    tcp_fin_s: int = 0
+    udp_s: int = 0
 
 
 class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +61,9 @@ class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
     ebpf_hooks: str = "auto"
     mh_table_size: int = 65_537
     lvs_sync_daemon: SyncDaemon | None = None
+    lvs_timeouts: PlaneTimeouts = PlaneTimeouts()
+    lvs_flush: bool = False
+    lvs_flush_on_stop: bool = False
     vrrp_realtime_priority: int | None = None
 
 

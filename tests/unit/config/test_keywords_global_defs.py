@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from relevo.config.keywords.global_defs import looks_like_address
-from relevo.model import Endpoint, GlobalDefs, SyncDaemon, VrrpTransport
+from relevo.model import Endpoint, GlobalDefs, PlaneTimeouts, SyncDaemon, VrrpTransport
 from tests.unit.config.compiling import compiled, messages, out_of_range, with_globals
 
 
@@ -32,10 +32,14 @@ def declared(body: str) -> GlobalDefs:
         ("lvs_sync_daemon eth1 VI", "lvs_sync_daemon", SyncDaemon(interface="eth1", instance="VI")),
         ("lvs_sync_daemon eth1 VI 51", "lvs_sync_daemon", SyncDaemon(interface="eth1", instance="VI", sync_id=51)),
         ("lvs_sync_daemon eth1 inst VI id 0", "lvs_sync_daemon", SyncDaemon(interface="eth1", instance="VI", sync_id=0)),
+        ("lvs_timeouts udp 30 tcp 7200", "lvs_timeouts", PlaneTimeouts(tcp_s=7200, udp_s=30)),
+        ("lvs_flush", "lvs_flush", True),
+        ("lvs_flush_on_stop", "lvs_flush_on_stop", True),
+        ("lvs_flush_on_stop VS", "lvs_flush_on_stop", False),
         (
             "lvs_sync_daemon eth1 VI id 7 maxlen 1400 port 8848 ttl 1 group 224.0.0.81",
             "lvs_sync_daemon",
-            SyncDaemon(interface="eth1", instance="VI", sync_id=7),
+            SyncDaemon(interface="eth1", instance="VI", sync_id=7, max_length=1400),
         ),
     ],
 )
@@ -81,6 +85,10 @@ def test_mail_settings_hold(body, field, value):
         ("vrrp_transport udp", ["missing: 'vrrp_transport' needs a UDP port"]),
         ("vrrp_transport udp 65536", ["error: 65536 is out of range"]),
         ("lvs_sync_daemon", ["missing: 'lvs_sync_daemon' needs an interface"]),
+        ("lvs_timeouts tcp 0", ["error: 0 is out of range"]),
+        ("lvs_timeouts icmp 1", ["error: 'icmp' is not a time-out"]),
+        ("lvs_flush_on_stop RS", ["error: 'RS' is not VS"]),
+        ("lvs_sync_daemon eth1 group 10.0.0.1", ["error: '10.0.0.1' is not a multicast address"]),
         ("lvs_sync_daemon eth1 id 256", ["error: 256 is out of range"]),
         ("lvs_sync_daemon eth1 VI id", ["missing: 'lvs_sync_daemon' needs a sync id"]),
         ("script_user", ["missing: 'script_user' needs a user"]),

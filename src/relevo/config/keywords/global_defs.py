@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from math import isqrt
+from typing import Any, Final
 
 from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Severity
 from relevo.config.keywords.readers import boolean, choice, flag, integer, seconds, text, word_list
 from relevo.config.keywords.registry import Block, Keyword, reads_block
-from relevo.model import Endpoint, SyncDaemon, VrrpTransport
+from relevo.model import Endpoint, PlaneTimeouts, SyncDaemon, VrrpTransport
 
 
 @reads_block
@@ -65,23 +67,62 @@ def read_transport(cursor: Cursor) -> VrrpTransport:
 
 
 def _sync_daemon(cursor: Cursor) -> SyncDaemon:
-    interface = cursor.word("an interface")
-    instance, sync_id = "", None
-    options = {"id": "sync id", "maxlen": "", "port": "", "ttl": "", "group": "", "inst": "instance"}
+    """``IF [[inst] INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS]``, or the old ``IF INSTANCE [N]``."""
+    said: dict[str, Any] = {"interface": cursor.word("an interface")}
     while cursor.more():
         word = cursor.word()
-        if word == "id":
-            sync_id = cursor.integer(0, 255, "a sync id")
+        if word in _SYNC_NUMBERS:
+            field, least, most, what = _SYNC_NUMBERS[word]
+            said[field] = cursor.integer(least, most, what)
         elif word == "inst":
-            instance = cursor.word("an instance")
-        elif word in options:
-            cursor.word()
-        elif not instance:
-            instance = word
+            said["instance"] = cursor.word("an instance")
+        elif word == "group":
+            said["group"] = _multicast(cursor)
+        elif "instance" not in said:
+            said["instance"] = word
         else:
             cursor.position -= 1
-            sync_id = cursor.integer(0, 255, "a sync id")
-    return SyncDaemon(interface=interface, instance=instance, sync_id=sync_id)
+            said["sync_id"] = cursor.integer(0, 255, "a sync id")
+    return SyncDaemon(**said)
+
+
+_SYNC_NUMBERS: Final = {
+    "id": ("sync_id", 0, 255, "a sync id"),
+    "maxlen": ("max_length", 1, 65_507, "a length"),
+    "port": ("port", 1, 65_535, "a UDP port"),
+    "ttl": ("ttl", 1, 255, "a time to live"),
+}
+
+
+def _multicast(cursor: Cursor) -> str:
+    word = cursor.word("a multicast address")
+    try:
+        address = ip_address(word)
+    except ValueError:
+        address = None
+    if address is None or not address.is_multicast:
+        raise cursor.reject(f"'{word}' is not a multicast address", "such as 224.0.0.81 or ff02::81")
+    return str(address)
+
+
+def _timeouts(cursor: Cursor) -> PlaneTimeouts:
+    """``[tcp S] [tcpfin S] [udp S]``."""
+    fields = {"tcp": "tcp_s", "tcpfin": "tcp_fin_s", "udp": "udp_s"}
+    said = {}
+    while cursor.more():
+        field = fields[cursor.choice(tuple(fields), "a time-out")]
+        said[field] = cursor.integer(1, _LONGEST_S, "seconds, up to 31 days")
+    return PlaneTimeouts(**said)
+
+
+_LONGEST_S: Final = 2_678_400
+
+
+def _flush_on_stop(cursor: Cursor) -> bool:
+    if not cursor.more():
+        return True
+    cursor.choice(("VS",), "VS")
+    return False
 
 
 def _prime(cursor: Cursor) -> int:
@@ -136,7 +177,13 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("vrrp_down_timer_adverts", integer(1, 100, "a count"), "missed adverts before takeover (3)"),
     Keyword("v3_checksum_as_v2", boolean, "VRRPv3 checksum over IPv4 without pseudo-header (RFC 9568, routers)"),
     Keyword("vrrp_rt_priority", integer(1, 99, "a priority"), "real-time priority of the director worker", field="vrrp_realtime_priority"),
-    Keyword("lvs_sync_daemon", _sync_daemon, "interface and instance of connection synchronisation"),
+    Keyword("lvs_sync_daemon", _sync_daemon, "connection synchronisation: IF [inst INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS]"),
+    Keyword("lvs_timeouts", _timeouts, "seconds that idle connections are kept: tcp N, tcpfin N, udp N (900 120 300)"),
+    Keyword("lvs_flush", flag, "at the start remove the services of others from the kernel's table too"),
+    Keyword("lvs_flush_on_stop", _flush_on_stop, "at the stop remove the services of others too; VS: only the own ones"),
+    Keyword("lvs_flush_onstop", _flush_on_stop, "old spelling of lvs_flush_on_stop", field="lvs_flush_on_stop", alias_of="lvs_flush_on_stop",
+        note="'lvs_flush_onstop' is spelled 'lvs_flush_on_stop' since keepalived 2.2.0",
+    ),
     Keyword("vrrp_transport", read_transport, "what carries the adverts: ip, or udp PORT (ip) [Relevo]"),
     Keyword("connection_table_size", integer(1024, 1 << 24, "a number of connections"), "connections that the ebpf plane has room for (524288) [Relevo]"),
     Keyword("ebpf_hooks", choice(("auto", "tc", "xdp"), "a choice of hooks"), "auto: XDP where a driver has it, beside TC; tc: TC alone (auto) [Relevo]"),

@@ -20,6 +20,7 @@ from typing import Final
 
 from relevo.errors import PlaneError
 from relevo.host import libc
+from relevo.model import PlaneTimeouts
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
@@ -30,6 +31,7 @@ from relevo.planes.ebpf.layout import (
     Settings,
     SweepRequest,
     TakeOutRequest,
+    TcpState,
 )
 from relevo.planes.ebpf.libbpf import Object
 from relevo.planes.ebpf.objects import PROGRAMS, object_file
@@ -120,6 +122,12 @@ class Instance:
     def jiffies(self) -> int:
         """Return the kernel's clock, 64 bits."""
         return jiffies(self.programs["relevo_clock"])
+
+    def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+        """Set IPVS's time-outs, and in place of three of them those that are wanted; connections meet them at the next packet."""
+        chosen = {TcpState.ESTABLISHED: wanted.tcp_s, TcpState.FIN_WAIT: wanted.tcp_fin_s, TcpState.UDP: wanted.udp_s}
+        for state, seconds in TIMEOUT_S.items():
+            self.settings.timeout[state] = (chosen.get(state) or seconds) * self.settings.hz
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -279,8 +287,7 @@ def _load(path: Path, mark: str, sizes: Sizes, known: Mapping[str, int]) -> None
 def _initialise(instance: Instance) -> None:
     settings = instance.settings
     settings.hz = hertz(instance.programs["relevo_clock"])
-    for state, seconds in TIMEOUT_S.items():
-        settings.timeout[state] = seconds * settings.hz
+    instance.set_timeouts(PlaneTimeouts())
     settings.key[0], settings.key[1] = secrets.randbits(64), secrets.randbits(64)
     settings.bucket_mask = instance.maps["buckets"].max_entries - 1
     settings.answers_a_second = 1000

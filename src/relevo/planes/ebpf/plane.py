@@ -16,7 +16,7 @@ from typing import Final
 
 from relevo.errors import PlaneError
 from relevo.host import privileges
-from relevo.model import Configuration, Endpoint, Forwarding, Protocol
+from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
@@ -140,8 +140,10 @@ class EbpfPlane:
         *,
         hooks: str = "auto",
         maglev_size: int = maglev.DEFAULT_SIZE,
+        timeouts: PlaneTimeouts | None = None,
         attach: bool = True,
     ) -> None:
+        self._timeouts = timeouts or PlaneTimeouts()
         self._path, self._sizes = path, sizes or Sizes()
         self._maglev_size = maglev_size
         self._busy = asyncio.Lock()
@@ -160,6 +162,7 @@ class EbpfPlane:
                 self._instance = open_instance(self._path, self._sizes)
             except OSError as error:
                 raise syscall.as_plane_error("ebpf plane", error) from error
+            self._instance.set_timeouts(self._timeouts)
             self._table = Table(self._instance, local_address_towards, maglev_size=self._maglev_size)
             self._attacher = Attacher(self._instance, self._hooks)
         return self._instance, self._table

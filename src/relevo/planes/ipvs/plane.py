@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import Final, TypeVar
 
 from relevo.errors import PlaneError
-from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey, TunnelChecksum, TunnelKind
+from relevo.model import Endpoint, Forwarding, PlaneTimeouts, Protocol, ServiceKey, TunnelChecksum, TunnelKind
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -30,7 +30,7 @@ from relevo.planes.ipvs import convert
 from relevo.planes.ipvs.kernel import PROC, Kernel
 from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.wire import ipvs_netlink as wire
-from relevo.wire.ipvs_netlink import Command, Destination, Method
+from relevo.wire.ipvs_netlink import Command, Destination, Method, Timeouts
 from relevo.wire.ipvs_proc import ConnectionLine, read_connections
 from relevo.wire.netlink import Malformed
 
@@ -94,7 +94,8 @@ def refusal() -> str:
 class IpvsPlane:
     """IPVS of this network namespace, connected to at the first use."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeouts: PlaneTimeouts | None = None) -> None:
+        self._timeouts = timeouts or PlaneTimeouts()
         self._kernel: Kernel | None = None
         self._busy = asyncio.Lock()
         self._notices: list[Notice] = []
@@ -182,6 +183,11 @@ class IpvsPlane:
             case DeleteServer(key=key, endpoint=endpoint):
                 self._servers.pop((key, endpoint), None)
 
+    def _set_timeouts(self, kernel: Kernel) -> None:
+        wanted = Timeouts(self._timeouts.tcp_s, self._timeouts.tcp_fin_s, self._timeouts.udp_s)
+        if wanted != Timeouts():
+            kernel.set_timeouts(wanted)
+
     # -- connections -------------------------------------------------------------------------------------------
 
     async def connections(self) -> list[Connection]:
@@ -229,9 +235,10 @@ class IpvsPlane:
     async def _with_kernel(self, work: Callable[[Kernel], Result]) -> Result:
         """Do work in a thread of its own: ten thousand servers take a tenth of a second."""
         async with self._busy:
-            if self._kernel is None:
-                self._kernel = await asyncio.to_thread(Kernel)
             try:
+                if self._kernel is None:
+                    self._kernel = await asyncio.to_thread(Kernel)
+                    await asyncio.to_thread(self._set_timeouts, self._kernel)
                 return await asyncio.to_thread(work, self._kernel)
             except Malformed as error:
                 raise PlaneError(f"ipvs: the kernel's answer cannot be read: {error}") from error
