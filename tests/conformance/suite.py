@@ -340,7 +340,7 @@ class PlaneSuite:
         assert self.names(links) == "BA"
         assert plane.apply(DeleteServer(key, plane.endpoint("B", UDP))) == []
         assert links[1].alive()
-        assert {c.server for c in plane.connections()} == {plane.endpoint("A", UDP)}
+        self.until(lambda: {c.server for c in plane.connections()} == {plane.endpoint("A", UDP)}, "A has all")
 
     # -- persistence -------------------------------------------------------------------------------------------
 

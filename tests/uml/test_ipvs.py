@@ -13,9 +13,16 @@ from tests.uml.rig import run
 pytestmark = pytest.mark.slow
 
 
-def test_the_plane_conforms(tmp_path: Path) -> None:
-    tests = "tests/conformance/test_ipvs.py"
+def test_the_plane_conforms_and_ipvsadm_is_the_real_one(tmp_path: Path) -> None:
+    tests = "tests/conformance/test_ipvs.py tests/compat"
     ran = run(f"{shlex.quote(sys.executable)} -m pytest -q -rs -p no:cacheprovider {tests}", tmp_path)
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
     assert "no ipvs" not in ran.output, "nothing was tested"
+
+
+def test_the_drill_passes(tmp_path: Path) -> None:
+    files = "examples/article/master.conf examples/article/backup.conf"
+    ran = run(f"{shlex.quote(sys.executable)} -m relevo lab drill --details --hurry 10 {files} 2>&1", tmp_path, memory="2G")
+    assert ran.status == 0, ran.output[-6000:]
+    assert "data plane ipvs" in ran.output

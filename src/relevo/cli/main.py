@@ -20,6 +20,7 @@ COMMANDS = {
     "config": ("relevo.cli.check", "config", "Show the compiled model of a configuration file."),
     "status": ("relevo.cli.status", "status", "Show who is master and which servers live."),
     "connections": ("relevo.cli.connections", "connections", "List connections, or end them."),
+    "ipvsadm": ("relevo.cli.ipvsadm", "ipvsadm", "The table of services by ipvsadm's commands."),
     "reload": ("relevo.cli.status", "reload", "Make the daemon read its file again."),
     "stop": ("relevo.cli.status", "stop", "Stop the daemon politely."),
     "doctor": ("relevo.cli.doctor", "doctor", "Say what this machine can do, and why not more."),

@@ -50,9 +50,13 @@ class GenericNetlink:
             self._socket.close()
             raise HostError(f"the kernel has no {name}: {error.strerror}") from error
 
-    def ask(self, command: int, body: bytes = b"") -> memoryview | None:
+    def ask(self, command: int, body: bytes = b"", limit_s: float = TIMEOUT_S) -> memoryview | None:
         """Send one request; return the attributes of its answer, ``None`` for a mere acknowledgement."""
-        found = self._converse(self._request(command, body, netlink.ACK))
+        self._socket.settimeout(limit_s)
+        try:
+            found = self._converse(self._request(command, body, netlink.ACK))
+        finally:
+            self._socket.settimeout(TIMEOUT_S)
         return netlink.generic(found[-1])[1] if found else None
 
     def dump(self, command: int, body: bytes = b"") -> list[memoryview]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -15,15 +16,20 @@ from relevo.lab.topology import Host, kind_of
 from relevo.model import Endpoint, Protocol
 
 TIMEOUT_S = 2.0
+_NO_LINGER = struct.pack("ii", 1, 0)
 _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: %s\r\n\r\n"
 
 
 class Client:
-    """Speaks from the client's machine; ``number`` chooses one of its source addresses."""
+    """Speaks from the client's machine; ``number`` chooses one of its source addresses.
 
-    def __init__(self, stage: Stage, host: Host) -> None:
+    An ``abrupt`` one resets its connections when it has its answer: nothing lingers at the director.
+    """
+
+    def __init__(self, stage: Stage, host: Host, *, abrupt: bool = False) -> None:
         self._stage = stage
         self._host = host
+        self._abrupt = abrupt
 
     def open(self, number: int = 0) -> socket.socket:
         """Return a TCP socket bound to a client address."""
@@ -37,6 +43,8 @@ class Client:
     def who(self, service: Endpoint, number: int = 0) -> str:
         """Connect to a service and return the name of the server that answers, empty when none does."""
         with self.open(number) as sock:
+            if self._abrupt:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             try:
                 sock.connect((service.address, service.port))
                 return greet(sock, service)

@@ -18,6 +18,7 @@ from email.header import decode_header, make_header
 from functools import partial
 from typing import Any
 
+from relevo.daemon import planes
 from relevo.errors import ControlError
 from relevo.lab.client import Client, Prober, still_alive
 from relevo.lab.cluster import Cluster
@@ -73,7 +74,7 @@ class Drill:
     def __init__(self, cluster: Cluster, tell: Callable[[str], None]) -> None:
         self.cluster = cluster
         self.tell = tell
-        self.client = Client(cluster.stage, cluster.topology.client)
+        self.client = Client(cluster.stage, cluster.topology.client, abrupt=cluster.hurry != 1)
         self.directors = cluster.topology.directors
         self.expected: dict[str, Expected] = {d.name: Expected() for d in self.directors}
         self._clients = FIRST_CLIENT
@@ -335,9 +336,13 @@ class Drill:
         self._wait(
             f"{timeout_s} s are over",
             lambda: self._remembered(service) == 0,
-            max(0.0, since + timeout_s - time.monotonic()) + timeout_s + SLACK_S,
+            max(0.0, since + timeout_s - time.monotonic()) + timeout_s + SLACK_S + self._template_lag_s(),
         )
         return f"no client is remembered {time.monotonic() - since:.0f} s after the last of them (time-out {timeout_s} s)"
+
+    def _template_lag_s(self) -> float:
+        master = self._need_master()
+        return planes.capabilities(self.cluster.snapshot(master).balancer.plane).template_lag_s
 
     def _remembered(self, service: VirtualServer) -> int:
         master = self._master()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ PORT_SHIFT = 8000
 """Added to ports below 1024 where the lab may not bind those."""
 
 LOOPBACK = "lo"
+CARRIER_S = 3.0
+"""How long a cable may take: the kernel looks after links once a second."""
 NOBODY = "127.0.6.255"
 """Peer of a director that is alone: UDP needs somebody to send to."""
 
@@ -153,6 +156,8 @@ class Namespaces(Stage):
             self._namespaces.make(host.name)
             self._cable(host, number, topology)
         self._client_network(topology)
+        for director in topology.directors:
+            self._await_carrier(director)
         return topology
 
     def _cable(self, host: Host, number: int, topology: Topology) -> None:
@@ -208,11 +213,23 @@ class Namespaces(Stage):
         return self._namespaces.inside(host.name)
 
     def plug(self, host: Host, connected: bool) -> None:
-        """Set the cable's end at the bridge up or down."""
+        """Set the cable's end at the bridge up or down; a machine that is connected has its carrier on return."""
         assert self._topology is not None
         port = f"p{self._topology.hosts().index(host)}"
         with self._namespaces.inside("lan"), netlink() as ip:
             ip.link("set", index=index_of(ip, port), state="up" if connected else "down")
+        if connected:
+            self._await_carrier(host)
+
+    def _await_carrier(self, host: Host) -> None:
+        deadline = time.monotonic() + CARRIER_S
+        while not self._has_carrier(host) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _has_carrier(self, host: Host) -> bool:
+        with self.inside(host), netlink() as ip:
+            (link,) = ip.get_links(index_of(ip, host.interface))
+            return str(link.get_attr("IFLA_OPERSTATE")) == "UP"
 
     def client_address(self, number: int) -> str:
         """Clients are 10.77.0.1 and up."""

@@ -43,6 +43,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_checksums: frozenset[TunnelChecksum] = frozenset((TunnelChecksum.NONE,))
     keeps_connections: bool
     """Whether connections can be handed over to another director."""
+    template_lag_s: float = 0.0
+    """How much longer than its time-out a client may be remembered whose connections have ended."""
     shared: bool = False
     """Whether others may have services in the same table: they are left alone."""
 

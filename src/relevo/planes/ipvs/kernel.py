@@ -10,13 +10,15 @@ from relevo.errors import HostError, PlaneError
 from relevo.host import modules
 from relevo.host.generic_netlink import GenericNetlink
 from relevo.wire import ipvs_netlink as wire
-from relevo.wire.ipvs_netlink import Command, Daemon, DaemonState, Destination, Identity, Info, Service, Timeouts
+from relevo.wire.ipvs_netlink import Command, Daemon, Destination, Identity, Info, Service, Timeouts
 from relevo.wire.netlink import Fault, Malformed
 
 PROC: Final = Path("/proc/thread-self/net")
 """Of this thread's network namespace; ``/proc/net`` is that of the process's first thread."""
 SYSCTLS: Final = Path("/proc/sys/net/ipv4/vs")
 MODULE: Final = "ip_vs"
+UNANSWERED_S: Final = 1.0
+"""How long to wait for an answer that may never come."""
 
 
 class Kernel:
@@ -57,6 +59,10 @@ class Kernel:
         """Send commands with attributes; return the error number of each, 0 for done."""
         return self._netlink.change(wanted)
 
+    def command(self, command: Command, body: bytes) -> None:
+        """Send one command with attributes; ``OSError`` with the kernel's reason."""
+        self._netlink.ask(command, body)
+
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Change time-outs; 0 leaves one as it is."""
         self._netlink.ask(Command.SET_CONFIG, wire.tell_timeouts(timeouts))
@@ -65,9 +71,17 @@ class Kernel:
         """Start a synchronisation daemon."""
         self._netlink.ask(Command.NEW_DAEMON, wire.tell_daemon(daemon))
 
-    def stop_daemon(self, state: DaemonState) -> None:
-        """Stop a synchronisation daemon."""
-        self._netlink.ask(Command.DEL_DAEMON, wire.name_daemon(state))
+    def stop_daemon(self, state: int) -> None:
+        """Stop a synchronisation daemon.
+
+        The kernel answers nothing at all when the daemon's thread had not come to run yet (EINTR of ``kthread_stop``, which
+        netlink takes for its own): then what runs is asked for.
+        """
+        try:
+            self._netlink.ask(Command.DEL_DAEMON, wire.name_daemon(state), limit_s=UNANSWERED_S)
+        except TimeoutError:
+            if any(daemon.state == state for daemon in self.daemons()):
+                raise
 
     def zero(self, identity: Identity | None = None) -> None:
         """Zero the counters of a service, or of all."""

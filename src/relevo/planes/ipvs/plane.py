@@ -37,6 +37,9 @@ from relevo.wire.netlink import Malformed
 SCHEDULERS: Final = frozenset(["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"])
 """What kernels have; one without a scheduler's module is served by ``FALLBACK``."""
 FALLBACK: Final = "wlc"
+TIME_WAIT_S: Final = 120.0
+TEMPLATE_AGAIN_S: Final = 60.0
+"""A template whose time is over while connections are left gets so much more, whatever its time was (ip_vs_conn_expire)."""
 MAX_WEIGHT: Final = 65_535
 """ipvsadm's limit; the kernel would take 2³¹ - 1 and overflow in its products."""
 EXISTS: Final = "already exists"
@@ -71,6 +74,7 @@ def capabilities_of_ipvs() -> Capabilities:
         tunnels=frozenset(TunnelKind),
         tunnel_checksums=frozenset(TunnelChecksum),
         keeps_connections=True,
+        template_lag_s=TIME_WAIT_S + TEMPLATE_AGAIN_S,
         shared=True,
     )
 

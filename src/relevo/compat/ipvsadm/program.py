@@ -1,0 +1,233 @@
+"""The program: a command line, a table, what is printed, and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TextIO
+
+import msgspec
+
+from relevo.compat.ipvsadm import grammar, listing
+from relevo.compat.ipvsadm.grammar import FAILED, REFUSED, USAGE, Names, Request, Usage
+from relevo.compat.ipvsadm.tables import KernelTable, Table
+from relevo.errors import PlaneError
+from relevo.planes.ipvs.kernel import Kernel
+from relevo.wire.ipvs_netlink import Command, Service
+
+VERSION = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)"
+HELP = """\
+ipvsadm as Relevo has it: the commands, options and layouts of ipvsadm 1.31.
+
+  ipvsadm -A|E SERVICE [-s SCHEDULER] [-p [SECONDS]] [-M MASK] [--pe ENGINE] [-b FLAGS] [-o]
+  ipvsadm -D SERVICE
+  ipvsadm -a|e SERVICE -r SERVER [-g|-i|-m] [-w WEIGHT] [-x MOST] [-y LEAST] [--tun-type TYPE ...]
+  ipvsadm -d SERVICE -r SERVER
+  ipvsadm -L [SERVICE] [-n] [-c|--timeout|--daemon] [--stats|--rate|--thresholds|--persistent-conn|--tun-info] [-X] [--nosort]
+  ipvsadm -C | -Z [SERVICE] | -S [-n] | -R
+  ipvsadm --set TCP TCPFIN UDP
+  ipvsadm --start-daemon master|backup [--mcast-interface IF] [--syncid N] [--sync-maxlen N] [--mcast-group G] [--mcast-port P]
+          [--mcast-ttl N]
+  ipvsadm --stop-daemon master|backup
+
+  SERVICE is -t ADDRESS:PORT, -u ADDRESS:PORT, --sctp-service ADDRESS:PORT or -f MARK [-6]. With -j first, -L prints JSON.
+"""
+_INVALID = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
+_ROOT = "Permission denied (you must be root)"
+_MISSING = "No such service"
+_SERVICE_ERRORS = {
+    errno.EEXIST: "Service already exists",
+    errno.ESRCH: _MISSING,
+    errno.ENOENT: "Scheduler or persistence engine not found",
+}
+_SERVER_ERRORS = {
+    errno.EEXIST: "Destination already exists",
+    errno.ESRCH: "Service not defined",
+    errno.ENOENT: "No such destination",
+}
+_DAEMON_ERRORS = {errno.EEXIST: "Daemon has already run", errno.ESRCH: "No daemon is running"}
+_ERRORS = {
+    "add-server": _SERVER_ERRORS,
+    "edit-server": _SERVER_ERRORS,
+    "delete-server": _SERVER_ERRORS,
+    "start-daemon": _DAEMON_ERRORS,
+    "stop-daemon": _DAEMON_ERRORS,
+}
+_COMMANDS = {
+    "add-service": Command.NEW_SERVICE,
+    "edit-service": Command.SET_SERVICE,
+    "delete-service": Command.DEL_SERVICE,
+    "add-server": Command.NEW_DEST,
+    "edit-server": Command.SET_DEST,
+    "delete-server": Command.DEL_DEST,
+}
+
+
+class Program:
+    """One run. ``table`` is opened when the command line makes sense, as the original does."""
+
+    def __init__(self, table: Callable[[], Table], inside: TextIO, out: TextIO, err: TextIO, *, as_json: bool = False) -> None:
+        self._open = cache(table)
+        self._in, self._out, self._err = inside, out, err
+        self._json = as_json
+
+    def run(self, words: Sequence[str]) -> int:
+        """Do what a command line says; return the exit status."""
+        try:
+            self._open()  # the original wants IPVS whatever is asked
+            return self._do(words)
+        except Usage as refused:
+            self._complain(str(refused))
+            return refused.status
+        except PlaneError as error:
+            self._complain(f"Can't initialize ipvs: {error}")
+            self._complain("Are you sure that IP Virtual Server is built in the kernel or as module?")
+            return USAGE
+
+    def _do(self, words: Sequence[str]) -> int:
+        request = grammar.parse(words, Names(find_host, find_port))
+        try:
+            return self._obey(request)
+        except OSError as error:
+            self._complain(message(request.command, error.errno or 0))
+            return FAILED if request.command == "list" else REFUSED
+
+    def _obey(self, request: Request) -> int:
+        table = self._open()
+        match request.command:
+            case "help":
+                self._out.write(HELP)
+            case "version":
+                self._out.write(f"{VERSION}\n")
+            case "list":
+                self._list(table, request)
+            case "save":
+                self._out.write(listing.save(_whole(table), request, _naming(request)))
+            case "restore":
+                return self._restore()
+            case "flush":
+                table.flush()
+            case "zero":
+                table.zero(request.identity)
+            case "set":
+                assert request.timeouts is not None
+                table.set_timeouts(request.timeouts)
+            case "start-daemon" | "stop-daemon":
+                assert request.daemon is not None
+                (table.start_daemon if request.command == "start-daemon" else table.stop_daemon)(request.daemon)
+            case _:
+                self._change(table, request)
+        return 0
+
+    def _change(self, table: Table, request: Request) -> None:
+        command = _COMMANDS[request.command]
+        assert request.identity is not None
+        if request.destination is not None:
+            table.change_destination(command, request.identity, request.destination)
+        else:
+            table.change_service(command, request.service or Service(identity=request.identity))
+
+    def _restore(self) -> int:
+        """Run every line of the input. A line that the kernel refuses is told and passed over, one that is wrong ends it."""
+        status = 0
+        for line in self._in:
+            words = line.split()
+            if words and words[0] == "ipvsadm":
+                words = words[1:]
+            if words:
+                status = self._do(words)
+        return status
+
+    def _list(self, table: Table, request: Request) -> None:
+        naming = _naming(request)
+        if request.has("connection"):
+            for line in listing.connections(table.connections(), engines=request.has("persistent-conn"), naming=naming):
+                self._out.write(line)
+        elif request.has("timeout"):
+            self._out.write(listing.timeouts(table.timeouts()))
+        elif request.has("daemon"):
+            self._out.write(listing.daemons(table.daemons()))
+        else:
+            one = request.identity
+            found = _whole(table) if one is None else [(table.service(one), table.destinations(one))]
+            if self._json:
+                items = [{"service": s, "servers": d} for s, d in listing.in_order(found, request)]
+                self._out.write(msgspec.json.encode(items).decode() + "\n")
+                return
+            self._out.write(("" if one else listing.header(table.info())) + listing.services(found, request, naming))
+
+    def _complain(self, text: str) -> None:
+        self._out.flush()
+        self._err.write(f"{text}\n")
+
+
+def message(command: str, number: int) -> str:
+    """Return what the original says to an error number."""
+    if number == errno.EPERM:
+        return _ROOT
+    if number == errno.EINVAL:
+        return _INVALID
+    return _ERRORS.get(command, _SERVICE_ERRORS).get(number) or os.strerror(number)
+
+
+def _whole(table: Table) -> listing.Table:
+    return [(service, table.destinations(service.identity)) for service in table.services()]
+
+
+def _naming(request: Request) -> listing.Naming:
+    return listing.Naming() if request.has("numeric") else listing.Naming(_host_name, _port_name)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def find_host(name: str) -> str | None:
+    """Return the IPv4 address of a host, in any spelling that the system takes."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(name)) if " " not in name else None
+    except OSError:
+        pass
+    try:
+        return socket.gethostbyname(name)
+    except (OSError, UnicodeError):
+        return None
+
+
+def find_port(name: str, protocol: str) -> int | None:
+    """Return the port of a service."""
+    try:
+        return socket.getservbyname(name, protocol)
+    except OSError:
+        return None
+
+
+@cache
+def _host_name(address: str) -> str:
+    try:
+        return socket.gethostbyaddr(address)[0]
+    except (OSError, UnicodeError):
+        return address
+
+
+@cache
+def _port_name(port: int, protocol: str) -> str:
+    try:
+        return socket.getservbyport(port, protocol)
+    except OSError:
+        return str(port)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Be ``relevo-ipvsadm``."""
+    words = sys.argv[1:] if words is None else words
+    as_json = words[:1] == ["-j"]
+    program = Program(lambda: KernelTable(Kernel()), sys.stdin, sys.stdout, sys.stderr, as_json=as_json)
+    try:
+        return program.run(words[1:] if as_json else words)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read has seen enough
+        return 0
