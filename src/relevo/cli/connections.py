@@ -9,11 +9,8 @@ from typing import Any
 import click
 import msgspec
 
-from relevo.cli.status import run_dir_option
-from relevo.daemon.control import ask
-from relevo.daemon.supervisor import CALL_S
-from relevo.errors import ControlError
-from relevo.host.files import runtime_directory
+from relevo.cli.status import ask_daemon, run_dir_option
+from relevo.daemon.control import CALL_S
 from relevo.model.table import Connection, ConnectionFilter
 
 _TITLES = ("Pro", "Expires", "State", "Client", "Virtual", "Server")
@@ -24,7 +21,6 @@ class Answer(msgspec.Struct):
 
     total: int = 0
     connections: list[Connection] = []
-    error: str = ""
 
 
 class End(click.ParamType[tuple[str, int]]):
@@ -100,10 +96,7 @@ def connections(
     if ends and not everything and not any(value not in ("", 0, None) for value in meant.values()):
         raise click.UsageError("--end without a filter would end every connection: add --all if that is meant")
     asked = {"meant": meant, "limit": 1 if count else max(0, limit), "ends": ends}
-    raw = ask(runtime_directory(run_dir) / "control.sock", "connections", asked, CALL_S)
-    answer = msgspec.json.decode(raw, type=Answer)
-    if answer.error:
-        raise ControlError(answer.error)
+    answer = msgspec.json.decode(ask_daemon(run_dir, "connections", asked, CALL_S), type=Answer)
     if ends:
         click.echo(msgspec.json.encode({"ended": answer.total}) if as_json else f"{answer.total} ended")
     elif count:

@@ -21,6 +21,8 @@ COMMANDS = {
     "status": ("relevo.cli.status", "status", "Show who is master and which servers live."),
     "connections": ("relevo.cli.connections", "connections", "List connections, or end them."),
     "ipvsadm": ("relevo.cli.ipvsadm", "ipvsadm", "The table of services by ipvsadm's commands."),
+    "failover": ("relevo.cli.failover", "failover", "Hand a virtual router over to another node."),
+    "sync": ("relevo.cli.sync", "sync", "Show how connections are handed to the other directors."),
     "reload": ("relevo.cli.status", "reload", "Make the daemon read its file again."),
     "stop": ("relevo.cli.status", "stop", "Stop the daemon politely."),
     "doctor": ("relevo.cli.doctor", "doctor", "Say what this machine can do, and why not more."),

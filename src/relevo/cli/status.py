@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from relevo.daemon.control import ask
+from relevo.daemon.control import ANSWER_S, ask
 from relevo.errors import ControlError
 from relevo.host.files import runtime_directory
 from relevo.observe.listing import ipvs_listing
@@ -23,9 +23,9 @@ class Refusal(msgspec.Struct):
     error: str = ""
 
 
-def _ask(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> bytes:
+def ask_daemon(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None, limit_s: float = ANSWER_S) -> bytes:
     """Return the daemon's answer; ``ControlError`` when it is an error."""
-    raw = ask(runtime_directory(run_dir) / "control.sock", command, arguments)
+    raw = ask(runtime_directory(run_dir) / "control.sock", command, arguments, limit_s)
     refused = msgspec.json.decode(raw, type=Refusal).error
     if refused:
         raise ControlError(refused)
@@ -38,7 +38,7 @@ def _ask(run_dir: str | None, command: str, arguments: dict[str, Any] | None = N
 @run_dir_option
 def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
     """Show who is master, since when and why, and every service with its servers."""
-    answer = _ask(run_dir, "status")
+    answer = ask_daemon(run_dir, "status")
     if as_json:
         click.echo(answer, nl=False)
         return
@@ -66,7 +66,7 @@ def stop(keep_plane: bool, run_dir: str | None) -> None:
 
 
 def _simple(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> None:
-    _ask(run_dir, command, arguments)
+    ask_daemon(run_dir, command, arguments)
     sys.exit(0)
 
 

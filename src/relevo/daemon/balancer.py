@@ -14,8 +14,10 @@ from typing import Any
 from relevo.daemon.channel import AsyncChannel, decode_to_worker
 from relevo.daemon.messages import (
     BalancerReport,
+    CompleteSync,
     Held,
     LogLine,
+    Masters,
     PlaneAnswer,
     PlaneCall,
     PlaneRestarted,
@@ -35,7 +37,7 @@ from relevo.machines import pool as pooling
 from relevo.machines.check import CheckMachine, Result
 from relevo.machines.pool import CheckVerdict, PoolMachine
 from relevo.model import Check, Configuration, Endpoint, RealServer, ServiceKey, TcpCheck, VirtualServer
-from relevo.model.table import Desired, ServerState, ServiceState
+from relevo.model.table import Desired, ServerState, ServiceState, SyncRole, SyncTask
 from relevo.observe.snapshot import BalancerSnapshot, CheckSnapshot, ServerSnapshot, ServiceSnapshot
 from relevo.planes.port import Plane
 from relevo.planes.reconcile import reconcile
@@ -89,6 +91,7 @@ class Balancer:
         self.pools: dict[str, PoolMachine] = {}
         self.watches: dict[tuple[str, Endpoint, int], Watch] = {}
         self.held: frozenset[str] | None = None
+        self.masters: frozenset[str] = frozenset()
         self._random = random.Random()  # noqa: S311 - spreads checks in time, protects nothing
         self._offset = time.time() - time.monotonic()
         self._wake = asyncio.Event()
@@ -126,6 +129,7 @@ class Balancer:
                 observed = await self.plane.observe()
                 everything = self.configuration.global_defs.lvs_flush_on_stop
                 await self.plane.apply(reconcile([], observed if everything else self._ours(observed, ())))
+            await self.plane.synchronise(None)
             await self.plane.remove()
         except PlaneError as error:
             self._log(f"the data plane was not cleared: {error}", WARNING)
@@ -148,10 +152,15 @@ class Balancer:
                     self.channel.send(BalancerReport(await self.snapshot()))
                 case PlaneCall():
                     self._task(self._serve_call(message))
+                case CompleteSync(number=number):
+                    self._task(self._complete_sync(number))
                 case Reload(configuration=configuration):
                     self._configure(configuration)
                 case Held(addresses=addresses):
                     self.held = addresses
+                    self._wake.set()
+                case Masters(instances=instances):
+                    self.masters = instances
                     self._wake.set()
                 case PlaneRestarted():
                     self._wake.set()
@@ -176,6 +185,14 @@ class Balancer:
                 answer = PlaneAnswer(call.number, len(found), found[: call.limit or None])
         except (PlaneError, ValueError, OSError) as error:
             answer = PlaneAnswer(call.number, error=str(error))
+        self.channel.send(answer)
+
+    async def _complete_sync(self, number: int) -> None:
+        """Tell the peers of every connection; whoever asked is about to give an address away."""
+        try:
+            answer = PlaneAnswer(number, await self.plane.complete_sync())
+        except (PlaneError, OSError) as error:
+            answer = PlaneAnswer(number, error=str(error))
         self.channel.send(answer)
 
     # -- configuration -----------------------------------------------------------------------------------------
@@ -335,6 +352,7 @@ class Balancer:
     async def _reconcile(self) -> None:
         if self.held is not None:
             await self.plane.hold(self.held, self._moved())
+        problem = await self.plane.synchronise(self._sync_task())
         observed = await self.plane.observe()
         desired = [item for pool in self.pools.values() for item in pool.desired()]
         operations = reconcile(desired, self._ours(observed, desired))
@@ -347,7 +365,8 @@ class Balancer:
         if self.plane_error:
             self._log("the data plane answers again")
             self.plane_error = ""
-        complaints = {f"data plane refused {type(r.operation).__name__}: {r.reason}" for r in refused}
+        complaints = {f"connection synchronisation: {problem}"} if problem else set()
+        complaints |= {f"data plane refused {type(r.operation).__name__}: {r.reason}" for r in refused}
         complaints |= {state.listening for state in observed if state.listening.startswith("cannot")}
         for complaint in sorted(complaints - self._refused):
             self._log(complaint, WARNING)
@@ -366,6 +385,25 @@ class Balancer:
         self._mine.update(item.service.key for item in desired)
         return [state for state in observed if state.service.key in self._mine]
 
+    def _sync_task(self) -> SyncTask | None:
+        """Send where the instance is master, listen where it is not; without an instance do both."""
+        wanted = self.configuration.global_defs.lvs_sync_daemon
+        if wanted is None:
+            return None
+        routers = {i.name: i.virtual_router_id for i in self.configuration.vrrp_instances}
+        roles = frozenset(SyncRole)
+        if wanted.instance:
+            roles = frozenset((SyncRole.MASTER if wanted.instance in self.masters else SyncRole.BACKUP,))
+        return SyncTask(
+            roles=roles,
+            interface=wanted.interface,
+            sync_id=routers.get(wanted.instance, 0) if wanted.sync_id is None else wanted.sync_id,
+            max_length=wanted.max_length,
+            group=wanted.group,
+            port=wanted.port,
+            ttl=wanted.ttl,
+        )
+
     def _moved(self) -> frozenset[str]:
         """Addresses that VRRP moves between nodes."""
         instances = self.configuration.vrrp_instances
@@ -380,14 +418,16 @@ class Balancer:
         """Return what this worker and the plane know."""
         try:
             observed = {state.service.key: state for state in await self.plane.observe()}
+            sync = await self.plane.sync_state()
         except PlaneError as error:
-            observed, self.plane_error = {}, str(error)
+            observed, sync, self.plane_error = {}, None, str(error)
         return BalancerSnapshot(
             plane=self.plane.capabilities().name,
             plane_reason=self.plane_reason,
             plane_error=self.plane_error,
             plane_notes=self.plane.notes(),
             packets=self.plane.packets(),
+            sync=sync,
             services=tuple(
                 self._service_snapshot(pool, key, observed.get(key)) for pool in self.pools.values() for key in pool.service.keys
             ),
@@ -471,9 +511,16 @@ def _why_down(machine: CheckMachine) -> str:
 
 
 def serve(
-    configuration: Configuration, sock: socket.socket, plane: Plane, plane_reason: str, held: frozenset[str] | None
+    configuration: Configuration,
+    sock: socket.socket,
+    plane: Plane,
+    plane_reason: str,
+    held: frozenset[str] | None,
+    masters: frozenset[str],
 ) -> None:
-    """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none."""
+    """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none; ``masters`` the
+    instances that are master.
+    """
     privileges.confine(privileges.BALANCERS[plane.capabilities().name])
     gc.collect()
     gc.freeze()
@@ -481,7 +528,7 @@ def serve(
 
     async def work() -> None:
         balancer = Balancer(configuration, channel, plane, plane_reason)
-        balancer.held = held
+        balancer.held, balancer.masters = held, masters
         await balancer.run()
 
     asyncio.run(work())

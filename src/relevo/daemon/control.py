@@ -18,6 +18,10 @@ import msgspec
 from relevo.errors import ControlError, HostError
 
 MAX_REQUEST: Final = 65_536
+ANSWER_S: Final = 5.0
+"""How long a caller waits for a short answer."""
+CALL_S: Final = 30.0
+"""How long a command for the plane may take: listing a million connections takes seconds."""
 IDLE_S: Final = 30.0
 """A caller that says nothing for this long is hung up on."""
 MAX_CALLERS: Final = 32
@@ -120,7 +124,7 @@ def private_listener(path: Path) -> socket.socket:
     return sock
 
 
-def ask(path: Path, command: str, arguments: dict[str, Any] | None = None, limit_s: float = 5.0) -> bytes:
+def ask(path: Path, command: str, arguments: dict[str, Any] | None = None, limit_s: float = ANSWER_S) -> bytes:
     """Ask the daemon behind ``path`` and return its answer as JSON; for callers without an event loop."""
     with socket.socket(socket.AF_UNIX) as sock:
         ends = time.monotonic() + limit_s

@@ -18,11 +18,10 @@ from relevo.daemon.channel import DirectorChannel
 from relevo.daemon.messages import (
     DirectorReport,
     GroupEvent,
-    Held,
+    HandOver,
     HeldEvent,
     InstanceEvent,
     LogLine,
-    PlaneRestarted,
     Ready,
     Reload,
     TakeSnapshot,
@@ -132,8 +131,10 @@ class Director:
                     self._configure(configuration, frozenset())
                 case StopWorker():
                     self._stop()
-                case Held() | PlaneRestarted():
-                    pass
+                case HandOver():
+                    self._hand_over(message)
+                case _:
+                    pass  # the balancer's
 
     def _stop(self) -> None:
         """Leave politely; told twice, at once."""
@@ -141,6 +142,14 @@ class Director:
         for router in self.routers.values():
             if router.machine.state is not State.INIT:
                 self._tell(router, vrrp.Stop())
+
+    def _hand_over(self, wanted: HandOver) -> None:
+        """Hand an instance over, or let priorities decide again; members of a sync group go together."""
+        group = self.group_of.get(wanted.instance)
+        names = group.members if group is not None else (wanted.instance,)
+        for name in names:
+            if name in self.routers:
+                self._tell(self.routers[name], vrrp.TakeBack() if wanted.back else vrrp.HandOver())
 
     # -- configuration -----------------------------------------------------------------------------------------
 
@@ -432,7 +441,7 @@ class Director:
                     self.channel.send(GroupEvent(group.name, after.value))
 
     def _report_held(self) -> None:
-        holding = (State.MASTER, State.LEAVING)
+        holding = (State.MASTER, State.LEAVING, State.YIELDING)
         held = frozenset(
             address.address
             for router in self.routers.values()

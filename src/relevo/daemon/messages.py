@@ -129,8 +129,27 @@ class Held(msgspec.Struct, frozen=True, tag=True):
     addresses: frozenset[str]
 
 
+class Masters(msgspec.Struct, frozen=True, tag=True):
+    """The VRRP instances that are master on this node now."""
+
+    instances: frozenset[str]
+
+
 class PlaneRestarted(msgspec.Struct, frozen=True, tag=True):
     """The plane's process is new, and its table empty."""
+
+
+class HandOver(msgspec.Struct, frozen=True, tag=True):
+    """Let another node be master of an instance; with ``back`` let priorities decide again."""
+
+    instance: str
+    back: bool = False
+
+
+class CompleteSync(msgspec.Struct, frozen=True, tag=True):
+    """Let the other directors know every connection, now; answered by a ``PlaneAnswer`` of this number."""
+
+    number: int
 
 
 class PlaneCall(msgspec.Struct, frozen=True, tag=True):
@@ -142,4 +161,4 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     ends: bool = False
 
 
-ToWorker = PlaneCall | TakeSnapshot | Reload | Stop | Held | PlaneRestarted
+ToWorker = PlaneCall | CompleteSync | HandOver | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted

@@ -30,16 +30,19 @@ from relevo.alerts.spool import Spool
 from relevo.config import Compiled, Severity, compile_text, exit_status
 from relevo.daemon import balancer, director, planes
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
-from relevo.daemon.control import ControlServer, private_listener
+from relevo.daemon.control import CALL_S, ControlServer, private_listener
 from relevo.daemon.messages import (
     BalancerReport,
+    CompleteSync,
     DirectorReport,
     FromWorker,
     GroupEvent,
+    HandOver,
     Held,
     HeldEvent,
     InstanceEvent,
     LogLine,
+    Masters,
     PlaneAnswer,
     PlaneCall,
     PlaneRestarted,
@@ -74,10 +77,12 @@ SNAPSHOT_S: Final = 1.0
 """How long a worker may take to report."""
 PLANE_WAIT_S: Final = 3.0
 """How long VRRP waits at the start for a plane: loading eBPF programs takes a second."""
-CALL_S: Final = 30.0
-"""How long a command for the plane may take: listing a million connections takes seconds."""
 QUICK_DEATH_S: Final = 0.2
 """A worker that dies sooner than this, or before it was ready, did not get going."""
+COMPLETE_SYNC_S: Final = 3.0
+"""How long telling the peers of all connections may hold up a hand-over."""
+HAND_OVER_S: Final = 3.0
+"""How long a successor may take; a master waits for it a second at most."""
 MAX_QUICK_DEATHS: Final = 3
 """After so many in a row its addresses are given up, and restarts slow down."""
 SLOW_RESTART_S: Final = 5.0
@@ -140,6 +145,7 @@ class Supervisor:
         self.plane = planes.Choice("", "")
         self.held: frozenset[str] | None = frozenset() if self.configuration.vrrp_instances else None
         self._masters: set[str] = set()
+        self._mastery_changed = asyncio.Event()
         self._proxy_path = options.runtime / "proxy.sock"
         self._proxy_listener: socket.socket | None = None
         self._control = ControlServer(
@@ -149,6 +155,7 @@ class Supervisor:
                 "reload": self._reload_by_command,
                 "stop": self._stop_by_command,
                 "connections": self._connections,
+                "failover": self._failover,
             },
         )
         self._stopping = False
@@ -230,6 +237,7 @@ class Supervisor:
         self._task(self._stop(), "stop")
 
     async def _stop(self) -> None:
+        await self._complete_sync()
         await self._end_worker("director")
         await self._end_worker("balancer")
         await self._end_worker("proxy")
@@ -309,7 +317,7 @@ class Supervisor:
                 director.serve(self.configuration, sock, resume)
             case "balancer":
                 plane = planes.make(self.plane.name, self.options.runtime, self.configuration)
-                balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held)
+                balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held, resume)
             case "proxy":
                 assert self._proxy_listener is not None
                 privileges.confine(privileges.RELAY)
@@ -379,6 +387,8 @@ class Supervisor:
                 self.log(text, level, worker.role)
             case InstanceEvent():
                 (self._masters.add if message.state == "MASTER" else self._masters.discard)(message.name)
+                self._mastery_changed.set()
+                self._tell_balancer(Masters(frozenset(self._masters)))
                 if self.dispatcher.instance(message.name, message.state, message.priority, message.reason):
                     self._tell_systemd()
             case GroupEvent(name=name, state=state):
@@ -413,9 +423,13 @@ class Supervisor:
 
     def _set_held(self, addresses: frozenset[str] | None) -> None:
         self.held = addresses
+        if addresses is not None:
+            self._tell_balancer(Held(addresses))
+
+    def _tell_balancer(self, message: Held | Masters) -> None:
         worker = self.workers.get("balancer")
-        if worker is not None and worker.channel is not None and addresses is not None:
-            worker.channel.send(Held(addresses))
+        if worker is not None and worker.channel is not None:
+            worker.channel.send(message)
 
     # -- reload ------------------------------------------------------------------------------------------------
 
@@ -489,19 +503,63 @@ class Supervisor:
             call = msgspec.convert({**arguments, "number": self._calls, "type": "PlaneCall"}, PlaneCall)
         except msgspec.ValidationError as error:
             return {"error": str(error)}
+        answer = await self._call_plane(call, CALL_S)
+        return {"error": answer.error} if answer.error else answer
+
+    async def _call_plane(self, call: PlaneCall | CompleteSync, limit_s: float) -> PlaneAnswer:
+        """Ask the balancer and wait for its answer; where there is none, an answer that says so."""
         worker = self.workers.get("balancer")
         if worker is None or worker.channel is None:
-            return {"error": "the configuration has no virtual server"}
-        answered = self._answers[call.number] = asyncio.get_running_loop().create_future()
+            return PlaneAnswer(call.number, error="the configuration has no virtual server")
+        answered: asyncio.Future[PlaneAnswer] = asyncio.get_running_loop().create_future()
+        self._answers[call.number] = answered
         worker.channel.send(call)
         try:
-            async with asyncio.timeout(CALL_S):
-                answer = await answered
+            async with asyncio.timeout(limit_s):
+                return await answered
         except TimeoutError:
-            return {"error": f"the balancer did not answer within {CALL_S:g} s"}
+            return PlaneAnswer(call.number, error=f"the balancer did not answer within {limit_s:g} s")
         finally:
             del self._answers[call.number]
-        return {"error": answer.error} if answer.error else answer
+
+    # -- planned hand-over --------------------------------------------------------------------------------------
+
+    async def _complete_sync(self) -> None:
+        """Let the peers know every connection before an address goes."""
+        if self.configuration.global_defs.lvs_sync_daemon is None or not self._masters or "balancer" not in self.workers:
+            return
+        self._calls += 1
+        answer = await self._call_plane(CompleteSync(self._calls), COMPLETE_SYNC_S)
+        if answer.error:
+            self.log(f"connection synchronisation is not complete: {answer.error}", _WARNING)
+        elif answer.total:
+            self.log(f"told the peers of {answer.total} connections")
+
+    async def _failover(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Hand an instance over: ``{"instance": "VI_1", "back": false}``; answers when another is master."""
+        try:
+            wanted = msgspec.convert({**arguments, "type": "HandOver"}, HandOver)
+        except msgspec.ValidationError as error:
+            return {"error": str(error)}
+        known = [instance.name for instance in self.configuration.vrrp_instances]
+        director = self.workers.get("director")
+        if wanted.instance not in known or director is None or director.channel is None:
+            return {"error": f"there is no vrrp_instance '{wanted.instance}'; there is {' '.join(known) or 'none'}"}
+        if wanted.back:
+            director.channel.send(wanted)
+            return {"handed_over": False}
+        if wanted.instance not in self._masters:
+            return {"error": f"{wanted.instance} is not master here: ask the node that is"}
+        await self._complete_sync()
+        director.channel.send(wanted)
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                while wanted.instance in self._masters:
+                    self._mastery_changed.clear()
+                    await self._mastery_changed.wait()
+        except TimeoutError:
+            return {"error": f"nobody took {wanted.instance} over within {HAND_OVER_S:g} s: it is still master here"}
+        return {"handed_over": True}
 
     # -- status ------------------------------------------------------------------------------------------------
 

@@ -152,7 +152,12 @@ class Cluster:
         self._kill(director.name, signal.SIGTERM)
 
     def crash_director(self, director: Host) -> None:
-        """Let the machine of a director die: cable out, every process killed."""
+        """Let the machine of a director die: every process still, cable out, every process killed.
+
+        A director that lived to see its cable out would mail that it is in FAULT; a dead machine mails nothing.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._processes[director.name], signal.SIGSTOP)
         self.stage.plug(director, False)
         self._kill(director.name, signal.SIGKILL)
 

@@ -18,13 +18,17 @@ from email.header import decode_header, make_header
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from relevo.daemon import planes
+from relevo.daemon.control import CALL_S, ask
 from relevo.errors import ControlError
 from relevo.lab.client import Client, Prober, still_alive
 from relevo.lab.cluster import Cluster
 from relevo.lab.topology import Host, Service, kind_of
 from relevo.machines.vrrp import VrrpMachine
 from relevo.model import Endpoint, Protocol, RealServer, VirtualServer, VrrpInstance
+from relevo.model.table import SyncRole
 from relevo.observe.listing import ipvs_listing
 from relevo.observe.snapshot import ServiceSnapshot, Snapshot
 
@@ -32,6 +36,8 @@ REQUESTS = 300
 """Requests that the weights are counted over: three servers of any small weights come out even."""
 FIRST_CLIENT = 10_000
 PROBE_S = 0.005
+SYNC_S = 2.5
+"""After this the peers know a connection: the kernel's daemon keeps news for two seconds."""
 HELD = 20
 SLACK_S = 3.0
 """Added to every bound, for a busy machine."""
@@ -118,6 +124,8 @@ class Drill:
                 ("it returns and takes over", self.master_returns),
                 ("the master is stopped politely", self.master_stops),
                 ("it returns and takes over again", self.master_returns),
+                ("it hands over as planned", self.master_hands_over),
+                ("it takes back what it gave", self.master_takes_back),
             ]
         found.append(("every mail arrived, once and in order", self.mails))
         found.append(("the log tells of it", self.logs))
@@ -471,12 +479,48 @@ class Drill:
             raise Unmet("there is no master")
         return master
 
+    def master_hands_over(self) -> str:
+        """The administrator asks the master to hand over: as a polite stop, and it stays, as backup."""
+        master = self._need_master()
+        bound = max(i.advert_interval_s for i in self._instances()) + SLACK_S
+        text = self._watch_handover(master, lambda: self._failover(master), bound)
+        self._expect_vrrp(master, "BACKUP")
+        for other in self.directors:
+            if other is not master:
+                self._expect_vrrp(other, "MASTER")
+        return text
+
+    def master_takes_back(self) -> str:
+        """Priorities decide again."""
+        wanted = self._wanted_master()
+        bound = max(_takeover_bound_s(i) for i in self._instances()) + SLACK_S
+        text = self._watch_handover(self._need_master(), lambda: self._failover(wanted, back=True), bound)
+        self._expect_vrrp(wanted, "MASTER")
+        for other in self.directors:
+            if other is not wanted:
+                self._expect_vrrp(other, "BACKUP")
+        self._check_once()
+        return text
+
+    def _failover(self, director: Host, *, back: bool = False) -> None:
+        for instance in self._instances():
+            command = {"instance": instance.name, "back": back}
+            refused = msgspec.json.decode(ask(self.cluster.run_dir(director) / "control.sock", "failover", command, CALL_S))
+            if refused.get("error"):
+                raise Unmet(refused["error"])
+
+    def _is_synchronised(self, director: Host) -> bool:
+        """Whether a director tells its peers of its connections."""
+        state = self.cluster.snapshot(director).balancer.sync
+        return state is not None and SyncRole.MASTER in state.roles and not state.problem
+
     def _watch_handover(self, master: Host, end: Callable[[], None], bound: float) -> str:
         service = self._probed_service()
+        synchronised = self._is_synchronised(master)
         held = self.client.hold(service, HELD)
         prober = Prober(self.client, service, PROBE_S)
         with prober.running() as watch:
-            time.sleep(0.3)
+            time.sleep(SYNC_S if synchronised else 0.3)
             end()
             self._wait("another is master", lambda: self._master() not in (None, master), bound)
             time.sleep(0.7)
@@ -487,6 +531,8 @@ class Drill:
         if gap > bound or len(watch.answers) < 10:
             raise Unmet(f"nobody answered for {gap:.2f} s, at most {bound:.1f} s are right")
         taker = self._need_master()
+        if lost and synchronised:
+            raise Unmet(f"{lost} of {HELD} held connections lost, though connections are synchronised")
         return f"{taker.name} answers after a gap of {gap * 1000:.0f} ms; {lost} of {HELD} held connections lost"
 
     def master_returns(self) -> str:

@@ -31,6 +31,8 @@ class State(enum.StrEnum):
     FAULT = "FAULT"
     LEAVING = "LEAVING"
     """Has announced priority 0 and still answers until the successor does."""
+    YIELDING = "YIELDING"
+    """The same for a planned hand-over: backup when the successor is heard, master again when there is none."""
 
 
 class Symbol(enum.StrEnum):
@@ -46,6 +48,8 @@ class Symbol(enum.StrEnum):
     ADVERT_LOWER = "advert_lower"
     GROUP_MASTER = "group_master"
     GROUP_BACKUP = "group_backup"
+    HAND_OVER = "hand_over"
+    TAKE_BACK = "take_back"
     MASTER_DOWN_TIMER = "master_down_timer"
     ADVERT_TIMER = "advert_timer"
     GARP_TIMER = "garp_timer"
@@ -61,7 +65,7 @@ TIMERS: Final = (
     Symbol.LEAVE_TIMER,
 )
 
-_I, _B, _M, _F, _L = State.INIT, State.BACKUP, State.MASTER, State.FAULT, State.LEAVING
+_I, _B, _M, _F, _L, _Y = State.INIT, State.BACKUP, State.MASTER, State.FAULT, State.LEAVING, State.YIELDING
 
 TRANSITIONS: Final = {
     # State: INIT. Not taking part: before the start, and after the stop.
@@ -75,6 +79,8 @@ TRANSITIONS: Final = {
     (_I, Symbol.ADVERT_LOWER): Rule("_ignore", (_I,)),
     (_I, Symbol.GROUP_MASTER): Rule("_ignore", (_I,)),
     (_I, Symbol.GROUP_BACKUP): Rule("_ignore", (_I,)),
+    (_I, Symbol.HAND_OVER): Rule("_ignore", (_I,)),
+    (_I, Symbol.TAKE_BACK): Rule("_ignore", (_I,)),
     # State: BACKUP. RFC 9568 §6.4.2: listens; takes over when the master-down timer fires.
     (_B, Symbol.STOP): Rule("_stop", (_I,)),
     (_B, Symbol.FAIL): Rule("_fail", (_F,)),
@@ -84,6 +90,8 @@ TRANSITIONS: Final = {
     (_B, Symbol.ADVERT_LOWER): Rule("_hear_lower", (_B,)),
     (_B, Symbol.GROUP_MASTER): Rule("_take_over_with_group", (_M,)),
     (_B, Symbol.GROUP_BACKUP): Rule("_wait_again", (_B,)),
+    (_B, Symbol.HAND_OVER): Rule("_stand_back", (_B,)),
+    (_B, Symbol.TAKE_BACK): Rule("_take_back", (_B,)),
     (_B, Symbol.MASTER_DOWN_TIMER): Rule("_take_over", (_M, _B)),
     # State: MASTER. RFC 9568 §6.4.3: advertises; yields to a higher priority only.
     (_M, Symbol.STOP): Rule("_leave", (_L,)),
@@ -94,6 +102,8 @@ TRANSITIONS: Final = {
     (_M, Symbol.ADVERT_LOWER): Rule("_outrank", (_M,)),
     (_M, Symbol.GROUP_MASTER): Rule("_ignore", (_M,)),
     (_M, Symbol.GROUP_BACKUP): Rule("_give_way_with_group", (_B,)),
+    (_M, Symbol.HAND_OVER): Rule("_yield", (_Y,)),
+    (_M, Symbol.TAKE_BACK): Rule("_ignore", (_M,)),
     (_M, Symbol.ADVERT_TIMER): Rule("_advertise", (_M,)),
     (_M, Symbol.GARP_TIMER): Rule("_announce_again", (_M,)),
     (_M, Symbol.REFRESH_TIMER): Rule("_refresh", (_M,)),
@@ -106,6 +116,8 @@ TRANSITIONS: Final = {
     (_F, Symbol.ADVERT_LOWER): Rule("_ignore", (_F,)),
     (_F, Symbol.GROUP_MASTER): Rule("_ignore", (_F,)),
     (_F, Symbol.GROUP_BACKUP): Rule("_ignore", (_F,)),
+    (_F, Symbol.HAND_OVER): Rule("_ignore", (_F,)),
+    (_F, Symbol.TAKE_BACK): Rule("_ignore", (_F,)),
     # State: LEAVING. The successor's first advert, the timer or an impatient second stop ends it.
     (_L, Symbol.STOP): Rule("_release", (_I,)),
     (_L, Symbol.FAIL): Rule("_release", (_I,)),
@@ -115,7 +127,21 @@ TRANSITIONS: Final = {
     (_L, Symbol.ADVERT_LOWER): Rule("_release", (_I,)),
     (_L, Symbol.GROUP_MASTER): Rule("_ignore", (_L,)),
     (_L, Symbol.GROUP_BACKUP): Rule("_ignore", (_L,)),
+    (_L, Symbol.HAND_OVER): Rule("_ignore", (_L,)),
+    (_L, Symbol.TAKE_BACK): Rule("_ignore", (_L,)),
     (_L, Symbol.LEAVE_TIMER): Rule("_release", (_I,)),
+    # State: YIELDING. A planned hand-over: the successor's first advert ends it, or the timer when there is no successor.
+    (_Y, Symbol.STOP): Rule("_release", (_I,)),
+    (_Y, Symbol.FAIL): Rule("_fail", (_F,)),
+    (_Y, Symbol.PRIORITY): Rule("_ignore", (_Y,)),
+    (_Y, Symbol.ADVERT_ZERO): Rule("_ignore", (_Y,)),
+    (_Y, Symbol.ADVERT_HIGHER): Rule("_hand_over", (_B,)),
+    (_Y, Symbol.ADVERT_LOWER): Rule("_hand_over", (_B,)),
+    (_Y, Symbol.GROUP_MASTER): Rule("_ignore", (_Y,)),
+    (_Y, Symbol.GROUP_BACKUP): Rule("_give_way_with_group", (_B,)),
+    (_Y, Symbol.HAND_OVER): Rule("_ignore", (_Y,)),
+    (_Y, Symbol.TAKE_BACK): Rule("_stay", (_M,)),
+    (_Y, Symbol.LEAVE_TIMER): Rule("_stay", (_M,)),
 }
 """(state, symbol) → action and possible next states. Timers of one state cannot fire in another: leaving clears them."""
 
@@ -171,7 +197,17 @@ class Order:
     state: State
 
 
-Input = Start | Stop | Fail | Recover | SetPriority | Heard | Order
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Let another be master, whatever its priority, until it falls silent or ``TakeBack`` comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Priorities decide again."""
+
+
+Input = Start | Stop | Fail | Recover | SetPriority | Heard | Order | HandOver | TakeBack
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -268,6 +304,7 @@ class VrrpMachine:
         self._resume = False
         self._heard: Heard | None = None
         self._warned: set[str] = set()
+        self._stands_back = False
 
     # -- the shape every machine has ---------------------------------------------------------------------------
 
@@ -314,6 +351,10 @@ class VrrpMachine:
                 return Symbol.PRIORITY
             case Order(state=state):
                 return Symbol.GROUP_MASTER if state is State.MASTER else Symbol.GROUP_BACKUP
+            case HandOver():
+                return Symbol.HAND_OVER
+            case TakeBack():
+                return Symbol.TAKE_BACK
             case Heard():
                 return self._classify_advert(given)
 
@@ -372,7 +413,10 @@ class VrrpMachine:
         if self.state is State.MASTER:
             self.counters.released_master += 1
             effects = [*self._send(PRIORITY_STOP), RemoveAddresses()]
-        return [*effects, *self._enter(State.FAULT, now, self._fault_reason())]
+        elif self.state is State.YIELDING:  # has said so, and still holds them
+            effects = [RemoveAddresses()]
+        before = State.MASTER if effects else self.state
+        return [*effects, *self._enter(State.FAULT, now, self._fault_reason(), before=before)]
 
     def _recover(self, now: float) -> list[Effect]:
         effects = self._enter(State.BACKUP, now, "recovered")
@@ -411,7 +455,7 @@ class VrrpMachine:
 
     def _hear_lower(self, now: float) -> list[Effect]:
         heard = self._last_heard()
-        if not self.instance.preempt:
+        if not self.instance.preempt or self._stands_back:
             return self._follow(now)
         if self.instance.preempt_delay_s and self._preempt_at is None:
             self._preempt_at = now + self.instance.preempt_delay_s
@@ -455,7 +499,7 @@ class VrrpMachine:
         garp, name = self.instance.garp, self.instance.name
         self.master_interval_s = self.instance.advert_interval_s
         self.counters.became_master += 1
-        self._preempt_at = None
+        self._preempt_at, self._stands_back = None, False
         effects: list[Effect] = [*self._send(self.priority), AddAddresses(), Announce(garp.repeat), *first]
         effects += self._enter(State.MASTER, now, reason)
         self.master_address, self.master_priority = self.own_address, self.priority
@@ -515,7 +559,7 @@ class VrrpMachine:
 
     def _yield_to_backup(self, now: float, reason: str, heard: Heard | None = None) -> list[Effect]:
         self.counters.released_master += 1
-        effects: list[Effect] = [RemoveAddresses(), *self._enter(State.BACKUP, now, reason)]
+        effects: list[Effect] = [RemoveAddresses(), *self._enter(State.BACKUP, now, reason, before=State.MASTER)]
         if heard is not None:
             self._adopt_master(heard)
         self._await_master(now)
@@ -527,6 +571,31 @@ class VrrpMachine:
         self._timers.set(Symbol.LEAVE_TIMER, now + min(self.instance.advert_interval_s, 1.0))
         self.state = State.LEAVING
         return [*self._send(PRIORITY_STOP), Log(f"({self.instance.name}) sent 0 priority")]
+
+    def _yield(self, now: float) -> list[Effect]:
+        self._timers.clear()
+        self._timers.set(Symbol.LEAVE_TIMER, now + min(self.instance.advert_interval_s, 1.0))
+        self.state = State.YIELDING
+        return [*self._send(PRIORITY_STOP), Log(f"({self.instance.name}) sent 0 priority, to hand over")]
+
+    def _hand_over(self, now: float) -> list[Effect]:
+        heard = self._last_heard()
+        self._stands_back = True
+        return self._yield_to_backup(now, f"handed over to {heard.source}", heard)
+
+    def _stay(self, now: float) -> list[Effect]:
+        self.state = State.MASTER
+        self._timers.clear()
+        self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
+        return [*self._send(self.priority), Log(f"({self.instance.name}) WARNING - nobody takes over: staying master")]
+
+    def _stand_back(self, now: float) -> list[Effect]:
+        self._stands_back = True
+        return []
+
+    def _take_back(self, now: float) -> list[Effect]:
+        self._stands_back = False
+        return []
 
     def _release(self, now: float) -> list[Effect]:
         return [RemoveAddresses(), *self._enter(State.INIT, now, "stopped", before=State.MASTER)]

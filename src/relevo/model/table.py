@@ -5,6 +5,7 @@ The vocabulary is IPVS's. ``machines.pool`` wants entries, ``planes`` hold them,
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 
@@ -140,6 +141,45 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     expires_s: float | None = None
     template: bool = False
+
+
+class SyncRole(enum.StrEnum):
+    """Part of a node in connection synchronisation: who sends, and who listens."""
+
+    MASTER = "master"
+    BACKUP = "backup"
+
+
+class SyncState(msgspec.Struct, frozen=True, kw_only=True):
+    """Connection synchronisation as a plane does it now. ``None`` is what the plane cannot know.
+
+    ``received`` are connections here that another node announced; times are of the wall clock, ``problem`` is empty or why
+    it does not work.
+    """
+
+    roles: tuple[SyncRole, ...] = ()
+    interface: str = ""
+    sync_id: int = 0
+    group: str = ""
+    port: int = 0
+    local: int | None = None
+    received: int | None = None
+    last_sent_at: float | None = None
+    last_received_at: float | None = None
+    refused: dict[str, int] = {}
+    problem: str = ""
+
+
+class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plane is to do for connection synchronisation. ``max_length`` 0 fits an Ethernet frame."""
+
+    roles: frozenset[SyncRole]
+    interface: str
+    sync_id: int
+    max_length: int = 0
+    group: str = "224.0.0.81"
+    port: int = 8848
+    ttl: int = 1
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ from ipaddress import ip_address
 
 import msgspec
 
+from relevo.model.table import SyncState
+
 
 class CheckSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A check of a server: its verdict, and the last result with its reason."""
@@ -119,6 +121,7 @@ class BalancerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Where the plane is at work, a line each."""
     packets: dict[str, int] = {}
     """How often a packet was not simply forwarded, by reason."""
+    sync: SyncState | None = None
     services: tuple[ServiceSnapshot, ...] = ()
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from relevo.model import Configuration, Forwarding, RealServer, TunnelChecksum, TunnelKind
 from relevo.model import Protocol as Transport
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 
 
 class PickRefusal(enum.StrEnum):
@@ -88,6 +88,18 @@ class Plane(Protocol):
 
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Take note that of the addresses that VRRP moves (``moved``) those ``held`` are on this node now."""
+        ...
+
+    async def synchronise(self, task: SyncTask | None) -> str:
+        """Take part in connection synchronisation as ``task`` says, with ``None`` no more; return what stands against it."""
+        ...
+
+    async def complete_sync(self) -> int:
+        """Tell the peers of every connection at once, for a hand-over; return how many were told."""
+        ...
+
+    async def sync_state(self) -> SyncState | None:
+        """Return how synchronisation goes; ``None`` where the plane takes no part in any."""
         ...
 
     def notices(self) -> list[Notice]:

@@ -48,6 +48,14 @@ def read_connections(lines: Iterable[str]) -> Iterator[ConnectionLine]:
             continue
 
 
+def read_origins(lines: Iterable[str]) -> Iterator[str]:
+    """Return where each connection of ``/proc/net/ip_vs_conn_sync`` came from: LOCAL or SYNC."""
+    for line in lines:
+        fields = line.split()
+        if len(fields) > _LEAST_FIELDS and fields[0] != "Pro":
+            yield fields[8]
+
+
 def _address(text: str) -> str:
     """IPv4 is eight digits; IPv6 is written out, in brackets or not."""
     bare = text.strip("[]")

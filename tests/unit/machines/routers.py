@@ -1,6 +1,6 @@
 """Virtual routers for the tests, in the states they need."""
 
-from relevo.machines.vrrp import Fail, Heard, Log, Start, State, Stop, VrrpMachine
+from relevo.machines.vrrp import Fail, HandOver, Heard, Log, Start, State, Stop, VrrpMachine
 from relevo.model import GarpPolicy, VirtualAddress, VrrpInstance
 from relevo.wire.vrrp import Advert
 
@@ -42,6 +42,13 @@ def fault(**changes):
     return machine
 
 
+def yielding(**changes):
+    """A router that hands over at 0."""
+    machine = master(**changes)
+    machine.receive(HandOver(), 0.0)
+    return machine
+
+
 def leaving(**changes):
     machine = master(**changes)
     machine.receive(Stop(), 0.0)
@@ -54,6 +61,7 @@ REACH = {
     State.MASTER: lambda: master(garp=GarpPolicy(refresh_s=30.0)),
     State.FAULT: fault,
     State.LEAVING: leaving,
+    State.YIELDING: yielding,
 }
 
 

@@ -10,6 +10,7 @@ from relevo.machines.vrrp import (
     Announce,
     AskGroup,
     Fail,
+    HandOver,
     Log,
     Order,
     Recover,
@@ -20,6 +21,7 @@ from relevo.machines.vrrp import (
     State,
     Stop,
     Symbol,
+    TakeBack,
     Transition,
 )
 from relevo.model import GarpPolicy, VirtualAddress
@@ -38,9 +40,11 @@ from tests.unit.machines.routers import (
     logs,
     master,
     router,
+    yielding,
 )
 
 INIT, BACKUP, MASTER, FAULT, LEAVING = State.INIT, State.BACKUP, State.MASTER, State.FAULT, State.LEAVING
+YIELDING = State.YIELDING
 
 INPUTS = {
     Symbol.START: Start(),
@@ -53,6 +57,8 @@ INPUTS = {
     Symbol.ADVERT_LOWER: heard(50),
     Symbol.GROUP_MASTER: Order(MASTER),
     Symbol.GROUP_BACKUP: Order(BACKUP),
+    Symbol.HAND_OVER: HandOver(),
+    Symbol.TAKE_BACK: TakeBack(),
 }
 
 
@@ -74,18 +80,19 @@ def test_every_pair_of_the_table_is_walked(monkeypatch):
     walk(monkeypatch, vrrp, REACH, feed)
 
 
-@pytest.mark.parametrize("state", [BACKUP, MASTER, FAULT, LEAVING])
+@pytest.mark.parametrize("state", [BACKUP, MASTER, FAULT, LEAVING, YIELDING])
 def test_a_router_starts_once(state):
     with pytest.raises(ImpossibleTransition, match="VI_1: no transition"):
         REACH[state]().receive(Start(), 1.0)
 
 
 IGNORED = {
-    INIT: (Stop(), Fail("x"), SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP)),
-    BACKUP: (SetPriority(120),),
-    MASTER: (SetPriority(120), Order(MASTER)),
-    FAULT: (SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP)),
-    LEAVING: (SetPriority(9), heard(0), Order(MASTER), Order(BACKUP)),
+    INIT: (Stop(), Fail("x"), SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP), HandOver()),
+    BACKUP: (SetPriority(120), HandOver(), TakeBack()),
+    MASTER: (SetPriority(120), Order(MASTER), TakeBack()),
+    FAULT: (SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP), HandOver(), TakeBack()),
+    LEAVING: (SetPriority(9), heard(0), Order(MASTER), Order(BACKUP), HandOver(), TakeBack()),
+    YIELDING: (SetPriority(9), heard(0), Order(MASTER), HandOver()),
 }
 
 
@@ -579,6 +586,60 @@ def test_a_stopped_router_may_start_again():
     machine.expire(1.0)
     machine.receive(Start(), 2.0)
     assert machine.state is BACKUP
+
+
+# -- planned hand-over ------------------------------------------------------------------------------------------------
+
+
+def test_who_hands_over_answers_until_the_successor_does_and_is_its_backup_then():
+    machine = master()
+    assert acts(machine.receive(HandOver(), 0.5)) == [SendAdvert(0)]
+    assert machine.state is YIELDING
+    assert acts(machine.receive(heard(50), 0.6)) == [RemoveAddresses(), Transition(MASTER, BACKUP, "handed over to 192.168.6.9")]
+    assert (machine.master_address, machine.master_priority) == ("192.168.6.9", 50)
+
+
+def test_it_does_not_take_back_by_its_priority_what_it_gave_away():
+    machine = yielding()
+    machine.receive(heard(50), 0.2)
+    for second in range(1, 20):
+        assert machine.receive(heard(50), float(second)) == []
+        assert machine.deadline() > second + 3
+    assert machine.state is BACKUP
+
+
+def test_it_takes_over_when_the_successor_falls_silent_and_then_preempts_as_ever():
+    machine = yielding()
+    machine.receive(heard(50), 0.2)
+    assert Transition(BACKUP, MASTER, "master 192.168.6.9 fell silent") in machine.expire(machine.deadline())
+    machine.receive(heard(200), 9.0)
+    before = machine.deadline()
+    machine.receive(heard(50), 9.5)
+    assert machine.deadline() == before
+
+
+def test_priorities_decide_again_when_it_is_told_so():
+    machine = yielding()
+    machine.receive(heard(50), 0.2)
+    before = machine.deadline()
+    machine.receive(TakeBack(), 0.3)
+    machine.receive(heard(50), 1.2)
+    assert machine.deadline() == before
+
+
+@pytest.mark.parametrize("end", ["timer", "order"])
+def test_where_nobody_takes_over_it_stays_master_and_says_so(end):
+    machine = yielding()
+    effects = machine.expire(1.0) if end == "timer" else machine.receive(TakeBack(), 0.5)
+    assert acts(effects) == [SendAdvert(100)]
+    assert "nobody takes over" in str(logs(effects))
+    assert machine.state is MASTER
+    assert machine.deadline() is not None
+
+
+def test_a_fault_while_it_hands_over_takes_the_addresses_away():
+    machine = yielding()
+    assert acts(machine.receive(Fail("eth0"), 0.2)) == [RemoveAddresses(), Transition(MASTER, FAULT, "eth0")]
 
 
 # -- version 3 --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Final
 from relevo.errors import PlaneError
 from relevo.host import privileges
 from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
 from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
@@ -207,6 +207,18 @@ class EbpfPlane:
             self._told_at = now
             self._losses |= {reason: counts[reason] for reason in grown}
             self._notices += [Notice(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
+
+    async def synchronise(self, task: SyncTask | None) -> str:
+        """This version does not carry them."""
+        return "the ebpf plane of this version cannot hand connections over" if task else ""
+
+    async def complete_sync(self) -> int:
+        """There is nobody to tell."""
+        return 0
+
+    async def sync_state(self) -> SyncState | None:
+        """It takes part in none."""
+        return None
 
     def notices(self) -> list[Notice]:
         """Return what was attached and detached since the last call."""

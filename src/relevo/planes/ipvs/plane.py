@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from ipaddress import IPv4Address
 from typing import Final, TypeVar
 
 from relevo.errors import PlaneError
+from relevo.host.sync_port import SyncSender
 from relevo.model import Endpoint, Forwarding, PlaneTimeouts, Protocol, ServiceKey, TunnelChecksum, TunnelKind
 from relevo.model.table import (
     AddServer,
@@ -25,13 +27,17 @@ from relevo.model.table import (
     ServerEntry,
     ServiceEntry,
     ServiceState,
+    SyncRole,
+    SyncState,
+    SyncTask,
 )
 from relevo.planes.ipvs import convert
 from relevo.planes.ipvs.kernel import PROC, Kernel
 from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.wire import ipvs_netlink as wire
-from relevo.wire.ipvs_netlink import Command, Destination, Method, Timeouts
-from relevo.wire.ipvs_proc import ConnectionLine, read_connections
+from relevo.wire import ipvs_sync
+from relevo.wire.ipvs_netlink import Command, Daemon, DaemonState, Destination, Method, Timeouts
+from relevo.wire.ipvs_proc import ConnectionLine, read_connections, read_origins
 from relevo.wire.netlink import Malformed
 
 SCHEDULERS: Final = frozenset(["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"])
@@ -56,6 +62,17 @@ _SERVER_REASONS: Final = {
     errno.ERANGE: "the lower threshold is above the upper one",
 }
 _NO_SUCH_DESTINATION: Final = "no such destination"
+
+_NUMBERS: Final = {"TCP": wire.TCP, "UDP": wire.UDP}
+_STATES: Final = {
+    "TCP": {"ESTABLISHED": 1, "FIN_WAIT": 4, "TIME_WAIT": 5, "CLOSE": 6, "CLOSE_WAIT": 7},
+    "UDP": {"UDP": 0},
+}
+"""States that are handed over, as numbers of the protocol."""
+_TEMPLATE_STATES: Final = {"NONE": 0, "ASSURED": 1}
+_INVALID_PORT: Final = 65_535
+"""Of a template whose server is gone."""
+_ROLES: Final[dict[int, SyncRole]] = {DaemonState.MASTER: SyncRole.MASTER, DaemonState.BACKUP: SyncRole.BACKUP}
 
 Result = TypeVar("Result")
 
@@ -105,6 +122,8 @@ class IpvsPlane:
         self._notices: list[Notice] = []
         self._declared: dict[ServiceKey, ServiceEntry] = {}
         self._servers: dict[tuple[ServiceKey, Endpoint], ServerEntry] = {}
+        self._task: SyncTask | None = None
+        self._sync_problem = ""
 
     def capabilities(self) -> Capabilities:
         """What this plane can do."""
@@ -205,6 +224,46 @@ class IpvsPlane:
             hint="give their server weight 0, or set net.ipv4.vs.expire_nodest_conn and remove it",
         )
 
+    # -- synchronisation ---------------------------------------------------------------------------------------
+
+    async def synchronise(self, task: SyncTask | None) -> str:
+        """Let the kernel's daemons run that a task wants, and no other; without ever having had a task leave them alone."""
+        if task is not None or self._task is not None:
+            self._task = task
+            self._sync_problem = await self._with_kernel(lambda kernel: _match_daemons(kernel, task))
+        return self._sync_problem
+
+    async def complete_sync(self) -> int:
+        """Tell the peers what the kernel lists, in the kernel's own protocol: its daemon keeps news for two seconds, and to
+        itself what it has not seen three packets of.
+        """
+        task = self._task
+        if task is None or SyncRole.MASTER not in task.roles:
+            return 0
+        return await self._with_kernel(lambda kernel: _announce(kernel, task))
+
+    async def sync_state(self) -> SyncState | None:
+        """Return what the kernel tells: its daemons, and which connections came by one."""
+        return await self._with_kernel(self._sync_state)
+
+    def _sync_state(self, kernel: Kernel) -> SyncState | None:
+        running = sorted(kernel.daemons(), key=lambda daemon: daemon.state)
+        if not running and self._task is None:
+            return None
+        with open(PROC / "ip_vs_conn_sync", encoding="ascii", errors="replace") as file:
+            origins = Counter(read_origins(file))
+        first = running[0] if running else None
+        return SyncState(
+            roles=tuple(_ROLES[daemon.state] for daemon in running),
+            interface=first.interface if first else self._task.interface if self._task else "",
+            sync_id=first.sync_id if first else self._task.sync_id if self._task else 0,
+            group=first.group if first else "",
+            port=first.port if first else 0,
+            local=origins["LOCAL"],
+            received=origins["SYNC"],
+            problem=self._sync_problem,
+        )
+
     # -- the rest ----------------------------------------------------------------------------------------------
 
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
@@ -257,6 +316,78 @@ def _reason(operation: Operation, error: int) -> str:
         return _NO_SUCH_DESTINATION
     reasons = _SERVER_REASONS if isinstance(operation, AddServer | EditServer | DeleteServer) else _SERVICE_REASONS
     return reasons.get(error, os.strerror(error))
+
+
+def _match_daemons(kernel: Kernel, task: SyncTask | None) -> str:
+    """Stop daemons that are not wanted as they are, start those that are missing; return what stands against it, or nothing."""
+    wanted = {} if task is None else {state: _daemon(task, state) for state, role in _ROLES.items() if role in task.roles}
+    running = {daemon.state: daemon for daemon in kernel.daemons()}
+    for state, daemon in running.items():
+        if state not in wanted or not _alike(daemon, wanted[state]):
+            kernel.stop_daemon(state)
+    for state, daemon in wanted.items():
+        if state in running and _alike(running[state], daemon):
+            continue
+        try:
+            kernel.start_daemon(daemon)
+        except OSError as error:
+            return f"the kernel's {_ROLES[state]} daemon on {daemon.interface} does not start: {error.strerror or error}"
+    return ""
+
+
+def _announce(kernel: Kernel, task: SyncTask) -> int:
+    """Send every connection that can be handed over; return their number."""
+    with open(PROC / "ip_vs_conn", encoding="ascii", errors="replace") as file:
+        entries = [entry for line in read_connections(file) if (entry := _sync_entry(line)) is not None]
+    with SyncSender(task.interface, task.group, task.port, task.ttl) as sender:
+        length = task.max_length or ipvs_sync.MAX_LENGTH
+        for message in ipvs_sync.assemble(task.sync_id, map(ipvs_sync.encode, entries), length):
+            sender.send(message)
+    return len(entries)
+
+
+def _sync_entry(line: ConnectionLine) -> ipvs_sync.Entry | None:
+    """Return what to tell of a connection; ``None`` for one that no peer would take.
+
+    The list does not say how packets are forwarded: the peer has its server's way, as it has for the kernel's own messages.
+    """
+    template = line.client_port == 0
+    mark = int(IPv4Address(line.virtual)) if line.protocol == "IP" and ":" not in line.virtual else 0
+    states = _TEMPLATE_STATES if template else _STATES.get(line.protocol, {})
+    if line.state not in states or line.server_port == _INVALID_PORT:
+        return None
+    inactive = template or line.state != "ESTABLISHED"
+    return ipvs_sync.Entry(
+        protocol=_NUMBERS.get(line.protocol, 0),
+        client=line.client,
+        client_port=line.client_port,
+        virtual=line.virtual,
+        virtual_port=line.virtual_port,
+        server=line.server,
+        server_port=line.server_port,
+        state=states[line.state],
+        flags=(ipvs_sync.TEMPLATE if template else 0) | (ipvs_sync.INACTIVE if inactive else 0),
+        seconds=max(1, line.expires_s) if template else 0,
+        mark=mark if template else 0,
+    )
+
+
+def _daemon(task: SyncTask, state: int) -> Daemon:
+    return Daemon(
+        state=state,
+        interface=task.interface,
+        sync_id=task.sync_id,
+        max_length=task.max_length,
+        group=task.group,
+        port=task.port,
+        ttl=task.ttl,
+    )
+
+
+def _alike(running: Daemon, wanted: Daemon) -> bool:
+    """Whether a daemon is the wanted one. The kernel shows a length of its own choice where none was wanted."""
+    fields = ("interface", "sync_id", "group", "port", "ttl", *(("max_length",) if wanted.max_length else ()))
+    return all(getattr(running, field) == getattr(wanted, field) for field in fields)
 
 
 def unfit(operation: Operation) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from relevo.model import Endpoint, ServiceKey
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 from relevo.planes.port import Capabilities, Notice, PickRefusal, Refused
 from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
 
@@ -44,6 +44,18 @@ class MemoryPlane:
 
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Every address is here."""
+
+    async def synchronise(self, task: SyncTask | None) -> str:
+        """It sees no packets."""
+        return ""
+
+    async def complete_sync(self) -> int:
+        """There is nobody to tell."""
+        return 0
+
+    async def sync_state(self) -> SyncState | None:
+        """It takes part in none."""
+        return None
 
     def notices(self) -> list[Notice]:
         """Nothing happens by itself."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from relevo.errors import PlaneError
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.planes.proxy.messages import (
     LENGTH,
@@ -58,6 +58,18 @@ class ProxyPlane:
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Tell the process which virtual addresses this node holds."""
         await self._ask(Hold(held))
+
+    async def synchronise(self, task: SyncTask | None) -> str:
+        """It ends connections and opens its own."""
+        return "the proxy plane cannot hand connections over" if task else ""
+
+    async def complete_sync(self) -> int:
+        """There is nobody to tell."""
+        return 0
+
+    async def sync_state(self) -> SyncState | None:
+        """It takes part in none."""
+        return None
 
     def notices(self) -> list[Notice]:
         """The process writes its own log lines."""

@@ -1,0 +1,58 @@
+"""``relevo sync status``: which part this node has in connection synchronisation, and how it goes."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from relevo.cli.status import ask_daemon, run_dir_option
+from relevo.errors import ControlError
+from relevo.model.table import SyncState
+from relevo.observe.snapshot import BalancerSnapshot
+
+
+class Answer(msgspec.Struct):
+    """What of the snapshot is shown."""
+
+    taken_at: float
+    balancer: BalancerSnapshot
+
+
+@click.group()
+def sync() -> None:
+    """Connection synchronisation: established connections survive the director."""
+
+
+@sync.command()
+@click.option("-j", "--json", "as_json", is_flag=True, help="As JSON.")
+@run_dir_option
+def status(as_json: bool, run_dir: str | None) -> None:
+    """Show roles, interface, and how many connections came from another director. Exit 1 when it does not work."""
+    answer = msgspec.json.decode(ask_daemon(run_dir, "status"), type=Answer)
+    state = answer.balancer.sync
+    if as_json:
+        click.echo(msgspec.json.encode(state))
+    elif state is not None:
+        for line in lines(state, answer.taken_at):
+            click.echo(line)
+    if state is None:
+        raise ControlError(
+            f"connections are not synchronised: the {answer.balancer.plane or 'data'} plane takes no part in it",
+            hint="write lvs_sync_daemon INTERFACE INSTANCE into global_defs, and data_plane ipvs where the kernel has it",
+        )
+    if state.problem:
+        raise ControlError(state.problem)
+
+
+def lines(state: SyncState, now: float) -> list[str]:
+    """Return what is known, a line each; what the plane cannot know is left out."""
+    roles = " and ".join(role.value for role in state.roles) or "no part yet"
+    out = [f"{roles} on {state.interface}, sync id {state.sync_id}, {state.group}:{state.port}"]
+    if state.local is not None and state.received is not None:
+        out.append(f"  connections: {state.local} of this node, {state.received} from another")
+    for name, at in (("sent", state.last_sent_at), ("received", state.last_received_at)):
+        if at is not None:
+            out.append(f"  last message {name} {now - at:.1f} s ago")
+    if state.refused:
+        out.append("  dropped: " + ", ".join(f"{count} {reason}" for reason, count in state.refused.items()))
+    return out
