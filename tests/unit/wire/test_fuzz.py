@@ -1,0 +1,117 @@
+"""Many messages that somebody spoilt: each is read or refused with a reason, and nothing is left of them in memory.
+
+``RELEVO_FUZZ=1000000`` makes it as many; otherwise a few thousand, so that it is run at all.
+"""
+
+import gc
+import os
+import random
+import struct
+import tracemalloc
+from collections import Counter
+
+import pytest
+
+from relevo.wire import ipvs_netlink, ipvs_sync, netlink
+from relevo.wire.ipvs_netlink import Destination, Identity, Method, Service
+from relevo.wire.netlink import Malformed, attribute, attributes
+from tests.unit.wire.test_ipvs_sync import CAPTURED, ENTRIES
+
+COUNT = int(os.environ.get("RELEVO_FUZZ", "5000"))
+GROWTH = 100_000
+"""Octets that may be left afterwards: the interpreter's own caches."""
+
+
+def spoilt(chance, seeds):
+    """Return a message with some of its octets changed, cut, doubled or put in."""
+    data = bytearray(chance.choice(seeds))
+    for _ in range(chance.randint(1, 6)):
+        place = chance.randrange(len(data) + 1)
+        match chance.randrange(5):
+            case 0 if data:
+                data[place % len(data)] = chance.randrange(256)
+            case 1 if data:
+                data[place % len(data)] ^= 1 << chance.randrange(8)
+            case 2:
+                del data[place:]
+            case 3:
+                data[place:place] = chance.randbytes(chance.randint(1, 9))
+            case _:
+                data[place : place + 4] = chance.choice(
+                    (b"\0\0\0\0", b"\xff\xff\xff\xff", struct.pack("!I", chance.randrange(80)))
+                )
+    return bytes(data)
+
+
+def sync_seeds():
+    entries = [ipvs_sync.encode(entry) for _, entry in ENTRIES.values()]
+    with_options = ipvs_sync.encode(ipvs_sync.Entry(
+        protocol=17, client="10.0.0.1", client_port=5, virtual="10.0.0.2", virtual_port=6, server="10.0.0.3", server_port=7,
+        state=0, sequence=bytes(24), engine="sip", engine_data=b"call",
+    ))  # fmt: skip
+    version_0 = bytes((1, 5, 0, 28)) + bytes.fromhex("0006cee800501f900a0100020a0100640a02020c01000001")
+    return [CAPTURED, version_0, *ipvs_sync.assemble(5, [*entries, with_options])]
+
+
+def read_sync(data):
+    found = ipvs_sync.decode(data, 5)
+    # a length in the header that fits makes what is behind it count
+    honest = data[:2] + struct.pack("!H", len(data)) + data[4:] if len(data) >= 4 else data
+    again = ipvs_sync.decode(honest, 5)
+    return [*found.refused, *again.refused, *("taken" for _ in again.entries)]
+
+
+def netlink_seeds():
+    web = Identity(0, 2, 6, "192.0.2.10", 80)
+    server = Destination(address="10.0.0.1", port=80, method=Method.TUNNEL, tunnel_type=1, tunnel_port=6080)
+    service = ipvs_netlink.tell_service(Service(identity=web, timeout_s=5))
+    counters = b"".join(attribute(kind, bytes(8)) for kind in range(1, 11))
+    told = attributes(attributes(memoryview(ipvs_netlink.tell_destination(web, server)))[2])
+    numbers = b"".join(attribute(kind, bytes(4)) for kind in (7, 8, 9)) + attribute(12, counters)
+    dumped = attribute(2, b"".join(attribute(k, bytes(v)) for k, v in told.items()) + numbers)
+    daemon = ipvs_netlink.tell_daemon(ipvs_netlink.Daemon(state=1, interface="eth0", group="224.0.0.81", port=8848, ttl=1))
+    bodies = [service, dumped, daemon, ipvs_netlink.tell_timeouts(ipvs_netlink.Timeouts(1, 2, 3))]
+    framed = [netlink.request(33, 0, 5, 1, 1, body) for body in bodies]
+    return [*framed, framed[0] + framed[1], netlink.request(netlink.DONE, 0, 5, 0, 0, bytes(4))]
+
+
+def read_netlink(data):
+    outcome = []
+    try:
+        for message in netlink.messages(data):
+            if message.type in (netlink.ERROR, netlink.DONE):
+                netlink.error_number(message)
+                continue
+            _, body = netlink.generic(message)
+            for read in (
+                ipvs_netlink.read_service, ipvs_netlink.read_daemon, ipvs_netlink.read_timeouts, ipvs_netlink.read_info,
+                lambda body: ipvs_netlink.read_destination(body, 2),
+            ):  # fmt: skip
+                try:
+                    read(body)
+                    outcome.append("taken")
+                except Malformed as refused:
+                    outcome.append(refused.fault)
+    except Malformed as refused:
+        outcome.append(refused.fault)
+    return outcome
+
+
+@pytest.mark.parametrize(("seeds", "read"), [(sync_seeds(), read_sync), (netlink_seeds(), read_netlink)], ids=["sync", "netlink"])
+def test_spoilt_messages_are_read_or_refused_and_leave_nothing(seeds, read):
+    chance = random.Random(4)
+    outcomes = Counter()
+    for _ in range(500):  # what is cached is cached now
+        outcomes.update(read(spoilt(chance, seeds)))
+    tracemalloc.start()
+    gc.collect()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(COUNT):
+        outcomes.update(read(spoilt(chance, seeds)))
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < GROWTH
+    reasons = {str(outcome) for outcome in outcomes}
+    assert "taken" in reasons
+    assert len(reasons) >= 6, reasons
