@@ -36,6 +36,7 @@ ipvsadm as Relevo has it: the commands, options and layouts of ipvsadm 1.31.
 
   SERVICE is -t ADDRESS:PORT, -u ADDRESS:PORT, --sctp-service ADDRESS:PORT or -f MARK [-6]. With -j first, -L prints JSON.
 """
+_WITHOUT_TABLE = (["-h"], ["--help"], ["-v"], ["--version"])
 _INVALID = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
 _ROOT = "Permission denied (you must be root)"
 _MISSING = "No such service"
@@ -78,7 +79,8 @@ class Program:
     def run(self, words: Sequence[str]) -> int:
         """Do what a command line says; return the exit status."""
         try:
-            self._open()  # the original wants IPVS whatever is asked
+            if [*words[:1]] not in _WITHOUT_TABLE:
+                self._open()  # as the original, before it looks at the command line
             return self._do(words)
         except Usage as refused:
             self._complain(str(refused))
@@ -97,12 +99,11 @@ class Program:
             return FAILED if request.command == "list" else REFUSED
 
     def _obey(self, request: Request) -> int:
+        if request.command in ("help", "version"):
+            self._out.write(HELP if request.command == "help" else f"{VERSION}\n")
+            return 0
         table = self._open()
         match request.command:
-            case "help":
-                self._out.write(HELP)
-            case "version":
-                self._out.write(f"{VERSION}\n")
             case "list":
                 self._list(table, request)
             case "save":
