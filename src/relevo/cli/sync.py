@@ -6,16 +6,17 @@ import click
 import msgspec
 
 from relevo.cli.status import ask_daemon, run_dir_option
+from relevo.daemon.control import CALL_S
 from relevo.errors import ControlError
 from relevo.model.table import SyncState
-from relevo.observe.snapshot import BalancerSnapshot
 
 
 class Answer(msgspec.Struct):
-    """What of the snapshot is shown."""
+    """What the daemon says."""
 
+    plane: str
     taken_at: float
-    balancer: BalancerSnapshot
+    state: SyncState | None = None
 
 
 @click.group()
@@ -28,8 +29,8 @@ def sync() -> None:
 @run_dir_option
 def status(as_json: bool, run_dir: str | None) -> None:
     """Show roles, interface, and how many connections came from another director. Exit 1 when it does not work."""
-    answer = msgspec.json.decode(ask_daemon(run_dir, "status"), type=Answer)
-    state = answer.balancer.sync
+    answer = msgspec.json.decode(ask_daemon(run_dir, "sync", None, CALL_S), type=Answer)
+    state = answer.state
     if as_json:
         click.echo(msgspec.json.encode(state))
     elif state is not None:
@@ -37,7 +38,7 @@ def status(as_json: bool, run_dir: str | None) -> None:
             click.echo(line)
     if state is None:
         raise ControlError(
-            f"connections are not synchronised: the {answer.balancer.plane or 'data'} plane takes no part in it",
+            f"connections are not synchronised: the {answer.plane} plane takes no part in it",
             hint="write lvs_sync_daemon INTERFACE INSTANCE into global_defs, and data_plane ipvs where the kernel has it",
         )
     if state.problem:

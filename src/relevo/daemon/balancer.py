@@ -28,6 +28,7 @@ from relevo.daemon.messages import (
     ShutdownNotice,
     Stop,
     TakeSnapshot,
+    TakeSyncState,
     ToWorker,
 )
 from relevo.errors import PlaneError
@@ -152,8 +153,8 @@ class Balancer:
                     self.channel.send(BalancerReport(await self.snapshot()))
                 case PlaneCall():
                     self._task(self._serve_call(message))
-                case CompleteSync(number=number):
-                    self._task(self._complete_sync(number))
+                case CompleteSync() | TakeSyncState():
+                    self._task(self._serve_sync(message))
                 case Reload(configuration=configuration):
                     self._configure(configuration)
                 case Held(addresses=addresses):
@@ -187,12 +188,15 @@ class Balancer:
             answer = PlaneAnswer(call.number, error=str(error))
         self.channel.send(answer)
 
-    async def _complete_sync(self, number: int) -> None:
-        """Tell the peers of every connection; whoever asked is about to give an address away."""
+    async def _serve_sync(self, call: CompleteSync | TakeSyncState) -> None:
+        """Tell the peers of every connection, for whoever is about to give an address away; or say how it goes."""
         try:
-            answer = PlaneAnswer(number, await self.plane.complete_sync())
+            if isinstance(call, CompleteSync):
+                answer = PlaneAnswer(call.number, await self.plane.complete_sync())
+            else:
+                answer = PlaneAnswer(call.number, sync=await self.plane.sync_state(counted=True))
         except (PlaneError, OSError) as error:
-            answer = PlaneAnswer(number, error=str(error))
+            answer = PlaneAnswer(call.number, error=str(error))
         self.channel.send(answer)
 
     # -- configuration -----------------------------------------------------------------------------------------
@@ -418,7 +422,7 @@ class Balancer:
         """Return what this worker and the plane know."""
         try:
             observed = {state.service.key: state for state in await self.plane.observe()}
-            sync = await self.plane.sync_state()
+            sync = await self.plane.sync_state(counted=False)
         except PlaneError as error:
             observed, sync, self.plane_error = {}, None, str(error)
         return BalancerSnapshot(

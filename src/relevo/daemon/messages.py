@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from relevo.model import Configuration
-from relevo.model.table import Connection, ConnectionFilter
+from relevo.model.table import Connection, ConnectionFilter, SyncState
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
 
 # -- from a worker ----------------------------------------------------------------------------------------------------
@@ -87,6 +87,7 @@ class PlaneAnswer(msgspec.Struct, frozen=True, tag=True):
     number: int
     total: int = 0
     connections: list[Connection] = []
+    sync: SyncState | None = None
     error: str = ""
 
 
@@ -152,6 +153,12 @@ class CompleteSync(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
+class TakeSyncState(msgspec.Struct, frozen=True, tag=True):
+    """Report how synchronisation goes, connections counted, in a ``PlaneAnswer`` of this number."""
+
+    number: int
+
+
 class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     """List the connections that are meant, at most ``limit`` (0: all of them); or end them."""
 
@@ -161,4 +168,4 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     ends: bool = False
 
 
-ToWorker = PlaneCall | CompleteSync | HandOver | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted
+ToWorker = PlaneCall | CompleteSync | TakeSyncState | HandOver | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted

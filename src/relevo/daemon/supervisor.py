@@ -53,6 +53,7 @@ from relevo.daemon.messages import (
     ShutdownNotice,
     Stop,
     TakeSnapshot,
+    TakeSyncState,
 )
 from relevo.errors import ConfigurationError, HostError, PlaneError
 from relevo.host import libc, privileges, systemd
@@ -156,6 +157,7 @@ class Supervisor:
                 "stop": self._stop_by_command,
                 "connections": self._connections,
                 "failover": self._failover,
+                "sync": self._sync_state,
             },
         )
         self._stopping = False
@@ -506,7 +508,7 @@ class Supervisor:
         answer = await self._call_plane(call, CALL_S)
         return {"error": answer.error} if answer.error else answer
 
-    async def _call_plane(self, call: PlaneCall | CompleteSync, limit_s: float) -> PlaneAnswer:
+    async def _call_plane(self, call: PlaneCall | CompleteSync | TakeSyncState, limit_s: float) -> PlaneAnswer:
         """Ask the balancer and wait for its answer; where there is none, an answer that says so."""
         worker = self.workers.get("balancer")
         if worker is None or worker.channel is None:
@@ -521,6 +523,14 @@ class Supervisor:
             return PlaneAnswer(call.number, error=f"the balancer did not answer within {limit_s:g} s")
         finally:
             del self._answers[call.number]
+
+    async def _sync_state(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Say how connection synchronisation goes, as the plane knows it now."""
+        self._calls += 1
+        answer = await self._call_plane(TakeSyncState(self._calls), CALL_S)
+        if answer.error:
+            return {"error": answer.error}
+        return {"plane": self.plane.name, "taken_at": time.time(), "state": answer.sync}
 
     # -- planned hand-over --------------------------------------------------------------------------------------
 

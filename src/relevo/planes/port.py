@@ -98,8 +98,11 @@ class Plane(Protocol):
         """Tell the peers of every connection at once, for a hand-over; return how many were told."""
         ...
 
-    async def sync_state(self) -> SyncState | None:
-        """Return how synchronisation goes; ``None`` where the plane takes no part in any."""
+    async def sync_state(self, *, counted: bool) -> SyncState | None:
+        """Return how synchronisation goes, with connections ``counted`` or without; ``None`` where the plane has no part in any.
+
+        Counting may take seconds.
+        """
         ...
 
     def notices(self) -> list[Notice]:

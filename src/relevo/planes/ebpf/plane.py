@@ -210,13 +210,13 @@ class EbpfPlane:
 
     async def synchronise(self, task: SyncTask | None) -> str:
         """This version does not carry them."""
-        return "the ebpf plane of this version cannot hand connections over" if task else ""
+        return ""  # told at check time
 
     async def complete_sync(self) -> int:
         """There is nobody to tell."""
         return 0
 
-    async def sync_state(self) -> SyncState | None:
+    async def sync_state(self, *, counted: bool) -> SyncState | None:
         """It takes part in none."""
         return None
 

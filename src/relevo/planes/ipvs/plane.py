@@ -242,16 +242,18 @@ class IpvsPlane:
             return 0
         return await self._with_kernel(lambda kernel: _announce(kernel, task))
 
-    async def sync_state(self) -> SyncState | None:
+    async def sync_state(self, *, counted: bool) -> SyncState | None:
         """Return what the kernel tells: its daemons, and which connections came by one."""
-        return await self._with_kernel(self._sync_state)
+        return await self._with_kernel(lambda kernel: self._sync_state(kernel, counted))
 
-    def _sync_state(self, kernel: Kernel) -> SyncState | None:
+    def _sync_state(self, kernel: Kernel, counted: bool) -> SyncState | None:
         running = sorted(kernel.daemons(), key=lambda daemon: daemon.state)
         if not running and self._task is None:
             return None
-        with open(PROC / "ip_vs_conn_sync", encoding="ascii", errors="replace") as file:
-            origins = Counter(read_origins(file))
+        origins: dict[str, int] = {}
+        if counted:
+            with open(PROC / "ip_vs_conn_sync", encoding="ascii", errors="replace") as file:
+                origins = {"LOCAL": 0, "SYNC": 0} | Counter(read_origins(file))
         first = running[0] if running else None
         return SyncState(
             roles=tuple(_ROLES[daemon.state] for daemon in running),
@@ -259,8 +261,8 @@ class IpvsPlane:
             sync_id=first.sync_id if first else self._task.sync_id if self._task else 0,
             group=first.group if first else "",
             port=first.port if first else 0,
-            local=origins["LOCAL"],
-            received=origins["SYNC"],
+            local=origins.get("LOCAL"),
+            received=origins.get("SYNC"),
             problem=self._sync_problem,
         )
 

@@ -53,7 +53,7 @@ class MemoryPlane:
         """There is nobody to tell."""
         return 0
 
-    async def sync_state(self) -> SyncState | None:
+    async def sync_state(self, *, counted: bool) -> SyncState | None:
         """It takes part in none."""
         return None
 
