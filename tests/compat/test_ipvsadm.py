@@ -6,6 +6,7 @@ import io
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,11 @@ def test_a_saved_table_is_restored_by_either(kernel: Kernel) -> None:
     assert ours("-Sn", "")[1] == saved
 
 
-def test_the_command_itself(kernel: Kernel, tmp_path: Path) -> None:
+def test_the_command_itself(kernel: Kernel) -> None:
     """Both spellings of it, as processes."""
     wanted = met(kernel, theirs, (), "-Ln --nonsense", "")
-    for command in (["relevo-ipvsadm"], ["relevo", "ipvsadm"]):
+    folder = Path(sys.executable).parent
+    for command in ([str(folder / "relevo-ipvsadm")], [str(folder / "relevo"), "ipvsadm"]):
 
         def side(line: str, text: str, command: list[str] = command) -> Said:
             done = subprocess.run([*command, *shlex.split(line)], capture_output=True, text=True, check=False)

@@ -194,7 +194,7 @@ class PlaneSuite:
     def need(self, plane: Adapter, feature: Lack) -> None:
         """Skip, saying why, where the plane cannot do what is tested."""
         if feature in plane.lacks:
-            pytest.skip(f"no {feature.value}: {plane.lacks[feature]}")
+            pytest.skip(f"it lacks {feature.value}: {plane.lacks[feature]}")
 
     def until(self, check: Callable[[], bool], what: str) -> None:
         ends = time.monotonic() + 5
