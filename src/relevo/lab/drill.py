@@ -238,7 +238,8 @@ class Drill:
         self._expect_vrrp(self._wanted_master(), "MASTER")
         self._check_once()
         count = len(self.cluster.topology.servers)
-        return f"{count} servers, {len(self.directors)} directors; a master after {took:.1f} s"
+        plane = self.cluster.snapshot(self._need_master()).balancer.plane
+        return f"{count} servers, {len(self.directors)} directors, data plane {plane}; a master after {took:.1f} s"
 
     def _wanted_master(self) -> Host:
         def priority(director: Host) -> int:
