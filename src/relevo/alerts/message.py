@@ -58,13 +58,22 @@ def quorum_alert(service: str, up: bool, quorum: int, hysteresis: int, weight: i
     return Alert(f"Virtualserver {service} - DOWN", f"=> Lost quorum {quorum}-{hysteresis}={quorum - hysteresis} > {weight} <=")
 
 
+def _quoted(address: str) -> str:
+    """Return an address with the name before it in quotes if there is a full stop in it: ``J. Doe`` is no phrase (RFC 5322)."""
+    name, _, rest = address.rpartition("<")
+    name = name.strip()
+    if "." not in name or name[0] == name[-1] == '"':
+        return address
+    return f'"{name}" <{rest}'
+
+
 def compose(alert: Alert, mail: Mail, router_id: str, sender: str, when: datetime, message_id: str) -> bytes:
     """Return the mail as octets with CRLF line ends. Line breaks in names cannot forge headers: they become blanks."""
     message = EmailMessage(policy=_POLICY)
     subject = f"[{router_id}] {alert.subject}"
     message["Date"] = format_datetime(when)
-    message["From"] = sender
-    message["To"] = ", ".join(mail.recipients)
+    message["From"] = _quoted(sender)
+    message["To"] = ", ".join(map(_quoted, mail.recipients))
     message["Subject"] = "".join(c if c.isprintable() else " " for c in subject)[:MAX_SUBJECT]
     message["Message-ID"] = message_id
     message["X-Mailer"] = f"Relevo {__version__}"

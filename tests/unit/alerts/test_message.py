@@ -159,6 +159,8 @@ def test_an_address_that_the_file_may_have_is_written(address: str) -> None:
 @example([".:@x"], "relevo@example.com")
 @example(["\x1e<0@0"], "relevo@example.com")
 @example(["admin@example.com"], ".:@x")
+@example(["0@0", ": <0@0>"], "relevo@example.com")
+@example(["0@0", '"a: b" <0@0>'], "relevo@example.com")
 def test_no_address_that_the_file_may_have_breaks_the_mail(recipients: list[str], sender: str) -> None:
     assume(all(map(looks_like_address, (*recipients, sender))))
     check_addresses(recipients, sender)

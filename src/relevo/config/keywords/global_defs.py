@@ -31,10 +31,17 @@ def _recipients(cursor: Cursor) -> tuple[str, ...]:
 def looks_like_address(word: str) -> bool:
     """Whether a mail could be addressed to ``word``: something, one ``@``, something, no blanks or brackets.
 
-    Nor anything that breaks lines, in a name before the address either: some control characters do.
+    Nor anything that breaks lines, in a name before the address either: some control characters do. A name before the address
+    is words, or one quoted string: a colon there would begin a group (RFC 5322 §3.4).
     """
-    bare = word.rsplit("<", 1)[-1].rstrip(">") if "<" in word else word
+    name, angle, bare = word.rpartition("<")
+    bare = bare.rstrip(">") if angle else bare
+    name = name.strip()
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = name[1:-1].translate({ord(c): None for c in "()<>[]:;@,."})
     local, _, domain = bare.rpartition("@")
+    if any(c in '()<>[]:;@\\,"' for c in name) or any(part == "" for part in (*local.split("."), *domain.split("."))):
+        return False  # dots stand between words
     return bool(local and domain and word.isprintable()) and not any(c.isspace() or c in '[]<>(),:;\\"' for c in bare)
 
 
