@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -48,7 +49,8 @@ class GenericNetlink:
             self._family = self._resolve(name)
         except OSError as error:
             self._socket.close()
-            raise HostError(f"the kernel has no {name}: {error.strerror}") from error
+            why = "" if error.errno == errno.ENOENT else f": {error.strerror}"
+            raise HostError(f"the kernel has no {name}{why}") from error
 
     def ask(self, command: int, body: bytes = b"", limit_s: float = TIMEOUT_S) -> memoryview | None:
         """Send one request; return the attributes of its answer, ``None`` for a mere acknowledgement."""

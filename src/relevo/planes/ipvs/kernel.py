@@ -28,7 +28,7 @@ class Kernel:
         try:
             self._netlink = _connect()
         except HostError as error:
-            raise PlaneError(f"no ipvs: {error}", hint=f"modprobe {MODULE}, or choose another data_plane") from error
+            raise PlaneError(str(error), hint=f"modprobe {MODULE}, or choose another data_plane") from error
 
     def services(self) -> list[Service]:
         """Return every service, in the kernel's order."""
