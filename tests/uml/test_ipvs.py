@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_plane_conforms_and_ipvsadm_is_the_real_one(tmp_path: Path) -> None:
     tests = "tests/conformance/test_ipvs.py tests/compat"
-    ran = run(f"{shlex.quote(sys.executable)} -m pytest -q -rs -p no:cacheprovider {tests}", tmp_path)
+    ran = run(f"{shlex.quote(sys.executable)} -m pytest -q -rs -p no:cacheprovider {tests}", tmp_path, limit_s=900)
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
     assert "has no IPVS" not in ran.output, "nothing was tested"
@@ -23,6 +23,8 @@ def test_the_plane_conforms_and_ipvsadm_is_the_real_one(tmp_path: Path) -> None:
 
 def test_the_drill_passes(tmp_path: Path) -> None:
     files = "examples/article/master.conf examples/article/backup.conf"
-    ran = run(f"{shlex.quote(sys.executable)} -m relevo lab drill --details --hurry 10 {files} 2>&1", tmp_path, memory="2G")
+    ran = run(
+        f"{shlex.quote(sys.executable)} -m relevo lab drill --details --hurry 10 {files} 2>&1", tmp_path, memory="2G", limit_s=900
+    )
     assert ran.status == 0, ran.output[-6000:]
     assert "data plane ipvs" in ran.output
