@@ -47,7 +47,6 @@ class Command(enum.IntEnum):
 
 
 PERSISTENT: Final = 0x1
-HASHED: Final = 0x2
 ONE_PACKET: Final = 0x4
 SCHEDULER_FLAGS: Final = (0x8, 0x10, 0x20)
 SETTABLE: Final = PERSISTENT | ONE_PACKET | sum(SCHEDULER_FLAGS)

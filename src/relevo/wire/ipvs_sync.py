@@ -23,9 +23,6 @@ MAX_ENTRIES: Final = 255
 MAX_SECONDS: Final = 2_678_400
 """A time-out beyond 31 days is nobody's."""
 
-METHOD_MASK: Final = 0x0007
-SYNC: Final = 0x0020
-HASHED: Final = 0x0040
 NO_OUTPUT: Final = 0x0080
 INACTIVE: Final = 0x0100
 OUT_SEQUENCE: Final = 0x0200
@@ -33,8 +30,6 @@ IN_SEQUENCE: Final = 0x0400
 NO_CLIENT_PORT: Final = 0x0800
 TEMPLATE: Final = 0x1000
 ONE_PACKET: Final = 0x2000
-ACCEPTED: Final = 0x1F87
-"""Flags that a receiver takes over."""
 
 TCP: Final = 6
 UDP: Final = 17

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 REQUEST: Final = 0x1
 ACK: Final = 0x4
 DUMP: Final = 0x300
-NOOP: Final = 1
 ERROR: Final = 2
 DONE: Final = 3
 LEAST_FAMILY: Final = 0x10

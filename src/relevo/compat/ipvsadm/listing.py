@@ -24,14 +24,14 @@ from relevo.wire.ipvs_proc import ConnectionLine
 
 _PROTOCOLS = {wire.TCP: "TCP", wire.UDP: "UDP", wire.SCTP: "SCTP"}
 _SWITCHES = {wire.TCP: "-t", wire.UDP: "-u", wire.SCTP: "--sctp-service"}
-_METHODS = {
+_METHODS: dict[int, str] = {
     Method.MASQUERADE: "Masq",
     Method.LOCAL: "Local",
     Method.TUNNEL: "Tunnel",
     Method.ROUTE: "Route",
     Method.BYPASS: "Bypass",
 }
-_METHOD_SWITCHES = {Method.TUNNEL: "-i", Method.ROUTE: "-g"}
+_METHOD_SWITCHES: dict[int, str] = {Method.TUNNEL: "-i", Method.ROUTE: "-g"}
 _FLAG_NAMES = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}
 _OTHER_FLAGS = ("flag-1", "flag-2", "flag-3")
 _SERVICE_WIDTH, _SERVER_WIDTH = 33, 28
@@ -99,8 +99,7 @@ class _Plain:
         return f"{_server_name(server, of, naming)} {self.cells(server)}"
 
     def cells(self, server: Destination) -> str:
-        method = _METHODS.get(Method(server.method)) if server.method in _METHODS else str(server.method)
-        return f"{method:<7} {server.weight:<6} {server.active:<10} {server.inactive:<10}"
+        return f"{_method(server):<7} {server.weight:<6} {server.active:<10} {server.inactive:<10}"
 
 
 class _Thresholds(_Plain):
@@ -126,8 +125,7 @@ class _Tunnel(_Plain):
     title = f"{_PLAIN_TITLE}\n{_SERVER_TITLE}           Forward TunnelInfo    Weight ActiveConn InActConn"
 
     def cells(self, server: Destination) -> str:
-        method = _METHODS.get(Method(server.method)) if server.method in _METHODS else str(server.method)
-        return f"{method:<7} {_tunnel_info(server):<13} {server.weight:<6} {server.active:<10} {server.inactive:<10}"
+        return f"{_method(server):<7} {_tunnel_info(server):<13} {server.weight:<6} {server.active:<10} {server.inactive:<10}"
 
 
 class _Stats(_Plain):
@@ -194,6 +192,10 @@ def _service_name(identity: Identity, naming: Naming) -> str:
 def _server_name(server: Destination, of: Identity, naming: Naming) -> str:
     protocol = _PROTOCOLS.get(of.protocol, "tcp").lower()
     return f"  -> {naming.place(server.address, server.port, protocol, _SERVER_WIDTH):<28}"
+
+
+def _method(server: Destination) -> str:
+    return _METHODS.get(server.method, str(server.method))
 
 
 def _schedule(service: Service) -> str:
@@ -269,8 +271,7 @@ def _switches(identity: Identity, naming: Naming) -> str:
 
 def _server_switches(server: Destination, of: Identity, naming: Naming) -> str:
     place = naming.place(server.address, server.port, _PROTOCOLS.get(of.protocol, "tcp").lower())
-    method = _METHOD_SWITCHES.get(Method(server.method), "-m") if server.method in _METHODS else "-m"
-    line = f"-r {place} {method} -w {server.weight}"
+    line = f"-r {place} {_METHOD_SWITCHES.get(server.method, '-m')} -w {server.weight}"
     line += f" -x {server.upper_threshold}" if server.upper_threshold else ""
     line += f" -y {server.lower_threshold}" if server.lower_threshold else ""
     return line + _tunnel_switches(server)

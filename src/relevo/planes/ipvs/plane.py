@@ -48,7 +48,6 @@ TEMPLATE_AGAIN_S: Final = 60.0
 """A template whose time is over while connections are left gets so much more, whatever its time was (ip_vs_conn_expire)."""
 MAX_WEIGHT: Final = 65_535
 """ipvsadm's limit; the kernel would take 2³¹ - 1 and overflow in its products."""
-EXISTS: Final = "already exists"
 _SERVICE_REASONS: Final = {
     errno.EEXIST: "service already exists",
     errno.ESRCH: "no such service",
@@ -354,7 +353,6 @@ def _sync_entry(line: ConnectionLine) -> ipvs_sync.Entry | None:
     The list does not say how packets are forwarded: the peer has its server's way, as it has for the kernel's own messages.
     """
     template = line.client_port == 0
-    mark = int(IPv4Address(line.virtual)) if line.protocol == "IP" and ":" not in line.virtual else 0
     states = _TEMPLATE_STATES if template else _STATES.get(line.protocol, {})
     if line.state not in states or line.server_port == _INVALID_PORT:
         return None
@@ -370,7 +368,7 @@ def _sync_entry(line: ConnectionLine) -> ipvs_sync.Entry | None:
         state=states[line.state],
         flags=(ipvs_sync.TEMPLATE if template else 0) | (ipvs_sync.INACTIVE if inactive else 0),
         seconds=max(1, line.expires_s) if template else 0,
-        mark=mark if template else 0,
+        mark=_mark(line),
     )
 
 
@@ -453,8 +451,6 @@ def _listed() -> Iterable[Connection]:
 
 
 def _connection(line: ConnectionLine) -> Connection | None:
-    template = line.client_port == 0
-    mark = int(IPv4Address(line.virtual)) if line.protocol == "IP" and ":" not in line.virtual else 0
     try:
         protocol = Protocol.TCP if line.protocol == "IP" else Protocol(line.protocol)
     except ValueError:
@@ -464,8 +460,13 @@ def _connection(line: ConnectionLine) -> Connection | None:
         client=Endpoint(line.client, line.client_port),
         virtual=Endpoint(line.virtual, line.virtual_port),
         server=Endpoint(line.server, line.server_port),
-        mark=mark,
+        mark=_mark(line),
         state=line.state,
         expires_s=float(line.expires_s),
-        template=template,
+        template=line.client_port == 0,
     )
+
+
+def _mark(line: ConnectionLine) -> int:
+    """Return the firewall mark that a template is for; it is listed as if it were an address."""
+    return int(IPv4Address(line.virtual)) if line.protocol == "IP" and ":" not in line.virtual else 0
