@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -88,11 +89,11 @@ class IpvsAdapter(PacketAdapter):
 def _expiring(connection: Connection) -> ipvs_sync.Entry:
     return ipvs_sync.Entry(
         protocol=PROTOCOLS[connection.protocol],
-        client=connection.client.address,
+        client=ip_address(connection.client.address).packed,
         client_port=connection.client.port,
-        virtual=connection.virtual.address,
+        virtual=ip_address(connection.virtual.address).packed,
         virtual_port=connection.virtual.port,
-        server=connection.server.address,
+        server=ip_address(connection.server.address).packed,
         server_port=connection.server.port,
         state=0 if connection.template or connection.protocol == "UDP" else STATES.get(connection.state, 6),
         flags=ipvs_sync.INACTIVE | (ipvs_sync.TEMPLATE if connection.template else 0) | METHODS["NAT"],  # type: ignore[index]

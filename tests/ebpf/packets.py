@@ -28,7 +28,6 @@ from relevo.planes.ebpf.layout import (
     Connection,
     ConnectionFlag,
     Counters,
-    EnterRequest,
     ServerValue,
     ServiceValue,
     TcpState,
@@ -43,7 +42,7 @@ XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4
 
 ETHERNET = 14
 NOWHERE = 0xFFFFFFFF
-SMALL = Sizes(connections=2048, services=64, servers=256, rosters=1 << 19, events=1 << 16)
+SMALL = Sizes(connections=2048, services=64, servers=256, rosters=1 << 19, announcements=1 << 16)
 
 VIRTUAL = {4: "10.1.0.240", 6: "fd00:1::240"}
 GATEWAY = {4: "10.1.0.2", 6: "fd00:1::2"}
@@ -281,8 +280,7 @@ class Director:
     ) -> int:
         """Enter a connection to a server of a service; its place."""
         family = 6 if ":" in key.endpoint.address else 4
-        request = EnterRequest()
-        entry = request.connection
+        entry = Connection()
         entry.client.octets[:] = packed(client or CLIENT[family])
         entry.virtual.octets[:] = packed(key.endpoint.address)
         entry.client_port, entry.virtual_port = port_to(client_port), port_to(key.endpoint.port)
@@ -290,7 +288,8 @@ class Director:
         entry.flags = flags | (ConnectionFlag.ACTIVE if state in ACTIVE else 0)
         entry.server, entry.generation = self.number(key, address), self.server(key, address).generation
         entry.expires = int(expires_s * self.settings.hz) & 0xFFFFFFFF
-        return self.instance.enter(request)
+        ((_, place),) = self.instance.enter([entry])
+        return place
 
     def take_out_all_but_templates(self) -> None:
         """Leave templates alone in the table."""

@@ -100,7 +100,6 @@ MIRRORS = {
     "service": ("tc", layout.ServiceValue),
     "server": ("tc", layout.ServerValue),
     "settings": ("tc", layout.Settings),
-    "event": ("tc", layout.Event),
     "path_mtu": ("tc", layout.PathMtu),
 }
 
@@ -119,9 +118,13 @@ def test_a_structure_has_the_same_fields_at_the_same_places(name: str) -> None:
 REQUESTS = {
     "sweep_request": layout.SweepRequest,
     "take_out_request": layout.TakeOutRequest,
+    "enter_item": layout.EnterItem,
     "enter_request": layout.EnterRequest,
+    "announce_request": layout.AnnounceRequest,
 }
 C_TYPES = {"__u8": (1, 1), "__be16": (2, 2), "__u32": (4, 4), "struct connection": (ctypes.sizeof(layout.Connection), 8)}
+C_TYPES["struct enter_item"] = (ctypes.sizeof(layout.EnterItem), 8)
+COUNTS = {"": 1, "ETHERNET": layout.ETHERNET, "ENTER_MAX": layout.ENTER_MAX}
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -131,7 +134,7 @@ def test_a_request_to_a_program_has_the_same_fields_at_the_same_places(name: str
     wanted, at = {}, 0
     for kind, field, count in re.findall(r"(struct \w+|\w+) (\w+)(?:\[(\w+)\])?;", found[1]):
         size, alignment = C_TYPES[kind]
-        octets = size * {"": 1, "ETHERNET": layout.ETHERNET}.get(count, int(count) if count.isdigit() else 1)
+        octets = size * (int(count) if count.isdigit() else COUNTS[count])
         at = -(-at // alignment) * alignment
         wanted[field] = (at, octets)
         at += octets

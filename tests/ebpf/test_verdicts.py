@@ -59,8 +59,8 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"IPv{
 
 # -- every reason ------------------------------------------------------------------------------------------------------
 
-EVENT_OCTETS = 80
-"""An event with the ring's header."""
+ANNOUNCEMENT_OCTETS = 48
+"""One of IPv4 with the ring's header, padded."""
 
 Provocation = Callable[[Director], tuple[int, dict[Reason, int]]]
 
@@ -145,13 +145,15 @@ def beyond_the_limit(director: Director) -> tuple[int, dict[Reason, int]]:
 
 
 def with_nobody_reading_the_ring(director: Director) -> tuple[int, dict[Reason, int]]:
-    director.settings.flags |= SettingFlag.EVENTS
+    director.settings.flags |= SettingFlag.ANNOUNCE
     director.serve()
     turn = [bytes(syn(flags=flags)) for flags in ("S", "A", "FA")]
-    for _ in range(director.instance.maps["events"].max_entries // EVENT_OCTETS // len(turn) + 1):
+    for _ in range(director.instance.maps["announcements"].max_entries // ANNOUNCEMENT_OCTETS + 1):
         for packet in turn:
             director.run(packet)
-    return said(director, turn[0])
+    for packet in turn[:-1]:
+        director.run(packet)
+    return said(director, turn[-1])
 
 
 def served(packet: Packet | bytes, **fields: str) -> Provocation:
@@ -206,7 +208,7 @@ PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
     Reason.DROP_TOO_BIG: (SHOT, served(syn() / bytes(1400), address=NARROW[4])),
     Reason.DROP_NOT_YET: (SHOT, lambda director: of_a_moved_service(director, VIRTUAL[4])),
     Reason.COUNT_EVICTED: (REDIRECT, with_half_open_ones),
-    Reason.COUNT_EVENT_LOST: (REDIRECT, with_nobody_reading_the_ring),
+    Reason.COUNT_UNTOLD: (REDIRECT, with_nobody_reading_the_ring),
     Reason.COUNT_TEMPLATE_FULL: (SHOT, without_a_slot_for_a_template),
 }
 NOT_OF_A_PACKET_AT_TC = {Reason.GO_ON, Reason.PASS_SLOW, Reason.DROP_REWRITE}

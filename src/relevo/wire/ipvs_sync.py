@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
 import msgspec
@@ -68,14 +67,17 @@ class Refusal(enum.StrEnum):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection. ``seconds`` is its whole time-out, 0 the state's default; of a mark's template ``virtual`` is the mark."""
+    """One connection. Addresses are packed, all of one family; ``seconds`` is its whole time-out, 0 the state's default.
+
+    A template for a firewall mark has the mark as ``virtual``: 0.0.0.7 for 7.
+    """
 
     protocol: int
-    client: str
+    client: bytes
     client_port: int
-    virtual: str
+    virtual: bytes
     virtual_port: int
-    server: str
+    server: bytes
     server_port: int
     state: int
     flags: int = 0
@@ -103,10 +105,9 @@ class Received(NamedTuple):
 
 def encode(entry: Entry) -> bytes:
     """Return an entry without padding."""
-    packed = [_pack(address) for address in (entry.client, entry.virtual, entry.server)]
-    body = b"".join(packed) + _options(entry)
+    body = entry.client + entry.virtual + entry.server + _options(entry)
     head = _ENTRY.pack(
-        _V6 if len(packed[0]) == 16 else 0,
+        _V6 if len(entry.client) == 16 else 0,
         entry.protocol,
         _ENTRY.size + len(body),
         entry.flags,
@@ -212,14 +213,13 @@ def _entry(fields: tuple[int, ...], addresses: bytes, options: bytes) -> Entry |
     if said is None:
         return Refusal.OPTION
     width = len(addresses) // 3
-    client, virtual, server = (_unpack(addresses[start : start + width]) for start in range(0, len(addresses), width))
     entry = Entry(
         protocol=protocol,
-        client=client,
+        client=addresses[:width],
         client_port=client_port,
-        virtual=virtual,
+        virtual=addresses[width : 2 * width],
         virtual_port=virtual_port,
-        server=server,
+        server=addresses[2 * width :],
         server_port=server_port,
         state=state,
         flags=flags,
@@ -281,7 +281,7 @@ def _decode_0(message: bytes, count: int) -> Received:
                 found.refused.append(Refusal.TRUNCATED)
                 return found
             place += _SEQUENCE_SIZE
-        client, virtual, server = map(_unpack, addresses)
+        client, virtual, server = addresses
         entry = Entry(
             protocol=protocol,
             client=client,
@@ -297,11 +297,3 @@ def _decode_0(message: bytes, count: int) -> Received:
         refused = check(entry)
         (found.entries if refused is None else found.refused).append(entry if refused is None else refused)  # type: ignore[arg-type]
     return found
-
-
-def _pack(address: str) -> bytes:
-    return (IPv6Address if ":" in address else IPv4Address)(address).packed
-
-
-def _unpack(data: bytes) -> str:
-    return str((IPv4Address if len(data) == 4 else IPv6Address)(data))

@@ -46,7 +46,7 @@ def spoilt(chance, seeds):
 def sync_seeds():
     entries = [ipvs_sync.encode(entry) for _, entry in ENTRIES.values()]
     with_options = ipvs_sync.encode(ipvs_sync.Entry(
-        protocol=17, client="10.0.0.1", client_port=5, virtual="10.0.0.2", virtual_port=6, server="10.0.0.3", server_port=7,
+        protocol=17, client=b"\12\0\0\1", client_port=5, virtual=b"\12\0\0\2", virtual_port=6, server=b"\12\0\0\3", server_port=7,
         state=0, sequence=bytes(24), engine="sip", engine_data=b"call",
     ))  # fmt: skip
     version_0 = bytes((1, 5, 0, 28)) + bytes.fromhex("0006cee800501f900a0100020a0100640a02020c01000001")

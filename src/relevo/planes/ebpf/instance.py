@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,10 +24,14 @@ from relevo.model import PlaneTimeouts
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
+    ENTER_MAX,
     LAYOUT_VERSION,
     TIMEOUT_S,
+    AnnounceRequest,
     Bucket,
+    Connection,
     EnterRequest,
+    Outcome,
     Settings,
     SweepRequest,
     TakeOutRequest,
@@ -44,6 +48,8 @@ HERTZ: Final = (100, 250, 300, 1000)
 CLOCK_PAUSE_S: Final = 0.12
 """Between two readings of the kernel's clock: 30 or 36 ticks tell 250 Hz from 300."""
 SWEEP_BUCKETS: Final = 64
+SYNC_THRESHOLD, SYNC_PERIOD = 3, 50
+"""IPVS's: a connection is announced at its client's third packet, and every fifty later."""
 CHUNK: Final = 1024
 """Buckets read by one system call: half a megabyte."""
 LOAD: Final = 0.5
@@ -60,8 +66,8 @@ class Sizes:
     servers: int = 16_384
     rosters: int = 1 << 20
     locals: int = 256
-    events: int = 1 << 20
-    """Octets of the ring, a power of two: about 13 000 events."""
+    announcements: int = 1 << 20
+    """Octets of the ring, a power of two: about 22 000 connections of IPv4."""
 
     def entries(self) -> dict[str, int]:
         """Return the entries of every map that has a size."""
@@ -73,7 +79,7 @@ class Sizes:
             "traffic": self.servers,
             "rosters": self.rosters,
             "locals": self.locals,
-            "events": self.events,
+            "announcements": self.announcements,
             "translations": self.connections,
         }
 
@@ -114,10 +120,29 @@ class Instance:
         data = syscall.test_run(self.programs["relevo_take_out"], bytes(request)).data
         return bool(TakeOutRequest.from_buffer_copy(data).done)
 
-    def enter(self, request: EnterRequest) -> int:
-        """Enter a connection that no packet opened; return its place."""
-        data = syscall.test_run(self.programs["relevo_enter"], bytes(request)).data
-        return int(EnterRequest.from_buffer_copy(data).place)
+    def enter(self, connections: Sequence[Connection]) -> list[tuple[Outcome, int]]:
+        """Enter connections that no packet opened, their ``expires`` from now on; return what became of each, and its place."""
+        results: list[tuple[Outcome, int]] = []
+        for first in range(0, len(connections), ENTER_MAX):
+            batch = connections[first : first + ENTER_MAX]
+            request = EnterRequest(count=len(batch))
+            for item, connection in zip(request.item, batch, strict=False):
+                item.connection = connection
+            data = syscall.test_run(self.programs["relevo_enter"], bytes(request)).data
+            done = EnterRequest.from_buffer_copy(data)
+            results += [(Outcome(item.outcome), int(item.place)) for item in done.item[: len(batch)]]
+        return results
+
+    def announce(self, first: int, limit: int, *, half_open: bool) -> int | None:
+        """Put what the table holds into the ring of announcements, from bucket ``first`` on, until there are about ``limit``
+        (64 buckets more at most); return the bucket to go on with, ``None`` when that was all.
+        """
+        buckets = self.maps["buckets"].max_entries
+        request = AnnounceRequest(next=first, limit=limit, half_open=half_open)
+        runs = -(-(buckets - first) // SWEEP_BUCKETS)
+        data = syscall.test_run(self.programs["relevo_announce"], bytes(request), repeat=runs).data
+        reached = int(AnnounceRequest.from_buffer_copy(data).next)
+        return reached if reached < buckets else None
 
     def jiffies(self) -> int:
         """Return the kernel's clock, 64 bits."""
@@ -291,6 +316,7 @@ def _initialise(instance: Instance) -> None:
     settings.key[0], settings.key[1] = secrets.randbits(64), secrets.randbits(64)
     settings.bucket_mask = instance.maps["buckets"].max_entries - 1
     settings.answers_a_second = 1000
+    settings.sync_threshold, settings.sync_period = SYNC_THRESHOLD, SYNC_PERIOD
     settings.local_port_first, settings.local_port_count = 1024, 31_744
     settings.version = LAYOUT_VERSION  # last: with it, the instance can be adopted
 

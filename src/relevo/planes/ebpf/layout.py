@@ -8,13 +8,15 @@ from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-LAYOUT_VERSION: Final = 2
+LAYOUT_VERSION: Final = 3
 BUCKET_SLOTS: Final = 8
 FILTER_BITS: Final = 15
 TIMEOUTS: Final = 16
 ETHERNET: Final = 14
 NOWHERE: Final = 0xFFFFFFFF
 MAX_SERVERS: Final = 4096
+ENTER_MAX: Final = 32
+TOLD_SHIFT: Final = 10
 
 
 class _Value(ctypes.LittleEndianStructure):
@@ -41,7 +43,8 @@ class Connection(_Value):
         ("server", c_uint32),
         ("expires", c_uint32),
         ("master", c_uint32),
-        ("packets", c_uint32),
+        ("packets", c_uint16),
+        ("told", c_uint16),
         ("local_port", c_uint16),
         ("local", c_uint16),
         ("generation", c_uint32),
@@ -132,20 +135,6 @@ class ServerValue(_Value):
     ]
 
 
-class EventKind(enum.IntEnum):
-    """``enum event_kind``."""
-
-    NEW = 1
-    ENDED = 2
-    STATE = 3
-
-
-class Event(_Value):
-    """What happened to a connection."""
-
-    _fields_ = [("kind", c_uint32), ("place", c_uint32), ("connection", Connection)]
-
-
 class PathMtu(_Value):
     """What a router said of the way to a tunnel's end."""
 
@@ -164,6 +153,8 @@ class Settings(_Value):
         ("key", c_uint64 * 2),
         ("bucket_mask", c_uint32),
         ("path_mtus", c_uint32),
+        ("sync_threshold", c_uint16),
+        ("sync_period", c_uint16),
         ("local_port_first", c_uint16),
         ("local_port_count", c_uint16),
         ("virtual_filter", c_uint8 * (1 << (FILTER_BITS - 3))),
@@ -185,6 +176,21 @@ class TakeOutRequest(_Value):
     _fields_ = [("ethernet", c_uint8 * ETHERNET), ("client_port", c_uint16), ("place", c_uint32), ("done", c_uint32)]
 
 
+class Outcome(enum.IntEnum):
+    """``enum outcome``: what became of a connection that was to be entered."""
+
+    NO_ROOM = 0
+    ENTERED = 1
+    UPDATED = 2
+    IGNORED = 3
+
+
+class EnterItem(_Value):
+    """A connection to enter, and what became of it."""
+
+    _fields_ = [("connection", Connection), ("place", c_uint32), ("outcome", c_uint32)]
+
+
 class EnterRequest(_Value):
     """Packet of ``relevo_enter``."""
 
@@ -192,9 +198,23 @@ class EnterRequest(_Value):
     _fields_ = [
         ("ethernet", c_uint8 * ETHERNET),
         ("reserved", c_uint8 * 2),
-        ("place", c_uint32),
-        ("reserved_2", c_uint8 * 4),
-        ("connection", Connection),
+        ("count", c_uint32),
+        ("reserved_2", c_uint32),
+        ("item", EnterItem * ENTER_MAX),
+    ]
+
+
+class AnnounceRequest(_Value):
+    """Packet of ``relevo_announce``."""
+
+    _pack_ = 1
+    _fields_ = [
+        ("ethernet", c_uint8 * ETHERNET),
+        ("reserved", c_uint8 * 2),
+        ("next", c_uint32),
+        ("announced", c_uint32),
+        ("limit", c_uint32),
+        ("half_open", c_uint32),
     ]
 
 
@@ -226,7 +246,7 @@ class SettingFlag(enum.IntFlag):
     """``enum setting_flag``."""
 
     SLOPPY_TCP = 1
-    EVENTS = 2
+    ANNOUNCE = 2
     MARKS = 4
     KEEP_ORPHANS = 8
     EXPIRE_QUIESCENT = 16

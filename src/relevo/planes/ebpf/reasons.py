@@ -35,5 +35,5 @@ class Reason(enum.IntEnum):
     DROP_TOO_BIG = 24
     DROP_NOT_YET = 25
     COUNT_EVICTED = 26
-    COUNT_EVENT_LOST = 27
+    COUNT_UNTOLD = 27
     COUNT_TEMPLATE_FULL = 28

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Final, TypeVar
 
 from relevo.errors import PlaneError
@@ -359,11 +359,11 @@ def _sync_entry(line: ConnectionLine) -> ipvs_sync.Entry | None:
     inactive = template or line.state != "ESTABLISHED"
     return ipvs_sync.Entry(
         protocol=_NUMBERS.get(line.protocol, 0),
-        client=line.client,
+        client=ip_address(line.client).packed,
         client_port=line.client_port,
-        virtual=line.virtual,
+        virtual=ip_address(line.virtual).packed,
         virtual_port=line.virtual_port,
-        server=line.server,
+        server=ip_address(line.server).packed,
         server_port=line.server_port,
         state=states[line.state],
         flags=(ipvs_sync.TEMPLATE if template else 0) | (ipvs_sync.INACTIVE if inactive else 0),

@@ -190,17 +190,6 @@ INLINE struct connection *template_of(const struct connection *c, __u32 master)
 	return t;
 }
 
-INLINE void tell(const struct settings *s, enum event_kind kind, __u32 place, const struct connection *c, struct event *event)
-{
-	if (likely(!(s->flags & SETTING_EVENTS)))
-		return;
-	event->kind = kind;
-	event->place = place;
-	event->connection = *c;
-	if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
-		count(COUNT_EVENT_LOST);
-}
-
 INLINE void translation_of(const struct connection *c, const struct server *s, struct translation_key *key)
 {
 	__u32 number = c->local;
@@ -252,7 +241,6 @@ GLOBAL int retire(__u32 number, __u32 which)
 	template = template_of(former, former->master);
 	if (template)
 		ADD(template->master, -1);
-	tell(settings, EVENT_ENDED, number, former, &work->event);
 	return 0;
 }
 

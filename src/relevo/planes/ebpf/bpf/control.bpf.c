@@ -3,7 +3,7 @@
  * Programs for the loader, which runs them by BPF_PROG_TEST_RUN: what must happen under the locks of the table happens in the
  * kernel. The request is the packet; it is changed in place and read back.
  */
-#include "state.h"
+#include "announce.h"
 
 #define SWEEP_BUCKETS 64 /* in one run; the loader asks for as many runs as the table needs */
 
@@ -86,31 +86,169 @@ int relevo_take_out(struct __sk_buff *frame)
 	return TC_ACT_OK;
 }
 
+#define ENTER_MAX 32 /* in one run: what a page, which is the most that a run may bring, has room for */
+
+enum outcome { NO_ROOM, ENTERED, UPDATED, IGNORED };
+
+struct enter_item {
+	struct connection connection; /* `expires`: jiffies from now */
+	__u32 place;
+	__u32 outcome;
+};
+
 struct enter_request {
 	__u8 ethernet[ETHERNET];
 	__u8 reserved[2];
-	__u32 place;            /* NOWHERE when there was no room */
+	__u32 count;
 	__u32 reserved_2;
-	struct connection connection; /* `expires`: jiffies from now */
+	struct enter_item item[ENTER_MAX];
 };
 
-/* Enters a connection that no packet opened: a peer's, or a test's. */
+/* Looks for the entry that has the same ends as the scratch's `fresh`. */
+INLINE int find_same(const struct settings *settings, struct scratch *work, __u32 now, struct place *found)
+{
+	const struct connection *fresh = &work->fresh;
+	struct packet p = {};
+
+	p.now = now;
+	if (fresh->flags & CONNECTION_TEMPLATE)
+		return find(settings, &p, fresh, template_hash(settings, fresh), TEMPLATE, found);
+	p.source = fresh->client;
+	p.destination = fresh->virtual;
+	p.source_port = fresh->client_port;
+	p.destination_port = fresh->virtual_port;
+	p.protocol = fresh->protocol;
+	return find_forward(settings, &p, found);
+}
+
+/* Brings the entry at `found` to what the scratch's `fresh` says of it; its server is the same. */
+INLINE void update(struct place *found, const struct scratch *work)
+{
+	const struct connection *fresh = &work->fresh;
+	struct connection *e = found->entry;
+	__u32 was, is, number;
+	struct server *s;
+
+	bpf_spin_lock(&found->bucket->lock);
+	was = e->flags;
+	is = (was & ~CONNECTION_ACTIVE) | (fresh->flags & (CONNECTION_ACTIVE | CONNECTION_ASSURED));
+	e->flags = is;
+	e->state = fresh->state;
+	e->expires = fresh->expires;
+	bpf_spin_unlock(&found->bucket->lock);
+	number = fresh->server;
+	s = bpf_map_lookup_elem(&servers, &number);
+	if (s && (was ^ is) & CONNECTION_ACTIVE) {
+		count_out(s, was);
+		count_in(s, is);
+	}
+}
+
+/*
+ * Enters the scratch's `fresh`, which no packet opened; its place is left in the scratch. As IPVS does with what a peer says:
+ * a connection that is here with another server gives way to one that is in use, and is left alone by one that is not.
+ */
+GLOBAL int enter(__u32 now)
+{
+	struct settings *settings = the_settings();
+	struct scratch *work = the_scratch(1);
+	struct place found;
+	struct server *s;
+	__u32 number;
+
+	if (!settings || !work)
+		return NO_ROOM;
+	if (find_same(settings, work, now, &found)) {
+		work->place = found.number;
+		number = found.entry->server;
+		s = bpf_map_lookup_elem(&servers, &number);
+		if (number == work->fresh.server && found.entry->generation == work->fresh.generation) {
+			update(&found, work);
+			return UPDATED;
+		}
+		if (s && s->generation == found.entry->generation && !(work->fresh.flags & (CONNECTION_ACTIVE | CONNECTION_TEMPLATE)))
+			return IGNORED;
+		take_out(found.number, found.entry->client_port, 1);
+	}
+	work->place = insert(now, 1);
+	return work->place == NOWHERE ? NO_ROOM : ENTERED;
+}
+
+/* Enters connections, a peer's or a test's. */
 SEC("tc")
 int relevo_enter(struct __sk_buff *frame)
 {
 	struct enter_request *request = frame_begin(frame);
-	__u32 place, now = (__u32)bpf_jiffies64();
+	__u32 i, at, count, now = (__u32)bpf_jiffies64(), answer[2];
 	struct scratch *work = the_scratch(1);
 
 	if ((void *)(request + 1) > frame_end(frame) || !work)
 		return TC_ACT_SHOT;
-	work->fresh = request->connection;
-	work->fresh.expires += now;
-	place = insert(now, 1);
+	count = request->count;
+	for (i = 0; i < ENTER_MAX && i < count; i++) {
+		at = __builtin_offsetof(struct enter_request, item) + i * sizeof(struct enter_item);
+		if (bpf_skb_load_bytes(frame, at, &work->fresh, sizeof(work->fresh)))
+			return TC_ACT_SHOT;
+		work->fresh.expires += now;
+		answer[1] = enter(now);
+		answer[0] = work->place;
+		if (bpf_skb_store_bytes(frame, at + sizeof(struct connection), answer, sizeof(answer), 0))
+			return TC_ACT_SHOT;
+	}
+	return TC_ACT_OK;
+}
+
+struct announce_request {
+	__u8 ethernet[ETHERNET];
+	__u8 reserved[2];
+	__u32 next;             /* bucket to go on with */
+	__u32 announced;        /* entries in the ring so far */
+	__u32 limit;            /* a run that finds so many does nothing */
+	__u32 half_open;        /* connections that are not established yet, too */
+};
+
+/* Announces the entry at place `number` if there is anything to tell of it; 1 when it did. */
+GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 half_open)
+{
+	const struct connection *e = at_place(number);
+
+	if (!e || is_over(e, now) || e->flags & CONNECTION_FULLNAT)
+		return 0;
+	if (!can_be_told(e) && !(half_open && e->state == STATE_SYN_RECV))
+		return 0;
+	return !announce(number, 1);
+}
+
+/* Announces every entry, for a peer that knows none or that is about to take over. */
+SEC("tc")
+int relevo_announce(struct __sk_buff *frame)
+{
+	struct announce_request *request = frame_begin(frame);
+	__u32 bucket, now = (__u32)bpf_jiffies64(), announced = 0, half_open, i, slot;
+
+	if ((void *)(request + 1) > frame_end(frame))
+		return TC_ACT_SHOT;
+	if (request->announced >= request->limit)
+		return TC_ACT_OK;
+	bucket = request->next;
+	half_open = request->half_open;
+	for (i = 0; i < SWEEP_BUCKETS; i++, bucket++) {
+		struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
+
+		if (!b)
+			break;
+		if (!*(__u64 *)b->tag)
+			continue;
+		for (slot = 0; slot < BUCKET_SLOTS; slot++) {
+			if (b->tag[slot])
+				announced += announce_if_alive(bucket * BUCKET_SLOTS + slot, now, half_open);
+		}
+	}
 	request = frame_begin(frame);
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
-	request->place = place;
+	request->next = bucket;
+	request->announced += announced;
 	return TC_ACT_OK;
 }
 

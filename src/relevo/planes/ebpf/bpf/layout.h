@@ -10,7 +10,7 @@
 #pragma once
 #include <linux/bpf.h>
 
-#define LAYOUT_VERSION 2
+#define LAYOUT_VERSION 3
 
 struct address {
 	__u64 half[2];
@@ -42,7 +42,8 @@ struct connection {
 	__u32 server;            /* index in `servers` */
 	__u32 expires;           /* jiffies */
 	__u32 master;            /* place of the controlling template + 1, 0 for none; a template: connections it controls */
-	__u32 packets;           /* from the client; what synchronisation thresholds count */
+	__u16 packets;           /* from the client, modulo 2^16; what the threshold of synchronisation counts */
+	__u16 told;              /* when it was last announced, in `TOLD_SHIFT` jiffies; 0: never */
 	__be16 local_port;
 	__u16 local;             /* index in `locals` */
 	__u32 generation;        /* of the server when the connection was made: another one now means it is gone */
@@ -182,7 +183,24 @@ struct path_mtu {
 	__u16 reserved;
 };
 
-/* -- settings, events ----------------------------------------------------------------------------------------------- */
+/* -- synchronisation ------------------------------------------------------------------------------------------------ */
+
+/* What other directors are told of a connection: an entry of IPVS's message, version 1, as it goes over the wire. */
+struct sync_entry {
+	__u8 type;               /* 0: IPv4, 1: IPv6 */
+	__u8 protocol;           /* 0: the template of a firewall mark */
+	__be16 length;
+	__be32 flags;
+	__be16 state;
+	__be16 client_port, virtual_port, server_port;
+	__be32 mark;
+	__be32 seconds;          /* the whole time-out */
+	__u8 addresses[48];      /* client, virtual, server; IPv4 ones take the first 12 */
+};
+
+#define TOLD_SHIFT 10        /* `told` counts 1 to 10 seconds and begins anew after 18 hours or more */
+
+/* -- settings ------------------------------------------------------------------------------------------------------- */
 
 enum tcp_state {             /* numbers of IPVS: they are on the wire of its synchronisation */
 	STATE_NONE, STATE_ESTABLISHED, STATE_SYN_SENT, STATE_SYN_RECV, STATE_FIN_WAIT, STATE_TIME_WAIT, STATE_CLOSE,
@@ -192,7 +210,7 @@ enum tcp_state {             /* numbers of IPVS: they are on the wire of its syn
 
 enum setting_flag {
 	SETTING_SLOPPY_TCP = 1 << 0,      /* any segment but RST opens a connection */
-	SETTING_EVENTS = 1 << 1,          /* somebody reads the ring */
+	SETTING_ANNOUNCE = 1 << 1,        /* other directors are told of connections: somebody reads the ring */
 	SETTING_MARKS = 1 << 2,           /* there are firewall-mark services */
 	SETTING_KEEP_ORPHANS = 1 << 3,    /* connections of a removed server hang till they time out (expire_nodest_conn 0) */
 	SETTING_EXPIRE_QUIESCENT = 1 << 4,/* templates of a server of weight 0 are not used any more */
@@ -209,19 +227,8 @@ struct settings {
 	__u64 key[2];            /* of the hash of connections: random, made once */
 	__u32 bucket_mask;       /* number of buckets - 1 */
 	__u32 path_mtus;         /* a router has told the MTU of a path to a tunnel's end: see `path_mtus` */
+	__u16 sync_threshold, sync_period; /* a connection is announced at this packet, and every so many later (0: no more) */
 	__u16 local_port_first, local_port_count; /* FULLNAT: below the range of the system's own sockets */
 	__u8 virtual_filter[1 << (FILTER_BITS - 3)]; /* which addresses may be virtual: a bit by hash; false alarms are fine */
 	__u8 server_filter[1 << (FILTER_BITS - 3)];
-};
-
-enum event_kind {
-	EVENT_NEW = 1,
-	EVENT_ENDED = 2,
-	EVENT_STATE = 3,
-};
-
-struct event {
-	__u32 kind;
-	__u32 place;             /* bucket * BUCKET_SLOTS + slot */
-	struct connection connection;
 };

@@ -122,7 +122,7 @@ struct walk {                /* what schedulers carry along a list */
 struct scratch {
 	struct connection fresh, template, former;
 	struct walk walk;
-	struct event event;
+	struct sync_entry entry;
 	struct translation_key translation;
 	__u32 place;                 /* of the connection that was just opened, or NOWHERE */
 };
@@ -145,4 +145,4 @@ struct {
 struct {
 	NUMBER(type, BPF_MAP_TYPE_RINGBUF);
 	NUMBER(max_entries, 1 << 20); /* octets */
-} events SEC(".maps");
+} announcements SEC(".maps");

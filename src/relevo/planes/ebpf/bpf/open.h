@@ -182,7 +182,8 @@ GLOBAL int enter(__u32 service_number, __u32 server_number, __u32 master)
 		return DROP_TABLE_FULL;
 	work->place = place;
 	count_connection(server_number);
-	tell(settings, EVENT_NEW, place, &work->fresh, &work->event);
+	if (unlikely(p->flags & SETTING_ANNOUNCE))
+		consider(place, 0);
 	return GO_ON;
 }
 

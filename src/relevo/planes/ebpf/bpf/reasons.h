@@ -41,7 +41,7 @@ enum reason {
 
 	/* Not about one packet. */
 	COUNT_EVICTED,           /* a half-open connection gave its slot to a new one */
-	COUNT_EVENT_LOST,        /* the ring was full */
+	COUNT_UNTOLD,            /* the ring was full: other directors do not hear of a connection, or late */
 	COUNT_TEMPLATE_FULL,     /* persistence could not be remembered */
 	REASONS,
 };

@@ -4,7 +4,7 @@
  * each thing that can be seen. `machines.md` of the reference draws them; the model in tests is generated from the same.
  */
 #pragma once
-#include "connection.h"
+#include "announce.h"
 
 enum tcp_event { EVENT_SYN, EVENT_FIN, EVENT_ACK, EVENT_RST };
 enum tcp_view { VIEW_INPUT, VIEW_OUTPUT, VIEW_INPUT_ONLY };
@@ -153,7 +153,6 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 		ADD(server->active, step);
 		ADD(server->inactive, -step);
 	}
-	tell(settings, EVENT_STATE, number, e, &work->event);
 	return 0;
 }
 
@@ -176,4 +175,6 @@ INLINE void advance(const struct settings *s, const struct packet *p, struct pla
 		e->expires = expires; /* once a jiffy: the line stays shared in between */
 	if (unlikely(next != state))
 		change_state(place->number, state, next);
+	if (unlikely(p->flags & SETTING_ANNOUNCE) && (direction == TO_SERVER || next != state))
+		consider(place->number, next != state);
 }

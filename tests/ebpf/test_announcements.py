@@ -1,0 +1,240 @@
+"""What the programs tell other directors of connections: when (the kernel's rule), and to the octet what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
+from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
+from relevo.planes.ebpf.announcements import Ring
+from relevo.planes.ebpf.layout import TOLD_SHIFT, SettingFlag, TcpState
+from relevo.planes.ebpf.reasons import Reason
+from relevo.wire import ipvs_sync
+from relevo.wire.ipvs_sync import INACTIVE, NO_OUTPUT, TEMPLATE, Entry
+from tests.ebpf.packets import CLIENT, CLIENT_PORT, PORT, SERVER, SERVER_PORT, VIRTUAL, Director, datagram, server, syn
+
+ALL = 1 << 30
+RECORD = 48
+"""Octets of an IPv4 record with its header, padded."""
+ES, CLOSE_WAIT, TIME_WAIT = TcpState.ESTABLISHED, TcpState.CLOSE_WAIT, TcpState.TIME_WAIT
+
+
+@pytest.fixture
+def ring(director: Director) -> Iterator[Ring]:
+    opened = Ring(director.instance.maps["announcements"])
+    opened.skip()
+    director.settings.flags |= SettingFlag.ANNOUNCE
+    yield opened
+    opened.close()
+
+
+def entries(records: list[bytes]) -> list[Entry]:
+    """Records as the codec of the wire reads them."""
+    found = [ipvs_sync.decode(message) for message in ipvs_sync.assemble(1, records)]
+    assert not any(each.refused for each in found)
+    return [entry for each in found for entry in each.entries]
+
+
+def told(ring: Ring) -> list[Entry]:
+    return entries(ring.read(ALL))
+
+
+def packed(address: str) -> bytes:
+    return ip_address(address).packed
+
+
+def test_a_connection_is_told_at_its_third_packet_and_at_every_fiftieth_from_there(director: Director, ring: Ring) -> None:
+    director.serve()
+    director.run(syn())
+    counts = [0]
+    for _ in range(105):
+        director.run(syn(flags="A"))
+        counts.append(len(told(ring)))
+    assert [number for number, count in enumerate(counts, 1) if count] == [3, 53, 103]
+
+
+def test_a_period_of_0_tells_once(director: Director, ring: Ring) -> None:
+    director.settings.sync_threshold, director.settings.sync_period = 2, 0
+    director.serve()
+    director.run(syn())
+    for _ in range(60):
+        director.run(syn(flags="A"))
+    assert len(told(ring)) == 1
+
+
+def test_closing_is_told_at_once_and_reopening_by_count(director: Director, ring: Ring) -> None:
+    director.serve()
+    for flags in ("S", "A", "FA"):
+        director.run(syn(flags=flags))
+    assert [(entry.state, entry.flags, entry.seconds) for entry in told(ring)] == [(CLOSE_WAIT, INACTIVE, 60)]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_entry_says_what_the_kernel_s_says(director: Director, ring: Ring, family: int) -> None:
+    director.serve(family)
+    for flags in ("S", "A", "PA"):
+        director.run(syn(family=family, flags=flags))
+    assert told(ring) == [
+        Entry(
+            protocol=6,
+            client=packed(CLIENT[family]),
+            client_port=CLIENT_PORT,
+            virtual=packed(VIRTUAL[family]),
+            virtual_port=PORT,
+            server=packed(SERVER[family]),
+            server_port=SERVER_PORT,
+            state=ES,
+            seconds=900,
+        )
+    ]
+
+
+@pytest.mark.parametrize(("forwarding", "flags"), [(Forwarding.DR, 3 | NO_OUTPUT), (Forwarding.TUN, 2 | NO_OUTPUT)])
+def test_the_way_of_forwarding_is_said(director: Director, ring: Ring, forwarding: Forwarding, flags: int) -> None:
+    director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=forwarding))
+    for segment in ("S", "A", "PA"):
+        director.run(syn(flags=segment))
+    assert [entry.flags for entry in told(ring)] == [flags]
+
+
+def test_udp_is_told_by_count_and_never_active(director: Director, ring: Ring) -> None:
+    director.serve(4, Protocol.UDP)
+    for _ in range(4):
+        director.run(datagram())
+    assert [(entry.protocol, entry.state, entry.flags, entry.seconds) for entry in told(ring)] == [(17, 0, INACTIVE, 300)]
+
+
+def test_fullnat_is_not_told_because_no_other_node_has_its_ports(director: Director, ring: Ring) -> None:
+    director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=Forwarding.FULLNAT))
+    for flags in ("S", "A", "PA", "FA"):
+        director.run(syn(flags=flags))
+    assert told(ring) == []
+
+
+def test_a_template_is_told_with_its_connection_but_not_with_each(director: Director, ring: Ring) -> None:
+    director.serve(persistence_timeout_s=30, persistence_granularity=24)
+    for port in range(2000, 2005):
+        for flags in ("S", "A", "PA"):
+            director.run(syn(port=port, flags=flags))
+    found = told(ring)
+    (template,) = [entry for entry in found if entry.is_template]
+    assert [entry.client_port for entry in found if not entry.is_template] == list(range(2000, 2005))
+    network = packed(CLIENT[4])[:3] + b"\0"
+    assert (template.client, template.client_port, template.virtual_port, template.server_port) == (network, 0, PORT, SERVER_PORT)
+    assert (template.state, template.flags, template.seconds) == (1, TEMPLATE | INACTIVE, 30)
+
+
+def test_the_template_of_a_mark_names_the_mark(director: Director, ring: Ring) -> None:
+    key = ServiceKey.of_mark(7)
+    director.apply(
+        AddService(ServiceEntry(key=key, persistence_timeout_s=60)),
+        AddServer(key, ServerEntry(endpoint=Endpoint(SERVER[4], 0), forwarding=Forwarding.NAT)),
+    )
+    for flags in ("S", "A", "PA"):
+        director.run(syn(flags=flags), mark=7)
+    connection, template = told(ring)
+    assert (connection.mark, connection.virtual, connection.server_port) == (7, packed(VIRTUAL[4]), PORT)
+    assert (template.protocol, template.mark, template.virtual, template.virtual_port) == (0, 7, bytes((0, 0, 0, 7)), 0)
+    assert (template.client, template.server_port) == (packed(CLIENT[4]), 0)
+
+
+def test_a_connection_in_use_is_told_again_before_half_of_its_time_out(director: Director, ring: Ring) -> None:
+    director.serve()
+    for flags in ("S", "A", "PA"):
+        director.run(syn(flags=flags))
+    assert len(told(ring)) == 1
+    director.settings.timeout[ES] = 0  # half of it has passed at once, after a tick of the clock that `told` has
+    ticks = director.instance.jiffies() >> TOLD_SHIFT
+    while director.instance.jiffies() >> TOLD_SHIFT <= ticks + 1:
+        pass
+    director.settings.timeout[ES] = 1 << TOLD_SHIFT
+    director.run(syn(flags="A"))
+    assert len(told(ring)) == 1
+    director.run(syn(flags="A"))
+    assert told(ring) == []
+
+
+def test_nothing_is_told_when_nobody_listens(director: Director, ring: Ring) -> None:
+    director.settings.flags &= ~SettingFlag.ANNOUNCE
+    director.serve()
+    for flags in ("S", "A", "PA", "FA"):
+        director.run(syn(flags=flags))
+    assert told(ring) == []
+
+
+# -- the whole table ---------------------------------------------------------------------------------------------------
+
+
+def announced(director: Director, ring: Ring, limit: int = 10_000, *, half_open: bool = False) -> list[Entry]:
+    """Everything, in as many turns as ``limit`` makes necessary."""
+    found: list[Entry] = []
+    place: int | None = 0
+    while place is not None:
+        place = director.instance.announce(place, limit, half_open=half_open)
+        found += told(ring)
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 40, 10_000])
+def test_the_whole_table_is_told_once_whatever_fits_in_a_turn(director: Director, ring: Ring, limit: int) -> None:
+    key = director.serve()
+    ports = range(3000, 3500)
+    for port in ports:
+        director.enter(key, client_port=port)
+    found = announced(director, ring, limit)
+    assert sorted(entry.client_port for entry in found) == list(ports)
+
+
+@pytest.mark.parametrize(("half_open", "states"), [(False, [ES]), (True, [ES, TcpState.SYN_RECV])])
+def test_half_open_connections_are_told_to_who_takes_over_alone(
+    director: Director, ring: Ring, half_open: bool, states: list[int]
+) -> None:
+    key = director.serve()
+    director.enter(key, client_port=1)
+    director.run(syn(port=2))
+    director.enter(key, client_port=3, expires_s=-1)
+    assert sorted(entry.state for entry in announced(director, ring, half_open=half_open)) == sorted(states)
+
+
+# -- the ring ----------------------------------------------------------------------------------------------------------
+
+
+def close(director: Director, port: int) -> None:
+    """Open and close a connection: one announcement, of its FIN."""
+    for flags in ("S", "FA"):
+        director.run(syn(port=port, flags=flags))
+
+
+def test_no_more_is_read_than_asked_for_and_the_rest_stays(director: Director, ring: Ring) -> None:
+    director.serve()
+    for number in range(5):
+        close(director, 2000 + number)
+    ports = [[entry.client_port for entry in entries(ring.read(limit))] for limit in (2, 0, 2, 2)]
+    assert ports == [[2000, 2001], [], [2002, 2003], [2004]]
+
+
+def test_records_are_whole_wherever_in_the_ring_they_stand(director: Director, ring: Ring) -> None:
+    """Round it several times, with records that stand across its end."""
+    director.serve()
+    for port in range(2000, 2000 + 2 * director.instance.maps["announcements"].max_entries // RECORD):
+        close(director, port)
+        assert [entry.client_port for entry in told(ring)] == [port]
+        director.take_out_all()
+
+
+def test_a_full_ring_loses_the_newest_and_goes_on_when_it_was_read(director: Director, ring: Ring) -> None:
+    director.serve()
+    port = 2000
+    before = director.instance.reasons()[Reason.COUNT_UNTOLD]
+    while director.instance.reasons()[Reason.COUNT_UNTOLD] == before:
+        close(director, port)
+        director.take_out_all()
+        port += 1
+    kept = told(ring)
+    assert kept[0].client_port == 2000
+    assert len(kept) >= director.instance.maps["announcements"].max_entries // RECORD - 1
+    close(director, port)
+    assert [entry.client_port for entry in told(ring)] == [port]
