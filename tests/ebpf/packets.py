@@ -288,7 +288,7 @@ class Director:
         entry.flags = flags | (ConnectionFlag.ACTIVE if state in ACTIVE else 0)
         entry.server, entry.generation = self.number(key, address), self.server(key, address).generation
         entry.expires = int(expires_s * self.settings.hz) & 0xFFFFFFFF
-        ((_, place),) = self.instance.enter([entry])
+        ((_, place),) = self.instance.enter([bytes(entry)])
         return place
 
     def take_out_all_but_templates(self) -> None:

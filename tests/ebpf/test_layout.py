@@ -115,6 +115,14 @@ def test_a_structure_has_the_same_fields_at_the_same_places(name: str) -> None:
     assert {field: (place.offset, place.size) for field, place in described.items()} == fields
 
 
+def test_a_packed_connection_has_the_same_fields() -> None:
+    values = [b"c" * 16, b"v" * 16, *range(1, 14)]
+    packed = layout.Connection.from_buffer_copy(layout.CONNECTION.pack(*values))
+    names = [name for name, *_ in layout.Connection._fields_]
+    assert [bytes(getattr(packed, name).octets) for name in names[:2]] == values[:2]
+    assert [getattr(packed, name) for name in names[2:]] == values[2:]
+
+
 REQUESTS = {
     "sweep_request": layout.SweepRequest,
     "take_out_request": layout.TakeOutRequest,

@@ -39,7 +39,7 @@ def status(as_json: bool, run_dir: str | None) -> None:
     if state is None:
         raise ControlError(
             f"connections are not synchronised: the {answer.plane} plane takes no part in it",
-            hint="write lvs_sync_daemon INTERFACE INSTANCE into global_defs, and data_plane ipvs where the kernel has it",
+            hint="write lvs_sync_daemon INTERFACE INSTANCE into global_defs; the proxy plane cannot",
         )
     if state.problem:
         raise ControlError(state.problem)
@@ -48,9 +48,13 @@ def status(as_json: bool, run_dir: str | None) -> None:
 def lines(state: SyncState, now: float) -> list[str]:
     """Return what is known, a line each; what the plane cannot know is left out."""
     roles = " and ".join(role.value for role in state.roles) or "no part yet"
-    out = [f"{roles} on {state.interface}, sync id {state.sync_id}, {state.group}:{state.port}"]
+    towards = " ".join(f"{address}:{state.port}" for address in state.peers or (state.group,))
+    out = [f"{roles} on {state.interface}, sync id {state.sync_id}, {towards}"]
     if state.local is not None and state.received is not None:
-        out.append(f"  connections: {state.local} of this node, {state.received} from another")
+        waiting = f", {state.waiting} wait for their server" if state.waiting else ""
+        out.append(f"  connections: {state.local} of this node, {state.received} from another{waiting}")
+    if state.entries_sent is not None and state.entries_received is not None:
+        out.append(f"  entries: {state.entries_sent} sent, {state.entries_received} received")
     for name, at in (("sent", state.last_sent_at), ("received", state.last_received_at)):
         if at is not None:
             out.append(f"  last message {name} {now - at:.1f} s ago")

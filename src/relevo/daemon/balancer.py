@@ -406,6 +406,7 @@ class Balancer:
             group=wanted.group,
             port=wanted.port,
             ttl=wanted.ttl,
+            peers=wanted.peers,
         )
 
     def _moved(self) -> frozenset[str]:

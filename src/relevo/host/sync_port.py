@@ -1,41 +1,119 @@
-"""Sockets of connection synchronisation: UDP to and from a multicast group, on one interface."""
+"""Sockets of connection synchronisation: UDP on one interface, to and from a multicast group or peers by address."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import struct
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+BUFFER: Final = 8 << 20
+"""Octets that wait for a receiver which is busy: some hundred thousand connections."""
+_LONGEST: Final = 65_535
+_RECEIVE_BUFFER_FORCE: Final = 33
+_MULTICAST_ALL, _MULTICAST_ALL_6 = 49, 29
+"""IP_MULTICAST_ALL and IPV6_MULTICAST_ALL: other sockets' groups are not for us."""
+
+
+def _open(address: str) -> tuple[socket.socket, bool]:
+    six = ip_address(address).version == 6
+    return socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC), six
 
 
 class SyncSender:
-    """Sends to a group. ``OSError`` when the interface is missing or has no address."""
+    """Sends to a group, or to each of ``peers`` in its stead. ``OSError`` when the interface is missing or has no address."""
 
-    def __init__(self, interface: str, group: str, port: int, ttl: int) -> None:
-        self._to = (group, port)
+    def __init__(self, interface: str, group: str, port: int, ttl: int, peers: Sequence[str] = ()) -> None:
+        self._to = [(address, port) for address in peers or (group,)]
         index = socket.if_nametoindex(interface)
-        six = ip_address(group).version == 6
-        self._socket = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket, six = _open(self._to[0][0])
+        level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
         with contextlib.ExitStack() as undo:
             undo.callback(self._socket.close)
-            if six:
-                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
-                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
-                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+            if peers:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            elif six:
+                self._socket.setsockopt(level, socket.IPV6_MULTICAST_IF, index)
+                self._socket.setsockopt(level, socket.IPV6_MULTICAST_HOPS, ttl)
+                self._socket.setsockopt(level, socket.IPV6_MULTICAST_LOOP, 0)
             else:
-                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", b"", b"", index))
-                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
-                self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
+                self._socket.setsockopt(level, socket.IP_MULTICAST_IF, struct.pack("=4s4si", b"", b"", index))
+                self._socket.setsockopt(level, socket.IP_MULTICAST_TTL, ttl)
+                self._socket.setsockopt(level, socket.IP_MULTICAST_LOOP, 0)
             undo.pop_all()
 
     def send(self, message: bytes) -> None:
-        """Send one message."""
-        self._socket.sendto(message, self._to)
+        """Send one message to everybody; ``OSError`` of the last one it could not be sent to."""
+        failed: OSError | None = None
+        for to in self._to:
+            try:
+                self._socket.sendto(message, to)
+            except OSError as error:  # one peer's way may be gone: the others are told all the same
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class SyncReceiver:
+    """Receives what comes for a group, or from ``peers``, on one interface. ``OSError`` when the interface is missing."""
+
+    def __init__(self, interface: str, group: str, port: int, peers: Sequence[str] = ()) -> None:
+        index = socket.if_nametoindex(interface)
+        self._peers = frozenset(peers)
+        self._socket, six = _open(peers[0] if peers else group)
+        level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._socket.close)
+            self._socket.setblocking(False)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            self._make_room()
+            if peers:
+                self._socket.bind(("::" if six else "0.0.0.0", port))  # noqa: S104 - on this interface, from peers alone
+            elif six:
+                self._socket.setsockopt(level, _MULTICAST_ALL_6, 0)
+                self._socket.bind((group, port, 0, index))
+                self._socket.setsockopt(level, socket.IPV6_JOIN_GROUP, ip_address(group).packed + struct.pack("=i", index))
+            else:
+                self._socket.setsockopt(level, _MULTICAST_ALL, 0)
+                self._socket.bind((group, port))
+                member = struct.pack("=4s4si", ip_address(group).packed, b"", index)
+                self._socket.setsockopt(level, socket.IP_ADD_MEMBERSHIP, member)
+            undo.pop_all()
+
+    def _make_room(self) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, BUFFER)
+        except OSError:  # CAP_NET_ADMIN; without it the system's limit holds
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+
+    def fileno(self) -> int:
+        """For whoever waits for it to be readable."""
+        return self._socket.fileno()
+
+    def receive(self, limit: int) -> Iterator[bytes]:
+        """Yield up to ``limit`` messages that are there; none are waited for. What comes from nobody's peer is passed over."""
+        for _ in range(limit):
+            try:
+                data, source = self._socket.recvfrom(_LONGEST)
+            except BlockingIOError:
+                return
+            if not self._peers or str(source[0]) in self._peers:
+                yield data
+
+    def close(self) -> None:
+        """Leave the group."""
         self._socket.close()

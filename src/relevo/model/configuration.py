@@ -25,7 +25,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 class SyncDaemon(msgspec.Struct, frozen=True, kw_only=True):
     """Connection synchronisation: by ``interface``, in the role of VRRP ``instance`` (empty: both roles).
 
-    ``sync_id`` ``None`` is the instance's virtual router id. ``max_length`` 0 fits an Ethernet frame.
+    ``sync_id`` ``None`` is the instance's virtual router id. ``max_length`` 0 fits an Ethernet frame. With ``peers``, messages go
+    to those addresses and not to ``group``.
     """
 
     interface: str
@@ -35,6 +36,7 @@ class SyncDaemon(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8848
     ttl: int = 1
     group: str = "224.0.0.81"
+    peers: tuple[str, ...] = ()
 
 
 class PlaneTimeouts(msgspec.Struct, frozen=True):

@@ -153,17 +153,21 @@ class SyncRole(enum.StrEnum):
 class SyncState(msgspec.Struct, frozen=True, kw_only=True):
     """Connection synchronisation as a plane does it now. ``None`` is what the plane cannot know.
 
-    ``received`` are connections here that another node announced; times are of the wall clock, ``problem`` is empty or why
-    it does not work.
+    ``received`` are connections here that another node announced, ``waiting`` those whose server is not here; ``refused`` counts
+    what was not taken in, by reason; times are of the wall clock, ``problem`` is empty or why it does not work.
     """
 
     roles: tuple[SyncRole, ...] = ()
     interface: str = ""
     sync_id: int = 0
     group: str = ""
+    peers: tuple[str, ...] = ()
     port: int = 0
     local: int | None = None
     received: int | None = None
+    waiting: int = 0
+    entries_sent: int | None = None
+    entries_received: int | None = None
     last_sent_at: float | None = None
     last_received_at: float | None = None
     refused: dict[str, int] = {}
@@ -171,7 +175,9 @@ class SyncState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plane is to do for connection synchronisation. ``max_length`` 0 fits an Ethernet frame."""
+    """What a plane is to do for connection synchronisation: with a multicast ``group``, or with ``peers`` by address if there
+    are any. ``max_length`` 0 fits an Ethernet frame.
+    """
 
     roles: frozenset[SyncRole]
     interface: str
@@ -180,6 +186,7 @@ class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
     group: str = "224.0.0.81"
     port: int = 8848
     ttl: int = 1
+    peers: tuple[str, ...] = ()
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,7 +74,7 @@ def read_transport(cursor: Cursor) -> VrrpTransport:
 
 
 def _sync_daemon(cursor: Cursor) -> SyncDaemon:
-    """``IF [[inst] INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS]``, or the old ``IF INSTANCE [N]``."""
+    """``IF [[inst] INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS] [peer ADDRESS …]``, or the old ``IF INSTANCE [N]``."""
     said: dict[str, Any] = {"interface": cursor.word("an interface")}
     while cursor.more():
         word = cursor.word()
@@ -85,6 +85,8 @@ def _sync_daemon(cursor: Cursor) -> SyncDaemon:
             said["instance"] = cursor.word("an instance")
         elif word == "group":
             said["group"] = _multicast(cursor)
+        elif word == "peer":
+            said["peers"] = (*said.get("peers", ()), _peer(cursor))
         elif "instance" not in said:
             said["instance"] = word
         else:
@@ -109,6 +111,17 @@ def _multicast(cursor: Cursor) -> str:
         address = None
     if address is None or not address.is_multicast:
         raise cursor.reject(f"'{word}' is not a multicast address", "such as 224.0.0.81 or ff02::81")
+    return str(address)
+
+
+def _peer(cursor: Cursor) -> str:
+    word = cursor.word("an address")
+    try:
+        address = ip_address(word)
+    except ValueError:
+        raise cursor.reject(f"'{word}' is not an address", "another director's own, such as 192.0.2.2") from None
+    if address.is_multicast:
+        raise cursor.reject(f"'{word}' is a multicast address", f"write group {word}")
     return str(address)
 
 
@@ -184,7 +197,7 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("vrrp_down_timer_adverts", integer(1, 100, "a count"), "missed adverts before takeover (3)"),
     Keyword("v3_checksum_as_v2", boolean, "VRRPv3 checksum over IPv4 without pseudo-header (RFC 9568, routers)"),
     Keyword("vrrp_rt_priority", integer(1, 99, "a priority"), "real-time priority of the director worker", field="vrrp_realtime_priority"),
-    Keyword("lvs_sync_daemon", _sync_daemon, "connection synchronisation: IF [inst INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS]"),
+    Keyword("lvs_sync_daemon", _sync_daemon, "connection synchronisation: IF [inst INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS | peer ADDRESS …]"),
     Keyword("lvs_timeouts", _timeouts, "seconds that idle connections are kept: tcp N, tcpfin N, udp N (900 120 300)"),
     Keyword("lvs_flush", flag, "at the start remove the services of others from the kernel's table too"),
     Keyword("lvs_flush_on_stop", _flush_on_stop, "at the stop remove the services of others too; VS: only the own ones"),

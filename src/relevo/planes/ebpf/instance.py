@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from struct import Struct
 from typing import Final
 
 from relevo.errors import PlaneError
@@ -29,7 +30,7 @@ from relevo.planes.ebpf.layout import (
     TIMEOUT_S,
     AnnounceRequest,
     Bucket,
-    Connection,
+    EnterItem,
     EnterRequest,
     Outcome,
     Settings,
@@ -52,6 +53,10 @@ SYNC_THRESHOLD, SYNC_PERIOD = 3, 50
 """IPVS's: a connection is announced at its client's third packet, and every fifty later."""
 CHUNK: Final = 1024
 """Buckets read by one system call: half a megabyte."""
+_ANSWER: Final = Struct("<II")
+"""Place and outcome, behind each connection of an ``EnterRequest``."""
+_ANSWER_ROOM: Final = bytes(_ANSWER.size)
+_ITEM: Final = ctypes.sizeof(EnterItem)
 LOAD: Final = 0.5
 """How full the table is when it holds what it was made for: by simulation, one connection in 4 500 finds both of its buckets
 full then (one in 700 at 0.6, one in 60 at 0.8), takes a half-open one's slot, or else is refused and counted."""
@@ -120,17 +125,20 @@ class Instance:
         data = syscall.test_run(self.programs["relevo_take_out"], bytes(request)).data
         return bool(TakeOutRequest.from_buffer_copy(data).done)
 
-    def enter(self, connections: Sequence[Connection]) -> list[tuple[Outcome, int]]:
-        """Enter connections that no packet opened, their ``expires`` from now on; return what became of each, and its place."""
+    def enter(self, connections: Sequence[bytes]) -> list[tuple[Outcome, int]]:
+        """Enter connections (``Connection`` as octets, ``expires`` in jiffies from now) that no packet opened; return what became
+        of each, and its place.
+        """
         results: list[tuple[Outcome, int]] = []
+        size = ctypes.sizeof(EnterRequest)
         for first in range(0, len(connections), ENTER_MAX):
             batch = connections[first : first + ENTER_MAX]
-            request = EnterRequest(count=len(batch))
-            for item, connection in zip(request.item, batch, strict=False):
-                item.connection = connection
-            data = syscall.test_run(self.programs["relevo_enter"], bytes(request)).data
-            done = EnterRequest.from_buffer_copy(data)
-            results += [(Outcome(item.outcome), int(item.place)) for item in done.item[: len(batch)]]
+            head = bytes(EnterRequest(count=len(batch)))[: EnterRequest.item.offset]
+            request = (head + b"".join(each + _ANSWER_ROOM for each in batch)).ljust(size, b"\0")
+            data = syscall.test_run(self.programs["relevo_enter"], request).data
+            for at in range(EnterRequest.item.offset, EnterRequest.item.offset + len(batch) * _ITEM, _ITEM):
+                place, outcome = _ANSWER.unpack_from(data, at + _ITEM - _ANSWER.size)
+                results.append((Outcome(outcome), place))
         return results
 
     def announce(self, first: int, limit: int, *, half_open: bool) -> int | None:

@@ -6,6 +6,7 @@ import ctypes
 import enum
 from ctypes import c_uint8, c_uint16, c_uint32, c_uint64
 from ipaddress import IPv6Address, ip_address
+from struct import Struct
 from typing import Final
 
 LAYOUT_VERSION: Final = 3
@@ -49,6 +50,10 @@ class Connection(_Value):
         ("local", c_uint16),
         ("generation", c_uint32),
     ]
+
+
+CONNECTION: Final = Struct("<16s16sHHBBHIIIHHHHI")
+"""The fields of ``Connection`` in their order, for many at a time."""
 
 
 class Bucket(_Value):

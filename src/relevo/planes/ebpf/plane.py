@@ -31,6 +31,7 @@ from relevo.planes.ebpf.layout import (
 from relevo.planes.ebpf.layout import Connection as Entry
 from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
+from relevo.planes.ebpf.synchroniser import Synchroniser
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
 from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.schedulers import maglev
@@ -59,7 +60,7 @@ def capabilities_of_ebpf() -> Capabilities:
         marks=True,
         one_packet=True,
         tunnels=frozenset(TUNNELS),
-        keeps_connections=False,  # over a restart of the daemon it does; to another director nothing carries them yet
+        keeps_connections=True,
     )
 
 
@@ -154,6 +155,7 @@ class EbpfPlane:
         self._instance: Instance | None = None
         self._table: Table | None = None
         self._attacher: Attacher | None = None
+        self._synchroniser: Synchroniser | None = None
 
     def open(self) -> tuple[Instance, Table]:
         """Load or adopt; ``PlaneError`` with the reason when the system refuses."""
@@ -187,7 +189,10 @@ class EbpfPlane:
         _, table = self.open()
         try:
             async with self._busy:
-                return await asyncio.to_thread(table.apply, operations)
+                refused = await asyncio.to_thread(table.apply, operations)
+            if self._synchroniser is not None:
+                self._synchroniser.table_changed()
+            return refused
         except (OSError, MemoryError) as error:
             raise PlaneError(f"ebpf plane: {error}") from error
 
@@ -209,16 +214,46 @@ class EbpfPlane:
             self._notices += [Notice(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
 
     async def synchronise(self, task: SyncTask | None) -> str:
-        """This version does not carry them."""
-        return ""  # told at check time
+        """Announce connections and take in those of others as ``task`` says."""
+        if task is None:
+            self._end_synchronisation()
+            return ""
+        if self._synchroniser is None:
+            instance, table = self.open()
+            self._synchroniser = Synchroniser(instance, table, task)
+        return self._synchroniser.match(task)
+
+    def _end_synchronisation(self) -> None:
+        if self._synchroniser is not None:
+            self._synchroniser.close()
+            self._synchroniser = None
 
     async def complete_sync(self) -> int:
-        """There is nobody to tell."""
-        return 0
+        """Tell the peers of every connection, half-open ones too: whoever takes over has to answer their next segment."""
+        return await self._synchroniser.tell_all(half_open=True) if self._synchroniser is not None else 0
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
-        """It takes part in none."""
-        return None
+        """Return how it goes."""
+        if self._synchroniser is None:
+            return None
+        local = received = None
+        if counted:
+            async with self._busy:
+                flags = await asyncio.to_thread(self._connection_flags)
+            received = sum(1 for each in flags if each & ConnectionFlag.FOREIGN)
+            local = len(flags) - received
+        return self._synchroniser.state(local, received)
+
+    def _connection_flags(self) -> list[int]:
+        """The flags of every entry whose time is not over."""
+        instance, _ = self.open()
+        now = instance.jiffies() & 0xFFFFFFFF
+        return [
+            bucket.slot[slot].flags
+            for _, bucket in instance.buckets()
+            for slot in range(BUCKET_SLOTS)
+            if bucket.tag[slot] and _signed(bucket.slot[slot].expires - now) > 0
+        ]
 
     def notices(self) -> list[Notice]:
         """Return what was attached and detached since the last call."""
@@ -269,12 +304,14 @@ class EbpfPlane:
 
     async def close(self) -> None:
         """Let go; everything stays in the kernel."""
+        self._end_synchronisation()
         if self._instance is not None:
             self._instance.close()
             self._instance = self._table = self._attacher = None
 
     async def remove(self) -> None:
         """Take the programs off the interfaces and everything out of the kernel."""
+        self._end_synchronisation()
         instance, _ = self.open()
         if self._attacher is not None:
             await asyncio.to_thread(self._attacher.detach)

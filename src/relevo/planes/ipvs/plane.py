@@ -321,6 +321,8 @@ def _reason(operation: Operation, error: int) -> str:
 
 def _match_daemons(kernel: Kernel, task: SyncTask | None) -> str:
     """Stop daemons that are not wanted as they are, start those that are missing; return what stands against it, or nothing."""
+    if task is not None and task.peers:
+        return "the kernel's daemons speak to a multicast group alone: leave out 'peer'"
     wanted = {} if task is None else {state: _daemon(task, state) for state, role in _ROLES.items() if role in task.roles}
     running = {daemon.state: daemon for daemon in kernel.daemons()}
     for state, daemon in running.items():

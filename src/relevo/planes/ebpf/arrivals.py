@@ -1,0 +1,172 @@
+"""What other directors announce, as connections of this table: of which service and server, and what must not come in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
+from relevo.planes.ebpf.instance import Instance
+from relevo.planes.ebpf.layout import CONNECTION, ConnectionFlag, Outcome, ServiceFlag, TcpState, port_to
+from relevo.planes.ebpf.table import PROTOCOL_OF, Server, Service, Table
+from relevo.wire import ipvs_sync
+from relevo.wire.ipvs_sync import Entry
+
+MAX_WAITING: Final = 65_536
+"""Connections kept whose server is not in the table: it may be down for this node alone, or not configured yet."""
+TEMPLATE_S: Final = 180
+"""A template without a time-out, as version 0 announces them, lasts as long as it does in IPVS."""
+_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
+
+NO_SERVER: Final = "no_server"
+NO_ROOM: Final = "no_room"
+UNSUITABLE: Final = "unsuitable"
+"""This plane cannot carry such a connection on: SCTP, a persistence engine, FULLNAT here."""
+SUPERSEDED: Final = "superseded"
+"""Another server has the connection here, and the one announced is about to end (IPVS's rule)."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where connections of a service to one of its servers belong."""
+
+    service: Service
+    server: Server
+    generation: int
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """Enters what is announced. Entries without a server wait for it."""
+
+    instance: Instance
+    table: Table
+    refused: Counter[str] = field(default_factory=Counter)
+    entered: int = 0
+    _places: dict[tuple[object, ...], Place] = field(default_factory=dict)
+    _waiting: dict[tuple[object, ...], Entry] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """How many connections wait for their server."""
+        return len(self._waiting)
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Enter what can be entered; count the rest by reason."""
+        connections = []
+        for entry in entries:
+            if entry.protocol not in (0, *PROTOCOL_OF) or entry.engine or entry.engine_data:
+                self.refused[UNSUITABLE] += 1
+                continue
+            place = self._place(entry)
+            if place is None:
+                self._wait(entry)
+            elif place.server.entry.forwarding is Forwarding.FULLNAT:
+                self.refused[UNSUITABLE] += 1
+            else:
+                connections.append(self._connection(entry, place))
+        for outcome, _ in self.instance.enter(connections):
+            if outcome is Outcome.NO_ROOM:
+                self.refused[NO_ROOM] += 1
+            elif outcome is Outcome.IGNORED:
+                self.refused[SUPERSEDED] += 1
+            else:
+                self.entered += 1
+
+    def table_changed(self) -> None:
+        """Servers came or went: try again what waits."""
+        self._places.clear()
+        waiting, self._waiting = self._waiting, {}
+        self.take(list(waiting.values()))
+
+    def _wait(self, entry: Entry) -> None:
+        identity = (entry.protocol, entry.client, entry.client_port, entry.virtual, entry.virtual_port)
+        self._waiting.pop(identity, None)
+        if entry.state in (TcpState.TIME_WAIT, TcpState.CLOSE) and entry.protocol == ipvs_sync.TCP:
+            return  # it is over
+        self.refused[NO_SERVER] += 1
+        if len(self._waiting) >= MAX_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[identity] = entry
+
+    # -- whose it is -------------------------------------------------------------------------------------------
+
+    def _place(self, entry: Entry) -> Place | None:
+        key = (entry.protocol, entry.virtual, entry.virtual_port, entry.mark, entry.server, entry.server_port)
+        place = self._places.get(key)
+        if place is None or place.server.value.generation != place.generation:
+            place = self._find(entry)
+            if place is None:
+                return None
+            self._places[key] = place
+        return place
+
+    def _find(self, entry: Entry) -> Place | None:
+        address = str(ip_address(entry.server))
+        for key in _keys(entry):
+            service = self.table.services.get(key)
+            if service is None:
+                continue
+            server = service.find(Endpoint(address, entry.server_port))
+            if server is None and (entry.server_port in (0, entry.virtual_port) or service.value.flags & ServiceFlag.ANY_PORT):
+                server = next((s for s in service.servers if s.entry.endpoint.address == address), None)
+            if server is not None:
+                return Place(service, server, int(server.value.generation))
+        return None
+
+    def _connection(self, entry: Entry, place: Place) -> bytes:
+        value = place.server.value
+        flags = ConnectionFlag.FOREIGN
+        if entry.is_template:
+            flags |= ConnectionFlag.TEMPLATE | (ConnectionFlag.ASSURED if entry.state else 0)
+            state, seconds = 0, entry.seconds or TEMPLATE_S
+        else:
+            if value.forwarding or value.is_local:
+                flags |= ConnectionFlag.NO_OUTPUT
+            if place.service.value.flags & ServiceFlag.ANY_PORT:
+                flags |= ConnectionFlag.KEEP_PORT
+            if not entry.flags & ipvs_sync.INACTIVE and entry.protocol == ipvs_sync.TCP:
+                flags |= ConnectionFlag.ACTIVE
+            state = entry.state if entry.protocol == ipvs_sync.TCP else TcpState.UDP
+            seconds = entry.seconds
+        settings = self.instance.settings
+        jiffies = min(seconds * settings.hz, 0x7FFFFFFF) or settings.timeout[state]
+        virtual = entry.virtual
+        if entry.is_template and not entry.protocol:
+            virtual = entry.mark.to_bytes(4, "big")
+        return CONNECTION.pack(
+            _mapped(entry.client),
+            _mapped(virtual),
+            port_to(entry.client_port),
+            port_to(entry.virtual_port),
+            entry.protocol,
+            state,
+            flags,
+            place.server.number,
+            jiffies,
+            0,
+            settings.sync_threshold,
+            0,
+            0,
+            0,
+            place.generation,
+        )
+
+
+def _mapped(address: bytes) -> bytes:
+    return address if len(address) == 16 else _MAPPED + address
+
+
+def _keys(entry: Entry) -> list[ServiceKey]:
+    """The services that a connection may be of, in the order of IPVS: by mark, by address and port, by address alone."""
+    keys = []
+    if entry.mark:
+        keys.append(ServiceKey.of_mark(entry.mark, ipv6=len(entry.client) == 16))
+    protocol: Protocol | None = PROTOCOL_OF.get(entry.protocol)
+    if protocol is not None:
+        virtual = str(ip_address(entry.virtual))
+        keys += [ServiceKey(protocol, Endpoint(virtual, port)) for port in (entry.virtual_port, 0)]
+    return keys

@@ -1,0 +1,176 @@
+"""A transfer that outlives its director: between the planes, and beside a real keepalived with the kernel's IPVS."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relevo.lab.client import Client
+from relevo.lab.cluster import Cluster
+from relevo.lab.stages import Namespaces
+from relevo.lab.topology import Host
+from relevo.model import Endpoint
+from relevo.planes import ebpf, ipvs
+from tests.conftest import program
+from tests.netns.conftest import FILES, build, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
+
+SERVICE = Endpoint("192.168.6.240", 7007)
+SERVER = Endpoint("192.168.6.4", 7007)
+ECHO = f"""
+import socket
+listening = socket.create_server(("{SERVER.address}", {SERVER.port}))
+while True:
+    peer, _ = listening.accept()
+    while data := peer.recv(65536):
+        peer.sendall(data)
+"""
+VIRTUAL_SERVER = f"""
+virtual_server {SERVICE.address} {SERVICE.port} {{
+    lb_algo rr
+    lb_kind NAT
+    protocol TCP
+    real_server {SERVER.address} {SERVER.port} {{
+        weight 1
+    }}
+}}
+"""
+CHUNK, PAUSE_S = 16_384, 0.01
+BEFORE_S = 4.0
+"""The kernel's daemon keeps what it has to tell for up to two seconds."""
+AFTER = 1 << 20
+"""Octets that must come back after the takeover."""
+
+REFUSALS = {"ipvs": ipvs.refusal, "keepalived": ipvs.refusal, "ebpf": ebpf.refusal}
+PAIRS = [
+    ("ebpf", "ebpf"),
+    ("ipvs", "ipvs"),
+    ("ipvs", "ebpf"),
+    ("ebpf", "ipvs"),
+    ("keepalived", "ebpf"),
+    ("ebpf", "keepalived"),
+    ("keepalived", "ipvs"),
+]
+
+
+class Transfer(threading.Thread):
+    """Sends octets to the service until it is told to end, and compares what comes back."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(daemon=True)
+        self._socket = Client(cluster.stage, cluster.topology.client).open()
+        self._socket.connect((SERVICE.address, SERVICE.port))
+        self._socket.settimeout(20)
+        self._random = random.Random(7)
+        self._ending = threading.Event()
+        self.returned = 0
+        self.trouble = ""
+
+    def run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                self._turn()
+                time.sleep(PAUSE_S)
+        except OSError as error:
+            self.trouble = str(error)
+        self._socket.close()
+
+    def _turn(self) -> None:
+        sent = self._random.randbytes(CHUNK)
+        self._socket.sendall(sent)
+        came = b""
+        while len(came) < len(sent):
+            part = self._socket.recv(CHUNK)
+            if not part:
+                raise ConnectionError("the connection was closed")
+            came += part
+        if came != sent:
+            raise ConnectionError(f"other octets came back after {self.returned}")
+        self.returned += len(came)
+
+    def end(self) -> None:
+        self._ending.set()
+        self.join(30)
+
+
+def files(pair: tuple[str, str], folder: Path) -> tuple[str, ...]:
+    """The article's files with a service more, for a plane each."""
+    written = []
+    for file, name in zip(map(Path, FILES), pair, strict=True):
+        text = file.read_text().replace("    lvs_sync_daemon_inteface eth0\n", "")
+        head = "global_defs {\n    lvs_sync_daemon eth0 VI_1\n"
+        if name == "keepalived":
+            text = text.replace("lvs_id", "router_id")
+        else:
+            head += f"    data_plane {name}\n"
+        changed = folder / file.name
+        changed.write_text(text.replace("global_defs {\n", head, 1) + VIRTUAL_SERVER)
+        written.append(str(changed))
+    return tuple(written)
+
+
+def start(cluster: Cluster, director: Host, name: str) -> None:
+    if name != "keepalived":
+        cluster.start_director(director)
+        return
+    base = cluster.folder / director.name
+    pid_files = [f"-{option}{base}{suffix}" for option, suffix in (("p", ".pid"), ("r", ".vrrp"), ("c", ".checkers"))]
+    argv = [program("keepalived"), "-n", "-l", "-D", f"-f{director.file}", *pid_files]
+    cluster.run_in(director, director.name, argv, cluster.log_file(director))
+
+
+def holds(cluster: Cluster, director: Host) -> bool:
+    import pyroute2
+
+    with cluster.stage.inside(director), pyroute2.IPRoute() as ip:
+        return SERVICE.address in {message.get_attr("IFA_LOCAL") for message in ip.get_addr()}
+
+
+@pytest.fixture(params=PAIRS, ids="-to-".join)
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    found: tuple[str, str] = request.param
+    for name in found:
+        if REFUSALS[name]():
+            pytest.skip(f"{name}: {REFUSALS[name]()}")
+        if name == "keepalived":
+            program("keepalived")
+    return found
+
+
+@pytest.fixture
+def cluster(pair: tuple[str, str], tmp_path: Path) -> Iterator[Cluster]:
+    """The article's cluster with an echo server, the first director master, on a plane each."""
+    with build(Namespaces(), files(pair, tmp_path), hurry=1.0) as made:
+        for host in made.topology.hosts():
+            for service in host.services:
+                if service.port != SERVER.port:
+                    made.start_service(host, service)
+        (host,) = [host for host in made.topology.hosts() if host.address == SERVER.address]
+        made.run_in(host, "echo", [sys.executable, "-c", ECHO], made.folder / "echo.log")
+        for director, name in zip(made.topology.directors, pair, strict=True):
+            start(made, director, name)
+        master, backup = made.topology.directors
+        wait_until(lambda: holds(made, master) and not holds(made, backup), 15, "the first director alone is master")
+        yield made
+
+
+def test_a_transfer_goes_on_when_its_director_dies(cluster: Cluster) -> None:
+    master, backup = cluster.topology.directors
+    time.sleep(1.0)  # roles of synchronisation follow VRRP's
+    transfer = Transfer(cluster)
+    transfer.start()
+    time.sleep(BEFORE_S)
+    assert transfer.returned, transfer.trouble
+    cluster.crash_director(master)
+    wait_until(lambda: holds(cluster, backup), 15, "the second director took over")
+    had = transfer.returned
+    wait_until(lambda: bool(transfer.returned >= had + AFTER or transfer.trouble), 60, "octets come back again")
+    transfer.end()
+    assert not transfer.trouble, cluster.log_text(master) + cluster.log_text(backup)
