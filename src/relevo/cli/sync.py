@@ -8,7 +8,7 @@ import msgspec
 from relevo.cli.status import ask_daemon, run_dir_option
 from relevo.daemon.control import CALL_S
 from relevo.errors import ControlError
-from relevo.model.table import SyncState
+from relevo.model.table import SyncRole, SyncState
 
 
 class Answer(msgspec.Struct):
@@ -55,6 +55,12 @@ def lines(state: SyncState, now: float) -> list[str]:
         out.append(f"  connections: {state.local} of this node, {state.received} from another{waiting}")
     if state.entries_sent is not None and state.entries_received is not None:
         out.append(f"  entries: {state.entries_sent} sent, {state.entries_received} received")
+    if state.in_sync is not None and SyncRole.MASTER not in state.roles:
+        out.append("  in sync: every connection of the masters is here" if state.in_sync else "  not in sync")
+    for director in state.directors:
+        behind = f", {director.missing_here} messages behind" if director.missing_here else ""
+        there = f", {director.missing_there} of our messages not confirmed" if director.missing_there else ""
+        out.append(f"  {director.address}: {director.state}, heard {now - director.heard_at:.1f} s ago{behind}{there}")
     for name, at in (("sent", state.last_sent_at), ("received", state.last_received_at)):
         if at is not None:
             out.append(f"  last message {name} {now - at:.1f} s ago")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Place, Severity
 from relevo.config.keywords.global_defs import GLOBAL_DEFS
@@ -124,13 +126,27 @@ class _Assembler:
             mail=mail,
             script_user=user,
             script_group=group,
-            lvs_sync_daemon=self.sync_daemon,
+            lvs_sync_daemon=self._sealed(self.sync_daemon),
             **self._picked(
                 "router_id", "no_email_faults", "no_checker_emails", "script_timeout_s", "enable_script_security",
                 "plane", "vrrp_realtime_priority", "connection_table_size", "ebpf_hooks", "mh_table_size",
                 "lvs_timeouts", "lvs_flush", "lvs_flush_on_stop",
             ),
         )  # fmt: skip
+
+    def _sealed(self, daemon: SyncDaemon | None) -> SyncDaemon | None:
+        key_file = self.globals.get("lvs_sync_key", "")
+        if daemon is None or not key_file:
+            self._look_at_waiting()
+            return daemon
+        return msgspec.structs.replace(daemon, key_file=key_file)
+
+    def _look_at_waiting(self) -> None:
+        """Without a key nobody knows whether connections are here."""
+        for fields in self.root.get("vrrp_instance", ()):
+            if "preempt_when_synced_s" in fields:
+                message = "preempt_when_synced learns nothing without lvs_sync_daemon and lvs_sync_key: it waits its whole time"
+                fields.complain(Severity.WARNING, "preempt_when_synced_s", message, "write both into global_defs")
 
     # -- VRRP --------------------------------------------------------------------------------------------------
 
@@ -220,7 +236,7 @@ class _Assembler:
             garp=self._garp(fields),
             smtp_alert=self._smtp_alert(fields, "smtp_alert_vrrp"),
             notify=_notify(fields),
-            **fields.picked("track_primary"),
+            **fields.picked("track_primary", "preempt_when_synced_s"),
         )
 
     def _global(self, fields: Fields, name: str, default: Any) -> Any:

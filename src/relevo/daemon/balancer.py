@@ -27,6 +27,7 @@ from relevo.daemon.messages import (
     ServerEvent,
     ShutdownNotice,
     Stop,
+    SyncEvent,
     TakeSnapshot,
     TakeSyncState,
     ToWorker,
@@ -130,7 +131,7 @@ class Balancer:
                 observed = await self.plane.observe()
                 everything = self.configuration.global_defs.lvs_flush_on_stop
                 await self.plane.apply(reconcile([], observed if everything else self._ours(observed, ())))
-            await self.plane.synchronise(None)
+            await self.plane.synchronise(None, self._in_sync)
             await self.plane.remove()
         except PlaneError as error:
             self._log(f"the data plane was not cleared: {error}", WARNING)
@@ -356,7 +357,7 @@ class Balancer:
     async def _reconcile(self) -> None:
         if self.held is not None:
             await self.plane.hold(self.held, self._moved())
-        problem = await self.plane.synchronise(self._sync_task())
+        problem = await self.plane.synchronise(self._sync_task(), self._in_sync)
         observed = await self.plane.observe()
         desired = [item for pool in self.pools.values() for item in pool.desired()]
         operations = reconcile(desired, self._ours(observed, desired))
@@ -407,7 +408,13 @@ class Balancer:
             port=wanted.port,
             ttl=wanted.ttl,
             peers=wanted.peers,
+            key_file=wanted.key_file,
         )
+
+    def _in_sync(self, in_sync: bool) -> None:
+        what = "every connection of the master is here" if in_sync else "connections of the master may be missing here"
+        self._log(f"connection synchronisation: {what}")
+        self.channel.send(SyncEvent(in_sync))
 
     def _moved(self) -> frozenset[str]:
         """Addresses that VRRP moves between nodes."""

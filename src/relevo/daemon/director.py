@@ -24,6 +24,7 @@ from relevo.daemon.messages import (
     LogLine,
     Ready,
     Reload,
+    Synced,
     TakeSnapshot,
 )
 from relevo.daemon.messages import Stop as StopWorker
@@ -67,6 +68,7 @@ class Director:
     def __init__(self, configuration: Configuration, channel: DirectorChannel, resume: frozenset[str] = frozenset()) -> None:
         self.channel = channel
         self.routers: dict[str, Router] = {}
+        self._synced = False
         self.groups: dict[str, SyncGroupMachine] = {}
         self.group_of: dict[str, SyncGroupMachine] = {}
         self.unknown: Counter[str] = Counter()
@@ -133,6 +135,10 @@ class Director:
                     self._stop()
                 case HandOver():
                     self._hand_over(message)
+                case Synced(synced=synced):
+                    self._synced = synced
+                    for router in self.routers.values():
+                        self._tell(router, vrrp.SetSynced(synced))
                 case _:
                     pass  # the balancer's
 
@@ -173,6 +179,7 @@ class Director:
         self._configure_groups(configuration)
         for router, master in added:
             self._prepare(router)
+            self._tell(router, vrrp.SetSynced(self._synced))
             self._tell(router, vrrp.Start(resume=master))
 
     def _configure_groups(self, configuration: Configuration) -> None:

@@ -63,6 +63,12 @@ class QuorumEvent(msgspec.Struct, frozen=True, tag=True):
     weight: int
 
 
+class SyncEvent(msgspec.Struct, frozen=True, tag=True):
+    """The connections of the other directors' masters are all here now, or are not any more."""
+
+    in_sync: bool
+
+
 class ShutdownNotice(msgspec.Struct, frozen=True, tag=True):
     """The balancer is stopping: ``omega`` services want their down-notifiers."""
 
@@ -99,6 +105,7 @@ FromWorker = (
     | HeldEvent
     | ServerEvent
     | QuorumEvent
+    | SyncEvent
     | ShutdownNotice
     | DirectorReport
     | BalancerReport
@@ -147,6 +154,12 @@ class HandOver(msgspec.Struct, frozen=True, tag=True):
     back: bool = False
 
 
+class Synced(msgspec.Struct, frozen=True, tag=True):
+    """Whether the connections that the present master has are on this node."""
+
+    synced: bool
+
+
 class CompleteSync(msgspec.Struct, frozen=True, tag=True):
     """Let the other directors know every connection, now; answered by a ``PlaneAnswer`` of this number."""
 
@@ -168,4 +181,6 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     ends: bool = False
 
 
-ToWorker = PlaneCall | CompleteSync | TakeSyncState | HandOver | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted
+ToWorker = (
+    PlaneCall | CompleteSync | TakeSyncState | HandOver | Synced | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted
+)

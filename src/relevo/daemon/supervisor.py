@@ -52,6 +52,8 @@ from relevo.daemon.messages import (
     ServerEvent,
     ShutdownNotice,
     Stop,
+    Synced,
+    SyncEvent,
     TakeSnapshot,
     TakeSyncState,
 )
@@ -146,6 +148,7 @@ class Supervisor:
         self.plane = planes.Choice("", "")
         self.held: frozenset[str] | None = frozenset() if self.configuration.vrrp_instances else None
         self._masters: set[str] = set()
+        self._synced = False
         self._mastery_changed = asyncio.Event()
         self._proxy_path = options.runtime / "proxy.sock"
         self._proxy_listener: socket.socket | None = None
@@ -304,6 +307,8 @@ class Supervisor:
             worker.channel = AsyncChannel(ours, decode_from_worker)
             worker.reader = asyncio.create_task(self._listen(worker), name=f"{role} messages")
             self._task_of(worker)
+        if role == "director" and self._synced:
+            self._set_synced(True)
 
     def _task_of(self, worker: Worker) -> None:
         assert worker.reader is not None
@@ -340,6 +345,8 @@ class Supervisor:
             worker.alive.close()
         if self._stopping or self.workers.get(role) is not worker:
             return
+        if role == "balancer":
+            self._set_synced(False)
         if role not in self._roles():
             del self.workers[role]
             return
@@ -393,16 +400,12 @@ class Supervisor:
                 self._tell_balancer(Masters(frozenset(self._masters)))
                 if self.dispatcher.instance(message.name, message.state, message.priority, message.reason):
                     self._tell_systemd()
-            case GroupEvent(name=name, state=state):
-                self.dispatcher.group(name, state)
             case HeldEvent(addresses=addresses):
                 self._set_held(addresses)
-            case ServerEvent():
-                self.dispatcher.server(message.service, message.server, message.up, message.moved, message.check, message.reason)
-            case QuorumEvent(service=service, up=up, weight=weight):
-                self.dispatcher.quorum(service, up, weight)
-            case ShutdownNotice(servers=servers):
-                self.dispatcher.farewell(servers)
+            case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
+                self._alert(message)
+            case SyncEvent(in_sync=in_sync):
+                self._set_synced(in_sync)
             case DirectorReport() | BalancerReport() | PlaneAnswer():
                 self._answered(worker, message)
             case Ready():
@@ -410,6 +413,17 @@ class Supervisor:
                 if worker.role == "balancer":  # not from here: see _match_workers
                     asyncio.get_running_loop().call_soon(self._start_director)
                 self._tell_systemd(ready=True)
+
+    def _alert(self, message: GroupEvent | ServerEvent | QuorumEvent | ShutdownNotice) -> None:
+        match message:
+            case GroupEvent(name=name, state=state):
+                self.dispatcher.group(name, state)
+            case ServerEvent():
+                self.dispatcher.server(message.service, message.server, message.up, message.moved, message.check, message.reason)
+            case QuorumEvent(service=service, up=up, weight=weight):
+                self.dispatcher.quorum(service, up, weight)
+            case ShutdownNotice(servers=servers):
+                self.dispatcher.farewell(servers)
 
     def _answered(self, worker: Worker, message: DirectorReport | BalancerReport | PlaneAnswer) -> None:
         """Give a worker's answer to whoever waits for it, if somebody still does."""
@@ -427,6 +441,13 @@ class Supervisor:
         self.held = addresses
         if addresses is not None:
             self._tell_balancer(Held(addresses))
+
+    def _set_synced(self, synced: bool) -> None:
+        """The director may have to wait for it before it takes over (``preempt_when_synced``)."""
+        self._synced = synced
+        worker = self.workers.get("director")
+        if worker is not None and worker.channel is not None:
+            worker.channel.send(Synced(synced))
 
     def _tell_balancer(self, message: Held | Masters) -> None:
         worker = self.workers.get("balancer")

@@ -31,6 +31,32 @@ def read_configuration(path: str) -> str:
     return data.decode("utf-8", "replace")
 
 
+MIN_KEY: Final = 16
+"""Octets of a key: what is shorter can be tried out."""
+MAX_KEY: Final = 4096
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe that nobody writes to would hold us up
+
+
+def read_key(path: str) -> bytes:
+    """Return the key in a file, without the end of its last line; ``HostError`` when it is none, or others may read it."""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise HostError(f"{path} is not a file")
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise HostError(f"{path}: others may read the key", hint=f"chmod 600 {path}")
+            key = file.read(MAX_KEY + 1).rstrip(b"\r\n")
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}") from error
+    if not MIN_KEY <= len(key) <= MAX_KEY:
+        raise HostError(f"{path}: a key has {MIN_KEY} to {MAX_KEY} octets", hint=f"openssl rand -base64 32 > {path}")
+    return key
+
+
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 

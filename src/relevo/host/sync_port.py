@@ -104,15 +104,18 @@ class SyncReceiver:
         """For whoever waits for it to be readable."""
         return self._socket.fileno()
 
-    def receive(self, limit: int) -> Iterator[bytes]:
-        """Yield up to ``limit`` messages that are there; none are waited for. What comes from nobody's peer is passed over."""
+    def receive(self, limit: int) -> Iterator[tuple[bytes, str]]:
+        """Yield up to ``limit`` messages that are there, with the addresses they are from; none are waited for.
+
+        What comes from nobody's peer is passed over.
+        """
         for _ in range(limit):
             try:
                 data, source = self._socket.recvfrom(_LONGEST)
             except BlockingIOError:
                 return
             if not self._peers or str(source[0]) in self._peers:
-                yield data
+                yield data, str(source[0])
 
     def close(self) -> None:
         """Leave the group."""

@@ -97,7 +97,7 @@ TRANSITIONS: Final = {
     (_Y, Symbol.HELLO_GAP): Rule("_lose", (_M,)),
     (_Y, Symbol.ENTRIES): Rule("_take", (_Y,)),
     (_Y, Symbol.ASK): Rule("_tell_all", (_Y,)),
-    (_Y, Symbol.DONE_WHOLE): Rule("_ignore", (_Y,)),
+    (_Y, Symbol.DONE_WHOLE): Rule("_acknowledge", (_Y,)),
     (_Y, Symbol.DONE_GAP): Rule("_ignore", (_Y,)),
 }
 """(state of a director, symbol) → action and possible next states."""
@@ -138,11 +138,16 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class Complete:
+    """Somebody is about to take over: let everybody have everything, and say so."""
+
+
+@dataclass(frozen=True, slots=True)
 class ToldAll:
     """What ``TellAll`` asked for was done."""
 
 
-Input = Heard | SetMaster | Tell | ToldAll
+Input = Heard | SetMaster | Tell | Complete | ToldAll
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -278,6 +283,8 @@ class SyncPeers:
                     return []
                 self.master = master
                 return [self._hello(), *self._judge()]
+            case Complete():
+                return self._want_telling()
             case ToldAll():
                 self._telling = False
                 effects: list[Effect] = [self._send(Done(self._first, self.told))]
@@ -295,6 +302,11 @@ class SyncPeers:
         for peer in [peer for peer in self.peers.values() if now - peer.heard_at > SILENCE_S]:
             self._forget(peer)
         return [self._hello(), *self._judge()]
+
+    @property
+    def everybody_has_everything(self) -> bool:
+        """Whether every proven director has said that it has all that was told."""
+        return all(peer.has >= self.told for peer in self.peers.values() if peer.state is not State.STRANGER)
 
     # -- letters -----------------------------------------------------------------------------------------------
 
@@ -406,6 +418,9 @@ class SyncPeers:
         peer.state, peer.asked_at, peer.last = State.SYNCED, None, None
         return [self._hello()]  # tells the master how far we are
 
+    def _acknowledge(self, peer: Peer, now: float) -> list[Effect]:
+        return [self._hello()]
+
     def _lose(self, peer: Peer, now: float) -> list[Effect]:
         peer.state, peer.asked_at = State.MISSING, None
         return []
@@ -414,6 +429,9 @@ class SyncPeers:
         assert isinstance(self._body, Ask)
         if self._body.session != self.session or not self.master:
             return []
+        return self._want_telling()
+
+    def _want_telling(self) -> list[Effect]:
         self._asked = True
         return [] if self._telling else self._begin_telling()
 

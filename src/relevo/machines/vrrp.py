@@ -207,7 +207,14 @@ class TakeBack:
     """Priorities decide again."""
 
 
-Input = Start | Stop | Fail | Recover | SetPriority | Heard | Order | HandOver | TakeBack
+@dataclass(frozen=True, slots=True)
+class SetSynced:
+    """Whether the connections that the present master announces are on this node."""
+
+    synced: bool
+
+
+Input = Start | Stop | Fail | Recover | SetPriority | Heard | Order | HandOver | TakeBack | SetSynced
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -305,6 +312,8 @@ class VrrpMachine:
         self._heard: Heard | None = None
         self._warned: set[str] = set()
         self._stands_back = False
+        self._synced = False
+        self._sync_until: float | None = None
 
     # -- the shape every machine has ---------------------------------------------------------------------------
 
@@ -355,6 +364,9 @@ class VrrpMachine:
                 return Symbol.HAND_OVER
             case TakeBack():
                 return Symbol.TAKE_BACK
+            case SetSynced(synced=synced):
+                self._synced = synced
+                return None
             case Heard():
                 return self._classify_advert(given)
 
@@ -429,7 +441,7 @@ class VrrpMachine:
 
     def _follow(self, now: float) -> list[Effect]:
         heard = self._last_heard()
-        self._preempt_at, self._preempted = None, ""
+        self._preempt_at, self._sync_until, self._preempted = None, None, ""
         self._adopt_master(heard)
         self._await_master(now)
         withdrawn: list[Effect] = [AskGroup(False)] if self._asked else []
@@ -457,6 +469,10 @@ class VrrpMachine:
         heard = self._last_heard()
         if not self.instance.preempt or self._stands_back:
             return self._follow(now)
+        if self.instance.preempt_when_synced_s and not self._synced:
+            waiting = self._wait_for_connections(heard, now)
+            if waiting is not None:
+                return waiting
         if self.instance.preempt_delay_s and self._preempt_at is None:
             self._preempt_at = now + self.instance.preempt_delay_s
             text = f"({self.instance.name}) start preempt delay ({self.instance.preempt_delay_s:g} secs)"
@@ -473,6 +489,19 @@ class VrrpMachine:
         self._warned.add(heard.source)
         text = f"({self.instance.name}) received lower priority ({heard.advert.priority}) advert from {heard.source} - discarding"
         return [Log(text)]
+
+    def _wait_for_connections(self, heard: Heard, now: float) -> list[Effect] | None:
+        """Leave a lower master alone while its connections are not here; ``None`` when that has lasted too long."""
+        limit_s, name = self.instance.preempt_when_synced_s, self.instance.name
+        effects: list[Effect] = []
+        if self._sync_until is None:
+            self._sync_until = now + limit_s
+            effects = [Log(f"({name}) waits for the connections of {heard.source}, at most {limit_s:g} secs")]
+        if now < self._sync_until:
+            self._adopt_master(heard)
+            self._await_master(now)
+            return effects
+        return None
 
     def _wait_again(self, now: float) -> list[Effect]:
         self._await_master(now)
@@ -610,7 +639,7 @@ class VrrpMachine:
     def _enter(self, state: State, now: float, reason: str, *, before: State | None = None, remark: str = "") -> list[Effect]:
         before = self.state if before is None else before
         self.state, self.since, self.reason = state, now, reason
-        self._preempt_at, self._preempted, self._asked = None, "", False
+        self._preempt_at, self._sync_until, self._preempted, self._asked = None, None, "", False
         self.master_address, self.master_priority = "", 0
         self.master_interval_s = self.instance.advert_interval_s
         self._timers.clear()

@@ -26,7 +26,7 @@ class SyncDaemon(msgspec.Struct, frozen=True, kw_only=True):
     """Connection synchronisation: by ``interface``, in the role of VRRP ``instance`` (empty: both roles).
 
     ``sync_id`` ``None`` is the instance's virtual router id. ``max_length`` 0 fits an Ethernet frame. With ``peers``, messages go
-    to those addresses and not to ``group``.
+    to those addresses and not to ``group``. What is in ``key_file`` seals messages: Relevo's directors alone can read them.
     """
 
     interface: str
@@ -37,6 +37,7 @@ class SyncDaemon(msgspec.Struct, frozen=True, kw_only=True):
     ttl: int = 1
     group: str = "224.0.0.81"
     peers: tuple[str, ...] = ()
+    key_file: str = ""
 
 
 class PlaneTimeouts(msgspec.Struct, frozen=True):

@@ -150,11 +150,22 @@ class SyncRole(enum.StrEnum):
     BACKUP = "backup"
 
 
+class SyncPeer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another director that shares the key: what it is to us, how many messages of its are missing here, and of ours there."""
+
+    address: str
+    state: str
+    heard_at: float
+    missing_here: int
+    missing_there: int
+
+
 class SyncState(msgspec.Struct, frozen=True, kw_only=True):
     """Connection synchronisation as a plane does it now. ``None`` is what the plane cannot know.
 
     ``received`` are connections here that another node announced, ``waiting`` those whose server is not here; ``refused`` counts
-    what was not taken in, by reason; times are of the wall clock, ``problem`` is empty or why it does not work.
+    what was not taken in, by reason; ``in_sync`` and ``directors`` are known among directors that share a key; times are of the
+    wall clock, ``problem`` is empty or why it does not work.
     """
 
     roles: tuple[SyncRole, ...] = ()
@@ -171,12 +182,14 @@ class SyncState(msgspec.Struct, frozen=True, kw_only=True):
     last_sent_at: float | None = None
     last_received_at: float | None = None
     refused: dict[str, int] = {}
+    in_sync: bool | None = None
+    directors: tuple[SyncPeer, ...] = ()
     problem: str = ""
 
 
 class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
     """What a plane is to do for connection synchronisation: with a multicast ``group``, or with ``peers`` by address if there
-    are any. ``max_length`` 0 fits an Ethernet frame.
+    are any. ``max_length`` 0 fits an Ethernet frame. With a ``key_file``, messages are sealed, and unsealed ones refused.
     """
 
     roles: frozenset[SyncRole]
@@ -187,6 +200,7 @@ class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8848
     ttl: int = 1
     peers: tuple[str, ...] = ()
+    key_file: str = ""
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):

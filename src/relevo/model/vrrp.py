@@ -99,6 +99,7 @@ class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
     transport: VrrpTransport = VrrpTransport()
     preempt: bool = True
     preempt_delay_s: float = 0.0
+    preempt_when_synced_s: float = 0.0
     down_timer_adverts: int = 3
     checksum_with_pseudo_header: bool = True
     skip_check_adv_addr: bool = False

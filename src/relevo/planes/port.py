@@ -7,7 +7,7 @@ applies that. A plane that cannot do an operation says so with a reason and keep
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -90,8 +90,12 @@ class Plane(Protocol):
         """Take note that of the addresses that VRRP moves (``moved``) those ``held`` are on this node now."""
         ...
 
-    async def synchronise(self, task: SyncTask | None) -> str:
-        """Take part in connection synchronisation as ``task`` says, with ``None`` no more; return what stands against it."""
+    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
+        """Take part in connection synchronisation as ``task`` says, with ``None`` no more; return what stands against it.
+
+        ``in_sync`` is called when the connections of the other directors' masters are all here, and when they are not any more,
+        where the plane can know that.
+        """
         ...
 
     async def complete_sync(self) -> int:

@@ -14,6 +14,7 @@ from relevo.machines.sync_peers import (
     HELLO_S,
     MAX_PEERS,
     SILENCE_S,
+    Complete,
     Heard,
     InSync,
     Refusal,
@@ -202,6 +203,20 @@ def test_a_master_tells_everything_once_for_all_who_asked_and_again_for_who_aske
     done, again = one.machine.receive(ToldAll(), 0.0)
     assert (done.letter.body, again) == (Done(1, 1), TellAll())
     assert bodies(one.machine.receive(ToldAll(), 0.0)) == [Done(2, 1)]
+
+
+def test_everything_is_told_before_a_hand_over_and_everybody_says_that_it_has_it():
+    master = OnePeer(Symbol.HELLO_PEER)
+    assert master.machine.receive(Complete(), 0.0) == [TellAll()]
+    master.machine.receive(Tell(b"m"), 0.0)
+    (done,) = bodies(master.machine.receive(ToldAll(), 0.0))
+    assert not master.machine.everybody_has_everything
+    backup = REACH[State.SYNCED]()
+    backup.hear(Entries(1, b"m"))
+    (hello,) = bodies(backup.hear(done))
+    assert hello.seen == ((THEM, 1),)
+    master.hear(Hello(False, 0, ((US, 1),)))
+    assert master.machine.everybody_has_everything
 
 
 def test_without_a_master_nobody_is_in_sync():

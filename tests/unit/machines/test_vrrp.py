@@ -17,6 +17,7 @@ from relevo.machines.vrrp import (
     RemoveAddresses,
     SendAdvert,
     SetPriority,
+    SetSynced,
     Start,
     State,
     Stop,
@@ -313,6 +314,47 @@ def test_a_fault_ends_the_preempt_delay():
     machine.receive(Recover("eth0"), 100.0)
     assert logs(machine.receive(heard(50), 101.0)) == ["(VI_1) start preempt delay (30 secs)"]
     assert machine.deadline() == pytest.approx(101 + 3.609375)
+
+
+WAITS = f"(VI_1) waits for the connections of {HIGH}, at most 30 secs"
+
+
+def test_a_lower_master_is_left_alone_while_its_connections_are_not_here():
+    machine = backup(preempt_when_synced_s=30.0)
+    assert logs(machine.receive(heard(50), 1.0)) == [WAITS]
+    for second in range(2, 20):
+        assert machine.receive(heard(50), float(second)) == []
+        assert machine.expire(second) == []
+    assert machine.receive(SetSynced(True), 19.5) == []
+    assert logs(machine.receive(heard(50), 20.0)) == [f"(VI_1) received lower priority (50) advert from {HIGH} - discarding"]
+    machine.expire(19.0 + 3.61)
+    assert machine.state is MASTER
+
+
+def test_a_router_that_is_in_sync_does_not_wait():
+    machine = backup(preempt_when_synced_s=30.0)
+    machine.receive(SetSynced(True), 0.5)
+    machine.receive(heard(50), 1.0)
+    machine.expire(3.61)
+    assert machine.state is MASTER
+
+
+def test_waiting_for_connections_has_an_end_and_begins_anew_with_another_master():
+    machine = backup(preempt_when_synced_s=30.0)
+    machine.receive(heard(50), 1.0)
+    machine.receive(heard(200), 20.0)
+    assert logs(machine.receive(heard(50), 21.0)) == [WAITS]
+    assert machine.receive(heard(50), 50.9) == []
+    machine.receive(heard(50), 51.0)
+    machine.expire(50.9 + 3.61)
+    assert machine.state is MASTER
+
+
+def test_a_master_that_falls_silent_is_followed_whether_its_connections_are_here_or_not():
+    machine = backup(preempt_when_synced_s=30.0)
+    machine.receive(heard(50), 1.0)
+    machine.expire(1.0 + 3.61)
+    assert machine.state is MASTER
 
 
 def test_a_preempting_router_does_not_say_that_it_heard_nobody():

@@ -112,7 +112,7 @@ class Segment:
         self.cut = set()
         self.configurations = [instance(priority=p, **changes) for p in priorities]
         self.routers = {}
-        self.history = [(0.0, 0, (frozenset(), 0))]  # (time, masters, (routers that could be one, recoveries so far))
+        self.history = [(0.0, 0, (frozenset(), 0))]  # (time, masters, (routers that could be one, starts and recoveries so far))
         self._recoveries = 0
         self._random = random.Random(seed)
         self._order = count()
@@ -141,7 +141,7 @@ class Segment:
     def stretches(self, of):
         """Lengths of the stretches of history during which ``of(masters)`` held and who was able did not change.
 
-        A router that recovers waits anew, even if it failed in the same instant.
+        A router that starts or recovers waits anew, even if it ended or failed in the same instant.
         """
         found, since, former = [], None, None
         for time, masters, able in [*self.history, (self.now, None, None)]:
@@ -159,6 +159,7 @@ class Segment:
     def _give(self, number, given):
         if given == "start":
             if number not in self.routers:
+                self._recoveries += 1
                 self.routers[number] = VrrpMachine(self.configurations[number], f"10.0.0.{number + 1}")
                 self._execute(number, self.routers[number].receive(Start(), self.now))
         elif given == "crash":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from math import isqrt
 from typing import Any, Final
@@ -59,11 +60,16 @@ def _server(cursor: Cursor) -> Endpoint:
     return Endpoint(str(host), cursor.port(1) if cursor.more() else 25)
 
 
-def _password_file(cursor: Cursor) -> str:
-    path = cursor.word("file:PATH")
-    if not path.startswith("file:/"):
-        raise cursor.reject("the password is read from a file, not from the configuration", "write file:/full/path")
-    return path.removeprefix("file:")
+def _secret_file(what: str) -> Callable[[Cursor], str]:
+    """Read ``file:PATH``: secrets do not stand in the configuration, which everybody may read."""
+
+    def read(cursor: Cursor) -> str:
+        path = cursor.word("file:PATH")
+        if not path.startswith("file:/"):
+            raise cursor.reject(f"the {what} is read from a file, not from the configuration", "write file:/full/path")
+        return path.removeprefix("file:")
+
+    return read
 
 
 def read_transport(cursor: Cursor) -> VrrpTransport:
@@ -173,7 +179,7 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("smtp_connect_timeout", seconds(0.1, 3600, "a time limit"), "time limit of each step with the mail server (30)"),
     Keyword("smtp_security", choice(("none", "starttls", "tls"), "a kind of security"), "none, starttls or tls (none) [Relevo]"),
     Keyword("smtp_user", text("a user"), "user for AUTH at the mail server [Relevo]"),
-    Keyword("smtp_password", _password_file, "file:PATH that holds the password for AUTH [Relevo]"),
+    Keyword("smtp_password", _secret_file("password"), "file:PATH that holds the password for AUTH [Relevo]"),
     Keyword("smtp_alert", boolean, "mail alerts for every block that does not say otherwise"),
     Keyword("smtp_alert_vrrp", boolean, "the same for VRRP only"),
     Keyword("smtp_alert_checker", boolean, "the same for virtual and real servers only"),
@@ -198,6 +204,7 @@ KEYWORDS: tuple[Keyword, ...] = (
     Keyword("v3_checksum_as_v2", boolean, "VRRPv3 checksum over IPv4 without pseudo-header (RFC 9568, routers)"),
     Keyword("vrrp_rt_priority", integer(1, 99, "a priority"), "real-time priority of the director worker", field="vrrp_realtime_priority"),
     Keyword("lvs_sync_daemon", _sync_daemon, "connection synchronisation: IF [inst INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS | peer ADDRESS …]"),
+    Keyword("lvs_sync_key", _secret_file("key"), "file:PATH of the key that seals synchronisation between Relevo's directors [Relevo]"),
     Keyword("lvs_timeouts", _timeouts, "seconds that idle connections are kept: tcp N, tcpfin N, udp N (900 120 300)"),
     Keyword("lvs_flush", flag, "at the start remove the services of others from the kernel's table too"),
     Keyword("lvs_flush_on_stop", _flush_on_stop, "at the stop remove the services of others too; VS: only the own ones"),

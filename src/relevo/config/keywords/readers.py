@@ -31,6 +31,11 @@ def seconds(low: float, high: float, what: str) -> Read:
     return lambda cursor: cursor.seconds(low, high, what)
 
 
+def seconds_or(default: float, low: float, high: float) -> Read:
+    """A time in seconds in a range; nothing means ``default``."""
+    return lambda cursor: cursor.seconds(low, high, "a time") if cursor.more() else default
+
+
 def choice(allowed: Iterable[str], what: str) -> Read:
     """One word of a closed list."""
     listed = tuple(allowed)

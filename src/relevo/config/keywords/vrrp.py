@@ -17,6 +17,7 @@ from relevo.config.keywords.readers import (
     integer,
     script,
     seconds,
+    seconds_or,
     text,
     word_list,
 )
@@ -173,6 +174,11 @@ VRRP_INSTANCE = Block(
         Keyword("nopreempt", absence, "stay backup when returning with a higher priority", field="preempt"),
         Keyword("preempt", flag, "the default, kept for old files"),
         Keyword("preempt_delay", seconds(0, 1000, "a delay"), "seconds to wait before taking over from a lower master"),
+        Keyword(
+            "preempt_when_synced", seconds_or(60, 1, 1000),
+            "take over from a lower master when its connections are here, or after so many seconds [Relevo]",
+            field="preempt_when_synced_s",
+        ),
         Keyword("down_timer_adverts", integer(1, 100, "a count"), "missed adverts before takeover (3)"),
         Keyword("track_interface", _tracked, "interfaces whose loss means FAULT or a lower priority"),
         Keyword("dont_track_primary", absence, "do not go to FAULT with the own interface", field="track_primary"),

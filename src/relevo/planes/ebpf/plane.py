@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -176,11 +176,11 @@ class EbpfPlane:
     async def observe(self) -> list[ServiceState]:
         """Return the table; entries whose time is over are taken out first, so that the counters are exact."""
         instance, table = self.open()
-        if self._attach and self._attacher is not None:
-            audit = partial(self._attacher.audit, behind_filters=table.has_marks)
-            self._notices += map(Notice, await asyncio.to_thread(audit))  # the netlink library wants a loop of its own
-        self._note_losses(instance, time.monotonic())
         async with self._busy:
+            if self._attach and self._attacher is not None:
+                audit = partial(self._attacher.audit, behind_filters=table.has_marks)
+                self._notices += map(Notice, await asyncio.to_thread(audit))  # the netlink library wants a loop of its own
+            self._note_losses(instance, time.monotonic())
             await asyncio.to_thread(instance.sweep)
             return await asyncio.to_thread(table.observe)
 
@@ -213,14 +213,14 @@ class EbpfPlane:
             self._losses |= {reason: counts[reason] for reason in grown}
             self._notices += [Notice(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
 
-    async def synchronise(self, task: SyncTask | None) -> str:
+    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
         """Announce connections and take in those of others as ``task`` says."""
         if task is None:
             self._end_synchronisation()
             return ""
         if self._synchroniser is None:
             instance, table = self.open()
-            self._synchroniser = Synchroniser(instance, table, task)
+            self._synchroniser = Synchroniser(instance, table, task, in_sync)
         return self._synchroniser.match(task)
 
     def _end_synchronisation(self) -> None:
@@ -230,7 +230,7 @@ class EbpfPlane:
 
     async def complete_sync(self) -> int:
         """Tell the peers of every connection, half-open ones too: whoever takes over has to answer their next segment."""
-        return await self._synchroniser.tell_all(half_open=True) if self._synchroniser is not None else 0
+        return await self._synchroniser.complete() if self._synchroniser is not None else 0
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
         """Return how it goes."""

@@ -1,24 +1,31 @@
 """The daemon of connection synchronisation that IPVS has in the kernel: ours goes from the ring to the others, theirs comes in.
 
-It speaks version 1 of IPVS's protocol and reads version 0, so that either end may be a kernel.
+It speaks version 1 of IPVS's protocol and reads version 0, so that either end may be a kernel. With a key it speaks to
+directors that have it too, and to nobody else (``machines.sync_peers``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from relevo.errors import HostError
+from relevo.host.files import read_key
 from relevo.host.sync_port import SyncReceiver, SyncSender
-from relevo.model.table import SyncRole, SyncState, SyncTask
+from relevo.machines import sync_peers
+from relevo.machines.sync_peers import SyncPeers
+from relevo.model.table import SyncPeer, SyncRole, SyncState, SyncTask
 from relevo.planes.ebpf.announcements import Ring
 from relevo.planes.ebpf.arrivals import Arrivals
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import SettingFlag
 from relevo.planes.ebpf.table import Table
-from relevo.wire import ipvs_sync
+from relevo.wire import ipvs_sync, sync_letters
+from relevo.wire.sync_letters import Letter
 
 GATHER_S: Final = 0.02
 """Announcements wait so long for company. What is lost when a director dies is younger than this."""
@@ -29,21 +36,31 @@ RECEIVE: Final = 32
 BURST: Final = 16
 BURST_PAUSE_S: Final = 0.01
 """The whole table goes out in bursts of so many messages: a receiver's buffer may have room for hardly a hundred."""
+CONFIRM_S: Final = 1.0
+"""How long a hand-over waits for the others to say that they have everything."""
+CONFIRM_PAUSE_S: Final = 0.005
 
 
 class Synchroniser:
-    """One task for one instance, from ``open`` to ``close``, on the running loop."""
+    """One task for one instance, from ``match`` to ``close``, on the running loop. ``in_sync`` hears of changes."""
 
-    def __init__(self, instance: Instance, table: Table, task: SyncTask) -> None:
+    def __init__(self, instance: Instance, table: Table, task: SyncTask, in_sync: Callable[[bool], None]) -> None:
         self.task = task
         self.problem = ""
         self._instance = instance
+        self._in_sync = in_sync
         self._ring = Ring(instance.maps["announcements"])
         self._arrivals = Arrivals(instance, table)
         self._sender: SyncSender | None = None
         self._receiver: SyncReceiver | None = None
+        self._announcing = False
         self._gathering: asyncio.TimerHandle | None = None
         self._telling_all = asyncio.Lock()
+        self._telling: asyncio.Task[None] | None = None
+        self._half_open = False
+        self._key = b""
+        self._peers: SyncPeers | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._entries_sent = self._entries_received = 0
         self._sent_at: float | None = None
         self._received_at: float | None = None
@@ -52,26 +69,26 @@ class Synchroniser:
 
     def match(self, task: SyncTask) -> str:
         """Do ``task`` from now on; open again what does not work. Return what stands against it, or nothing."""
-        if task != self.task or self.problem:
-            moved = _elsewhere(task) != _elsewhere(self.task)
-            self.task = task
-            if moved or self.problem:
-                self._close_sockets()
+        if self.problem or _elsewhere(task) != _elsewhere(self.task):
+            self._close_sockets()
+        self.task = task
         self.problem = ""
         try:
-            self._match_sender(SyncRole.MASTER in task.roles)
-            self._match_receiver(SyncRole.BACKUP in task.roles)
+            self._match_peers()
+            self._match_sender(SyncRole.MASTER in task.roles or bool(task.key_file))
+            self._match_receiver(SyncRole.BACKUP in task.roles or bool(task.key_file))
         except OSError as error:
             self.problem = f"{task.interface}: {error.strerror or error}"
+        except HostError as error:
+            self.problem = f"{error}" + (f" ({error.hint})" if error.hint else "")
+        else:
+            self._match_announcing(SyncRole.MASTER in task.roles)
         return self.problem
 
     def _match_sender(self, wanted: bool) -> None:
         if wanted and self._sender is None:
             task = self.task
             self._sender = SyncSender(task.interface, task.group, task.port, task.ttl, task.peers)
-            self._ring.skip()
-            self._instance.settings.flags |= SettingFlag.ANNOUNCE
-            asyncio.get_running_loop().add_reader(self._ring.descriptor, self._gather)
         elif not wanted and self._sender is not None:
             self._close_sender()
 
@@ -83,20 +100,26 @@ class Synchroniser:
         elif not wanted and self._receiver is not None:
             self._close_receiver()
 
-    def _close_sender(self) -> None:
-        self._instance.settings.flags &= ~SettingFlag.ANNOUNCE
-        if self._sender is not None:
+    def _match_announcing(self, wanted: bool) -> None:
+        """Let the programs tell of connections, or no more."""
+        if wanted and not self._announcing:
+            self._ring.skip()
+            self._instance.settings.flags |= SettingFlag.ANNOUNCE
+            self._attend()
+        elif not wanted and self._announcing:
+            self._instance.settings.flags &= ~SettingFlag.ANNOUNCE
             self._drain()
             self._rest()
+        self._announcing = wanted
+        if self._peers is not None:
+            self._perform(self._peers.receive(sync_peers.SetMaster(wanted), time.monotonic()))
+
+    def _close_sender(self) -> None:
+        if self._announcing:
+            self._match_announcing(False)
+        if self._sender is not None:
             self._sender.close()
             self._sender = None
-
-    def _rest(self) -> None:
-        """Wait for nothing in the ring."""
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
-        asyncio.get_running_loop().remove_reader(self._ring.descriptor)
 
     def _close_receiver(self) -> None:
         if self._receiver is not None:
@@ -111,67 +134,98 @@ class Synchroniser:
     def close(self) -> None:
         """Tell what is left to be told, and end."""
         self._close_sockets()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
         self._ring.close()
 
     # -- sending -----------------------------------------------------------------------------------------------
 
+    def _attend(self) -> None:
+        asyncio.get_running_loop().add_reader(self._ring.descriptor, self._gather)
+
+    def _rest(self) -> None:
+        """Wait for nothing in the ring."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        asyncio.get_running_loop().remove_reader(self._ring.descriptor)
+
     def _gather(self) -> None:
         """There is something in the ring: look when there is more."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._ring.descriptor)
-        self._gathering = loop.call_later(GATHER_S, self._drained)
+        self._rest()
+        self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
 
-    def _drained(self) -> None:
+    def _gathered(self) -> None:
         self._gathering = None
         self._drain()
-        if self._sender is not None:
-            asyncio.get_running_loop().add_reader(self._ring.descriptor, self._gather)
+        if self._announcing:
+            self._attend()  # at once again when that was not all
 
     def _drain(self) -> None:
-        """Send what has gathered; the ring's descriptor is readable again at once when that was not all."""
-        self._send(self._ring.read(READ))
-
-    def _send(self, entries: Sequence[bytes]) -> None:
-        for message in self._messages(entries):
-            self._send_message(message)
+        for message in self._messages(self._ring.read(READ)):
+            self._send(message)
 
     def _messages(self, entries: Sequence[bytes]) -> list[bytes]:
         self._entries_sent += len(entries)
-        return list(ipvs_sync.assemble(self.task.sync_id, entries, self.task.max_length or ipvs_sync.MAX_LENGTH))
+        length = self.task.max_length or ipvs_sync.MAX_LENGTH
+        if self._peers is not None:
+            length -= sync_letters.OVERHEAD
+        return list(ipvs_sync.assemble(self.task.sync_id, entries, length))
 
-    def _send_message(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> None:
+        if self._peers is None:
+            self._put(message)
+        else:
+            self._perform(self._peers.receive(sync_peers.Tell(message), time.monotonic()))
+
+    def _put(self, datagram: bytes) -> None:
         if self._sender is None:
             return
         try:
-            self._sender.send(message)
+            self._sender.send(datagram)
             self._sent_at = time.time()
         except OSError as error:  # the interface may be down: what is announced now is lost, as it is to IPVS
             self.problem = f"{self.task.interface}: {error.strerror or error}"
 
-    async def tell_all(self, *, half_open: bool) -> int:
-        """Tell of every connection, in bursts; return how many. Half-open ones are for whoever takes over at once."""
+    async def complete(self) -> int:
+        """Tell of every connection, half-open ones too, for whoever takes over now; return how many.
+
+        Directors with our key say when they have everything; they get ``CONFIRM_S`` for that.
+        """
+        if self._peers is None:
+            return await self._tell_all(half_open=True)
+        before, self._half_open = self._entries_sent, True
+        self._perform(self._peers.receive(sync_peers.Complete(), time.monotonic()))
+        while self._telling is not None:
+            await asyncio.wait({self._telling})
+        until = time.monotonic() + CONFIRM_S
+        while not self._peers.everybody_has_everything and time.monotonic() < until:
+            await asyncio.sleep(CONFIRM_PAUSE_S)
+        return self._entries_sent - before
+
+    async def _tell_all(self, *, half_open: bool) -> int:
         async with self._telling_all:
-            if self._sender is None:
+            if not self._announcing:
                 return 0
             self._rest()
-            before, place = self._entries_sent, 0
-            self._send(self._ring.read(self._ring.room))
+            before, following = self._entries_sent, 0
             try:
-                following: int | None = place
-                while following is not None and self._sender is not None:
-                    following = await asyncio.to_thread(
-                        self._instance.announce, following, self._ring.room // 2, half_open=half_open
-                    )
+                await self._send_in_bursts()
+                at: int | None = following
+                while at is not None and self._announcing:
+                    at = await asyncio.to_thread(self._instance.announce, at, self._ring.room // 2, half_open=half_open)
                     await self._send_in_bursts()
             finally:
-                if self._sender is not None:
-                    asyncio.get_running_loop().add_reader(self._ring.descriptor, self._gather)
+                if self._announcing:
+                    self._attend()
             return self._entries_sent - before
 
     async def _send_in_bursts(self) -> None:
         while entries := self._ring.read(READ):
             for number, message in enumerate(self._messages(entries), 1):
-                self._send_message(message)
+                self._send(message)
                 if number % BURST == 0:
                     await asyncio.sleep(BURST_PAUSE_S)
 
@@ -182,24 +236,81 @@ class Synchroniser:
             return
         entries: list[ipvs_sync.Entry] = []
         with contextlib.suppress(OSError):  # the interface is going: ``match`` will say so
-            for message in self._receiver.receive(RECEIVE):
-                found = ipvs_sync.decode(message, self.task.sync_id)
-                self._arrivals.refused.update(reason.value for reason in found.refused)
-                entries += found.entries
-        if entries:
+            for datagram, source in self._receiver.receive(RECEIVE):
+                for message in [datagram] if self._peers is None else self._unsealed(self._peers, datagram, source):
+                    found = ipvs_sync.decode(message, self.task.sync_id)
+                    self._arrivals.refused.update(reason.value for reason in found.refused)
+                    entries += found.entries
+        if entries and SyncRole.BACKUP in self.task.roles:
             self._received_at = time.time()
             self._entries_received += len(entries)
             self._arrivals.take(entries)
+
+    def _unsealed(self, peers: SyncPeers, datagram: bytes, source: str) -> list[bytes]:
+        letter = sync_letters.unseal(datagram, self._key)
+        if not isinstance(letter, Letter):
+            self._arrivals.refused[letter.value] += 1
+            return []
+        return self._perform(peers.receive(sync_peers.Heard(letter, source), time.monotonic()))
 
     def table_changed(self) -> None:
         """Services or servers came or went."""
         self._arrivals.table_changed()
 
+    # -- directors that share a key ----------------------------------------------------------------------------
+
+    def _match_peers(self) -> None:
+        key = read_key(self.task.key_file) if self.task.key_file else b""
+        if key == self._key and (self._peers is None or self._peers.sync_id == self.task.sync_id):
+            return
+        self._key = key
+        if self._timer is not None:
+            self._timer.cancel()
+        self._peers = SyncPeers(secrets.token_bytes(sync_letters.SESSION), self.task.sync_id, time.monotonic()) if key else None
+        self._wait_for_peers()
+
+    def _wait_for_peers(self) -> None:
+        if self._peers is None:
+            return
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._peers.deadline() - time.monotonic(), self._expired)
+
+    def _expired(self) -> None:
+        if self._peers is not None:
+            self._perform(self._peers.expire(time.monotonic()))
+            self._wait_for_peers()
+
+    def _perform(self, effects: Sequence[sync_peers.Effect]) -> list[bytes]:
+        """Carry effects out; return the messages of entries to take in."""
+        messages = []
+        for effect in effects:
+            match effect:
+                case sync_peers.Send(letter=letter):
+                    self._put(sync_letters.seal(letter, self._key))
+                case sync_peers.Take(message=message):
+                    messages.append(message)
+                case sync_peers.TellAll():
+                    self._telling = asyncio.create_task(self._answer(), name="synchronisation: everything")
+                case sync_peers.InSync(in_sync=in_sync):
+                    self._in_sync(in_sync)
+                case sync_peers.Refused(reason=reason):
+                    self._arrivals.refused[reason.value] += 1
+        return messages
+
+    async def _answer(self) -> None:
+        """Tell everything, for who asked."""
+        half_open, self._half_open = self._half_open, False
+        await self._tell_all(half_open=half_open)
+        self._telling = None
+        if self._peers is not None:
+            self._perform(self._peers.receive(sync_peers.ToldAll(), time.monotonic()))
+
     # -- state -------------------------------------------------------------------------------------------------
 
     def state(self, local: int | None, received: int | None) -> SyncState:
         """How it goes; the numbers of connections are counted by who has the table."""
-        task = self.task
+        task, offset = self.task, time.time() - time.monotonic()
+        peers = self._peers
         return SyncState(
             roles=tuple(role for role in SyncRole if role in task.roles),
             interface=task.interface,
@@ -215,8 +326,19 @@ class Synchroniser:
             last_sent_at=self._sent_at,
             last_received_at=self._received_at,
             refused=dict(self._arrivals.refused),
+            in_sync=None if peers is None else peers.in_sync,
+            directors=() if peers is None else tuple(
+                SyncPeer(
+                    address=peer.source,
+                    state=peer.state.value,
+                    heard_at=peer.heard_at + offset,
+                    missing_here=peer.behind if peer.told else 0,
+                    missing_there=max(0, peers.told - peer.has),
+                )
+                for peer in peers.peers.values()
+            ),
             problem=self.problem,
-        )
+        )  # fmt: skip
 
 
 def _elsewhere(task: SyncTask) -> tuple[object, ...]:

@@ -225,7 +225,7 @@ class IpvsPlane:
 
     # -- synchronisation ---------------------------------------------------------------------------------------
 
-    async def synchronise(self, task: SyncTask | None) -> str:
+    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
         """Let the kernel's daemons run that a task wants, and no other; without ever having had a task leave them alone."""
         if task is not None or self._task is not None:
             self._task = task
@@ -323,6 +323,8 @@ def _match_daemons(kernel: Kernel, task: SyncTask | None) -> str:
     """Stop daemons that are not wanted as they are, start those that are missing; return what stands against it, or nothing."""
     if task is not None and task.peers:
         return "the kernel's daemons speak to a multicast group alone: leave out 'peer'"
+    if task is not None and task.key_file:
+        return "the kernel's daemons cannot seal what they say: leave out lvs_sync_key"
     wanted = {} if task is None else {state: _daemon(task, state) for state, role in _ROLES.items() if role in task.roles}
     running = {daemon.state: daemon for daemon in kernel.daemons()}
     for state, daemon in running.items():

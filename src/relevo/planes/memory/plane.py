@@ -45,7 +45,7 @@ class MemoryPlane:
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Every address is here."""
 
-    async def synchronise(self, task: SyncTask | None) -> str:
+    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
         """It sees no packets."""
         return ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from relevo.errors import PlaneError
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
@@ -59,7 +59,7 @@ class ProxyPlane:
         """Tell the process which virtual addresses this node holds."""
         await self._ask(Hold(held))
 
-    async def synchronise(self, task: SyncTask | None) -> str:
+    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
         """It ends connections and opens its own."""
         return ""  # told at check time
 

@@ -1,0 +1,47 @@
+"""The key of synchronisation: only a file that nobody else reads, and long enough, is one."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relevo.errors import HostError
+from relevo.host.files import MAX_KEY, MIN_KEY, read_key
+
+
+def key_file(folder: Path, content: bytes, mode: int = 0o600) -> str:
+    path = folder / "key"
+    path.write_bytes(content)
+    path.chmod(mode)
+    return str(path)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_the_end_of_the_line_is_no_part_of_a_key(tmp_path: Path, end: bytes) -> None:
+    assert read_key(key_file(tmp_path, b"k" * MIN_KEY + end)) == b"k" * MIN_KEY
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_key_that_others_may_read_is_refused_with_the_remedy(tmp_path: Path, mode: int) -> None:
+    path = key_file(tmp_path, b"k" * MIN_KEY, mode)
+    with pytest.raises(HostError, match="others may read the key") as caught:
+        read_key(path)
+    assert caught.value.hint == f"chmod 600 {path}"
+
+
+@pytest.mark.parametrize("length", [0, MIN_KEY - 1, MAX_KEY + 1])
+def test_a_key_that_is_too_short_or_too_long_is_refused_and_not_shown(tmp_path: Path, length: int) -> None:
+    with pytest.raises(HostError, match="a key has 16 to 4096 octets") as caught:
+        read_key(key_file(tmp_path, b"s" * length))
+    assert "sss" not in str(caught.value)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="cannot read"):
+        read_key(str(tmp_path / "missing"))
+    with pytest.raises(HostError):
+        read_key(str(tmp_path))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    with pytest.raises(HostError, match="is not a file"):
+        read_key(str(pipe))
