@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from relevo.compat.ipvsadm.program import Program
 from relevo.compat.ipvsadm.tables import KernelTable
+from relevo.lab.namespaces import NetworkNamespaces, bring_up, netlink
 from relevo.planes.ipvs import refusal
 from relevo.planes.ipvs.kernel import Kernel
 from relevo.wire.ipvs_netlink import DaemonState, Timeouts
@@ -24,17 +26,32 @@ from tests.conftest import PATH
 if refusal():
     pytest.skip(refusal(), allow_module_level=True)
 
+VIRTUAL, SERVER = "10.99.0.1", "10.99.0.2"
+LISTINGS = (
+    "-L", "-Ln", "-Ln --nosort --stats", "-Ln --stats", "-Ln --stats --exact", "-Ln --rate", "-Ln --rate --exact",
+    "-Ln --persistent-conn", "-Ln --thresholds", "-Ln --stats -t 10.99.0.1:80", "-Lnc", "-Lc", "-Lnc --persistent-conn",
+)  # fmt: skip
+TURNS = 8
+"""Counters are settled every two seconds, and connections are listed with seconds: so often it is tried to meet both in one."""
 Said = tuple[int, str, str]
 Side = Callable[[str, str], Said]
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    opened = Kernel()
+    """A table of its own, in a namespace of its own: that of this machine may be in use."""
     subprocess.run(["modprobe", "ip_vs_pe_sip"], check=False)
-    yield opened
-    clear(opened)
-    opened.close()
+    spaces = NetworkNamespaces()
+    spaces.make("compat")
+    with spaces.inside("compat"):
+        with netlink() as ip:
+            bring_up(ip, "lo")
+            for address in (VIRTUAL, SERVER):
+                ip.addr("add", index=1, address=address, prefixlen=32)
+        opened = Kernel()
+        yield opened
+        opened.close()
+    spaces.close()
 
 
 def clear(kernel: Kernel) -> None:
@@ -100,3 +117,53 @@ def test_the_command_itself(kernel: Kernel) -> None:
             return done.returncode, done.stdout, done.stderr
 
         assert met(kernel, side, (), "-Ln --nonsense", "") == wanted
+
+
+@pytest.fixture(scope="module")
+def busy(kernel: Kernel) -> Iterator[None]:
+    """Services with connections in several states, templates, datagrams, and counters of four digits and more."""
+    clear(kernel)
+    for step in (
+        f"-A -t {VIRTUAL}:80 -s rr -p 300",
+        f"-a -t {VIRTUAL}:80 -r {SERVER}:8080 -m -w 3",
+        f"-A -t {VIRTUAL}:81 -s wlc",
+        f"-a -t {VIRTUAL}:81 -r {SERVER}:8080 -m -x 100 -y 50",
+        f"-A -u {VIRTUAL}:53 -s rr",
+        f"-a -u {VIRTUAL}:53 -r {SERVER}:5353 -m",
+        "-A -f 5 -s rr",
+        f"-a -f 5 -r {SERVER}:0 -m",
+    ):
+        assert ours(step, "") == (0, "", ""), step
+    listening = socket.create_server((SERVER, 8080), backlog=64)
+    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    datagrams.bind((SERVER, 5353))
+    held = []
+    for port in (80, 80, 80, 81, 81):
+        sock = socket.create_connection((VIRTUAL, port), timeout=5)
+        peer, _ = listening.accept()
+        sock.sendall(bytes(20_000))
+        while len(peer.recv(65_536, socket.MSG_PEEK)) < 20_000:
+            pass
+        held += [sock, peer]
+    held[0].shutdown(socket.SHUT_WR)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        for _ in range(1500):
+            client.sendto(bytes(100), (VIRTUAL, 53))
+    yield
+    for sock in (*held, listening, datagrams):
+        sock.close()
+    clear(kernel)
+
+
+@pytest.mark.parametrize("line", LISTINGS)
+def test_what_is_counted_and_connected_is_shown_alike(busy: None, line: str) -> None:
+    for _ in range(TURNS):
+        before, found, after = theirs(line, ""), ours(line, ""), theirs(line, "")
+        if before == after:
+            break
+    assert found == before
+    assert found[0] == 0
+    if line == "-Lnc":
+        assert {"ESTABLISHED", "CLOSE_WAIT", "UDP"} <= {row.split()[2] for row in found[1].splitlines()[2:]}
+    if line == "-Ln --stats":
+        assert re.search(r"UDP +10\.99\.0\.1:53 +1 +1500 ", found[1]), found[1]

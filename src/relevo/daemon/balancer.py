@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from relevo.daemon.by_hand import ByHand
 from relevo.daemon.channel import AsyncChannel, decode_to_worker
 from relevo.daemon.messages import (
     BalancerReport,
@@ -28,6 +29,8 @@ from relevo.daemon.messages import (
     ShutdownNotice,
     Stop,
     SyncEvent,
+    TableCall,
+    TableView,
     TakeSnapshot,
     TakeSyncState,
     ToWorker,
@@ -38,7 +41,7 @@ from relevo.machines import check as checking
 from relevo.machines import pool as pooling
 from relevo.machines.check import CheckMachine, Result
 from relevo.machines.pool import CheckVerdict, PoolMachine
-from relevo.model import Check, Configuration, Endpoint, RealServer, ServiceKey, TcpCheck, VirtualServer
+from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, RealServer, ServiceKey, TcpCheck, VirtualServer
 from relevo.model.table import Desired, ServerState, ServiceState, SyncRole, SyncTask
 from relevo.observe.snapshot import BalancerSnapshot, CheckSnapshot, ServerSnapshot, ServiceSnapshot
 from relevo.planes.port import Plane
@@ -101,6 +104,8 @@ class Balancer:
         self._stopping = asyncio.Event()
         self._refused: set[str] = set()
         self._mine: set[ServiceKey] | None = None
+        self._by_hand = ByHand()
+        self._timeouts = configuration.global_defs.lvs_timeouts
         self._polite = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -154,6 +159,8 @@ class Balancer:
                     self.channel.send(BalancerReport(await self.snapshot()))
                 case PlaneCall():
                     self._task(self._serve_call(message))
+                case TableCall():
+                    self._task(self._serve_table(message))
                 case CompleteSync() | TakeSyncState():
                     self._task(self._serve_sync(message))
                 case Reload(configuration=configuration):
@@ -196,6 +203,26 @@ class Balancer:
                 answer = PlaneAnswer(call.number, await self.plane.complete_sync())
             else:
                 answer = PlaneAnswer(call.number, sync=await self.plane.sync_state(counted=True))
+        except (PlaneError, OSError) as error:
+            answer = PlaneAnswer(call.number, error=str(error))
+        self.channel.send(answer)
+
+    async def _serve_table(self, call: TableCall) -> None:
+        """Change the table as somebody asks who does not write it into the file, and show it."""
+        try:
+            refused = {each.operation: each.reason for each in await self.plane.apply(call.operations)}
+            reasons = [refused.get(operation, "") for operation in call.operations]
+            for operation, reason in zip(call.operations, reasons, strict=True):
+                self._by_hand.note(operation, reason)
+            if call.timeouts != PlaneTimeouts():
+                await self.plane.set_timeouts(call.timeouts)
+            view = None
+            if call.show or call.zero is not None or call.zero_all:
+                observed = await self.plane.observe()
+                if call.zero is not None or call.zero_all:
+                    self._by_hand.zero(observed, call.zero)
+                view = TableView(self._by_hand.shown(observed), await self.plane.settings())
+            answer = PlaneAnswer(call.number, table=view, refused=reasons)
         except (PlaneError, OSError) as error:
             answer = PlaneAnswer(call.number, error=str(error))
         self.channel.send(answer)
@@ -357,6 +384,9 @@ class Balancer:
     async def _reconcile(self) -> None:
         if self.held is not None:
             await self.plane.hold(self.held, self._moved())
+        if self._timeouts != self.configuration.global_defs.lvs_timeouts:  # a reload brought others
+            self._timeouts = self.configuration.global_defs.lvs_timeouts
+            await self.plane.set_timeouts(self._timeouts)
         problem = await self.plane.synchronise(self._sync_task(), self._in_sync)
         observed = await self.plane.observe()
         desired = [item for pool in self.pools.values() for item in pool.desired()]
@@ -383,7 +413,8 @@ class Balancer:
         With ``lvs_flush`` the first look takes all of them for ours, as keepalived clears the table at its start.
         """
         if not self.plane.capabilities().shared:
-            return observed
+            wanted = {item.service.key for item in desired}
+            return [s for s in observed if s.service.key in wanted or s.service.key not in self._by_hand.services]
         if self._mine is None:
             flush = self.configuration.global_defs.lvs_flush
             self._mine = {state.service.key for state in observed} if flush else set()

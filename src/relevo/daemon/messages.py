@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from relevo.model import Configuration
-from relevo.model.table import Connection, ConnectionFilter, SyncState
+from relevo.model import Configuration, PlaneTimeouts, ServiceKey
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
+from relevo.planes.port import PlaneSettings
 
 # -- from a worker ----------------------------------------------------------------------------------------------------
 
@@ -87,13 +88,24 @@ class BalancerReport(msgspec.Struct, frozen=True, tag=True):
     snapshot: BalancerSnapshot
 
 
+class TableView(msgspec.Struct, frozen=True):
+    """The plane's table, whoever declared what is in it."""
+
+    services: list[ServiceState] = []
+    settings: PlaneSettings = PlaneSettings()
+
+
 class PlaneAnswer(msgspec.Struct, frozen=True, tag=True):
-    """Answer to the ``PlaneCall`` of this number: how many were found or ended, and those that were to be listed."""
+    """Answer to the call of this number: how many connections were found or ended, and those that were to be listed; or the
+    state of synchronisation, the table, the reason of each operation (empty: done).
+    """
 
     number: int
     total: int = 0
     connections: list[Connection] = []
     sync: SyncState | None = None
+    table: TableView | None = None
+    refused: list[str] = []
     error: str = ""
 
 
@@ -172,6 +184,19 @@ class TakeSyncState(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
+class TableCall(msgspec.Struct, frozen=True, tag=True):
+    """Change the plane's table by hand, and show it: operations first, then time-outs, then zeroing counters (of ``zero``, or of
+    everything with ``zero_all``). A service that is added so is no business of the configuration.
+    """
+
+    number: int
+    operations: list[Operation] = []
+    timeouts: PlaneTimeouts = PlaneTimeouts()
+    zero: ServiceKey | None = None
+    zero_all: bool = False
+    show: bool = True
+
+
 class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     """List the connections that are meant, at most ``limit`` (0: all of them); or end them."""
 
@@ -182,5 +207,16 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
 
 
 ToWorker = (
-    PlaneCall | CompleteSync | TakeSyncState | HandOver | Synced | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted
+    PlaneCall
+    | TableCall
+    | CompleteSync
+    | TakeSyncState
+    | HandOver
+    | Synced
+    | TakeSnapshot
+    | Reload
+    | Stop
+    | Held
+    | Masters
+    | PlaneRestarted
 )

@@ -54,6 +54,7 @@ from relevo.daemon.messages import (
     Stop,
     Synced,
     SyncEvent,
+    TableCall,
     TakeSnapshot,
     TakeSyncState,
 )
@@ -159,6 +160,7 @@ class Supervisor:
                 "reload": self._reload_by_command,
                 "stop": self._stop_by_command,
                 "connections": self._connections,
+                "table": self._table,
                 "failover": self._failover,
                 "sync": self._sync_state,
             },
@@ -529,7 +531,17 @@ class Supervisor:
         answer = await self._call_plane(call, CALL_S)
         return {"error": answer.error} if answer.error else answer
 
-    async def _call_plane(self, call: PlaneCall | CompleteSync | TakeSyncState, limit_s: float) -> PlaneAnswer:
+    async def _table(self, arguments: dict[str, Any]) -> PlaneAnswer | dict[str, str]:
+        """Show the plane's table, after changes by hand: what ``relevo ipvsadm`` does (``TableCall``)."""
+        self._calls += 1
+        try:
+            call = msgspec.convert({**arguments, "number": self._calls, "type": "TableCall"}, TableCall)
+        except msgspec.ValidationError as error:
+            return {"error": str(error)}
+        answer = await self._call_plane(call, CALL_S)
+        return {"error": answer.error} if answer.error else answer
+
+    async def _call_plane(self, call: PlaneCall | TableCall | CompleteSync | TakeSyncState, limit_s: float) -> PlaneAnswer:
         """Ask the balancer and wait for its answer; where there is none, an answer that says so."""
         worker = self.workers.get("balancer")
         if worker is None or worker.channel is None:

@@ -100,9 +100,11 @@ Operation = AddService | EditService | DeleteService | AddServer | EditServer | 
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Connections and octets since the entry was made; in is towards the server."""
+    """Connections, packets and octets since the entry was made; in is towards the server. A proxy sees no packets."""
 
     connections: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
 

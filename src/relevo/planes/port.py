@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from relevo.model import Configuration, Forwarding, RealServer, TunnelChecksum, TunnelKind
+from relevo.model import Configuration, Forwarding, PlaneTimeouts, RealServer, TunnelChecksum, TunnelKind
 from relevo.model import Protocol as Transport
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 
@@ -63,6 +63,13 @@ class Notice(msgspec.Struct, frozen=True):
     grave: bool = False
 
 
+class PlaneSettings(msgspec.Struct, frozen=True):
+    """What a plane was set to. ``table_size`` counts the buckets of connections; 0 where there are none, as for time-outs."""
+
+    table_size: int = 0
+    timeouts: PlaneTimeouts = PlaneTimeouts()
+
+
 class Plane(Protocol):
     """A data plane."""
 
@@ -107,6 +114,14 @@ class Plane(Protocol):
 
         Counting may take seconds.
         """
+        ...
+
+    async def settings(self) -> PlaneSettings:
+        """Return the size of its table of connections, and its time-outs."""
+        ...
+
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+        """Change time-outs; 0 leaves one as it is. ``PlaneError`` where the plane has none."""
         ...
 
     def notices(self) -> list[Notice]:

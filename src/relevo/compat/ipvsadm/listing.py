@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 
 from relevo.compat.ipvsadm.grammar import Request, place_of
+from relevo.planes.ipvs.convert import FULLNAT
 from relevo.wire import ipvs_netlink as wire
 from relevo.wire.ipvs_netlink import (
     Counters,
@@ -30,6 +31,7 @@ _METHODS: dict[int, str] = {
     Method.TUNNEL: "Tunnel",
     Method.ROUTE: "Route",
     Method.BYPASS: "Bypass",
+    FULLNAT: "FullNat",
 }
 _METHOD_SWITCHES: dict[int, str] = {Method.TUNNEL: "-i", Method.ROUTE: "-g"}
 _FLAG_NAMES = {"sh": ("sh-fallback", "sh-port"), "mh": ("mh-fallback", "mh-port")}

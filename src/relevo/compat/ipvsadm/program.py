@@ -14,9 +14,8 @@ import msgspec
 
 from relevo.compat.ipvsadm import grammar, listing
 from relevo.compat.ipvsadm.grammar import FAILED, REFUSED, USAGE, Names, Request, Usage
-from relevo.compat.ipvsadm.tables import KernelTable, Table
+from relevo.compat.ipvsadm.tables import Table, table_in_charge
 from relevo.errors import PlaneError
-from relevo.planes.ipvs.kernel import Kernel
 from relevo.wire.ipvs_netlink import Command, Service
 
 VERSION = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)"
@@ -153,6 +152,8 @@ class Program:
         elif request.has("daemon"):
             self._out.write(listing.daemons(table.daemons()))
         else:
+            if request.has("rate"):
+                table.measure()
             one = request.identity
             found = _whole(table) if one is None else [(table.service(one), table.destinations(one))]
             if self._json:
@@ -226,7 +227,7 @@ def main(words: list[str] | None = None) -> int:
     """Be ``relevo-ipvsadm``."""
     words = sys.argv[1:] if words is None else words
     as_json = words[:1] == ["-j"]
-    program = Program(lambda: KernelTable(Kernel()), sys.stdin, sys.stdout, sys.stderr, as_json=as_json)
+    program = Program(table_in_charge, sys.stdin, sys.stdout, sys.stderr, as_json=as_json)
     try:
         return program.run(words[1:] if as_json else words)
     except BrokenPipeError:

@@ -2,13 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import time
 from collections.abc import Iterable
-from typing import Protocol
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final, Protocol
 
+import msgspec
+
+from relevo.daemon.control import CALL_S, ask
+from relevo.daemon.messages import PlaneAnswer, TableView
+from relevo.errors import ControlError, HostError
+from relevo.host.files import runtime_directory
+from relevo.model import Endpoint, PlaneTimeouts, ServiceKey
+from relevo.model.table import (
+    AddServer,
+    AddService,
+    Connection,
+    DeleteServer,
+    DeleteService,
+    EditServer,
+    EditService,
+    Operation,
+    ServiceState,
+    SyncRole,
+    SyncState,
+    Traffic,
+)
+from relevo.planes.ipvs import convert
 from relevo.planes.ipvs.kernel import PROC, Kernel
 from relevo.wire import ipvs_netlink as wire
-from relevo.wire.ipvs_netlink import Command, Daemon, Destination, Identity, Info, Service, Timeouts
+from relevo.wire.ipvs_netlink import (
+    Command,
+    Counters,
+    Daemon,
+    DaemonState,
+    Destination,
+    Identity,
+    Info,
+    Service,
+    Timeouts,
+)
 from relevo.wire.ipvs_proc import ConnectionLine, read_connections
+
+IPVS_VERSION: Final = 0x010201
+"""1.2.1: what every kernel says since 2005."""
+MEASURE_S: Final = 1.0
+BATCH: Final = 200
+"""Operations in a request, which has a limit."""
+_ROLES: Final = {SyncRole.MASTER: DaemonState.MASTER, SyncRole.BACKUP: DaemonState.BACKUP}
+_NUMBERS: Final = {
+    "service already exists": errno.EEXIST,
+    "no such service": errno.ESRCH,
+    "destination already exists": errno.EEXIST,
+    "no such destination": errno.ENOENT,
+    "service not defined": errno.ESRCH,
+}
+"""What planes say, as the numbers that the kernel would give."""
 
 
 class Table(Protocol):
@@ -70,6 +123,10 @@ class Table(Protocol):
         """Remove every service."""
         ...
 
+    def measure(self) -> None:
+        """Let the counters that are shown have rates."""
+        ...
+
 
 class KernelTable:
     """IPVS of this network namespace."""
@@ -102,3 +159,194 @@ class KernelTable:
     def stop_daemon(self, daemon: Daemon) -> None:
         """Stop it."""
         self._kernel.stop_daemon(daemon.state)
+
+    def measure(self) -> None:
+        """The kernel measures all the time."""
+
+
+class DaemonTable:
+    """The table of a running daemon's plane, through its control socket."""
+
+    def __init__(self, control: Path) -> None:
+        self._control = control
+        self._view: TableView | None = None
+        self._former: tuple[float, TableView] | None = None
+
+    # -- asking ------------------------------------------------------------------------------------------------
+
+    def _ask(self, **arguments: Any) -> PlaneAnswer:
+        """Let the daemon do something and show the table; an ``OSError`` when it does not."""
+        answer = msgspec.convert(self._answer("table", msgspec.to_builtins(arguments)), PlaneAnswer)
+        self._view = answer.table
+        return answer
+
+    def _answer(self, command: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = msgspec.json.decode(ask(self._control, command, arguments, CALL_S))
+        except ControlError as error:
+            raise OSError(errno.EOPNOTSUPP, str(error)) from error
+        if answer.get("error"):
+            raise OSError(errno.EOPNOTSUPP, answer["error"])
+        return answer
+
+    def _table(self) -> TableView:
+        if self._view is None:
+            self._ask()
+        assert self._view is not None
+        return self._view
+
+    def _change(self, operation: Operation) -> None:
+        (reason,) = self._ask(operations=[operation], show=False).refused
+        if reason:
+            raise OSError(_NUMBERS.get(reason, errno.EINVAL), reason)
+
+    # -- showing -----------------------------------------------------------------------------------------------
+
+    def info(self) -> Info:
+        """The version of IPVS whose ways these are, and the plane's buckets."""
+        return Info(IPVS_VERSION, self._table().settings.table_size)
+
+    def measure(self) -> None:
+        """Look twice, a second apart."""
+        self._former = time.monotonic(), self._table()
+        time.sleep(MEASURE_S)
+        self._ask()
+
+    def services(self) -> list[Service]:
+        """Every service of the plane."""
+        return [self._shown(state) for state in self._table().services]
+
+    def service(self, identity: Identity) -> Service:
+        """One service."""
+        return self._shown(self._state(identity))
+
+    def destinations(self, identity: Identity) -> list[Destination]:
+        """A service's servers, newest first."""
+        state = self._state(identity)
+        former = self._before(state)
+        servers = {} if former is None else {server.server.endpoint: server.traffic for server in former.servers}
+        return [
+            msgspec.structs.replace(
+                convert.destination_of(server.server),
+                active=server.active,
+                inactive=server.inactive,
+                persistent=server.persistent,
+                counters=self._counters(server.traffic, servers.get(server.server.endpoint)),
+            )
+            for server in reversed(state.servers)
+        ]
+
+    def _state(self, identity: Identity) -> ServiceState:
+        found = next((s for s in self._table().services if convert.identity_of(s.service.key) == identity), None)
+        if found is None:
+            raise OSError(errno.ESRCH, "no such service")
+        return found
+
+    def _shown(self, state: ServiceState) -> Service:
+        former = self._before(state)
+        counters = self._counters(state.traffic, former.traffic if former else None)
+        return msgspec.structs.replace(convert.service_of(state.service), counters=counters)
+
+    def _before(self, state: ServiceState) -> ServiceState | None:
+        """The service at the first of two looks."""
+        if self._former is None:
+            return None
+        return next((s for s in self._former[1].services if s.service.key == state.service.key), None)
+
+    def _counters(self, now: Traffic, before: Traffic | None) -> Counters:
+        values = {name: getattr(now, name) for name in Traffic.__struct_fields__}
+        if before is not None and self._former is not None:
+            passed = time.monotonic() - self._former[0]
+            values |= {f"{name}_rate": max(0, round((value - getattr(before, name)) / passed)) for name, value in values.items()}
+        return Counters(**values)
+
+    def connections(self) -> Iterable[ConnectionLine]:
+        """Ask for all of them."""
+        answered = self._answer("connections", {"meant": {}})
+        for found in msgspec.convert(answered["connections"], list[Connection]):
+            virtual = str(IPv4Address(found.mark)) if found.mark else found.virtual.address
+            yield ConnectionLine(
+                "IP" if found.mark else found.protocol.value,
+                found.client.address,
+                found.client.port,
+                virtual,
+                found.virtual.port,
+                found.server.address,
+                found.server.port,
+                found.state,
+                int(found.expires_s or 0),
+            )
+
+    def timeouts(self) -> Timeouts:
+        """The plane's."""
+        held = self._table().settings.timeouts
+        return Timeouts(held.tcp_s, held.tcp_fin_s, held.udp_s)
+
+    def daemons(self) -> list[Daemon]:
+        """The roles of this node in synchronisation."""
+        state = msgspec.convert(self._answer("sync").get("state"), SyncState | None)
+        if state is None:
+            return []
+        return [Daemon(state=_ROLES[role], interface=state.interface, sync_id=state.sync_id) for role in state.roles]
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def change_service(self, command: Command, service: Service) -> None:
+        """Add, edit or delete one; the configuration leaves alone what was added so."""
+        key = self._key(service.identity)
+        if command == Command.DEL_SERVICE:
+            self._change(DeleteService(key))
+            return
+        entry = convert.entry_of(service, key)
+        self._change(AddService(entry) if command == Command.NEW_SERVICE else EditService(entry))
+
+    def change_destination(self, command: Command, identity: Identity, destination: Destination) -> None:
+        """Add, edit or delete one."""
+        key = self._key(identity)
+        if command == Command.DEL_DEST:
+            self._change(DeleteServer(key, Endpoint(destination.address, destination.port)))
+            return
+        entry = convert.server_of(destination)
+        self._change(AddServer(key, entry) if command == Command.NEW_DEST else EditServer(key, entry))
+
+    @staticmethod
+    def _key(identity: Identity) -> ServiceKey:
+        key = convert.key_of(identity)
+        if key is None:
+            raise OSError(errno.EPROTONOSUPPORT, "no SCTP here")
+        return key
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Change the plane's."""
+        self._ask(timeouts=PlaneTimeouts(timeouts.tcp_s, timeouts.tcp_fin_s, timeouts.udp_s), show=False)
+
+    def zero(self, identity: Identity | None) -> None:
+        """Let counters begin at 0."""
+        if identity is None:
+            self._ask(zero_all=True)
+            return
+        self._state(identity)
+        self._ask(zero=self._key(identity))
+
+    def flush(self) -> None:
+        """Remove every service. Those of the configuration come again."""
+        keys = [state.service.key for state in self._table().services]
+        for first in range(0, len(keys), BATCH):
+            self._ask(operations=[DeleteService(key) for key in keys[first : first + BATCH]], show=False)
+
+    def start_daemon(self, daemon: Daemon) -> None:
+        """The configuration does that."""
+        raise OSError(errno.EOPNOTSUPP, "write lvs_sync_daemon into the configuration")
+
+    def stop_daemon(self, daemon: Daemon) -> None:
+        """The configuration does that."""
+        raise OSError(errno.EOPNOTSUPP, "remove lvs_sync_daemon from the configuration")
+
+
+def table_in_charge() -> Table:
+    """Return the table that serves this machine: the plane of a daemon that runs here, unless that is the kernel's; else that."""
+    with contextlib.suppress(HostError, ControlError, msgspec.MsgspecError, KeyError):
+        control = runtime_directory(os.environ.get("RELEVO_RUN_DIR")) / "control.sock"
+        if control.exists() and msgspec.json.decode(ask(control, "sync", None, CALL_S))["plane"] != "ipvs":
+            return DaemonTable(control)
+    return KernelTable(Kernel())

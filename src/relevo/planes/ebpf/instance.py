@@ -157,10 +157,11 @@ class Instance:
         return jiffies(self.programs["relevo_clock"])
 
     def set_timeouts(self, wanted: PlaneTimeouts) -> None:
-        """Set IPVS's time-outs, and in place of three of them those that are wanted; connections meet them at the next packet."""
+        """Set three time-outs, or those of them that are not 0; connections meet them at the next packet."""
         chosen = {TcpState.ESTABLISHED: wanted.tcp_s, TcpState.FIN_WAIT: wanted.tcp_fin_s, TcpState.UDP: wanted.udp_s}
-        for state, seconds in TIMEOUT_S.items():
-            self.settings.timeout[state] = (chosen.get(state) or seconds) * self.settings.hz
+        for state, seconds in chosen.items():
+            if seconds:
+                self.settings.timeout[state] = seconds * self.settings.hz
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -320,7 +321,8 @@ def _load(path: Path, mark: str, sizes: Sizes, known: Mapping[str, int]) -> None
 def _initialise(instance: Instance) -> None:
     settings = instance.settings
     settings.hz = hertz(instance.programs["relevo_clock"])
-    instance.set_timeouts(PlaneTimeouts())
+    for state, seconds in TIMEOUT_S.items():
+        settings.timeout[state] = seconds * settings.hz
     settings.key[0], settings.key[1] = secrets.randbits(64), secrets.randbits(64)
     settings.bucket_mask = instance.maps["buckets"].max_entries - 1
     settings.answers_a_second = 1000

@@ -33,7 +33,7 @@ from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.synchroniser import Synchroniser
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
-from relevo.planes.port import Capabilities, Notice, Refused
+from relevo.planes.port import Capabilities, Notice, PlaneSettings, Refused
 from relevo.schedulers import maglev
 
 TELL_EVERY_S: Final = 60.0
@@ -254,6 +254,18 @@ class EbpfPlane:
             for slot in range(BUCKET_SLOTS)
             if bucket.tag[slot] and _signed(bucket.slot[slot].expires - now) > 0
         ]
+
+    async def settings(self) -> PlaneSettings:
+        """Return buckets and time-outs."""
+        instance, _ = self.open()
+        chosen = (TcpState.ESTABLISHED, TcpState.FIN_WAIT, TcpState.UDP)
+        seconds = (instance.settings.timeout[state] // instance.settings.hz for state in chosen)
+        return PlaneSettings(instance.maps["buckets"].max_entries, PlaneTimeouts(*seconds))
+
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+        """Change time-outs; connections meet them at the next packet."""
+        instance, _ = self.open()
+        instance.set_timeouts(wanted)
 
     def notices(self) -> list[Notice]:
         """Return what was attached and detached since the last call."""

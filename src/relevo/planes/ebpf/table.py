@@ -591,6 +591,8 @@ class Table:
             servers=tuple(reversed(servers)),
             traffic=Traffic(
                 connections=sum(t.connections for t in total),
+                packets_in=sum(t.packets_in for t in total),
+                packets_out=sum(t.packets_out for t in total),
                 bytes_in=sum(t.octets_in for t in total),
                 bytes_out=sum(t.octets_out for t in total),
             ),
@@ -612,7 +614,13 @@ def _count(value: int) -> int:
 
 
 def _seen(counted: Counters) -> Traffic:
-    return Traffic(connections=counted.connections, bytes_in=counted.octets_in, bytes_out=counted.octets_out)
+    return Traffic(
+        connections=counted.connections,
+        packets_in=counted.packets_in,
+        packets_out=counted.packets_out,
+        bytes_in=counted.octets_in,
+        bytes_out=counted.octets_out,
+    )
 
 
 def _family(key: ServiceKey) -> int:

@@ -11,6 +11,8 @@ from relevo.wire import ipvs_netlink as wire
 from relevo.wire.ipvs_netlink import Counters, Destination, Identity, Method, Service, TunnelType
 
 PROTOCOLS: Final = {Protocol.TCP: wire.TCP, Protocol.UDP: wire.UDP}
+FULLNAT: Final = 5
+"""DPVS's number; the kernel has none."""
 METHODS: Final = {Forwarding.NAT: Method.MASQUERADE, Forwarding.DR: Method.ROUTE, Forwarding.TUN: Method.TUNNEL}
 TUNNELS: Final = {TunnelKind.IPIP: TunnelType.IPIP, TunnelKind.GUE: TunnelType.GUE, TunnelKind.GRE: TunnelType.GRE}
 CHECKSUMS: Final = {
@@ -67,12 +69,12 @@ def netmask(ipv6: bool, length: int) -> int:
 
 
 def destination_of(entry: ServerEntry) -> Destination:
-    """Return a server in the kernel's words; ``KeyError`` for a way of forwarding that it has not."""
+    """Return a server in the kernel's words; FULLNAT by a number that is none of the kernel's."""
     tunnel = entry.tunnel
     return Destination(
         address=entry.endpoint.address,
         port=entry.endpoint.port,
-        method=METHODS[entry.forwarding],
+        method=METHODS.get(entry.forwarding, FULLNAT),
         weight=entry.weight,
         upper_threshold=entry.upper_threshold,
         lower_threshold=entry.lower_threshold,
@@ -124,7 +126,13 @@ def server_of(found: Destination) -> ServerEntry:
 
 def traffic_of(counters: Counters) -> Traffic:
     """Return the counters that a plane shows."""
-    return Traffic(connections=counters.connections, bytes_in=counters.bytes_in, bytes_out=counters.bytes_out)
+    return Traffic(
+        connections=counters.connections,
+        packets_in=counters.packets_in,
+        packets_out=counters.packets_out,
+        bytes_in=counters.bytes_in,
+        bytes_out=counters.bytes_out,
+    )
 
 
 def server_state(found: Destination, entry: ServerEntry) -> ServerState:

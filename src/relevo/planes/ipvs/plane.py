@@ -33,7 +33,7 @@ from relevo.model.table import (
 )
 from relevo.planes.ipvs import convert
 from relevo.planes.ipvs.kernel import PROC, Kernel
-from relevo.planes.port import Capabilities, Notice, Refused
+from relevo.planes.port import Capabilities, Notice, PlaneSettings, Refused
 from relevo.wire import ipvs_netlink as wire
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_netlink import Command, Daemon, DaemonState, Destination, Method, Timeouts
@@ -270,6 +270,15 @@ class IpvsPlane:
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """The kernel serves what is delivered to this node: addresses come and go by VRRP alone."""
 
+    async def settings(self) -> PlaneSettings:
+        """Return what the kernel says."""
+        return await self._with_kernel(_settings)
+
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+        """Change time-outs, for everybody who uses the table."""
+        self._timeouts = wanted
+        await self._with_kernel(self._set_timeouts)
+
     def notices(self) -> list[Notice]:
         """Return what happened since the last call."""
         found, self._notices = self._notices, []
@@ -309,6 +318,11 @@ class IpvsPlane:
             except OSError as error:
                 await self.close()
                 raise PlaneError(f"ipvs: {error.strerror or error}") from error
+
+
+def _settings(kernel: Kernel) -> PlaneSettings:
+    timeouts = kernel.timeouts()
+    return PlaneSettings(kernel.info().table_size, PlaneTimeouts(timeouts.tcp_s, timeouts.tcp_fin_s, timeouts.udp_s))
 
 
 def _reason(operation: Operation, error: int) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from relevo.model import Endpoint, ServiceKey
+from relevo.errors import PlaneError
+from relevo.model import Endpoint, PlaneTimeouts, ServiceKey
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
-from relevo.planes.port import Capabilities, Notice, PickRefusal, Refused
+from relevo.planes.port import Capabilities, Notice, PickRefusal, PlaneSettings, Refused
 from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
 
 
@@ -52,6 +53,15 @@ class MemoryPlane:
     async def complete_sync(self) -> int:
         """There is nobody to tell."""
         return 0
+
+    async def settings(self) -> PlaneSettings:
+        """It has sockets, and no time-outs of their own."""
+        return PlaneSettings()
+
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+        """It has none."""
+        if wanted != PlaneTimeouts():
+            raise PlaneError("connections of user space have no time-outs that could be set")
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
         """It takes part in none."""

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from relevo.errors import PlaneError
+from relevo.model import PlaneTimeouts
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
-from relevo.planes.port import Capabilities, Notice, Refused
+from relevo.planes.port import Capabilities, Notice, PlaneSettings, Refused
 from relevo.planes.proxy.messages import (
     LENGTH,
     MAX_FRAME,
@@ -66,6 +67,15 @@ class ProxyPlane:
     async def complete_sync(self) -> int:
         """There is nobody to tell."""
         return 0
+
+    async def settings(self) -> PlaneSettings:
+        """It has sockets, and no time-outs of their own."""
+        return PlaneSettings()
+
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+        """It has none."""
+        if wanted != PlaneTimeouts():
+            raise PlaneError("connections of user space have no time-outs that could be set")
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
         """It takes part in none."""

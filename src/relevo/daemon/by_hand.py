@@ -1,0 +1,60 @@
+"""What was done to the plane's table by hand, not by the configuration: services added so, and counters that were zeroed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from relevo.model import Endpoint, ServiceKey
+from relevo.model.table import AddService, DeleteService, Operation, ServerState, ServiceState, Traffic
+
+Place = tuple[ServiceKey, Endpoint | None]
+
+
+@dataclass(slots=True)
+class ByHand:
+    """Kept as long as the balancer lives. Planes only count up: zeroing is remembering where a counter stood."""
+
+    services: set[ServiceKey] = field(default_factory=set)
+    _zeros: dict[Place, Traffic] = field(default_factory=dict)
+
+    def note(self, operation: Operation, refused: str) -> None:
+        """Take note of an operation that somebody asked for."""
+        if refused:
+            return
+        if isinstance(operation, AddService):
+            self.services.add(operation.service.key)
+        elif isinstance(operation, DeleteService):
+            self.services.discard(operation.key)
+            self._zeros = {place: zero for place, zero in self._zeros.items() if place[0] != operation.key}
+
+    def zero(self, observed: list[ServiceState], key: ServiceKey | None) -> None:
+        """Let the counters of a service, or of all, begin at 0 now."""
+        for state in observed:
+            if key in (None, state.service.key):
+                self._zeros[state.service.key, None] = state.traffic
+                for server in state.servers:
+                    self._zeros[state.service.key, server.server.endpoint] = server.traffic
+
+    def shown(self, observed: list[ServiceState]) -> list[ServiceState]:
+        """Return the table with counters since they were zeroed."""
+        if not self._zeros:
+            return observed
+        return [
+            msgspec.structs.replace(
+                state,
+                traffic=self._since(state.traffic, (state.service.key, None)),
+                servers=tuple(self._server(server, state.service.key) for server in state.servers),
+            )
+            for state in observed
+        ]
+
+    def _server(self, server: ServerState, key: ServiceKey) -> ServerState:
+        return msgspec.structs.replace(server, traffic=self._since(server.traffic, (key, server.server.endpoint)))
+
+    def _since(self, traffic: Traffic, place: Place) -> Traffic:
+        zero = self._zeros.get(place)
+        if zero is None or zero.connections > traffic.connections:  # a server that left and came again counts from 0
+            return traffic
+        return Traffic(**{name: getattr(traffic, name) - getattr(zero, name) for name in Traffic.__struct_fields__})
