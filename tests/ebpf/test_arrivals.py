@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from ipaddress import ip_address
 from typing import Any
 
@@ -28,6 +30,7 @@ from tests.ebpf.packets import (
     server,
     syn,
 )
+from tests.unit.wire.test_fuzz import COUNT, spoilt
 
 families = pytest.mark.parametrize("family", [4, 6])
 
@@ -140,7 +143,7 @@ def test_a_connection_waits_for_its_server_and_a_closed_one_does_not(director: D
     key = director.serve()
     arrivals.take([entry(to=SECOND[4]), entry(to=SECOND[4], client_port=9)])
     arrivals.take([entry(to=SECOND[4], client_port=9, state=TcpState.CLOSE, flags=INACTIVE)])
-    assert (arrivals.waiting, arrivals.refused[NO_SERVER], director.connections()) == (1, 2, [])
+    assert (arrivals.waiting, arrivals.refused[NO_SERVER], director.connections()) == (1, 3, [])
     director.apply(AddServer(key, server(SECOND[4])))
     arrivals.table_changed()
     assert (arrivals.waiting, director.connection().server) == (0, director.number(key, SECOND[4]))
@@ -191,3 +194,42 @@ def test_a_time_out_beyond_the_clock_s_reach_is_cut(director: Director, arrivals
     arrivals.take([entry(seconds=ipvs_sync.MAX_SECONDS)])
     assert director.expires_in(director.connection()) > 20 * 86_400
     assert port_from(director.connection().client_port) == CLIENT_PORT
+
+
+def test_spoilt_messages_enter_or_are_counted_and_the_table_stays_sound(director: Director, arrivals: Arrivals) -> None:
+    """Messages for services that are here, spoilt: what each entry came to is known, and servers hold what the table holds."""
+    key = director.serve(4, Protocol.TCP, server(SERVER[4]), server(SECOND[4]), persistence_timeout_s=60)
+    director.serve(6, Protocol.TCP)
+    director.serve(4, Protocol.UDP)
+    seeds = list(
+        ipvs_sync.assemble(
+            1,
+            [
+                ipvs_sync.encode(each)
+                for each in (
+                    entry(),
+                    entry(6),
+                    entry(to=SECOND[4], state=TcpState.FIN_WAIT, flags=INACTIVE, seconds=0),
+                    entry(protocol=17, state=0, flags=INACTIVE),
+                    entry(client_port=0, state=1, flags=TEMPLATE | INACTIVE),
+                    entry(client_port=0, protocol=0, state=0, flags=TEMPLATE, mark=7),
+                )
+            ],
+        )
+    )
+    chance, refused, read = random.Random(9), 0, 0
+    for _ in range(COUNT):
+        data = bytearray(spoilt(chance, seeds))
+        data[2:4] = len(data).to_bytes(2, "big")  # a size that fits makes what is behind it count
+        found = ipvs_sync.decode(bytes(data))
+        refused += len(found.refused)
+        read += len(found.entries)
+        arrivals.take(found.entries)
+    assert refused > COUNT // 10 < read
+    assert arrivals.entered + sum(arrivals.refused.values()) == read
+    assert arrivals.refused[NO_SERVER] and arrivals.refused[SUPERSEDED]
+    held = Counter(each.server for each in director.connections())
+    templates = Counter(each.server for each in director.templates())
+    for address in (SERVER[4], SECOND[4]):
+        number, value = director.number(key, address), director.server(key, address)
+        assert (value.active + value.inactive, value.templates) == (held[number], templates[number])

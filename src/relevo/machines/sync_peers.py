@@ -463,8 +463,10 @@ def _is_new(peer: Peer, sequence: int) -> bool:
         peer.recent = (peer.recent << min(ahead, WINDOW) | 1) & ((1 << WINDOW) - 1)
         peer.highest = sequence
         return True
+    if -ahead >= WINDOW:
+        return False
     bit = 1 << -ahead
-    if -ahead >= WINDOW or peer.recent & bit:
+    if peer.recent & bit:
         return False
     peer.recent |= bit
     return True

@@ -115,6 +115,8 @@ def test_the_same_number_is_believed_once_and_overtaking_is_allowed():
     assert hear(10) == hear(8) == [Refused(Refusal.REPLAYED)]
     assert hear(5000) == [Take(b"m")]
     assert hear(9) == [Refused(Refusal.REPLAYED)], "too old to be known"
+    hear(2**64 - 1)
+    assert hear(11) == [Refused(Refusal.REPLAYED)]
 
 
 def test_who_fell_silent_is_known_when_a_recording_of_it_comes():

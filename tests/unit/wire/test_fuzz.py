@@ -12,9 +12,11 @@ from collections import Counter
 
 import pytest
 
-from relevo.wire import ipvs_netlink, ipvs_sync, netlink
+from relevo.machines.sync_peers import MAX_PEERS, Heard, Refused, SyncPeers
+from relevo.wire import ipvs_netlink, ipvs_sync, netlink, sync_letters
 from relevo.wire.ipvs_netlink import Destination, Identity, Method, Service
 from relevo.wire.netlink import Malformed, attribute, attributes
+from relevo.wire.sync_letters import Ask, Done, Entries, Hello, Letter
 from tests.unit.wire.test_ipvs_sync import CAPTURED, ENTRIES
 
 COUNT = int(os.environ.get("RELEVO_FUZZ", "5000"))
@@ -97,7 +99,44 @@ def read_netlink(data):
     return outcome
 
 
-@pytest.mark.parametrize(("seeds", "read"), [(sync_seeds(), read_sync), (netlink_seeds(), read_netlink)], ids=["sync", "netlink"])
+KEY = b"a key for spoilt letters"
+
+
+def letter_seeds():
+    named = ((b"ourselve", 3),)
+    bodies = [Hello(True, 7, named), Hello(False, 0), Entries(8, CAPTURED), Ask(b"ourselve"), Done(2, 9), Done(5, 4)]
+    return [sync_letters.seal(Letter(b"themselv", 5, number, body), KEY) for number, body in enumerate(bodies, 1)]
+
+
+PEERS = SyncPeers(b"ourselve", 5, 0.0)
+
+
+def read_letter(data):
+    """As it came; then sealed again, as if somebody with the key wrote such things, and heard by a machine."""
+    text = data[: -sync_letters.SEAL]
+    outcome = []
+    for each in (data, text + sync_letters._tag(text, KEY)):
+        letter = sync_letters.unseal(each, KEY)
+        if isinstance(letter, sync_letters.Refusal):
+            outcome.append(letter)
+            continue
+        effects = PEERS.receive(Heard(letter, "192.0.2.2"), 0.0)
+        outcome += [effect.reason if isinstance(effect, Refused) else "taken" for effect in effects] or ["taken"]
+    if len(PEERS.peers) > MAX_PEERS // 2:
+        PEERS.expire(0.0)
+        for peer in list(PEERS.peers.values()):
+            PEERS._forget(peer)
+    return outcome
+
+
+CASES = {
+    "sync": (sync_seeds(), read_sync),
+    "letters": (letter_seeds(), read_letter),
+    "netlink": (netlink_seeds(), read_netlink),
+}
+
+
+@pytest.mark.parametrize(("seeds", "read"), CASES.values(), ids=CASES)
 def test_spoilt_messages_are_read_or_refused_and_leave_nothing(seeds, read):
     chance = random.Random(4)
     outcomes = Counter()

@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(slots=True)
 class Arrivals:
-    """Enters what is announced. Entries without a server wait for it."""
+    """Enters what is announced. Entries without a server wait for it; whatever does not enter at once is counted by reason."""
 
     instance: Instance
     table: Table
@@ -85,9 +85,9 @@ class Arrivals:
     def _wait(self, entry: Entry) -> None:
         identity = (entry.protocol, entry.client, entry.client_port, entry.virtual, entry.virtual_port)
         self._waiting.pop(identity, None)
+        self.refused[NO_SERVER] += 1
         if entry.state in (TcpState.TIME_WAIT, TcpState.CLOSE) and entry.protocol == ipvs_sync.TCP:
             return  # it is over
-        self.refused[NO_SERVER] += 1
         if len(self._waiting) >= MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[identity] = entry
