@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 
 from relevo.errors import PlaneError
-from relevo.model import Endpoint
+from relevo.model import Endpoint, PlaneTimeouts, Sysctl
 from relevo.model.table import Connection, ConnectionFilter, DeleteService, Operation, ServiceState
 from relevo.planes.ipvs import IpvsPlane, refusal
 from relevo.planes.ipvs.convert import METHODS, PROTOCOLS
@@ -145,3 +145,22 @@ class TestIpvsPlane(PlaneSuite):
     def test_it_says_that_it_cannot_end_connections(self, plane: IpvsAdapter) -> None:
         with pytest.raises(PlaneError, match="cannot end connections"):
             plane._run(lambda: plane.plane.end(ConnectionFilter()))
+
+    def test_sysctls_are_written_where_this_kernel_has_them(self, plane: IpvsAdapter) -> None:
+        file = Path("/proc/sys/net/ipv4/vs/sync_threshold")
+        wanted = [Sysctl("sync_threshold", (2, 90)), Sysctl("no_such", (1,)), Sysctl("sloppy_tcp", (9,))]
+        refused = plane._run(lambda: plane.plane.set_sysctls(wanted))
+        with plane.network.inside("director"):
+            held = file.read_text().split()
+            file.write_text("3 50")
+        assert held == ["2", "90"]
+        assert refused[0] == "this kernel has no net.ipv4.vs.no_such"
+        assert refused[1:] in ([], ["net.ipv4.vs.sloppy_tcp 9: Invalid argument"])
+
+    def test_time_outs_are_changed_one_at_a_time(self, plane: IpvsAdapter) -> None:
+        before = plane._run(plane.plane.settings)
+        plane._run(lambda: plane.plane.set_timeouts(PlaneTimeouts(udp_s=77)))
+        after = plane._run(plane.plane.settings)
+        plane._run(lambda: plane.plane.set_timeouts(before.timeouts))
+        assert (after.timeouts.tcp_s, after.timeouts.tcp_fin_s, after.timeouts.udp_s) == (900, 120, 77)
+        assert after.table_size == before.table_size > 0

@@ -130,7 +130,7 @@ class _Assembler:
             **self._picked(
                 "router_id", "no_email_faults", "no_checker_emails", "script_timeout_s", "enable_script_security",
                 "plane", "vrrp_realtime_priority", "connection_table_size", "ebpf_hooks", "mh_table_size",
-                "lvs_timeouts", "lvs_flush", "lvs_flush_on_stop",
+                "lvs_timeouts", "lvs_sysctls", "lvs_flush", "lvs_flush_on_stop",
             ),
         )  # fmt: skip
 

@@ -41,7 +41,7 @@ from relevo.machines import check as checking
 from relevo.machines import pool as pooling
 from relevo.machines.check import CheckMachine, Result
 from relevo.machines.pool import CheckVerdict, PoolMachine
-from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, RealServer, ServiceKey, TcpCheck, VirtualServer
+from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, RealServer, ServiceKey, Sysctl, TcpCheck, VirtualServer
 from relevo.model.table import Desired, ServerState, ServiceState, SyncRole, SyncTask
 from relevo.observe.snapshot import BalancerSnapshot, CheckSnapshot, ServerSnapshot, ServiceSnapshot
 from relevo.planes.port import Plane
@@ -106,6 +106,7 @@ class Balancer:
         self._mine: set[ServiceKey] | None = None
         self._by_hand = ByHand()
         self._timeouts = configuration.global_defs.lvs_timeouts
+        self._sysctls: tuple[Sysctl, ...] = ()
         self._polite = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -387,6 +388,10 @@ class Balancer:
         if self._timeouts != self.configuration.global_defs.lvs_timeouts:  # a reload brought others
             self._timeouts = self.configuration.global_defs.lvs_timeouts
             await self.plane.set_timeouts(self._timeouts)
+        if self._sysctls != self.configuration.global_defs.lvs_sysctls:
+            self._sysctls = self.configuration.global_defs.lvs_sysctls
+            for reason in await self.plane.set_sysctls(self._sysctls):
+                self._log(f"lvs_sysctls: {reason}", WARNING)
         problem = await self.plane.synchronise(self._sync_task(), self._in_sync)
         observed = await self.plane.observe()
         desired = [item for pool in self.pools.values() for item in pool.desired()]

@@ -4,7 +4,7 @@ The model knows nothing of files, places in them, or running state. Units stand 
 """
 
 from relevo.model.checks import Check, HttpCheck, TcpCheck, Url
-from relevo.model.configuration import Configuration, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon
+from relevo.model.configuration import Configuration, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon, Sysctl
 from relevo.model.endpoint import Endpoint, Protocol
 from relevo.model.script import Script
 from relevo.model.services import Forwarding, RealServer, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VirtualServer
@@ -38,6 +38,7 @@ __all__ = [
     "ServiceKey",
     "SyncDaemon",
     "SyncGroup",
+    "Sysctl",
     "TcpCheck",
     "TrackedInterface",
     "Tunnel",

@@ -48,6 +48,16 @@ class PlaneTimeouts(msgspec.Struct, frozen=True):
     udp_s: int = 0
 
 
+class Sysctl(msgspec.Struct, frozen=True, order=True):
+    """A setting of IPVS, as ``net.ipv4.vs`` names it."""
+
+    name: str
+    values: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return " ".join((self.name, *map(str, self.values)))
+
+
 class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
     """``global_defs``: identity, alerts, limits and choices that hold for the whole daemon."""
 
@@ -65,6 +75,7 @@ class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
     mh_table_size: int = 65_537
     lvs_sync_daemon: SyncDaemon | None = None
     lvs_timeouts: PlaneTimeouts = PlaneTimeouts()
+    lvs_sysctls: tuple[Sysctl, ...] = ()
     lvs_flush: bool = False
     lvs_flush_on_stop: bool = False
     vrrp_realtime_priority: int | None = None

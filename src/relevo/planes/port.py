@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from relevo.model import Configuration, Forwarding, PlaneTimeouts, RealServer, TunnelChecksum, TunnelKind
+from relevo.model import Configuration, Forwarding, PlaneTimeouts, RealServer, Sysctl, TunnelChecksum, TunnelKind
 from relevo.model import Protocol as Transport
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 
@@ -43,6 +43,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_checksums: frozenset[TunnelChecksum] = frozenset((TunnelChecksum.NONE,))
     keeps_connections: bool
     """Whether connections can be handed over to another director."""
+    sysctls: frozenset[str] = frozenset()
+    """Settings of IPVS that it knows by its own names."""
     template_lag_s: float = 0.0
     """How much longer than its time-out a client may be remembered whose connections have ended."""
     shared: bool = False
@@ -124,6 +126,10 @@ class Plane(Protocol):
         """Change time-outs; 0 leaves one as it is. ``PlaneError`` where the plane has none."""
         ...
 
+    async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
+        """Set what IPVS calls its sysctls; return what was not done, a line each."""
+        ...
+
     def notices(self) -> list[Notice]:
         """Return what happened since the last call, as lines for the log."""
         ...
@@ -180,6 +186,11 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
         for kind in sorted({server.forwarding for server in service.real_servers} - able.forwarding):
             message = f"{service.name}: {plane} cannot forward by {kind.value}: it ends connections and opens its own"
             found[Shortcoming("lb_kind", message, "servers see the director's address; proxy_protocol tells the client's")] = None
+    for sysctl in configuration.global_defs.lvs_sysctls:
+        if sysctl.name not in able.sysctls:
+            message = f"{plane} has no setting '{sysctl.name}'"
+            known = " ".join(sorted(able.sysctls))
+            found[Shortcoming("lvs_sysctls", message, f"it has {known}" if known else "leave it out")] = None
     if configuration.global_defs.lvs_sync_daemon is not None and not able.keeps_connections:
         message = f"connection synchronisation has no effect: {plane} cannot hand connections over"
         found[Shortcoming("lvs_sync_daemon", message, "clients connect again after a takeover")] = None

@@ -33,6 +33,7 @@ from relevo.planes.ebpf.layout import (
     EnterItem,
     EnterRequest,
     Outcome,
+    SettingFlag,
     Settings,
     SweepRequest,
     TakeOutRequest,
@@ -155,6 +156,10 @@ class Instance:
     def jiffies(self) -> int:
         """Return the kernel's clock, 64 bits."""
         return jiffies(self.programs["relevo_clock"])
+
+    def set_flag(self, flag: SettingFlag, on: bool) -> None:
+        """Switch a setting; packets meet it at once."""
+        self.settings.flags = self.settings.flags | flag if on else self.settings.flags & ~flag
 
     def set_timeouts(self, wanted: PlaneTimeouts) -> None:
         """Set three time-outs, or those of them that are not 0; connections meet them at the next packet."""

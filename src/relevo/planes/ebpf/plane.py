@@ -16,7 +16,7 @@ from typing import Final
 
 from relevo.errors import PlaneError
 from relevo.host import privileges
-from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol
+from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol, Sysctl
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
@@ -24,6 +24,7 @@ from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fi
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
     ConnectionFlag,
+    SettingFlag,
     TcpState,
     address_text,
     port_from,
@@ -45,6 +46,12 @@ LOSSES: Final = {
     Reason.COUNT_TEMPLATE_FULL: "clients not remembered, the table is full: raise connection_table_size",
 }
 """What a packet's end means to whoever can change it."""
+SYSCTL_FLAGS: Final = {
+    "sloppy_tcp": SettingFlag.SLOPPY_TCP,
+    "secure_tcp": SettingFlag.SECURE_TCP,
+    "expire_nodest_conn": SettingFlag.KEEP_ORPHANS,  # when it is 0
+    "expire_quiescent_template": SettingFlag.EXPIRE_QUIESCENT,
+}
 NEEDS: Final = "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 
 
@@ -61,6 +68,7 @@ def capabilities_of_ebpf() -> Capabilities:
         one_packet=True,
         tunnels=frozenset(TUNNELS),
         keeps_connections=True,
+        sysctls=frozenset((*SYSCTL_FLAGS, "sync_threshold")),
     )
 
 
@@ -266,6 +274,20 @@ class EbpfPlane:
         """Change time-outs; connections meet them at the next packet."""
         instance, _ = self.open()
         instance.set_timeouts(wanted)
+
+    async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
+        """Set those that this plane has; packets meet them at once."""
+        instance, _ = self.open()
+        refused = []
+        for sysctl in wanted:
+            first = sysctl.values[0]
+            if sysctl.name == "sync_threshold":
+                instance.settings.sync_threshold, instance.settings.sync_period = sysctl.values
+            elif sysctl.name == "secure_tcp" and first in (1, 2):
+                refused.append("secure_tcp 1 and 2 depend on a lack of memory, which this plane does not have: write 0 or 3")
+            elif sysctl.name in SYSCTL_FLAGS:
+                instance.set_flag(SYSCTL_FLAGS[sysctl.name], bool(first) is not (sysctl.name == "expire_nodest_conn"))
+        return refused
 
     def notices(self) -> list[Notice]:
         """Return what was attached and detached since the last call."""

@@ -104,10 +104,10 @@ class Synchroniser:
         """Let the programs tell of connections, or no more."""
         if wanted and not self._announcing:
             self._ring.skip()
-            self._instance.settings.flags |= SettingFlag.ANNOUNCE
+            self._instance.set_flag(SettingFlag.ANNOUNCE, True)
             self._attend()
         elif not wanted and self._announcing:
-            self._instance.settings.flags &= ~SettingFlag.ANNOUNCE
+            self._instance.set_flag(SettingFlag.ANNOUNCE, False)
             self._drain()
             self._rest()
         self._announcing = wanted

@@ -256,7 +256,7 @@ class Table:
     def _note_key(self, key: ServiceKey) -> None:
         """Tell the programs which packets may matter: those to an address, or once there is a mark, all."""
         if key.mark:
-            self._instance.settings.flags |= SettingFlag.MARKS
+            self._instance.set_flag(SettingFlag.MARKS, True)
         else:
             self._virtual.add(key.endpoint.address)
 
@@ -264,7 +264,7 @@ class Table:
         if not key.mark:
             self._virtual.discard(key.endpoint.address)
         elif not self.has_marks:
-            self._instance.settings.flags &= ~SettingFlag.MARKS
+            self._instance.set_flag(SettingFlag.MARKS, False)
 
     @property
     def has_marks(self) -> bool:

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from ipaddress import IPv4Address, ip_address
+from pathlib import Path
 from typing import Final, TypeVar
 
+from relevo.config.keywords.global_defs import SYSCTLS as KNOWN_SYSCTLS
 from relevo.errors import PlaneError
 from relevo.host.sync_port import SyncSender
-from relevo.model import Endpoint, Forwarding, PlaneTimeouts, Protocol, ServiceKey, TunnelChecksum, TunnelKind
+from relevo.model import Endpoint, Forwarding, PlaneTimeouts, Protocol, ServiceKey, Sysctl, TunnelChecksum, TunnelKind
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -43,6 +45,7 @@ from relevo.wire.netlink import Malformed
 SCHEDULERS: Final = frozenset(["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"])
 """What kernels have; one without a scheduler's module is served by ``FALLBACK``."""
 FALLBACK: Final = "wlc"
+SYSCTLS: Final = Path("/proc/sys/net/ipv4/vs")
 TIME_WAIT_S: Final = 120.0
 TEMPLATE_AGAIN_S: Final = 60.0
 """A template whose time is over while connections are left gets so much more, whatever its time was (ip_vs_conn_expire)."""
@@ -90,6 +93,7 @@ def capabilities_of_ipvs() -> Capabilities:
         tunnels=frozenset(TunnelKind),
         tunnel_checksums=frozenset(TunnelChecksum),
         keeps_connections=True,
+        sysctls=frozenset(KNOWN_SYSCTLS),
         template_lag_s=TIME_WAIT_S + TEMPLATE_AGAIN_S,
         shared=True,
     )
@@ -279,6 +283,10 @@ class IpvsPlane:
         self._timeouts = wanted
         await self._with_kernel(self._set_timeouts)
 
+    async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
+        """Write those that differ into ``/proc/sys/net/ipv4/vs``."""
+        return await self._with_kernel(lambda kernel: [refused for each in wanted if (refused := _set_sysctl(each))])
+
     def notices(self) -> list[Notice]:
         """Return what happened since the last call."""
         found, self._notices = self._notices, []
@@ -318,6 +326,19 @@ class IpvsPlane:
             except OSError as error:
                 await self.close()
                 raise PlaneError(f"ipvs: {error.strerror or error}") from error
+
+
+def _set_sysctl(sysctl: Sysctl) -> str:
+    """Set one, if it is not so already; return why not."""
+    path, wanted = SYSCTLS / sysctl.name, [str(value) for value in sysctl.values]
+    try:
+        if path.read_text().split() != wanted:
+            path.write_text(" ".join(wanted))
+    except FileNotFoundError:
+        return f"this kernel has no net.ipv4.vs.{sysctl.name}"
+    except OSError as error:
+        return f"net.ipv4.vs.{sysctl}: {error.strerror}"
+    return ""
 
 
 def _settings(kernel: Kernel) -> PlaneSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from relevo.errors import PlaneError
-from relevo.model import Endpoint, PlaneTimeouts, ServiceKey
+from relevo.model import Endpoint, PlaneTimeouts, ServiceKey, Sysctl
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 from relevo.planes.port import Capabilities, Notice, PickRefusal, PlaneSettings, Refused
 from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
@@ -62,6 +62,10 @@ class MemoryPlane:
         """It has none."""
         if wanted != PlaneTimeouts():
             raise PlaneError("connections of user space have no time-outs that could be set")
+
+    async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
+        """It has none; check time says so."""
+        return []
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
         """It takes part in none."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from relevo.errors import PlaneError
-from relevo.model import PlaneTimeouts
+from relevo.model import PlaneTimeouts, Sysctl
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 from relevo.planes.port import Capabilities, Notice, PlaneSettings, Refused
 from relevo.planes.proxy.messages import (
@@ -76,6 +76,10 @@ class ProxyPlane:
         """It has none."""
         if wanted != PlaneTimeouts():
             raise PlaneError("connections of user space have no time-outs that could be set")
+
+    async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
+        """It has none; check time says so."""
+        return []
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
         """It takes part in none."""

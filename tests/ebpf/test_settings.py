@@ -1,0 +1,55 @@
+"""What IPVS calls sysctls, and time-outs, on the ebpf plane: by what packets meet."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from relevo.model import PlaneTimeouts, Sysctl
+from relevo.planes.ebpf.layout import TcpState
+from relevo.planes.port import PlaneSettings
+from tests.ebpf.packets import PASS, REDIRECT, Director, syn
+
+
+def set_(director: Director, name: str, *values: int) -> list[str]:
+    return asyncio.run(director.plane.set_sysctls([Sysctl(name, values)]))
+
+
+def test_sloppy_tcp_opens_amid_a_connection_and_can_be_switched_off(director: Director) -> None:
+    director.serve()
+    for value, verdict in ((1, REDIRECT), (0, PASS)):
+        assert set_(director, "sloppy_tcp", value) == []
+        assert director.run(syn(flags="A"))[0] == verdict
+        director.take_out_all()
+
+
+def test_orphans_hang_as_in_ipvs_unless_they_are_to_expire(director: Director) -> None:
+    usual = director.settings.flags
+    assert set_(director, "expire_nodest_conn", 0) == []
+    assert director.settings.flags != usual
+    assert set_(director, "expire_nodest_conn", 1) == []
+    assert director.settings.flags == usual
+
+
+def test_the_threshold_of_synchronisation_is_two_numbers(director: Director) -> None:
+    assert set_(director, "sync_threshold", 2, 100) == []
+    assert (director.settings.sync_threshold, director.settings.sync_period) == (2, 100)
+
+
+@pytest.mark.parametrize("value", [1, 2])
+def test_what_depends_on_a_lack_of_memory_is_refused_with_the_remedy(director: Director, value: int) -> None:
+    (reason,) = set_(director, "secure_tcp", value)
+    assert "write 0 or 3" in reason
+
+
+def test_time_outs_are_changed_one_at_a_time_and_met_at_the_next_packet(director: Director) -> None:
+    director.serve()
+    for flags in ("S", "A"):
+        director.run(syn(flags=flags))
+    asyncio.run(director.plane.set_timeouts(PlaneTimeouts(tcp_s=7200)))
+    director.run(syn(flags="A"))
+    assert round(director.expires_in(director.connection()), -1) == 7200
+    buckets = director.instance.maps["buckets"].max_entries
+    assert asyncio.run(director.plane.settings()) == PlaneSettings(buckets, PlaneTimeouts(7200, 120, 300))
+    assert director.settings.timeout[TcpState.FIN_WAIT] == 120 * director.settings.hz
