@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.keywords.registry import entries, reads_block
-from relevo.model import Endpoint
+from relevo.model import Endpoint, ServiceKey
 
 MAX_MEMBERS = 4096
 """Addresses of a group: each is a service of its own in the plane."""
@@ -29,11 +29,6 @@ class Group:
 
     name: str
     members: tuple[Member, ...]
-
-
-def unspecified(ipv6: bool) -> Endpoint:
-    """The endpoint that stands in a mark's key."""
-    return Endpoint("::" if ipv6 else "0.0.0.0")  # noqa: S104 - nothing listens: it means none
 
 
 def addresses(cursor: Cursor) -> list[str]:
@@ -89,7 +84,8 @@ def _service_members(line: Cursor) -> Iterator[Member]:
     if line.peek() == "fwmark":
         line.word()
         number = mark(line)
-        yield Member(unspecified(line.more() and line.choice(("inet", "inet6"), "an IP version") == "inet6"), number)
+        ipv6 = line.more() and line.choice(("inet", "inet6"), "an IP version") == "inet6"
+        yield Member(ServiceKey.of_mark(number, ipv6=ipv6).endpoint, number)
         return
     found = addresses(line)
     port = line.port() if line.more() else 0

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Severity
 from relevo.config.keywords.checkers import CHECKERS, build_check
-from relevo.config.keywords.groups import Group, Member, mark, unspecified
+from relevo.config.keywords.groups import Group, Member, mark
 from relevo.config.keywords.readers import boolean, choice, flag, integer, script, seconds, text
 from relevo.config.keywords.registry import Block, Fields, Keyword
 from relevo.model import (
@@ -245,7 +245,7 @@ def _members(fields: Fields, groups: Mapping[str, Group]) -> tuple[Member, ...]:
         ipv6 = fields.get("ip_family") == "inet6"
         if "ip_family" not in fields and fields.get("real_servers"):
             ipv6 = ":" in fields["real_servers"][0]["endpoint"].address
-        return (Member(unspecified(ipv6), fields["mark"]),)
+        return (Member(ServiceKey.of_mark(fields["mark"], ipv6=ipv6).endpoint, fields["mark"]),)
     group = groups.get(fields["group"])
     if group is None or not group.members:
         message = f"virtual_server_group '{fields['group']}' does not exist or lists nothing: the virtual server is left out"

@@ -305,7 +305,7 @@ class EbpfPlane:
         fits = meant.test()
         async with self._busy:
             entries = await asyncio.to_thread(self._entries)
-        return sum(instance.take_out(place, port) for place, port, connection in entries if fits(connection))
+            return sum(instance.take_out(place, port) for place, port, connection in entries if fits(connection))
 
     def _entries(self) -> list[tuple[int, int, Connection]]:
         """Place and client port, as the table has them, of every entry in use. Slow: for a thread of its own."""

@@ -307,10 +307,6 @@ NOINLINE enum reason reassemble(struct packet *p)
 	return GO_ON;
 }
 
-#endif
-
-#ifndef RELEVO_XDP
-
 /* Takes over the connection that was just opened; one-packet scheduling leaves no entry. */
 INLINE void take_opened(struct job *job)
 {
