@@ -48,11 +48,12 @@ BEFORE_S = 4.0
 AFTER = 1 << 20
 """Octets that must come back after the takeover."""
 
-REFUSALS = {"ipvs": ipvs.refusal, "keepalived": ipvs.refusal, "ebpf": ebpf.refusal}
+REFUSALS = {"ipvs": ipvs.refusal, "ipvs-v0": ipvs.refusal, "keepalived": ipvs.refusal, "ebpf": ebpf.refusal}
 PAIRS = [
     ("ebpf", "ebpf"),
     ("ipvs", "ipvs"),
     ("ipvs", "ebpf"),
+    ("ipvs-v0", "ebpf"),
     ("ebpf", "ipvs"),
     ("keepalived", "ebpf"),
     ("ebpf", "keepalived"),
@@ -109,7 +110,9 @@ def files(pair: tuple[str, str], folder: Path) -> tuple[str, ...]:
         if name == "keepalived":
             text = text.replace("lvs_id", "router_id")
         else:
-            head += f"    data_plane {name}\n"
+            head += f"    data_plane {name.removesuffix('-v0')}\n"
+        if name == "ipvs-v0":  # what kernels before 2.6.39 spoke
+            head += "    lvs_sysctls {\n        sync_version 0\n    }\n"
         changed = folder / file.name
         changed.write_text(text.replace("global_defs {\n", head, 1) + VIRTUAL_SERVER)
         written.append(str(changed))

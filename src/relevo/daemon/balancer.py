@@ -435,7 +435,9 @@ class Balancer:
         roles = frozenset(SyncRole)
         if wanted.instance:
             roles = frozenset((SyncRole.MASTER if wanted.instance in self.masters else SyncRole.BACKUP,))
+        ports = {sysctl.name: sysctl.values[0] for sysctl in self.configuration.global_defs.lvs_sysctls}.get("sync_ports", 1)
         return SyncTask(
+            ports=ports,
             roles=roles,
             interface=wanted.interface,
             sync_id=routers.get(wanted.instance, 0) if wanted.sync_id is None else wanted.sync_id,

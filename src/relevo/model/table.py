@@ -190,8 +190,10 @@ class SyncState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plane is to do for connection synchronisation: with a multicast ``group``, or with ``peers`` by address if there
-    are any. ``max_length`` 0 fits an Ethernet frame. With a ``key_file``, messages are sealed, and unsealed ones refused.
+    """What a plane is to do for connection synchronisation: with a multicast ``group``, or with ``peers`` if there are any.
+
+    ``max_length`` 0 fits an Ethernet frame. A backup listens at ``ports`` ports from ``port`` on: a kernel's master may have so
+    many threads. With a ``key_file``, messages are sealed, and unsealed ones refused.
     """
 
     roles: frozenset[SyncRole]
@@ -201,6 +203,7 @@ class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
     group: str = "224.0.0.81"
     port: int = 8848
     ttl: int = 1
+    ports: int = 1
     peers: tuple[str, ...] = ()
     key_file: str = ""
 

@@ -68,7 +68,7 @@ def capabilities_of_ebpf() -> Capabilities:
         one_packet=True,
         tunnels=frozenset(TUNNELS),
         keeps_connections=True,
-        sysctls=frozenset((*SYSCTL_FLAGS, "sync_threshold")),
+        sysctls=frozenset((*SYSCTL_FLAGS, "sync_ports", "sync_threshold")),  # sync_ports is the task's
     )
 
 

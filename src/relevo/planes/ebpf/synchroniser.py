@@ -52,7 +52,7 @@ class Synchroniser:
         self._ring = Ring(instance.maps["announcements"])
         self._arrivals = Arrivals(instance, table)
         self._sender: SyncSender | None = None
-        self._receiver: SyncReceiver | None = None
+        self._receivers: list[SyncReceiver] = []
         self._announcing = False
         self._gathering: asyncio.TimerHandle | None = None
         self._telling_all = asyncio.Lock()
@@ -93,12 +93,14 @@ class Synchroniser:
             self._close_sender()
 
     def _match_receiver(self, wanted: bool) -> None:
-        if wanted and self._receiver is None:
-            task = self.task
-            self._receiver = SyncReceiver(task.interface, task.group, task.port, task.peers)
-            asyncio.get_running_loop().add_reader(self._receiver.fileno(), self._receive)
-        elif not wanted and self._receiver is not None:
-            self._close_receiver()
+        task = self.task
+        if not wanted:
+            self._close_receivers()
+        elif not self._receivers:
+            for port in range(task.port, task.port + task.ports):
+                receiver = SyncReceiver(task.interface, task.group, port, task.peers)
+                self._receivers.append(receiver)
+                asyncio.get_running_loop().add_reader(receiver.fileno(), self._receive, receiver)
 
     def _match_announcing(self, wanted: bool) -> None:
         """Let the programs tell of connections, or no more."""
@@ -121,15 +123,15 @@ class Synchroniser:
             self._sender.close()
             self._sender = None
 
-    def _close_receiver(self) -> None:
-        if self._receiver is not None:
-            asyncio.get_running_loop().remove_reader(self._receiver.fileno())
-            self._receiver.close()
-            self._receiver = None
+    def _close_receivers(self) -> None:
+        while self._receivers:
+            receiver = self._receivers.pop()
+            asyncio.get_running_loop().remove_reader(receiver.fileno())
+            receiver.close()
 
     def _close_sockets(self) -> None:
         self._close_sender()
-        self._close_receiver()
+        self._close_receivers()
 
     def close(self) -> None:
         """Tell what is left to be told, and end."""
@@ -231,12 +233,10 @@ class Synchroniser:
 
     # -- receiving ---------------------------------------------------------------------------------------------
 
-    def _receive(self) -> None:
-        if self._receiver is None:
-            return
+    def _receive(self, receiver: SyncReceiver) -> None:
         entries: list[ipvs_sync.Entry] = []
         with contextlib.suppress(OSError):  # the interface is going: ``match`` will say so
-            for datagram, source in self._receiver.receive(RECEIVE):
+            for datagram, source in receiver.receive(RECEIVE):
                 for message in [datagram] if self._peers is None else self._unsealed(self._peers, datagram, source):
                     found = ipvs_sync.decode(message, self.task.sync_id)
                     self._arrivals.refused.update(reason.value for reason in found.refused)
@@ -343,4 +343,4 @@ class Synchroniser:
 
 def _elsewhere(task: SyncTask) -> tuple[object, ...]:
     """What sockets are opened for."""
-    return (task.interface, task.group, task.port, task.ttl, task.peers)
+    return (task.interface, task.group, task.port, task.ports, task.ttl, task.peers)

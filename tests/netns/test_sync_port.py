@@ -1,0 +1,100 @@
+"""Sockets of synchronisation: groups of both IP versions, peers by address, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+
+import pytest
+
+from relevo.host.sync_port import SyncReceiver, SyncSender
+from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
+
+pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
+
+PORT = 8848
+ADDRESSES = {"here": ("10.9.0.1", "fd09::1"), "there": ("10.9.0.2", "fd09::2")}
+
+
+@pytest.fixture
+def spaces(namespaces: None) -> Iterator[NetworkNamespaces]:
+    made = NetworkNamespaces()
+    for name in ADDRESSES:
+        made.make(name)
+    with made.inside("here"), netlink() as ip:
+        bring_up(ip, "lo")
+        ip.link("add", ifname="wire", kind="veth", peer={"ifname": "wire", "net_ns_pid": made.holder("there")})
+    for name, (four, six) in ADDRESSES.items():
+        with made.inside(name), netlink() as ip:
+            bring_up(ip, "wire")
+            ip.addr("add", index=index_of(ip, "wire"), address=four, prefixlen=24, broadcast="10.9.0.255")
+            ip.addr("add", index=index_of(ip, "wire"), address=six, prefixlen=64, flags=2)  # IFA_F_NODAD
+    yield made
+    made.close()
+
+
+def came(receiver: SyncReceiver) -> list[tuple[bytes, str]]:
+    select.select([receiver], [], [], 1.0)
+    return list(receiver.receive(10))
+
+
+@pytest.mark.parametrize(
+    ("group", "peers", "source"),
+    [
+        ("224.0.0.81", ((), ()), "10.9.0.1"),
+        ("ff02::81", ((), ()), None),
+        ("224.0.0.81", (("10.9.0.2",), ("10.9.0.1",)), "10.9.0.1"),
+        ("224.0.0.81", (("fd09::2",), ("fd09::1",)), "fd09::1"),
+    ],
+    ids=["group", "IPv6-group", "peer", "IPv6-peer"],
+)
+def test_what_is_sent_arrives_with_its_source(
+    spaces: NetworkNamespaces, group: str, peers: tuple[tuple[str, ...], tuple[str, ...]], source: str | None
+) -> None:
+    with spaces.inside("there"):
+        receiver = SyncReceiver("wire", group, PORT, peers[1])
+    with spaces.inside("here"), SyncSender("wire", group, PORT, 1, peers[0]) as sender:
+        for message in (b"one", b"two"):
+            sender.send(message)
+    found = came(receiver)
+    receiver.close()
+    assert [message for message, _ in found] == [b"one", b"two"]
+    assert source is None or {address for _, address in found} == {source}
+
+
+def test_who_is_no_peer_is_passed_over(spaces: NetworkNamespaces) -> None:
+    with spaces.inside("there"):
+        receiver = SyncReceiver("wire", "224.0.0.81", PORT, ("10.9.0.77",))
+    with spaces.inside("here"), SyncSender("wire", "224.0.0.81", PORT, 1, ("10.9.0.2",)) as sender:
+        sender.send(b"one")
+    assert came(receiver) == []
+    receiver.close()
+
+
+def test_one_s_own_messages_do_not_come_back(spaces: NetworkNamespaces) -> None:
+    with spaces.inside("here"):
+        receiver = SyncReceiver("wire", "224.0.0.81", PORT)
+        with SyncSender("wire", "224.0.0.81", PORT, 1) as sender:
+            sender.send(b"one")
+        assert came(receiver) == []
+        receiver.close()
+
+
+def test_one_peer_who_cannot_be_sent_to_does_not_keep_the_others_from_hearing(spaces: NetworkNamespaces) -> None:
+    with spaces.inside("there"):
+        receiver = SyncReceiver("wire", "224.0.0.81", PORT, ("10.9.0.1",))
+    broadcast = "10.9.0.255"
+    with (
+        spaces.inside("here"),
+        SyncSender("wire", "224.0.0.81", PORT, 1, (broadcast, "10.9.0.2")) as sender,
+        pytest.raises(OSError, match="Permission denied"),
+    ):
+        sender.send(b"one")
+    assert came(receiver) == [(b"one", "10.9.0.1")]
+    receiver.close()
+
+
+def test_an_interface_that_is_not_there_is_told(spaces: NetworkNamespaces) -> None:
+    for open_ in (lambda: SyncSender("eth9", "224.0.0.81", PORT, 1), lambda: SyncReceiver("eth9", "224.0.0.81", PORT)):
+        with pytest.raises(OSError, match="no interface with this name"):
+            open_()
