@@ -10,7 +10,7 @@ import pytest
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
 from relevo.planes.ebpf.announcements import Ring
-from relevo.planes.ebpf.layout import TOLD_SHIFT, SettingFlag, TcpState
+from relevo.planes.ebpf.layout import TOLD_SHIFT, Announced, SettingFlag, TcpState
 from relevo.planes.ebpf.reasons import Reason
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import INACTIVE, NO_OUTPUT, TEMPLATE, Entry
@@ -19,6 +19,7 @@ from tests.ebpf.packets import CLIENT, CLIENT_PORT, PORT, SERVER, SERVER_PORT, V
 ALL = 1 << 30
 RECORD = 48
 """Octets of an IPv4 record with its header, padded."""
+NONE = Announced(0)
 ES, CLOSE_WAIT, TIME_WAIT = TcpState.ESTABLISHED, TcpState.CLOSE_WAIT, TcpState.TIME_WAIT
 
 
@@ -168,12 +169,12 @@ def test_nothing_is_told_when_nobody_listens(director: Director, ring: Ring) -> 
 # -- the whole table ---------------------------------------------------------------------------------------------------
 
 
-def announced(director: Director, ring: Ring, limit: int = 10_000, *, half_open: bool = False) -> list[Entry]:
+def announced(director: Director, ring: Ring, limit: int = 10_000, which: Announced = NONE) -> list[Entry]:
     """Everything, in as many turns as ``limit`` makes necessary."""
     found: list[Entry] = []
     place: int | None = 0
     while place is not None:
-        place = director.instance.announce(place, limit, half_open=half_open)
+        place = director.instance.announce(place, limit, which)
         found += told(ring)
     return found
 
@@ -188,15 +189,26 @@ def test_the_whole_table_is_told_once_whatever_fits_in_a_turn(director: Director
     assert sorted(entry.client_port for entry in found) == list(ports)
 
 
-@pytest.mark.parametrize(("half_open", "states"), [(False, [ES]), (True, [ES, TcpState.SYN_RECV])])
+@pytest.mark.parametrize(("which", "states"), [(NONE, [ES]), (Announced.HALF_OPEN, [ES, TcpState.SYN_RECV])])
 def test_half_open_connections_are_told_to_who_takes_over_alone(
-    director: Director, ring: Ring, half_open: bool, states: list[int]
+    director: Director, ring: Ring, which: Announced, states: list[int]
 ) -> None:
     key = director.serve()
     director.enter(key, client_port=1)
     director.run(syn(port=2))
     director.enter(key, client_port=3, expires_s=-1)
-    assert sorted(entry.state for entry in announced(director, ring, half_open=half_open)) == sorted(states)
+    assert sorted(entry.state for entry in announced(director, ring, which=which)) == sorted(states)
+
+
+def test_what_was_told_before_need_not_be_told_again(director: Director, ring: Ring) -> None:
+    director.serve()
+    for port, segments in ((1, "S"), (2, ("S", "A")), (3, ("S", "A", "PA"))):
+        for flags in segments:
+            director.run(syn(port=port, flags=flags))
+    assert [entry.client_port for entry in told(ring)] == [3]
+    which = Announced.UNTOLD | Announced.HALF_OPEN
+    assert sorted(entry.client_port for entry in announced(director, ring, which=which)) == [1, 2]
+    assert announced(director, ring, which=which) == []
 
 
 # -- the ring ----------------------------------------------------------------------------------------------------------

@@ -196,6 +196,15 @@ def test_an_enumeration_has_the_same_names_and_values(
     assert {f"{prefix}_{each.name}": int(each) for each in mirror} == wanted
 
 
+@pytest.mark.parametrize(
+    ("name", "prefix", "mirror"), [("announced", "ANNOUNCE_", layout.Announced), ("outcome", "", layout.Outcome)]
+)
+def test_what_the_control_program_is_asked_and_answers_has_the_same_names_and_values(
+    name: str, prefix: str, mirror: type[enum.IntEnum] | type[enum.IntFlag]
+) -> None:
+    assert {f"{prefix}{each.name}": int(each) for each in mirror} == enumerated(name, "control.bpf.c")
+
+
 def test_reasons_have_the_same_names_and_values() -> None:
     described = {reason.name: int(reason) for reason in Reason}
     wanted = enumerated("reason", "reasons.h")

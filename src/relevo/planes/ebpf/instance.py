@@ -28,6 +28,7 @@ from relevo.planes.ebpf.layout import (
     ENTER_MAX,
     LAYOUT_VERSION,
     TIMEOUT_S,
+    Announced,
     AnnounceRequest,
     Bucket,
     EnterItem,
@@ -142,12 +143,12 @@ class Instance:
                 results.append((Outcome(outcome), place))
         return results
 
-    def announce(self, first: int, limit: int, *, half_open: bool) -> int | None:
+    def announce(self, first: int, limit: int, which: Announced) -> int | None:
         """Put what the table holds into the ring of announcements, from bucket ``first`` on, until there are about ``limit``
         (64 buckets more at most); return the bucket to go on with, ``None`` when that was all.
         """
         buckets = self.maps["buckets"].max_entries
-        request = AnnounceRequest(next=first, limit=limit, half_open=half_open)
+        request = AnnounceRequest(next=first, limit=limit, which=which)
         runs = -(-(buckets - first) // SWEEP_BUCKETS)
         data = syscall.test_run(self.programs["relevo_announce"], bytes(request), repeat=runs).data
         reached = int(AnnounceRequest.from_buffer_copy(data).next)

@@ -209,6 +209,13 @@ class EnterRequest(_Value):
     ]
 
 
+class Announced(enum.IntFlag):
+    """``enum announced``: what of the table is told."""
+
+    HALF_OPEN = 1
+    UNTOLD = 2
+
+
 class AnnounceRequest(_Value):
     """Packet of ``relevo_announce``."""
 
@@ -219,7 +226,7 @@ class AnnounceRequest(_Value):
         ("next", c_uint32),
         ("announced", c_uint32),
         ("limit", c_uint32),
-        ("half_open", c_uint32),
+        ("which", c_uint32),
     ]
 
 

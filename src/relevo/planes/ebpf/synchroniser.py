@@ -22,7 +22,7 @@ from relevo.model.table import SyncPeer, SyncRole, SyncState, SyncTask
 from relevo.planes.ebpf.announcements import Ring
 from relevo.planes.ebpf.arrivals import Arrivals
 from relevo.planes.ebpf.instance import Instance
-from relevo.planes.ebpf.layout import SettingFlag
+from relevo.planes.ebpf.layout import Announced, SettingFlag
 from relevo.planes.ebpf.table import Table
 from relevo.wire import ipvs_sync, sync_letters
 from relevo.wire.sync_letters import Letter
@@ -57,7 +57,7 @@ class Synchroniser:
         self._gathering: asyncio.TimerHandle | None = None
         self._telling_all = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
-        self._half_open = False
+        self._which = Announced(0)
         self._key = b""
         self._peers: SyncPeers | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -194,11 +194,14 @@ class Synchroniser:
     async def complete(self) -> int:
         """Tell of every connection, half-open ones too, for whoever takes over now; return how many.
 
-        Directors with our key say when they have everything; they get ``CONFIRM_S`` for that.
+        Directors with our key have said what they have: where that is everything, only what was never told is told. They get
+        ``CONFIRM_S`` to say that they have this too.
         """
         if self._peers is None:
-            return await self._tell_all(half_open=True)
-        before, self._half_open = self._entries_sent, True
+            return await self._tell_all(Announced.HALF_OPEN)
+        before, self._which = self._entries_sent, Announced.HALF_OPEN
+        if self._peers.told and self._peers.everybody_has_everything:
+            self._which |= Announced.UNTOLD
         self._perform(self._peers.receive(sync_peers.Complete(), time.monotonic()))
         while self._telling is not None:
             await asyncio.wait({self._telling})
@@ -207,7 +210,7 @@ class Synchroniser:
             await asyncio.sleep(CONFIRM_PAUSE_S)
         return self._entries_sent - before
 
-    async def _tell_all(self, *, half_open: bool) -> int:
+    async def _tell_all(self, which: Announced) -> int:
         async with self._telling_all:
             if not self._announcing:
                 return 0
@@ -217,7 +220,7 @@ class Synchroniser:
                 await self._send_in_bursts()
                 at: int | None = following
                 while at is not None and self._announcing:
-                    at = await asyncio.to_thread(self._instance.announce, at, self._ring.room // 2, half_open=half_open)
+                    at = await asyncio.to_thread(self._instance.announce, at, self._ring.room // 2, which)
                     await self._send_in_bursts()
             finally:
                 if self._announcing:
@@ -299,8 +302,8 @@ class Synchroniser:
 
     async def _answer(self) -> None:
         """Tell everything, for who asked."""
-        half_open, self._half_open = self._half_open, False
-        await self._tell_all(half_open=half_open)
+        which, self._which = self._which, Announced(0)
+        await self._tell_all(which)
         self._telling = None
         if self._peers is not None:
             self._perform(self._peers.receive(sync_peers.ToldAll(), time.monotonic()))

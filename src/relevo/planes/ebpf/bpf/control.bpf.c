@@ -205,17 +205,24 @@ struct announce_request {
 	__u32 next;             /* bucket to go on with */
 	__u32 announced;        /* entries in the ring so far */
 	__u32 limit;            /* a run that finds so many does nothing */
-	__u32 half_open;        /* connections that are not established yet, too */
+	__u32 which;            /* enum announced */
+};
+
+enum announced {
+	ANNOUNCE_HALF_OPEN = 1 << 0,  /* connections that are not established yet, too */
+	ANNOUNCE_UNTOLD = 1 << 1,     /* only what was never announced */
 };
 
 /* Announces the entry at place `number` if there is anything to tell of it; 1 when it did. */
-GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 half_open)
+GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 which)
 {
 	const struct connection *e = at_place(number);
 
 	if (!e || is_over(e, now) || e->flags & CONNECTION_FULLNAT)
 		return 0;
-	if (!can_be_told(e) && !(half_open && e->state == STATE_SYN_RECV))
+	if (!can_be_told(e) && !(which & ANNOUNCE_HALF_OPEN && e->state == STATE_SYN_RECV))
+		return 0;
+	if (which & ANNOUNCE_UNTOLD && e->told)
 		return 0;
 	return !announce(number, 1);
 }
@@ -225,14 +232,14 @@ SEC("tc")
 int relevo_announce(struct __sk_buff *frame)
 {
 	struct announce_request *request = frame_begin(frame);
-	__u32 bucket, now = (__u32)bpf_jiffies64(), announced = 0, half_open, i, slot;
+	__u32 bucket, now = (__u32)bpf_jiffies64(), announced = 0, which, i, slot;
 
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
 	if (request->announced >= request->limit)
 		return TC_ACT_OK;
 	bucket = request->next;
-	half_open = request->half_open;
+	which = request->which;
 	for (i = 0; i < SWEEP_BUCKETS; i++, bucket++) {
 		struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
 
@@ -242,7 +249,7 @@ int relevo_announce(struct __sk_buff *frame)
 			continue;
 		for (slot = 0; slot < BUCKET_SLOTS; slot++) {
 			if (b->tag[slot])
-				announced += announce_if_alive(bucket * BUCKET_SLOTS + slot, now, half_open);
+				announced += announce_if_alive(bucket * BUCKET_SLOTS + slot, now, which);
 		}
 	}
 	request = frame_begin(frame);
