@@ -84,7 +84,7 @@ PLANE_WAIT_S: Final = 3.0
 QUICK_DEATH_S: Final = 0.2
 """A worker that dies sooner than this, or before it was ready, did not get going."""
 COMPLETE_SYNC_S: Final = 20.0
-"""How long telling the peers of all connections may hold up a hand-over: a million of them take sixteen, with a key hardly one."""
+"""How long telling the peers of all connections may hold up a hand-over: a million take sixteen, with a key hardly one."""
 HAND_OVER_S: Final = 3.0
 """How long a successor may take; a master waits for it a second at most."""
 MAX_QUICK_DEATHS: Final = 3
