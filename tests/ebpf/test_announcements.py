@@ -10,7 +10,7 @@ import pytest
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
 from relevo.planes.ebpf.announcements import Ring
-from relevo.planes.ebpf.layout import TOLD_SHIFT, Announced, SettingFlag, TcpState
+from relevo.planes.ebpf.layout import TOLD_SHIFT, Announced, SettingFlag, TcpState, port_from
 from relevo.planes.ebpf.reasons import Reason
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import INACTIVE, NO_OUTPUT, TEMPLATE, Entry
@@ -198,6 +198,16 @@ def test_half_open_connections_are_told_to_who_takes_over_alone(
     director.run(syn(port=2))
     director.enter(key, client_port=3, expires_s=-1)
     assert sorted(entry.state for entry in announced(director, ring, which=which)) == sorted(states)
+
+
+def test_a_ring_that_fills_up_loses_nothing_of_the_whole_table(director: Director, ring: Ring) -> None:
+    key = director.serve()
+    ports = range(3000, 3000 + 2 * director.instance.maps["announcements"].max_entries // RECORD)
+    for port in ports:
+        director.enter(key, client_port=port)
+    held = {port_from(entry.client_port) for entry in director.connections()}
+    assert len(held) > director.instance.maps["announcements"].max_entries // RECORD
+    assert {entry.client_port for entry in announced(director, ring, limit=ALL)} == held
 
 
 def test_what_was_told_before_need_not_be_told_again(director: Director, ring: Ring) -> None:

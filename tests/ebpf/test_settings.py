@@ -53,3 +53,22 @@ def test_time_outs_are_changed_one_at_a_time_and_met_at_the_next_packet(director
     buckets = director.instance.maps["buckets"].max_entries
     assert asyncio.run(director.plane.settings()) == PlaneSettings(buckets, PlaneTimeouts(7200, 120, 300))
     assert director.settings.timeout[TcpState.FIN_WAIT] == 120 * director.settings.hz
+
+
+def test_the_longest_time_out_is_one_that_the_clock_can_tell(director: Director) -> None:
+    director.serve()
+    director.settings.hz, usual = 1000, director.settings.hz
+    asyncio.run(director.plane.set_timeouts(PlaneTimeouts(tcp_s=2_678_400)))
+    director.settings.hz = usual
+    for flags in ("S", "A", "A"):
+        director.run(syn(flags=flags))
+    assert director.connection().state == TcpState.ESTABLISHED
+    assert director.expires_in(director.connection()) > 86_400
+
+
+def test_what_a_former_daemon_set_is_not_kept(director: Director) -> None:
+    set_(director, "sloppy_tcp", 1)
+    set_(director, "sync_threshold", 9, 99)
+    asyncio.run(director.plane.set_timeouts(PlaneTimeouts(7, 7, 7)))
+    director.instance.set_defaults()
+    assert bytes(director.settings) == director._usual

@@ -368,10 +368,11 @@ class Balancer:
             try:
                 await self._reconcile()
                 pause = AUDIT_S
-            except PlaneError as error:
-                if str(error) != self.plane_error:
-                    self._log(str(error), WARNING)
-                self.plane_error = str(error)
+            except Exception as error:  # a fault of ours is no reason to leave the table alone from now on
+                text = str(error) if isinstance(error, PlaneError | OSError) else f"{type(error).__name__}: {error}"
+                if text != self.plane_error:
+                    self._log(text, WARNING)
+                self.plane_error = text
                 pause = RETRY_S
             if not told:
                 self.channel.send(Ready())
@@ -386,11 +387,14 @@ class Balancer:
         if self.held is not None:
             await self.plane.hold(self.held, self._moved())
         if self._timeouts != self.configuration.global_defs.lvs_timeouts:  # a reload brought others
-            self._timeouts = self.configuration.global_defs.lvs_timeouts
-            await self.plane.set_timeouts(self._timeouts)
+            wanted, former = self.configuration.global_defs.lvs_timeouts, self._timeouts
+            self._timeouts = wanted
+            await self.plane.set_timeouts(wanted.in_place_of(former))
         if self._sysctls != self.configuration.global_defs.lvs_sysctls:
-            self._sysctls = self.configuration.global_defs.lvs_sysctls
-            for reason in await self.plane.set_sysctls(self._sysctls):
+            before, self._sysctls = self._sysctls, self.configuration.global_defs.lvs_sysctls
+            named = {sysctl.name for sysctl in self._sysctls}
+            given_up = [sysctl.default() for sysctl in before if sysctl.name not in named]
+            for reason in await self.plane.set_sysctls([*given_up, *self._sysctls]):
                 self._log(f"lvs_sysctls: {reason}", WARNING)
         problem = await self.plane.synchronise(self._sync_task(), self._in_sync)
         observed = await self.plane.observe()
@@ -399,6 +403,8 @@ class Balancer:
         refused = []
         if operations:
             refused = await self.plane.apply(operations)
+            for operation in operations:
+                self._by_hand.forget(operation)
             observed = await self.plane.observe()
         for notice in self.plane.notices():
             self._log(notice.text, WARNING if notice.grave else 6)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from relevo.model import Endpoint, ServiceKey
-from relevo.model.table import AddService, DeleteService, Operation, ServerState, ServiceState, Traffic
+from relevo.model.table import AddService, DeleteServer, DeleteService, Operation, ServerState, ServiceState, Traffic
 
 Place = tuple[ServiceKey, Endpoint | None]
 
@@ -27,7 +27,14 @@ class ByHand:
             self.services.add(operation.service.key)
         elif isinstance(operation, DeleteService):
             self.services.discard(operation.key)
+        self.forget(operation)
+
+    def forget(self, operation: Operation) -> None:
+        """A service or server leaves, whoever wanted that: should it come again, it counts from 0."""
+        if isinstance(operation, DeleteService):
             self._zeros = {place: zero for place, zero in self._zeros.items() if place[0] != operation.key}
+        elif isinstance(operation, DeleteServer):
+            self._zeros.pop((operation.key, operation.endpoint), None)
 
     def zero(self, observed: list[ServiceState], key: ServiceKey | None) -> None:
         """Let the counters of a service, or of all, begin at 0 now."""
@@ -55,6 +62,6 @@ class ByHand:
 
     def _since(self, traffic: Traffic, place: Place) -> Traffic:
         zero = self._zeros.get(place)
-        if zero is None or zero.connections > traffic.connections:  # a server that left and came again counts from 0
+        if zero is None:
             return traffic
-        return Traffic(**{name: getattr(traffic, name) - getattr(zero, name) for name in Traffic.__struct_fields__})
+        return Traffic(**{name: max(0, getattr(traffic, name) - getattr(zero, name)) for name in Traffic.__struct_fields__})

@@ -161,6 +161,7 @@ class Supervisor:
                 "stop": self._stop_by_command,
                 "connections": self._connections,
                 "table": self._table,
+                "plane": self._name_plane,
                 "failover": self._failover,
                 "sync": self._sync_state,
             },
@@ -430,8 +431,9 @@ class Supervisor:
     def _answered(self, worker: Worker, message: DirectorReport | BalancerReport | PlaneAnswer) -> None:
         """Give a worker's answer to whoever waits for it, if somebody still does."""
         if isinstance(message, PlaneAnswer):
-            if message.number in self._answers:
-                self._answers[message.number].set_result(message)
+            waiting = self._answers.get(message.number)
+            if waiting is not None and not waiting.done():  # its time may be over in this very moment
+                waiting.set_result(message)
         elif worker.report is not None and not worker.report.done():
             worker.report.set_result(message.snapshot)
 
@@ -530,6 +532,10 @@ class Supervisor:
             return {"error": str(error)}
         answer = await self._call_plane(call, CALL_S)
         return {"error": answer.error} if answer.error else answer
+
+    async def _name_plane(self, arguments: dict[str, Any]) -> dict[str, str]:
+        """Say which plane is in charge; nobody else has to be asked."""
+        return {"plane": self.plane.name}
 
     async def _table(self, arguments: dict[str, Any]) -> PlaneAnswer | dict[str, str]:
         """Show the plane's table, after changes by hand: what ``relevo ipvsadm`` does (``TableCall``)."""

@@ -18,6 +18,14 @@ _MULTICAST_ALL, _MULTICAST_ALL_6 = 49, 29
 """IP_MULTICAST_ALL and IPV6_MULTICAST_ALL: other sockets' groups are not for us."""
 
 
+def interface_index(name: str) -> int:
+    """Return the number of an interface, 0 when there is none: one that was made anew has another."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
+
+
 def _open(address: str) -> tuple[socket.socket, bool]:
     six = ip_address(address).version == 6
     return socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC), six
@@ -114,8 +122,9 @@ class SyncReceiver:
                 data, source = self._socket.recvfrom(_LONGEST)
             except BlockingIOError:
                 return
-            if not self._peers or str(source[0]) in self._peers:
-                yield data, str(source[0])
+            address = str(source[0]).partition("%")[0]  # a link-local one names its interface
+            if not self._peers or address in self._peers:
+                yield data, address
 
     def close(self) -> None:
         """Leave the group."""

@@ -20,7 +20,7 @@ HELLO_S: Final = 1.0
 SILENCE_S: Final = 3.5
 """Who says nothing for so long is forgotten: three hellos were lost, or it is gone."""
 ASK_AGAIN_S: Final = 3.0
-"""Pause in an answer after which it is taken for lost."""
+"""After so long without an answer under way, the question or the end of the answer is taken for lost."""
 MAX_PEERS: Final = MAX_SEEN
 MAX_BEYOND: Final = 65_536
 """Letters of entries kept in mind behind a gap: of two and a half million connections."""
@@ -124,10 +124,11 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class SetMaster:
-    """This node announces connections now, or no more."""
+class SetRoles:
+    """This node announces connections now, or takes in those of others, or both, or neither."""
 
     master: bool
+    backup: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class ToldAll:
     """What ``TellAll`` asked for was done."""
 
 
-Input = Heard | SetMaster | Tell | Complete | ToldAll
+Input = Heard | SetRoles | Tell | Complete | ToldAll
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Peer:
 
     def begin_again(self) -> None:
         """Nothing counts that came so far."""
-        self.upto = self.last = None
+        self.upto = self.last = self.asked_at = None
         self.beyond.clear()
 
     def end_answer(self, first: int, last: int) -> None:
@@ -257,7 +258,7 @@ class SyncPeers:
         self.session = session
         self.sync_id = sync_id
         self.peers: dict[bytes, Peer] = {}
-        self.master = False
+        self.master = self.backup = False
         self.in_sync = False
         self.told = 0
         self._sequence = 0
@@ -278,17 +279,24 @@ class SyncPeers:
             case Tell(message=message):
                 self.told += 1
                 return [self._send(Entries(self.told, message))]
-            case SetMaster(master=master):
-                if master == self.master:
-                    return []
-                self.master = master
-                return [self._hello(), *self._judge()]
+            case SetRoles(master=master, backup=backup):
+                return self._set_roles(master, backup)
             case Complete():
                 return self._want_telling()
             case ToldAll():
                 self._telling = False
                 effects: list[Effect] = [self._send(Done(self._first, self.told))]
                 return effects + (self._begin_telling() if self._asked else [])
+
+    def _set_roles(self, master: bool, backup: bool) -> list[Effect]:
+        """What came while nothing was taken in is not here: who begins to take in asks every master anew."""
+        if backup and not self.backup:
+            for peer in self.peers.values():
+                peer.begin_again()
+                if peer.state is State.SYNCED:
+                    peer.state = State.MISSING
+        changed, self.master, self.backup = master != self.master, master, backup
+        return [*([self._hello()] if changed else []), *self._judge()]
 
     def deadline(self) -> float:
         """When ``expire`` must be called next."""
@@ -316,7 +324,7 @@ class SyncPeers:
 
     def _hello(self) -> Send:
         seen = tuple((peer.session, peer.upto or 0) for peer in self.peers.values())
-        return self._send(Hello(self.master, self.told, seen))
+        return self._send(Hello(self.master, self.told, seen, self._telling))
 
     def _hear(self, heard: Heard, now: float) -> list[Effect]:
         letter = heard.letter
@@ -355,7 +363,7 @@ class SyncPeers:
                     return Symbol.HELLO_PEER
                 return Symbol.HELLO_GAP if peer.behind else Symbol.HELLO_LEVEL
             case Entries(number=number):
-                if peer.state is not State.STRANGER:
+                if peer.state is not State.STRANGER and self.backup:
                     peer.note(number)
                     peer.told = max(peer.told, number)
                 return Symbol.ENTRIES
@@ -394,25 +402,32 @@ class SyncPeers:
         return hello + self._ask(peer, now)
 
     def _ask(self, peer: Peer, now: float) -> list[Effect]:
+        if not self.backup:
+            return []
         peer.begin_again()
         peer.asked_at = now
         return [self._send(Ask(peer.session))]
 
     def _wait_or_ask(self, peer: Peer, now: float) -> list[Effect]:
+        assert isinstance(self._body, Hello)
         if peer.asked_at is None:
-            if not peer.behind:
+            if self.backup and peer.upto is not None and not peer.behind:
                 peer.state = State.SYNCED
                 return []
             return self._ask(peer, now)
+        if peer.last is not None:
+            return self._ask(peer, now)  # the answer has ended, and is not whole
+        if self._body.telling:
+            peer.asked_at = now
+            return []
         return self._ask(peer, now) if now - peer.asked_at > ASK_AGAIN_S else []
 
     def _take(self, peer: Peer, now: float) -> list[Effect]:
         assert isinstance(self._body, Entries)
+        if not self.backup:
+            return []
         taken: list[Effect] = [Take(self._body.message)]
-        if peer.asked_at is None:
-            return taken
-        peer.asked_at = now  # the answer is under way
-        return taken + (self._complete(peer, now) if peer.is_whole else [])
+        return taken + (self._complete(peer, now) if peer.asked_at is not None and peer.is_whole else [])
 
     def _complete(self, peer: Peer, now: float) -> list[Effect]:
         peer.state, peer.asked_at, peer.last = State.SYNCED, None, None

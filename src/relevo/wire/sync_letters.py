@@ -28,7 +28,7 @@ OVERHEAD: Final = _HEAD.size + _NUMBER.size + SEAL
 """Octets that a letter adds to a message of entries."""
 MAX_SEEN: Final = 32
 """Sessions that a hello names."""
-_MASTER: Final = 1
+_MASTER, _TELLING = 1, 2
 
 
 class Refusal(enum.StrEnum):
@@ -44,12 +44,13 @@ class Refusal(enum.StrEnum):
 
 class Hello(msgspec.Struct, frozen=True, tag=1):
     """A sign of life. ``told`` is how many letters of entries the sender has sent; ``seen`` are the sessions that it has heard
-    of late, and how many of theirs it has without a gap.
+    of late, and how many of theirs it has without a gap. ``telling``: it is answering somebody who asked for everything.
     """
 
     master: bool
     told: int
     seen: tuple[tuple[bytes, int], ...] = ()
+    telling: bool = False
 
 
 class Entries(msgspec.Struct, frozen=True, tag=2):
@@ -112,8 +113,9 @@ def _tag(data: bytes, key: bytes) -> bytes:
 
 def _write(body: Body) -> tuple[int, bytes]:
     match body:
-        case Hello(master=master, told=told, seen=seen):
-            return 1, _HELLO.pack(master, len(seen), told) + b"".join(_SEEN.pack(*each) for each in seen)
+        case Hello(master=master, told=told, seen=seen, telling=telling):
+            flags = (_MASTER if master else 0) | (_TELLING if telling else 0)
+            return 1, _HELLO.pack(flags, len(seen), told) + b"".join(_SEEN.pack(*each) for each in seen)
         case Entries(number=number, message=message):
             return 2, _NUMBER.pack(number) + message
         case Ask(session=session):
@@ -128,7 +130,7 @@ def _read(kind: int, data: bytes) -> Body | None:
         if len(data) != _HELLO.size + count * _SEEN.size or count > MAX_SEEN:
             return None
         seen = tuple(_SEEN.unpack_from(data, _HELLO.size + i * _SEEN.size) for i in range(count))
-        return Hello(bool(flags & _MASTER), told, seen)
+        return Hello(bool(flags & _MASTER), told, seen, bool(flags & _TELLING))
     if kind == 2 and len(data) >= _NUMBER.size:
         return Entries(_NUMBER.unpack_from(data)[0], data[_NUMBER.size :])
     if kind == 3 and len(data) == SESSION:

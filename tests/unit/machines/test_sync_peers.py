@@ -20,7 +20,7 @@ from relevo.machines.sync_peers import (
     Refusal,
     Refused,
     Send,
-    SetMaster,
+    SetRoles,
     State,
     Symbol,
     SyncPeers,
@@ -51,6 +51,7 @@ class OnePeer:
 
     def __init__(self, *symbols):
         self.machine = SyncPeers(US, 51, 0.0)
+        self.machine.receive(SetRoles(False, True), 0.0)
         self.numbers = itertools.count(1)
         for symbol in symbols:
             self.hear(BODY[symbol])
@@ -94,7 +95,7 @@ def test_every_pair_of_the_table_is_walked(monkeypatch):
 @pytest.mark.parametrize("symbol", [Symbol.ENTRIES, Symbol.ASK, Symbol.DONE_WHOLE])
 def test_who_has_not_named_our_session_may_be_a_recording(symbol):
     one = OnePeer(Symbol.HELLO_STRANGE)
-    one.machine.receive(SetMaster(True), 0.0)
+    one.machine.receive(SetRoles(True, False), 0.0)
     assert one.hear(BODY[symbol]) == [Refused(Refusal.STRANGER)]
 
 
@@ -154,13 +155,12 @@ def test_a_master_is_asked_for_everything_and_its_whole_answer_is_being_in_sync(
 
 
 @pytest.mark.parametrize("numbers", [(10, 12), (11, 12)], ids=["with-a-gap", "begun-before-it-was-asked-for"])
-def test_an_answer_that_is_not_whole_is_waited_for_and_then_asked_for_again(numbers):
+def test_an_answer_that_is_not_whole_is_asked_for_again_after_the_next_hello(numbers):
     one = OnePeer(Symbol.HELLO_GAP)
     for number in numbers:
         one.hear(Entries(number, b"m"))
     assert one.hear(Done(10, 12)) == []
-    assert one.hear(Hello(True, 12, KNOWN), ASK_AGAIN_S) == []
-    assert bodies(one.hear(Hello(True, 12, KNOWN), ASK_AGAIN_S + 1)) == [Ask(THEM)]
+    assert bodies(one.hear(Hello(True, 12, KNOWN))) == [Ask(THEM)]
 
 
 def test_an_end_that_overtook_the_answer_counts_when_the_rest_is_there():
@@ -189,15 +189,30 @@ def test_a_letter_that_was_overtaken_by_a_hello_closes_the_gap():
 def test_an_answer_that_does_not_come_is_asked_for_again_but_not_while_it_comes():
     one = OnePeer(Symbol.HELLO_LEVEL)
     assert one.hear(Hello(True, 9, KNOWN), ASK_AGAIN_S - 0.1) == []
-    one.hear(Entries(9, b"m"), ASK_AGAIN_S - 0.1)
+    one.hear(Hello(True, 9, KNOWN, telling=True), ASK_AGAIN_S - 0.1)
     assert one.hear(Hello(True, 9, KNOWN), ASK_AGAIN_S + 0.1) == []
     assert bodies(one.hear(Hello(True, 9, KNOWN), 2 * ASK_AGAIN_S)) == [Ask(THEM)]
+
+
+def test_what_is_announced_meanwhile_does_not_pass_for_an_answer():
+    one = OnePeer(Symbol.HELLO_LEVEL)
+    for number in range(1, 40):
+        one.hear(Entries(number, b"m"), number / 10)
+    assert bodies(one.hear(Hello(True, 40, KNOWN), 4.0)) == [Ask(THEM)]
+
+
+def test_what_comes_while_nothing_is_taken_in_is_asked_for_afterwards():
+    one = REACH[State.SYNCED]()
+    one.machine.receive(SetRoles(True, False), 0.0)
+    assert one.hear(Entries(1, b"m")) == []
+    assert one.machine.receive(SetRoles(False, True), 1.0)[-1] == InSync(False)
+    assert bodies(one.hear(Hello(True, 1, KNOWN))) == [Ask(THEM)]
 
 
 def test_a_master_tells_everything_once_for_all_who_asked_and_again_for_who_asked_meanwhile():
     one = OnePeer(Symbol.HELLO_PEER)
     assert one.hear(Ask(US)) == [], "no master has nothing to tell"
-    one.machine.receive(SetMaster(True), 0.0)
+    one.machine.receive(SetRoles(True, False), 0.0)
     assert one.hear(Ask(THEM)) == [], "somebody else is asked"
     assert one.hear(Ask(US)) == [TellAll()]
     assert one.hear(Ask(US)) == []
@@ -256,6 +271,7 @@ class Network:
     def start(self, name):
         session = self.random.randbytes(8)
         self.nodes[name] = (SyncPeers(session, 1, self.now), set())
+        self.nodes[name][0].receive(SetRoles(False, True), self.now)
 
     def perform(self, name, effects):
         machine, table = self.nodes[name]
@@ -308,7 +324,7 @@ class Network:
 def test_everybody_has_what_the_master_has_when_the_wire_holds_again(seed, loss):
     """And who says that it is in sync at a quiet moment is, whatever was lost, doubled, late or replayed before."""
     network = Network(seed, ("a", "b", "c"), loss)
-    network.perform("a", network.nodes["a"][0].receive(SetMaster(True), 0.0))
+    network.perform("a", network.nodes["a"][0].receive(SetRoles(True, False), 0.0))
     for turn in range(60):
         network.add("a", b"%d" % turn)
         if turn % 7 == 3:
@@ -329,11 +345,12 @@ def test_everybody_has_what_the_master_has_when_the_wire_holds_again(seed, loss)
 @given(st.integers(0, 2**32))
 def test_a_director_that_hears_recordings_alone_takes_nothing(seed):
     network = Network(seed, ("a", "b"), 0.0)
-    network.perform("a", network.nodes["a"][0].receive(SetMaster(True), 0.0))
+    network.perform("a", network.nodes["a"][0].receive(SetRoles(True, False), 0.0))
     for turn in range(10):
         network.add("a", b"%d" % turn)
         network.run(0.3)
     recorded, machine = network.recorded, SyncPeers(b"restarts", 1, network.now)
+    machine.receive(SetRoles(False, True), network.now)
     for letter in network.random.sample(recorded, len(recorded)):
         effects = machine.receive(Heard(letter, ""), network.now)
         assert not any(isinstance(effect, Take | TellAll | InSync) for effect in effects)

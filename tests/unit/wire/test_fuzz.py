@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from relevo.machines.sync_peers import MAX_PEERS, Heard, Refused, SyncPeers
+from relevo.machines.sync_peers import MAX_PEERS, Heard, Refused, SetRoles, SyncPeers
 from relevo.wire import ipvs_netlink, ipvs_sync, netlink, sync_letters
 from relevo.wire.ipvs_netlink import Destination, Identity, Method, Service
 from relevo.wire.netlink import Malformed, attribute, attributes
@@ -109,6 +109,7 @@ def letter_seeds():
 
 
 PEERS = SyncPeers(b"ourselve", 5, 0.0)
+PEERS.receive(SetRoles(True, True), 0.0)
 
 
 def read_letter(data):

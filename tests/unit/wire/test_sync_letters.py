@@ -13,7 +13,7 @@ SESSION = bytes(range(8))
 NUMBERS = st.integers(0, 2**64 - 1)
 SESSIONS = st.binary(min_size=8, max_size=8)
 BODIES = st.one_of(
-    st.builds(Hello, st.booleans(), NUMBERS, st.lists(st.tuples(SESSIONS, NUMBERS), max_size=MAX_SEEN).map(tuple)),
+    st.builds(Hello, st.booleans(), NUMBERS, st.lists(st.tuples(SESSIONS, NUMBERS), max_size=MAX_SEEN).map(tuple), st.booleans()),
     st.builds(Entries, NUMBERS, st.binary(max_size=1472)),
     st.builds(Ask, SESSIONS),
     st.builds(Done, NUMBERS, NUMBERS),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+import socket
 import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address
@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from relevo.daemon.control import CALL_S, ask
+from relevo.daemon.control import ANSWER_S, CALL_S, ask
 from relevo.daemon.messages import PlaneAnswer, TableView
-from relevo.errors import ControlError, HostError
+from relevo.errors import ControlError, HostError, PlaneError
 from relevo.host.files import runtime_directory
 from relevo.model import Endpoint, PlaneTimeouts, ServiceKey
 from relevo.model.table import (
@@ -344,9 +344,25 @@ class DaemonTable:
 
 
 def table_in_charge() -> Table:
-    """Return the table that serves this machine: the plane of a daemon that runs here, unless that is the kernel's; else that."""
-    with contextlib.suppress(HostError, ControlError, msgspec.MsgspecError, KeyError):
+    """Return the table that serves this machine: the plane of a daemon that runs here, unless that is the kernel's; else that.
+
+    ``PlaneError`` when a daemon is there and does not say: another table than the one in charge must not be changed.
+    """
+    try:
         control = runtime_directory(os.environ.get("RELEVO_RUN_DIR")) / "control.sock"
-        if control.exists() and msgspec.json.decode(ask(control, "sync", None, CALL_S))["plane"] != "ipvs":
-            return DaemonTable(control)
-    return KernelTable(Kernel())
+    except HostError:
+        return KernelTable(Kernel())  # another user's daemon: none of ours
+    if not listens(control):
+        return KernelTable(Kernel())
+    try:
+        name = msgspec.json.decode(ask(control, "plane"))["plane"]
+    except (ControlError, msgspec.MsgspecError, KeyError) as error:
+        raise PlaneError(f"the daemon at {control} does not say which plane is in charge: {error}") from error
+    return KernelTable(Kernel()) if name == "ipvs" else DaemonTable(control)
+
+
+def listens(control: Path) -> bool:
+    """Whether somebody is behind a control socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(ANSWER_S)
+        return probe.connect_ex(str(control)) not in (errno.ENOENT, errno.ECONNREFUSED)

@@ -93,6 +93,8 @@ def _sync_daemon(cursor: Cursor) -> SyncDaemon:
             said["group"] = _multicast(cursor)
         elif word == "peer":
             said["peers"] = (*said.get("peers", ()), _peer(cursor))
+            if len({":" in peer for peer in said["peers"]}) > 1:
+                raise cursor.reject("peers are of different IP versions", "write one family")
         elif "instance" not in said:
             said["instance"] = word
         else:
@@ -198,6 +200,10 @@ def _sysctls(cursor: Cursor) -> tuple[Sysctl, ...]:
         if count == 2 and values[1] and values[0] >= values[1]:
             message = "sync_threshold: the threshold is not below the period, so that nothing would be told: left out"
             cursor.findings.add(Severity.ERROR, line.place(0), message, "such as sync_threshold 3 50", "lvs_sysctls")
+            continue
+        if name == "sync_ports" and values[0] & (values[0] - 1):
+            message = "sync_ports takes a power of two: left out"
+            cursor.findings.add(Severity.ERROR, line.place(0), message, "1, 2, 4, … 64", "lvs_sysctls")
             continue
         found[name] = Sysctl(name, values)
     return tuple(found.values())

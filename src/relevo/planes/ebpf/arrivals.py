@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
+import msgspec
+
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.planes.ebpf.instance import Instance
-from relevo.planes.ebpf.layout import CONNECTION, ConnectionFlag, Outcome, ServiceFlag, TcpState, port_to
+from relevo.planes.ebpf.layout import CONNECTION, ConnectionFlag, Outcome, ServiceFlag, TcpState, jiffies_of, packed, port_to
 from relevo.planes.ebpf.table import PROTOCOL_OF, Server, Service, Table
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import Entry
 
 MAX_WAITING: Final = 65_536
 """Connections kept whose server is not in the table: it may be down for this node alone, or not configured yet."""
+MAX_PLACES: Final = 65_536
 TEMPLATE_S: Final = 180
 """A template without a time-out, as version 0 announces them, lasts as long as it does in IPVS."""
 _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
@@ -47,15 +50,15 @@ class Arrivals:
     refused: Counter[str] = field(default_factory=Counter)
     entered: int = 0
     _places: dict[tuple[object, ...], Place] = field(default_factory=dict)
-    _waiting: dict[tuple[object, ...], Entry] = field(default_factory=dict)
+    _waiting: dict[tuple[object, ...], tuple[Entry, float]] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
         """How many connections wait for their server."""
         return len(self._waiting)
 
-    def take(self, entries: Sequence[Entry]) -> None:
-        """Enter what can be entered; count the rest by reason."""
+    def take(self, entries: Sequence[Entry], now: float) -> None:
+        """Enter what can be entered; count the rest by reason. ``now`` is a clock's seconds that never goes back."""
         connections = []
         for entry in entries:
             if entry.protocol not in (0, *PROTOCOL_OF) or entry.engine or entry.engine_data:
@@ -63,11 +66,18 @@ class Arrivals:
                 continue
             place = self._place(entry)
             if place is None:
-                self._wait(entry)
-            elif place.server.entry.forwarding is Forwarding.FULLNAT:
+                self.refused[NO_SERVER] += 1
+                self._wait(entry, now)
+                continue
+            if self._waiting:
+                self._waiting.pop(_identity(entry), None)  # what waited was older
+            if place.server.entry.forwarding is Forwarding.FULLNAT:
                 self.refused[UNSUITABLE] += 1
             else:
                 connections.append(self._connection(entry, place))
+        self._enter(connections)
+
+    def _enter(self, connections: Sequence[bytes]) -> None:
         for outcome, _ in self.instance.enter(connections):
             if outcome is Outcome.NO_ROOM:
                 self.refused[NO_ROOM] += 1
@@ -76,21 +86,31 @@ class Arrivals:
             else:
                 self.entered += 1
 
-    def table_changed(self) -> None:
-        """Servers came or went: try again what waits."""
+    def table_changed(self, now: float) -> None:
+        """Services or servers came or went: what waits for one that is there now enters, with the time that it has left."""
         self._places.clear()
-        waiting, self._waiting = self._waiting, {}
-        self.take(list(waiting.values()))
+        here = {packed(s.entry.endpoint.address) for service in self.table.services.values() for s in service.servers}
+        ready = [(identity, *held) for identity, held in self._waiting.items() if _mapped(held[0].server) in here]
+        connections = []
+        for identity, entry, since in ready:
+            left = (entry.seconds or TEMPLATE_S) - int(now - since)
+            place = self._place(entry) if left > 0 else None
+            if left <= 0:
+                del self._waiting[identity]
+            elif place is not None:
+                del self._waiting[identity]
+                if place.server.entry.forwarding is not Forwarding.FULLNAT:
+                    connections.append(self._connection(msgspec.structs.replace(entry, seconds=left), place))
+        self._enter(connections)
 
-    def _wait(self, entry: Entry) -> None:
-        identity = (entry.protocol, entry.client, entry.client_port, entry.virtual, entry.virtual_port)
+    def _wait(self, entry: Entry, now: float) -> None:
+        identity = _identity(entry)
         self._waiting.pop(identity, None)
-        self.refused[NO_SERVER] += 1
         if entry.state in (TcpState.TIME_WAIT, TcpState.CLOSE) and entry.protocol == ipvs_sync.TCP:
             return  # it is over
         if len(self._waiting) >= MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[identity] = entry
+        self._waiting[identity] = entry, now
 
     # -- whose it is -------------------------------------------------------------------------------------------
 
@@ -101,6 +121,8 @@ class Arrivals:
             place = self._find(entry)
             if place is None:
                 return None
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()  # whoever names ever new ones costs time, not memory
             self._places[key] = place
         return place
 
@@ -133,7 +155,7 @@ class Arrivals:
             state = entry.state if entry.protocol == ipvs_sync.TCP else TcpState.UDP
             seconds = entry.seconds
         settings = self.instance.settings
-        jiffies = min(seconds * settings.hz, 0x7FFFFFFF) or settings.timeout[state]
+        jiffies = jiffies_of(seconds, settings.hz) or settings.timeout[state]
         virtual = entry.virtual
         if entry.is_template and not entry.protocol:
             virtual = entry.mark.to_bytes(4, "big")
@@ -154,6 +176,10 @@ class Arrivals:
             0,
             place.generation,
         )
+
+
+def _identity(entry: Entry) -> tuple[object, ...]:
+    return (entry.protocol, entry.client, entry.client_port, entry.virtual, entry.virtual_port)
 
 
 def _mapped(address: bytes) -> bytes:

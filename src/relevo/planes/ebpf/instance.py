@@ -39,6 +39,7 @@ from relevo.planes.ebpf.layout import (
     SweepRequest,
     TakeOutRequest,
     TcpState,
+    jiffies_of,
 )
 from relevo.planes.ebpf.libbpf import Object
 from relevo.planes.ebpf.objects import PROGRAMS, object_file
@@ -162,12 +163,20 @@ class Instance:
         """Switch a setting; packets meet it at once."""
         self.settings.flags = self.settings.flags | flag if on else self.settings.flags & ~flag
 
+    def set_defaults(self) -> None:
+        """Set what is IPVS's own: a former daemon's file may have said something else."""
+        for state, seconds in TIMEOUT_S.items():
+            self.settings.timeout[state] = jiffies_of(seconds, self.settings.hz)
+        self.settings.sync_threshold, self.settings.sync_period = SYNC_THRESHOLD, SYNC_PERIOD
+        for flag in (SettingFlag.SLOPPY_TCP, SettingFlag.SECURE_TCP, SettingFlag.KEEP_ORPHANS, SettingFlag.EXPIRE_QUIESCENT):
+            self.set_flag(flag, False)
+
     def set_timeouts(self, wanted: PlaneTimeouts) -> None:
         """Set three time-outs, or those of them that are not 0; connections meet them at the next packet."""
         chosen = {TcpState.ESTABLISHED: wanted.tcp_s, TcpState.FIN_WAIT: wanted.tcp_fin_s, TcpState.UDP: wanted.udp_s}
         for state, seconds in chosen.items():
-            if seconds:
-                self.settings.timeout[state] = seconds * self.settings.hz
+            if seconds > 0:
+                self.settings.timeout[state] = jiffies_of(seconds, self.settings.hz)
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -327,12 +336,9 @@ def _load(path: Path, mark: str, sizes: Sizes, known: Mapping[str, int]) -> None
 def _initialise(instance: Instance) -> None:
     settings = instance.settings
     settings.hz = hertz(instance.programs["relevo_clock"])
-    for state, seconds in TIMEOUT_S.items():
-        settings.timeout[state] = seconds * settings.hz
     settings.key[0], settings.key[1] = secrets.randbits(64), secrets.randbits(64)
     settings.bucket_mask = instance.maps["buckets"].max_entries - 1
     settings.answers_a_second = 1000
-    settings.sync_threshold, settings.sync_period = SYNC_THRESHOLD, SYNC_PERIOD
     settings.local_port_first, settings.local_port_count = 1024, 31_744
     settings.version = LAYOUT_VERSION  # last: with it, the instance can be adopted
 

@@ -322,6 +322,11 @@ TIMEOUT_S: Final[dict[TcpState, int]] = {
 }
 
 
+def jiffies_of(seconds: int, hz: int) -> int:
+    """Return a time-out in jiffies, cut to what the signed comparison of ``past()`` can tell (24 days at 1000 Hz)."""
+    return min(max(0, seconds) * hz, 0x7FFFFFFF)
+
+
 def port_to(port: int) -> int:
     """Return a port as its two octets in network order read by a little-endian machine."""
     return port >> 8 | (port & 0xFF) << 8

@@ -17,7 +17,7 @@ from typing import Final
 from relevo.errors import PlaneError
 from relevo.host import privileges
 from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol, Sysctl
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
+from relevo.model.table import AddServer, AddService, Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
 from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
@@ -172,6 +172,7 @@ class EbpfPlane:
                 self._instance = open_instance(self._path, self._sizes)
             except OSError as error:
                 raise syscall.as_plane_error("ebpf plane", error) from error
+            self._instance.set_defaults()
             self._instance.set_timeouts(self._timeouts)
             self._table = Table(self._instance, local_address_towards, maglev_size=self._maglev_size)
             self._attacher = Attacher(self._instance, self._hooks)
@@ -198,7 +199,7 @@ class EbpfPlane:
         try:
             async with self._busy:
                 refused = await asyncio.to_thread(table.apply, operations)
-            if self._synchroniser is not None:
+            if self._synchroniser is not None and any(isinstance(each, AddService | AddServer) for each in operations):
                 self._synchroniser.table_changed()
             return refused
         except (OSError, MemoryError) as error:
@@ -235,6 +236,8 @@ class EbpfPlane:
         if self._synchroniser is not None:
             self._synchroniser.close()
             self._synchroniser = None
+        elif self._instance is not None:  # a worker that died may have left it on
+            self._instance.set_flag(SettingFlag.ANNOUNCE, False)
 
     async def complete_sync(self) -> int:
         """Tell the peers of every connection, half-open ones too: whoever takes over has to answer their next segment."""
@@ -284,6 +287,7 @@ class EbpfPlane:
             if sysctl.name == "sync_threshold":
                 instance.settings.sync_threshold, instance.settings.sync_period = sysctl.values
             elif sysctl.name == "secure_tcp" and first in (1, 2):
+                instance.set_flag(SettingFlag.SECURE_TCP, False)
                 refused.append("secure_tcp 1 and 2 depend on a lack of memory, which this plane does not have: write 0 or 3")
             elif sysctl.name in SYSCTL_FLAGS:
                 instance.set_flag(SYSCTL_FLAGS[sysctl.name], bool(first) is not (sysctl.name == "expire_nodest_conn"))

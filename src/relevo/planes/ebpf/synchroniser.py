@@ -15,7 +15,7 @@ from typing import Final
 
 from relevo.errors import HostError
 from relevo.host.files import read_key
-from relevo.host.sync_port import SyncReceiver, SyncSender
+from relevo.host.sync_port import SyncReceiver, SyncSender, interface_index
 from relevo.machines import sync_peers
 from relevo.machines.sync_peers import SyncPeers
 from relevo.model.table import SyncPeer, SyncRole, SyncState, SyncTask
@@ -46,9 +46,11 @@ class Synchroniser:
 
     def __init__(self, instance: Instance, table: Table, task: SyncTask, in_sync: Callable[[bool], None]) -> None:
         self.task = task
-        self.problem = ""
+        self._open_problem = self._send_problem = ""
         self._instance = instance
         self._in_sync = in_sync
+        self._interface_index = 0
+        self._left_over = bool(instance.settings.flags & SettingFlag.ANNOUNCE)  # by a worker that died
         self._ring = Ring(instance.maps["announcements"])
         self._arrivals = Arrivals(instance, table)
         self._sender: SyncSender | None = None
@@ -67,22 +69,28 @@ class Synchroniser:
 
     # -- life --------------------------------------------------------------------------------------------------
 
+    @property
+    def problem(self) -> str:
+        """What stands against it now; empty when nothing does."""
+        return self._open_problem or self._send_problem
+
     def match(self, task: SyncTask) -> str:
-        """Do ``task`` from now on; open again what does not work. Return what stands against it, or nothing."""
-        if self.problem or _elsewhere(task) != _elsewhere(self.task):
+        """Do ``task`` from now on; open again what does not work any more. Return what stands against it, or nothing."""
+        index = interface_index(task.interface)
+        if self._open_problem or index != self._interface_index or _elsewhere(task) != _elsewhere(self.task):
             self._close_sockets()
-        self.task = task
-        self.problem = ""
+        self.task, self._interface_index = task, index
+        self._open_problem = ""
         try:
             self._match_peers()
             self._match_sender(SyncRole.MASTER in task.roles or bool(task.key_file))
             self._match_receiver(SyncRole.BACKUP in task.roles or bool(task.key_file))
         except OSError as error:
-            self.problem = f"{task.interface}: {error.strerror or error}"
+            self._open_problem = f"{task.interface}: {error.strerror or error}"
         except HostError as error:
-            self.problem = f"{error}" + (f" ({error.hint})" if error.hint else "")
+            self._open_problem = f"{error}" + (f" ({error.hint})" if error.hint else "")
         else:
-            self._match_announcing(SyncRole.MASTER in task.roles)
+            self._match_roles()
         return self.problem
 
     def _match_sender(self, wanted: bool) -> None:
@@ -97,24 +105,29 @@ class Synchroniser:
         if not wanted:
             self._close_receivers()
         elif not self._receivers:
-            for port in range(task.port, task.port + task.ports):
+            for port in range(task.port, min(task.port + task.ports, 65_536)):
                 receiver = SyncReceiver(task.interface, task.group, port, task.peers)
                 self._receivers.append(receiver)
                 asyncio.get_running_loop().add_reader(receiver.fileno(), self._receive, receiver)
 
+    def _match_roles(self) -> None:
+        self._match_announcing(SyncRole.MASTER in self.task.roles)
+        if self._peers is not None:
+            roles = sync_peers.SetRoles(SyncRole.MASTER in self.task.roles, SyncRole.BACKUP in self.task.roles)
+            self._perform(self._peers.receive(roles, time.monotonic()))
+
     def _match_announcing(self, wanted: bool) -> None:
         """Let the programs tell of connections, or no more."""
         if wanted and not self._announcing:
-            self._ring.skip()
+            if not self._left_over:
+                self._ring.skip()
             self._instance.set_flag(SettingFlag.ANNOUNCE, True)
             self._attend()
-        elif not wanted and self._announcing:
+        elif not wanted and (self._announcing or self._left_over):
             self._instance.set_flag(SettingFlag.ANNOUNCE, False)
             self._drain()
             self._rest()
-        self._announcing = wanted
-        if self._peers is not None:
-            self._perform(self._peers.receive(sync_peers.SetMaster(wanted), time.monotonic()))
+        self._announcing, self._left_over = wanted, False
 
     def _close_sender(self) -> None:
         if self._announcing:
@@ -136,10 +149,8 @@ class Synchroniser:
     def close(self) -> None:
         """Tell what is left to be told, and end."""
         self._close_sockets()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._telling is not None:
-            self._telling.cancel()
+        self._match_announcing(False)
+        self._leave_peers()
         self._ring.close()
 
     # -- sending -----------------------------------------------------------------------------------------------
@@ -187,9 +198,9 @@ class Synchroniser:
             return
         try:
             self._sender.send(datagram)
-            self._sent_at = time.time()
+            self._sent_at, self._send_problem = time.time(), ""
         except OSError as error:  # the interface may be down: what is announced now is lost, as it is to IPVS
-            self.problem = f"{self.task.interface}: {error.strerror or error}"
+            self._send_problem = f"{self.task.interface}: {error.strerror or error}"
 
     async def complete(self) -> int:
         """Tell of every connection, half-open ones too, for whoever takes over now; return how many.
@@ -197,16 +208,17 @@ class Synchroniser:
         Directors with our key have said what they have: where that is everything, only what was never told is told. They get
         ``CONFIRM_S`` to say that they have this too.
         """
-        if self._peers is None:
+        peers = self._peers
+        if peers is None:
             return await self._tell_all(Announced.HALF_OPEN)
         before, self._which = self._entries_sent, Announced.HALF_OPEN
-        if self._peers.told and self._peers.everybody_has_everything:
+        if peers.told and peers.everybody_has_everything:
             self._which |= Announced.UNTOLD
-        self._perform(self._peers.receive(sync_peers.Complete(), time.monotonic()))
-        while self._telling is not None:
+        self._perform(peers.receive(sync_peers.Complete(), time.monotonic()))
+        while self._telling is not None and peers is self._peers:
             await asyncio.wait({self._telling})
         until = time.monotonic() + CONFIRM_S
-        while not self._peers.everybody_has_everything and time.monotonic() < until:
+        while not peers.everybody_has_everything and peers is self._peers and time.monotonic() < until:
             await asyncio.sleep(CONFIRM_PAUSE_S)
         return self._entries_sent - before
 
@@ -238,7 +250,7 @@ class Synchroniser:
 
     def _receive(self, receiver: SyncReceiver) -> None:
         entries: list[ipvs_sync.Entry] = []
-        with contextlib.suppress(OSError):  # the interface is going: ``match`` will say so
+        with contextlib.suppress(OSError):  # the interface is going: ``match`` opens anew when it is another one
             for datagram, source in receiver.receive(RECEIVE):
                 for message in [datagram] if self._peers is None else self._unsealed(self._peers, datagram, source):
                     found = ipvs_sync.decode(message, self.task.sync_id)
@@ -247,7 +259,7 @@ class Synchroniser:
         if entries and SyncRole.BACKUP in self.task.roles:
             self._received_at = time.time()
             self._entries_received += len(entries)
-            self._arrivals.take(entries)
+            self._arrivals.take(entries, time.monotonic())
 
     def _unsealed(self, peers: SyncPeers, datagram: bytes, source: str) -> list[bytes]:
         letter = sync_letters.unseal(datagram, self._key)
@@ -258,7 +270,7 @@ class Synchroniser:
 
     def table_changed(self) -> None:
         """Services or servers came or went."""
-        self._arrivals.table_changed()
+        self._arrivals.table_changed(time.monotonic())
 
     # -- directors that share a key ----------------------------------------------------------------------------
 
@@ -266,11 +278,22 @@ class Synchroniser:
         key = read_key(self.task.key_file) if self.task.key_file else b""
         if key == self._key and (self._peers is None or self._peers.sync_id == self.task.sync_id):
             return
+        self._leave_peers()
         self._key = key
-        if self._timer is not None:
-            self._timer.cancel()
         self._peers = SyncPeers(secrets.token_bytes(sync_letters.SESSION), self.task.sync_id, time.monotonic()) if key else None
         self._wait_for_peers()
+
+    def _leave_peers(self) -> None:
+        """Know nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        if self._peers is not None and self._peers.in_sync:
+            self._in_sync(False)
+        self._peers = None
 
     def _wait_for_peers(self) -> None:
         if self._peers is None:
@@ -302,11 +325,14 @@ class Synchroniser:
 
     async def _answer(self) -> None:
         """Tell everything, for who asked."""
-        which, self._which = self._which, Announced(0)
-        await self._tell_all(which)
-        self._telling = None
-        if self._peers is not None:
-            self._perform(self._peers.receive(sync_peers.ToldAll(), time.monotonic()))
+        peers, which, self._which = self._peers, self._which, Announced(0)
+        try:
+            await self._tell_all(which)
+        finally:
+            if peers is self._peers:
+                self._telling = None
+        if peers is not None and peers is self._peers:
+            self._perform(peers.receive(sync_peers.ToldAll(), time.monotonic()))
 
     # -- state -------------------------------------------------------------------------------------------------
 

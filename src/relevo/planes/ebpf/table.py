@@ -46,6 +46,7 @@ from relevo.planes.ebpf.layout import (
     TunnelNumber,
     address_text,
     filter_bit,
+    jiffies_of,
     packed,
     port_from,
     port_to,
@@ -311,7 +312,7 @@ class Table:
         value.protocol = 0 if key.mark else PROTOCOLS[key.protocol]
         value.family = _family(key)
         value.scheduler = known_scheduler(entry.scheduler)
-        value.persistence = entry.persistence_timeout_s * self._instance.settings.hz
+        value.persistence = jiffies_of(entry.persistence_timeout_s, self._instance.settings.hz)
         value.flags = flags
 
     def _delete_service(self, key: ServiceKey) -> str:

@@ -63,7 +63,9 @@ INLINE void write_ends(struct sync_entry *entry, const struct connection *e, con
 	}
 }
 
-/* Announces the entry at place `number`, whatever it is; 0 when that is in the ring. */
+#define NOTHING_TO_TELL (-1)
+
+/* Announces the entry at place `number`, whatever it is; 0 when that is in the ring, less when the ring is full. */
 GLOBAL int announce(__u32 number, __u32 which)
 {
 	struct settings *settings = the_settings();
@@ -77,15 +79,15 @@ GLOBAL int announce(__u32 number, __u32 which)
 	long failed;
 
 	if (!settings || !work || !e)
-		return -1;
+		return NOTHING_TO_TELL;
 	key = e->server;
 	s = bpf_map_lookup_elem(&servers, &key);
 	if (!s || s->generation != e->generation)
-		return -1;
+		return NOTHING_TO_TELL;
 	key = s->service;
 	service = bpf_map_lookup_elem(&services, &key);
 	if (!service)
-		return -1;
+		return NOTHING_TO_TELL;
 	if (!service->protocol)
 		mark = get_v4(&service->address);
 	entry = &work->entry;
@@ -105,10 +107,11 @@ GLOBAL int announce(__u32 number, __u32 which)
 		entry->seconds = be32(settings->timeout[e->state & (TIMEOUTS - 1)] / settings->hz);
 	}
 	write_ends(entry, e, s, mark);
-	e->told = told_time((__u32)bpf_jiffies64());
 	failed = entry->type ? bpf_ringbuf_output(&announcements, entry, SYNC_V6, 0) : bpf_ringbuf_output(&announcements, entry, SYNC_V4, 0);
 	if (failed)
 		count(COUNT_UNTOLD);
+	else
+		e->told = told_time((__u32)bpf_jiffies64());
 	return (int)failed;
 }
 

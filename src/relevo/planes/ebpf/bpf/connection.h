@@ -249,14 +249,14 @@ enum vacancy { TAKEN, HALF_OPEN, OVER, FREE };
 
 /*
  * Puts `work->fresh` into bucket `b`: into a free slot, else one whose entry is over, else (when told to) one that is half
- * open. Whoever was there is left in `work->former`; its protocol is 0 when nobody was. The slot, or BUCKET_SLOTS.
+ * open. Whoever was there is left in `work->former`; its server is 0 when nobody was. The slot, or BUCKET_SLOTS.
  */
 INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, int evict)
 {
 	enum vacancy best = TAKEN;
 	int i, slot = BUCKET_SLOTS;
 
-	work->former.protocol = 0;
+	work->former.server = 0;
 	bpf_spin_lock(&b->lock);
 	for (i = 0; i < BUCKET_SLOTS; i++) {
 		struct connection *e = &b->slot[i];
@@ -324,7 +324,7 @@ GLOBAL __u32 insert(__u32 now, __u32 which)
 	if (slot == BUCKET_SLOTS)
 		return NOWHERE;
 	number = bucket * BUCKET_SLOTS + slot;
-	if (work->former.protocol)
+	if (work->former.server)
 		retire(number, which);
 	bucket = work->fresh.server;
 	server = bpf_map_lookup_elem(&servers, &bucket);

@@ -213,10 +213,13 @@ enum announced {
 	ANNOUNCE_UNTOLD = 1 << 1,     /* only what was never announced */
 };
 
-/* Announces the entry at place `number` if there is anything to tell of it; 1 when it did. */
+#define RING_FULL 2
+
+/* Announces the entry at place `number` if there is anything to tell of it; 1 when it did, RING_FULL when it could not. */
 GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 which)
 {
 	const struct connection *e = at_place(number);
+	int result;
 
 	if (!e || is_over(e, now) || e->flags & CONNECTION_FULLNAT)
 		return 0;
@@ -224,7 +227,10 @@ GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 which)
 		return 0;
 	if (which & ANNOUNCE_UNTOLD && e->told)
 		return 0;
-	return !announce(number, 1);
+	result = announce(number, 1);
+	if (!result)
+		return 1;
+	return result == NOTHING_TO_TELL ? 0 : RING_FULL;
 }
 
 /* Announces every entry, for a peer that knows none or that is about to take over. */
@@ -232,7 +238,7 @@ SEC("tc")
 int relevo_announce(struct __sk_buff *frame)
 {
 	struct announce_request *request = frame_begin(frame);
-	__u32 bucket, now = (__u32)bpf_jiffies64(), announced = 0, which, i, slot;
+	__u32 bucket, now = (__u32)bpf_jiffies64(), announced = 0, which, i, slot, done, full = 0;
 
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
@@ -240,7 +246,7 @@ int relevo_announce(struct __sk_buff *frame)
 		return TC_ACT_OK;
 	bucket = request->next;
 	which = request->which;
-	for (i = 0; i < SWEEP_BUCKETS; i++, bucket++) {
+	for (i = 0; i < SWEEP_BUCKETS && !full; i++, bucket++) {
 		struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
 
 		if (!b)
@@ -248,15 +254,20 @@ int relevo_announce(struct __sk_buff *frame)
 		if (!*(__u64 *)b->tag)
 			continue;
 		for (slot = 0; slot < BUCKET_SLOTS; slot++) {
-			if (b->tag[slot])
-				announced += announce_if_alive(bucket * BUCKET_SLOTS + slot, now, which);
+			if (!b->tag[slot])
+				continue;
+			done = announce_if_alive(bucket * BUCKET_SLOTS + slot, now, which);
+			if (done == RING_FULL)
+				full = 1;
+			else
+				announced += done;
 		}
 	}
 	request = frame_begin(frame);
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
-	request->next = bucket;
-	request->announced += announced;
+	request->next = full ? bucket - 1 : bucket; /* once more, when the ring has been read */
+	request->announced = full ? request->limit : request->announced + announced;
 	return TC_ACT_OK;
 }
 

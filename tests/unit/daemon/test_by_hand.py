@@ -1,0 +1,67 @@
+"""What was done to a table by hand: whose services are left alone, and counters since they were zeroed."""
+
+from relevo.daemon.by_hand import ByHand
+from relevo.model import Endpoint, PlaneTimeouts, Protocol, ServiceKey, Sysctl
+from relevo.model.table import (
+    AddService,
+    DeleteServer,
+    DeleteService,
+    ServerEntry,
+    ServerState,
+    ServiceEntry,
+    ServiceState,
+    Traffic,
+)
+
+KEY = ServiceKey(Protocol.TCP, Endpoint("192.0.2.1", 80))
+OTHER = ServiceKey(Protocol.TCP, Endpoint("192.0.2.2", 80))
+AT = Endpoint("10.0.0.1", 80)
+
+
+def table(connections, octets, key=KEY):
+    traffic = Traffic(connections=connections, bytes_in=octets)
+    return [
+        ServiceState(
+            service=ServiceEntry(key=key),
+            servers=(ServerState(server=ServerEntry(endpoint=AT), traffic=traffic),),
+            traffic=traffic,
+        )
+    ]
+
+
+def seen(states):
+    return [(state.traffic.connections, state.servers[0].traffic.bytes_in) for state in states]
+
+
+def test_services_by_hand_are_known_until_they_are_deleted():
+    hand = ByHand()
+    hand.note(AddService(ServiceEntry(key=KEY)), "")
+    hand.note(AddService(ServiceEntry(key=OTHER)), "service already exists")
+    assert hand.services == {KEY}
+    hand.note(DeleteService(KEY), "")
+    assert hand.services == set()
+
+
+def test_counters_begin_at_0_where_they_were_zeroed():
+    hand = ByHand()
+    hand.zero(table(5, 1000), KEY)
+    assert seen(hand.shown(table(7, 1500))) == [(2, 500)]
+    assert seen(hand.shown(table(7, 1500, OTHER))) == [(7, 1500)]
+    hand.zero(table(9, 2000, OTHER), None)
+    assert seen(hand.shown(table(9, 2001, OTHER))) == [(0, 1)]
+
+
+def test_a_server_that_left_counts_from_0_and_never_below():
+    hand = ByHand()
+    hand.zero(table(5, 1000), None)
+    assert seen(hand.shown(table(6, 10))) == [(1, 0)]
+    hand.forget(DeleteServer(KEY, AT))
+    assert seen(hand.shown(table(6, 10))) == [(1, 10)]
+    hand.forget(DeleteService(KEY))
+    assert seen(hand.shown(table(6, 10))) == [(6, 10)]
+
+
+def test_time_outs_and_settings_that_are_not_said_any_more_are_ipvs_s_own_again():
+    assert PlaneTimeouts(0, 60, 0).in_place_of(PlaneTimeouts(7200, 0, 0)) == PlaneTimeouts(900, 60, 0)
+    assert Sysctl("sync_threshold", (1, 0)).default() == Sysctl("sync_threshold", (3, 50))
+    assert Sysctl("secure_tcp", (3,)).default() == Sysctl("secure_tcp", (0,))
