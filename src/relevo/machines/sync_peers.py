@@ -145,7 +145,9 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class ToldAll:
-    """What ``TellAll`` asked for was done."""
+    """What ``TellAll`` asked for was done; not ``whole`` when that was only what had never been told."""
+
+    whole: bool = True
 
 
 Input = Heard | SetRoles | Tell | Complete | ToldAll
@@ -283,9 +285,9 @@ class SyncPeers:
                 return self._set_roles(master, backup)
             case Complete():
                 return self._want_telling()
-            case ToldAll():
+            case ToldAll(whole=whole):
                 self._telling = False
-                effects: list[Effect] = [self._send(Done(self._first, self.told))]
+                effects: list[Effect] = [self._send(Done(self._first, self.told, whole))]
                 return effects + (self._begin_telling() if self._asked else [])
 
     def _set_roles(self, master: bool, backup: bool) -> list[Effect]:
@@ -369,8 +371,10 @@ class SyncPeers:
                 return Symbol.ENTRIES
             case Ask():
                 return Symbol.ASK
-            case Done(first=first, last=last):
+            case Done(first=first, last=last, whole=whole):
                 if peer.state is State.MISSING:
+                    if not whole:
+                        return Symbol.DONE_GAP  # the answer to our question is still to come
                     peer.end_answer(first, last)
                 return Symbol.DONE_WHOLE if (peer.upto or 0) >= last else Symbol.DONE_GAP
 

@@ -23,7 +23,7 @@ _HEAD: Final = struct.Struct(f"!4sBBH{SESSION}sQ")
 _NUMBER: Final = struct.Struct("!Q")
 _HELLO: Final = struct.Struct("!BBQ")
 _SEEN: Final = struct.Struct(f"!{SESSION}sQ")
-_DONE: Final = struct.Struct("!QQ")
+_DONE: Final = struct.Struct("!QQB")
 OVERHEAD: Final = _HEAD.size + _NUMBER.size + SEAL
 """Octets that a letter adds to a message of entries."""
 MAX_SEEN: Final = 32
@@ -67,10 +67,14 @@ class Ask(msgspec.Struct, frozen=True, tag=3):
 
 
 class Done(msgspec.Struct, frozen=True, tag=4):
-    """Everything was told, by the letters of entries from ``first`` to ``last``; by none when ``first`` is above ``last``."""
+    """Everything was told, by the letters of entries from ``first`` to ``last``; by none when ``first`` is above ``last``.
+
+    Not ``whole``: only what had never been told, for those who have the rest.
+    """
 
     first: int
     last: int
+    whole: bool = True
 
 
 Body = Hello | Entries | Ask | Done
@@ -120,8 +124,8 @@ def _write(body: Body) -> tuple[int, bytes]:
             return 2, _NUMBER.pack(number) + message
         case Ask(session=session):
             return 3, session
-        case Done(first=first, last=last):
-            return 4, _DONE.pack(first, last)
+        case Done(first=first, last=last, whole=whole):
+            return 4, _DONE.pack(first, last, whole)
 
 
 def _read(kind: int, data: bytes) -> Body | None:
@@ -136,5 +140,6 @@ def _read(kind: int, data: bytes) -> Body | None:
     if kind == 3 and len(data) == SESSION:
         return Ask(data)
     if kind == 4 and len(data) == _DONE.size:
-        return Done(*_DONE.unpack(data))
+        first, last, whole = _DONE.unpack(data)
+        return Done(first, last, bool(whole))
     return None

@@ -163,6 +163,14 @@ def test_an_answer_that_is_not_whole_is_asked_for_again_after_the_next_hello(num
     assert bodies(one.hear(Hello(True, 12, KNOWN))) == [Ask(THEM)]
 
 
+def test_the_end_of_what_others_lacked_is_no_answer_to_who_lacks_everything():
+    one = OnePeer(Symbol.HELLO_LEVEL)
+    one.hear(Entries(5, b"m"))
+    assert one.hear(Done(5, 5, whole=False)) == []
+    assert one.hear(Hello(True, 5, KNOWN, telling=True)) == []
+    assert one.hear(Done(5, 5))[-1] == InSync(True)
+
+
 def test_an_end_that_overtook_the_answer_counts_when_the_rest_is_there():
     one = OnePeer(Symbol.HELLO_GAP)
     one.hear(Entries(11, b"m"))

@@ -16,7 +16,7 @@ BODIES = st.one_of(
     st.builds(Hello, st.booleans(), NUMBERS, st.lists(st.tuples(SESSIONS, NUMBERS), max_size=MAX_SEEN).map(tuple), st.booleans()),
     st.builds(Entries, NUMBERS, st.binary(max_size=1472)),
     st.builds(Ask, SESSIONS),
-    st.builds(Done, NUMBERS, NUMBERS),
+    st.builds(Done, NUMBERS, NUMBERS, st.booleans()),
 )
 LETTERS = st.builds(Letter, SESSIONS, st.integers(0, 255), NUMBERS, BODIES)
 LETTER = Letter(SESSION, 51, 7, Entries(3, CAPTURED))
@@ -73,7 +73,7 @@ def forged(kind, body):
         (1, bytes((0, MAX_SEEN + 1)) + bytes(8 + 16 * (MAX_SEEN + 1)), Refusal.BODY),
         (2, bytes(7), Refusal.BODY),
         (3, bytes(7), Refusal.BODY),
-        (4, bytes(15), Refusal.BODY),
+        (4, bytes(16), Refusal.BODY),
     ],
 )
 def test_a_body_that_keeps_no_form_is_refused(kind, body, refusal):

@@ -332,7 +332,7 @@ class Synchroniser:
             if peers is self._peers:
                 self._telling = None
         if peers is not None and peers is self._peers:
-            self._perform(peers.receive(sync_peers.ToldAll(), time.monotonic()))
+            self._perform(peers.receive(sync_peers.ToldAll(not which & Announced.UNTOLD), time.monotonic()))
 
     # -- state -------------------------------------------------------------------------------------------------
 
