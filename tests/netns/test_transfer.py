@@ -66,13 +66,20 @@ class Transfer(threading.Thread):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(daemon=True)
-        self._socket = Client(cluster.stage, cluster.topology.client).open()
-        self._socket.connect((SERVICE.address, SERVICE.port))
+        self._client = Client(cluster.stage, cluster.topology.client)
+        wait_until(self._connects, 15, "the echo server answers through the first director")
         self._socket.settimeout(20)
         self._random = random.Random(7)
         self._ending = threading.Event()
         self.returned = 0
         self.trouble = ""
+
+    def _connects(self) -> bool:
+        self._socket = self._client.open()
+        if self._socket.connect_ex((SERVICE.address, SERVICE.port)) == 0:
+            return True
+        self._socket.close()
+        return False
 
     def run(self) -> None:
         try:
