@@ -66,9 +66,15 @@ def test_the_longest_time_out_is_one_that_the_clock_can_tell(director: Director)
     assert director.expires_in(director.connection()) > 86_400
 
 
-def test_what_a_former_daemon_set_is_not_kept(director: Director) -> None:
-    set_(director, "sloppy_tcp", 1)
-    set_(director, "sync_threshold", 9, 99)
+def test_what_is_wanted_no_more_is_as_it_was(director: Director) -> None:
+    wanted = [Sysctl("sloppy_tcp", (1,)), Sysctl("expire_nodest_conn", (0,)), Sysctl("sync_threshold", (9, 99))]
+    assert asyncio.run(director.plane.set_sysctls(wanted)) == []
+    assert bytes(director.settings) != director._usual
+    assert asyncio.run(director.plane.set_sysctls([])) == []
+    assert bytes(director.settings) == director._usual
+
+
+def test_time_outs_of_a_former_daemon_are_forgotten(director: Director) -> None:
     asyncio.run(director.plane.set_timeouts(PlaneTimeouts(7, 7, 7)))
-    director.instance.set_defaults()
+    director.instance.forget_timeouts()
     assert bytes(director.settings) == director._usual

@@ -158,12 +158,8 @@ class Balancer:
             match message:
                 case TakeSnapshot():
                     self.channel.send(BalancerReport(await self.snapshot()))
-                case PlaneCall():
-                    self._task(self._serve_call(message))
-                case TableCall():
-                    self._task(self._serve_table(message))
-                case CompleteSync() | TakeSyncState():
-                    self._task(self._serve_sync(message))
+                case PlaneCall() | TableCall() | CompleteSync() | TakeSyncState():
+                    self._task(self._serve(message))
                 case Reload(configuration=configuration):
                     self._configure(configuration)
                 case Held(addresses=addresses):
@@ -184,49 +180,44 @@ class Balancer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve_call(self, call: PlaneCall) -> None:
-        """Do what somebody at the control socket asks of the plane."""
+    async def _serve(self, call: PlaneCall | TableCall | CompleteSync | TakeSyncState) -> None:
+        """Do what the supervisor, or somebody at its control socket, asks of the plane."""
         try:
-            if call.ends:
-                answer = PlaneAnswer(call.number, await self.plane.end(call.meant))
-            else:
-                fits = call.meant.test()
-                found = [connection for connection in await self.plane.connections() if fits(connection)]
-                answer = PlaneAnswer(call.number, len(found), found[: call.limit or None])
+            answer = await self._answer(call)
         except (PlaneError, ValueError, OSError) as error:
             answer = PlaneAnswer(call.number, error=str(error))
         self.channel.send(answer)
 
-    async def _serve_sync(self, call: CompleteSync | TakeSyncState) -> None:
-        """Tell the peers of every connection, for whoever is about to give an address away; or say how it goes."""
-        try:
-            if isinstance(call, CompleteSync):
-                answer = PlaneAnswer(call.number, await self.plane.complete_sync())
-            else:
-                answer = PlaneAnswer(call.number, sync=await self.plane.sync_state(counted=True))
-        except (PlaneError, OSError) as error:
-            answer = PlaneAnswer(call.number, error=str(error))
-        self.channel.send(answer)
+    async def _answer(self, call: PlaneCall | TableCall | CompleteSync | TakeSyncState) -> PlaneAnswer:
+        match call:
+            case PlaneCall(ends=True):
+                return PlaneAnswer(call.number, await self.plane.end(call.meant))
+            case PlaneCall():
+                fits = call.meant.test()
+                found = [connection for connection in await self.plane.connections() if fits(connection)]
+                return PlaneAnswer(call.number, len(found), found[: call.limit or None])
+            case TableCall():
+                return await self._change_table(call)
+            case CompleteSync():
+                return PlaneAnswer(call.number, await self.plane.complete_sync())
+            case TakeSyncState():
+                return PlaneAnswer(call.number, sync=await self.plane.sync_state(counted=True))
 
-    async def _serve_table(self, call: TableCall) -> None:
+    async def _change_table(self, call: TableCall) -> PlaneAnswer:
         """Change the table as somebody asks who does not write it into the file, and show it."""
-        try:
-            refused = {each.operation: each.reason for each in await self.plane.apply(call.operations)}
-            reasons = [refused.get(operation, "") for operation in call.operations]
-            for operation, reason in zip(call.operations, reasons, strict=True):
-                self._by_hand.note(operation, reason)
-            if call.timeouts != PlaneTimeouts():
-                await self.plane.set_timeouts(call.timeouts)
-            view = None
-            if call.show or call.zero is not None or call.zero_all:
-                observed = await self.plane.observe()
-                if call.zero is not None or call.zero_all:
-                    self._by_hand.zero(observed, call.zero)
-                view = TableView(self._by_hand.shown(observed), await self.plane.settings())
-            answer = PlaneAnswer(call.number, table=view, refused=reasons)
-        except (PlaneError, OSError) as error:
-            answer = PlaneAnswer(call.number, error=str(error))
-        self.channel.send(answer)
+        refused = {each.operation: each.reason for each in await self.plane.apply(call.operations)}
+        reasons = [refused.get(operation, "") for operation in call.operations]
+        for operation, reason in zip(call.operations, reasons, strict=True):
+            self._by_hand.note(operation, reason)
+        problem = await self.plane.set_timeouts(call.timeouts) if call.timeouts != PlaneTimeouts() else ""
+        zeroes = call.zero is not None or call.zero_all
+        view = None
+        if call.show or zeroes:
+            observed = await self.plane.observe()
+            if zeroes:
+                self._by_hand.zero(observed, call.zero)
+            view = TableView(self._by_hand.shown(observed), await self.plane.settings())
+        return PlaneAnswer(call.number, table=view, refused=reasons, error=problem)
 
     # -- configuration -----------------------------------------------------------------------------------------
 
@@ -386,16 +377,7 @@ class Balancer:
     async def _reconcile(self) -> None:
         if self.held is not None:
             await self.plane.hold(self.held, self._moved())
-        if self._timeouts != self.configuration.global_defs.lvs_timeouts:  # a reload brought others
-            wanted, former = self.configuration.global_defs.lvs_timeouts, self._timeouts
-            self._timeouts = wanted
-            await self.plane.set_timeouts(wanted.in_place_of(former))
-        if self._sysctls != self.configuration.global_defs.lvs_sysctls:
-            before, self._sysctls = self._sysctls, self.configuration.global_defs.lvs_sysctls
-            named = {sysctl.name for sysctl in self._sysctls}
-            given_up = [sysctl.default() for sysctl in before if sysctl.name not in named]
-            for reason in await self.plane.set_sysctls([*given_up, *self._sysctls]):
-                self._log(f"lvs_sysctls: {reason}", WARNING)
+        await self._match_settings()
         problem = await self.plane.synchronise(self._sync_task(), self._in_sync)
         observed = await self.plane.observe()
         desired = [item for pool in self.pools.values() for item in pool.desired()]
@@ -417,6 +399,19 @@ class Balancer:
         for complaint in sorted(complaints - self._refused):
             self._log(complaint, WARNING)
         self._refused = complaints
+
+    async def _match_settings(self) -> None:
+        """Let the plane have what a reload changed; what it was made with it has."""
+        wanted = self.configuration.global_defs
+        if wanted.lvs_timeouts != self._timeouts:
+            former, self._timeouts = self._timeouts, wanted.lvs_timeouts
+            problem = await self.plane.set_timeouts(wanted.lvs_timeouts.in_place_of(former))
+            if problem:
+                self._log(f"lvs_timeouts: {problem}", WARNING)
+        if wanted.lvs_sysctls != self._sysctls:
+            self._sysctls = wanted.lvs_sysctls
+            for reason in await self.plane.set_sysctls(wanted.lvs_sysctls):
+                self._log(f"lvs_sysctls: {reason}", WARNING)
 
     def _ours(self, observed: list[ServiceState], desired: Sequence[Desired]) -> list[ServiceState]:
         """Return, of the services of a table that others use too, those that are or were wanted here.

@@ -525,9 +525,17 @@ class Supervisor:
 
     async def _connections(self, arguments: dict[str, Any]) -> PlaneAnswer | dict[str, str]:
         """List or end connections: ``{"meant": {…}, "limit": 0, "ends": false}``."""
+        return await self._relay(PlaneCall, arguments)
+
+    async def _table(self, arguments: dict[str, Any]) -> PlaneAnswer | dict[str, str]:
+        """Show the plane's table, after changes by hand: what ``relevo ipvsadm`` does (``TableCall``)."""
+        return await self._relay(TableCall, arguments)
+
+    async def _relay(self, kind: type[PlaneCall | TableCall], arguments: dict[str, Any]) -> PlaneAnswer | dict[str, str]:
+        """Let the balancer do what somebody at the control socket asks of the plane."""
         self._calls += 1
         try:
-            call = msgspec.convert({**arguments, "number": self._calls, "type": "PlaneCall"}, PlaneCall)
+            call = msgspec.convert({**arguments, "number": self._calls, "type": kind.__name__}, kind)
         except msgspec.ValidationError as error:
             return {"error": str(error)}
         answer = await self._call_plane(call, CALL_S)
@@ -536,16 +544,6 @@ class Supervisor:
     async def _name_plane(self, arguments: dict[str, Any]) -> dict[str, str]:
         """Say which plane is in charge; nobody else has to be asked."""
         return {"plane": self.plane.name}
-
-    async def _table(self, arguments: dict[str, Any]) -> PlaneAnswer | dict[str, str]:
-        """Show the plane's table, after changes by hand: what ``relevo ipvsadm`` does (``TableCall``)."""
-        self._calls += 1
-        try:
-            call = msgspec.convert({**arguments, "number": self._calls, "type": "TableCall"}, TableCall)
-        except msgspec.ValidationError as error:
-            return {"error": str(error)}
-        answer = await self._call_plane(call, CALL_S)
-        return {"error": answer.error} if answer.error else answer
 
     async def _call_plane(self, call: PlaneCall | TableCall | CompleteSync | TakeSyncState, limit_s: float) -> PlaneAnswer:
         """Ask the balancer and wait for its answer; where there is none, an answer that says so."""

@@ -15,6 +15,9 @@ from relevo.errors import ConfigurationError, HostError
 DEFAULT_CONFIGURATION: Final = "/etc/keepalived/keepalived.conf"
 MAX_CONFIGURATION: Final = 256 << 20
 """Octets of a configuration file: ten times that of 100 000 real servers."""
+MIN_KEY: Final = 16
+"""Octets of a key: what is shorter can be tried out."""
+MAX_KEY: Final = 4096
 
 
 def read_configuration(path: str) -> str:
@@ -29,11 +32,6 @@ def read_configuration(path: str) -> str:
     if len(data) > MAX_CONFIGURATION:
         raise ConfigurationError(f"{path} is larger than {MAX_CONFIGURATION} octets")
     return data.decode("utf-8", "replace")
-
-
-MIN_KEY: Final = 16
-"""Octets of a key: what is shorter can be tried out."""
-MAX_KEY: Final = 4096
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -44,7 +44,7 @@ class State(enum.StrEnum):
 
 
 class Symbol(enum.StrEnum):
-    """Columns of the transition table: letters, classified."""
+    """Columns of the transition table: letters, classified, and this node's own change."""
 
     HELLO_STRANGE = "hello_strange"
     """It does not name our session."""
@@ -58,6 +58,8 @@ class Symbol(enum.StrEnum):
     DONE_WHOLE = "done_whole"
     DONE_GAP = "done_gap"
     """Not every letter of the answer is here: some may be late, or lost."""
+    LISTEN = "listen"
+    """This node takes entries in from now on; what came before is not here."""
 
 
 _S, _P, _M, _Y = State.STRANGER, State.PEER, State.MISSING, State.SYNCED
@@ -72,6 +74,7 @@ TRANSITIONS: Final = {
     (_S, Symbol.ASK): Rule("_refuse", (_S,)),
     (_S, Symbol.DONE_WHOLE): Rule("_refuse", (_S,)),
     (_S, Symbol.DONE_GAP): Rule("_refuse", (_S,)),
+    (_S, Symbol.LISTEN): Rule("_ignore", (_S,)),
     # State: PEER.
     (_P, Symbol.HELLO_STRANGE): Rule("_greet", (_S,)),
     (_P, Symbol.HELLO_PEER): Rule("_ignore", (_P,)),
@@ -81,6 +84,7 @@ TRANSITIONS: Final = {
     (_P, Symbol.ASK): Rule("_tell_all", (_P,)),
     (_P, Symbol.DONE_WHOLE): Rule("_ignore", (_P,)),
     (_P, Symbol.DONE_GAP): Rule("_ignore", (_P,)),
+    (_P, Symbol.LISTEN): Rule("_ignore", (_P,)),
     # State: MISSING. Asked, or about to ask; what comes is taken all the same.
     (_M, Symbol.HELLO_STRANGE): Rule("_greet", (_S,)),
     (_M, Symbol.HELLO_PEER): Rule("_meet", (_P,)),
@@ -90,6 +94,7 @@ TRANSITIONS: Final = {
     (_M, Symbol.ASK): Rule("_tell_all", (_M,)),
     (_M, Symbol.DONE_WHOLE): Rule("_complete", (_Y,)),
     (_M, Symbol.DONE_GAP): Rule("_ignore", (_M,)),
+    (_M, Symbol.LISTEN): Rule("_begin_again", (_M,)),
     # State: SYNCED. A gap may close: letters overtake each other. It is asked about at the next hello.
     (_Y, Symbol.HELLO_STRANGE): Rule("_greet", (_S,)),
     (_Y, Symbol.HELLO_PEER): Rule("_meet", (_P,)),
@@ -99,6 +104,7 @@ TRANSITIONS: Final = {
     (_Y, Symbol.ASK): Rule("_tell_all", (_Y,)),
     (_Y, Symbol.DONE_WHOLE): Rule("_acknowledge", (_Y,)),
     (_Y, Symbol.DONE_GAP): Rule("_ignore", (_Y,)),
+    (_Y, Symbol.LISTEN): Rule("_begin_again", (_M,)),
 }
 """(state of a director, symbol) → action and possible next states."""
 
@@ -282,7 +288,7 @@ class SyncPeers:
                 self.told += 1
                 return [self._send(Entries(self.told, message))]
             case SetRoles(master=master, backup=backup):
-                return self._set_roles(master, backup)
+                return self._set_roles(master, backup, now)
             case Complete():
                 return self._want_telling()
             case ToldAll(whole=whole):
@@ -290,15 +296,16 @@ class SyncPeers:
                 effects: list[Effect] = [self._send(Done(self._first, self.told, whole))]
                 return effects + (self._begin_telling() if self._asked else [])
 
-    def _set_roles(self, master: bool, backup: bool) -> list[Effect]:
-        """What came while nothing was taken in is not here: who begins to take in asks every master anew."""
-        if backup and not self.backup:
+    def _set_roles(self, master: bool, backup: bool, now: float) -> list[Effect]:
+        listens, self.backup = backup and not self.backup, backup
+        effects: list[Effect] = []
+        if listens:
             for peer in self.peers.values():
-                peer.begin_again()
-                if peer.state is State.SYNCED:
-                    peer.state = State.MISSING
-        changed, self.master, self.backup = master != self.master, master, backup
-        return [*([self._hello()] if changed else []), *self._judge()]
+                effects += self._step(peer, Symbol.LISTEN, now)
+        if master != self.master:
+            self.master = master
+            effects.append(self._hello())
+        return effects + self._judge()
 
     def deadline(self) -> float:
         """When ``expire`` must be called next."""
@@ -347,11 +354,13 @@ class SyncPeers:
             return [Refused(Refusal.REPLAYED)]
         peer.heard_at, peer.source = now, heard.source
         self._body = letter.body
-        symbol = self._classify(peer, letter.body)
-        rule = find_rule(TRANSITIONS, peer.state, symbol, heard.source)
+        return self._step(peer, self._classify(peer, letter.body), now) + self._judge()
+
+    def _step(self, peer: Peer, symbol: Symbol, now: float) -> list[Effect]:
+        rule = find_rule(TRANSITIONS, peer.state, symbol, peer.source)
         effects: list[Effect] = getattr(self, rule.action)(peer, now)
         assert peer.state in rule.targets, f"{rule.action} led to {peer.state}"
-        return effects + self._judge()
+        return effects
 
     def _classify(self, peer: Peer, body: Body) -> Symbol:
         match body:
@@ -442,6 +451,11 @@ class SyncPeers:
 
     def _lose(self, peer: Peer, now: float) -> list[Effect]:
         peer.state, peer.asked_at = State.MISSING, None
+        return []
+
+    def _begin_again(self, peer: Peer, now: float) -> list[Effect]:
+        peer.begin_again()
+        peer.state = State.MISSING
         return []
 
     def _tell_all(self, peer: Peer, now: float) -> list[Effect]:

@@ -4,10 +4,11 @@ The model knows nothing of files, places in them, or running state. Units stand 
 """
 
 from relevo.model.checks import Check, HttpCheck, TcpCheck, Url
-from relevo.model.configuration import Configuration, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon, Sysctl
+from relevo.model.configuration import Configuration, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon
 from relevo.model.endpoint import Endpoint, Protocol
 from relevo.model.script import Script
 from relevo.model.services import Forwarding, RealServer, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VirtualServer
+from relevo.model.sysctls import Sysctl
 from relevo.model.vrrp import (
     Authentication,
     AuthenticationType,

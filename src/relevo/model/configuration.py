@@ -6,6 +6,7 @@ import msgspec
 
 from relevo.model.endpoint import Endpoint
 from relevo.model.services import VirtualServer
+from relevo.model.sysctls import Sysctl
 from relevo.model.vrrp import SyncGroup, VrrpInstance
 
 
@@ -51,31 +52,6 @@ class PlaneTimeouts(msgspec.Struct, frozen=True):
         """Return what to set where ``former`` was: what is not said any more is IPVS's own again."""
         said = zip(self.__struct_fields__, (900, 120, 300), strict=True)
         return PlaneTimeouts(*(getattr(self, name) or (own if getattr(former, name) else 0) for name, own in said))
-
-
-_SYSCTL_DEFAULTS = {
-    "conn_reuse_mode": (1,),
-    "pmtu_disc": (1,),
-    "snat_reroute": (1,),
-    "sync_ports": (1,),
-    "sync_qlen_max": (1 << 14,),
-    "sync_threshold": (3, 50),
-    "sync_version": (1,),
-}
-
-
-class Sysctl(msgspec.Struct, frozen=True, order=True):
-    """A setting of IPVS, as ``net.ipv4.vs`` names it."""
-
-    name: str
-    values: tuple[int, ...]
-
-    def default(self) -> Sysctl:
-        """Return the setting as IPVS has it when nobody sets it; those that are not listed are 0."""
-        return Sysctl(self.name, _SYSCTL_DEFAULTS.get(self.name, (0,)))
-
-    def __str__(self) -> str:
-        return " ".join((self.name, *map(str, self.values)))
 
 
 class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):

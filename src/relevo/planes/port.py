@@ -122,12 +122,14 @@ class Plane(Protocol):
         """Return the size of its table of connections, and its time-outs."""
         ...
 
-    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
-        """Change time-outs; 0 leaves one as it is. ``PlaneError`` where the plane has none."""
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> str:
+        """Change time-outs, 0 leaves one as it is; return what stands against it."""
         ...
 
     async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """Set what IPVS calls its sysctls; return what was not done, a line each."""
+        """Set what IPVS calls its sysctls, and those that are wanted no more as they were before; return what was not done, a
+        line each.
+        """
         ...
 
     def notices(self) -> list[Notice]:

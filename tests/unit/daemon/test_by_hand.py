@@ -1,7 +1,7 @@
 """What was done to a table by hand: whose services are left alone, and counters since they were zeroed."""
 
 from relevo.daemon.by_hand import ByHand
-from relevo.model import Endpoint, PlaneTimeouts, Protocol, ServiceKey, Sysctl
+from relevo.model import Endpoint, PlaneTimeouts, Protocol, ServiceKey
 from relevo.model.table import (
     AddService,
     DeleteServer,
@@ -61,7 +61,5 @@ def test_a_server_that_left_counts_from_0_and_never_below():
     assert seen(hand.shown(table(6, 10))) == [(6, 10)]
 
 
-def test_time_outs_and_settings_that_are_not_said_any_more_are_ipvs_s_own_again():
+def test_time_outs_that_are_not_said_any_more_are_ipvs_s_own_again():
     assert PlaneTimeouts(0, 60, 0).in_place_of(PlaneTimeouts(7200, 0, 0)) == PlaneTimeouts(900, 60, 0)
-    assert Sysctl("sync_threshold", (1, 0)).default() == Sysctl("sync_threshold", (3, 50))
-    assert Sysctl("secure_tcp", (3,)).default() == Sysctl("secure_tcp", (0,))

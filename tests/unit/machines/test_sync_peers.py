@@ -86,7 +86,16 @@ def test_the_table_is_sound():
 
 
 def test_every_pair_of_the_table_is_walked(monkeypatch):
-    walk(monkeypatch, sync_peers, REACH, lambda one, symbol: one.hear(BODY[symbol]))
+    def feed(one, symbol):
+        if symbol is not Symbol.LISTEN:
+            one.hear(BODY[symbol])
+            return
+        if THEM not in one.machine.peers:
+            one.hear(BODY[Symbol.HELLO_STRANGE])
+        for backup in (False, True):
+            one.machine.receive(SetRoles(False, backup), 0.0)
+
+    walk(monkeypatch, sync_peers, REACH, feed)
 
 
 # -- who is believed ---------------------------------------------------------------------------------------------------

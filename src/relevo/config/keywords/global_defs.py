@@ -11,7 +11,7 @@ from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Severity
 from relevo.config.keywords.readers import boolean, choice, flag, integer, seconds, text, word_list
 from relevo.config.keywords.registry import Block, Keyword, reads_block
-from relevo.model import Endpoint, PlaneTimeouts, SyncDaemon, Sysctl, VrrpTransport
+from relevo.model import Endpoint, PlaneTimeouts, SyncDaemon, Sysctl, VrrpTransport, sysctls
 
 
 @reads_block
@@ -146,66 +146,17 @@ def _timeouts(cursor: Cursor) -> PlaneTimeouts:
 _LONGEST_S: Final = 2_678_400
 
 
-SYSCTLS: Final = {
-    "backup_only": (0, 1),
-    "cache_bypass": (0, 1),
-    "conn_reuse_mode": (0, 3),
-    "conntrack": (0, 1),
-    "drop_entry": (0, 3),
-    "drop_packet": (0, 3),
-    "expire_nodest_conn": (0, 1),
-    "expire_quiescent_template": (0, 1),
-    "ignore_tunneled": (0, 1),
-    "nat_icmp_send": (0, 1),
-    "pmtu_disc": (0, 1),
-    "schedule_icmp": (0, 1),
-    "secure_tcp": (0, 3),
-    "sloppy_sctp": (0, 1),
-    "sloppy_tcp": (0, 1),
-    "snat_reroute": (0, 1),
-    "sync_persist_mode": (0, 1),
-    "sync_ports": (1, 64),
-    "sync_qlen_max": (1, 1 << 20),
-    "sync_refresh_period": (0, 3600),
-    "sync_retries": (0, 3),
-    "sync_sock_size": (0, 1 << 24),
-    "sync_threshold": (0, 65_535),
-    "sync_version": (0, 1),
-}
-"""Settings of IPVS and the numbers that they take; ``sync_threshold`` takes two, threshold and period."""
-
-
 @reads_block
 def _sysctls(cursor: Cursor) -> tuple[Sysctl, ...]:
     found: dict[str, Sysctl] = {}
     for line in cursor.statement.block or []:
-        name = str(line.keyword)
-        if name not in SYSCTLS:
-            message = f"IPVS has no setting '{name}': left out"
-            cursor.findings.add(Severity.ERROR, line.place(0), message, f"it has {' '.join(SYSCTLS)}", "lvs_sysctls")
-            continue
-        least, most = SYSCTLS[name]
-        count = 2 if name == "sync_threshold" else 1
-        try:
-            values = tuple(int(word) for word in line.args)
-        except ValueError:
-            values = ()
-        if len(values) != count or not all(least <= value <= most for value in values):
-            numbers = "two numbers" if count == 2 else "a number"
-            message = f"{name} takes {numbers} from {least} to {most}: left out"
-            cursor.findings.add(
-                Severity.ERROR, line.place(0), message, f"such as {name} {'3 50' if count == 2 else least}", "lvs_sysctls"
-            )
-            continue
-        if count == 2 and values[1] and values[0] >= values[1]:
-            message = "sync_threshold: the threshold is not below the period, so that nothing would be told: left out"
-            cursor.findings.add(Severity.ERROR, line.place(0), message, "such as sync_threshold 3 50", "lvs_sysctls")
-            continue
-        if name == "sync_ports" and values[0] & (values[0] - 1):
-            message = "sync_ports takes a power of two: left out"
-            cursor.findings.add(Severity.ERROR, line.place(0), message, "1, 2, 4, … 64", "lvs_sysctls")
-            continue
-        found[name] = Sysctl(name, values)
+        numbers = tuple(int(word) for word in line.args if word.isascii() and word.isdigit())
+        sysctl = Sysctl(str(line.keyword), numbers if len(numbers) == len(line.args) else ())
+        wrong = sysctls.fault(sysctl)
+        if wrong is None:
+            found[sysctl.name] = sysctl
+        else:
+            cursor.findings.add(Severity.ERROR, line.place(0), f"{wrong[0]}: left out", wrong[1], "lvs_sysctls")
     return tuple(found.values())
 
 

@@ -1,8 +1,8 @@
 """What the programs tell other directors of connections: a ring in memory that the kernel writes and we read (5.8).
 
 The layout is that of the kernel's user interface: a page with our position, which we write; a page with the kernel's, and
-behind it the records, mapped twice in a row so that none is ever cut. A record is
-an entry of IPVS's message (``wire.ipvs_sync``).
+behind it the records, mapped twice in a row so that none is ever cut. A record is an entry
+of IPVS's message (``wire.ipvs_sync``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ BUSY: Final = 1 << 31
 """The record is still being written."""
 DISCARDED: Final = 1 << 30
 HEADER: Final = 8
+LONGEST: Final = 72
+"""Octets of an entry of IPv6."""
 _WORD: Final = Struct("<I")
 
 
@@ -35,7 +37,7 @@ class Ring:
     @property
     def room(self) -> int:
         """How many of the largest records fit into a ring that is empty."""
-        return self._size // (HEADER + 72)
+        return self._size // (HEADER + LONGEST)
 
     def read(self, limit: int) -> list[bytes]:
         """Return up to ``limit`` records, oldest first; none are waited for. A descriptor's readiness tells of new ones."""

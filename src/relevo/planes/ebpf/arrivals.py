@@ -12,7 +12,17 @@ import msgspec
 
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.planes.ebpf.instance import Instance
-from relevo.planes.ebpf.layout import CONNECTION, ConnectionFlag, Outcome, ServiceFlag, TcpState, jiffies_of, packed, port_to
+from relevo.planes.ebpf.layout import (
+    CONNECTION,
+    ConnectionFlag,
+    Outcome,
+    ServiceFlag,
+    TcpState,
+    jiffies_of,
+    mapped,
+    packed,
+    port_to,
+)
 from relevo.planes.ebpf.table import PROTOCOL_OF, Server, Service, Table
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import Entry
@@ -20,9 +30,9 @@ from relevo.wire.ipvs_sync import Entry
 MAX_WAITING: Final = 65_536
 """Connections kept whose server is not in the table: it may be down for this node alone, or not configured yet."""
 MAX_PLACES: Final = 65_536
+"""Ends of connections whose service and server are remembered; whoever names ever new ones costs time, not memory."""
 TEMPLATE_S: Final = 180
 """A template without a time-out, as version 0 announces them, lasts as long as it does in IPVS."""
-_MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 
 NO_SERVER: Final = "no_server"
 NO_ROOM: Final = "no_room"
@@ -90,7 +100,7 @@ class Arrivals:
         """Services or servers came or went: what waits for one that is there now enters, with the time that it has left."""
         self._places.clear()
         here = {packed(s.entry.endpoint.address) for service in self.table.services.values() for s in service.servers}
-        ready = [(identity, *held) for identity, held in self._waiting.items() if _mapped(held[0].server) in here]
+        ready = [(identity, *held) for identity, held in self._waiting.items() if mapped(held[0].server) in here]
         connections = []
         for identity, entry, since in ready:
             left = (entry.seconds or TEMPLATE_S) - int(now - since)
@@ -122,7 +132,7 @@ class Arrivals:
             if place is None:
                 return None
             if len(self._places) >= MAX_PLACES:
-                self._places.clear()  # whoever names ever new ones costs time, not memory
+                self._places.clear()
             self._places[key] = place
         return place
 
@@ -160,8 +170,8 @@ class Arrivals:
         if entry.is_template and not entry.protocol:
             virtual = entry.mark.to_bytes(4, "big")
         return CONNECTION.pack(
-            _mapped(entry.client),
-            _mapped(virtual),
+            mapped(entry.client),
+            mapped(virtual),
             port_to(entry.client_port),
             port_to(entry.virtual_port),
             entry.protocol,
@@ -180,10 +190,6 @@ class Arrivals:
 
 def _identity(entry: Entry) -> tuple[object, ...]:
     return (entry.protocol, entry.client, entry.client_port, entry.virtual, entry.virtual_port)
-
-
-def _mapped(address: bytes) -> bytes:
-    return address if len(address) == 16 else _MAPPED + address
 
 
 def _keys(entry: Entry) -> list[ServiceKey]:

@@ -52,8 +52,6 @@ HERTZ: Final = (100, 250, 300, 1000)
 CLOCK_PAUSE_S: Final = 0.12
 """Between two readings of the kernel's clock: 30 or 36 ticks tell 250 Hz from 300."""
 SWEEP_BUCKETS: Final = 64
-SYNC_THRESHOLD, SYNC_PERIOD = 3, 50
-"""IPVS's: a connection is announced at its client's third packet, and every fifty later."""
 CHUNK: Final = 1024
 """Buckets read by one system call: half a megabyte."""
 _ANSWER: Final = Struct("<II")
@@ -163,13 +161,10 @@ class Instance:
         """Switch a setting; packets meet it at once."""
         self.settings.flags = self.settings.flags | flag if on else self.settings.flags & ~flag
 
-    def set_defaults(self) -> None:
-        """Set what is IPVS's own: a former daemon's file may have said something else."""
+    def forget_timeouts(self) -> None:
+        """Set IPVS's own: a former daemon's file may have said something else."""
         for state, seconds in TIMEOUT_S.items():
             self.settings.timeout[state] = jiffies_of(seconds, self.settings.hz)
-        self.settings.sync_threshold, self.settings.sync_period = SYNC_THRESHOLD, SYNC_PERIOD
-        for flag in (SettingFlag.SLOPPY_TCP, SettingFlag.SECURE_TCP, SettingFlag.KEEP_ORPHANS, SettingFlag.EXPIRE_QUIESCENT):
-            self.set_flag(flag, False)
 
     def set_timeouts(self, wanted: PlaneTimeouts) -> None:
         """Set three time-outs, or those of them that are not 0; connections meet them at the next packet."""

@@ -335,10 +335,14 @@ def port_to(port: int) -> int:
 port_from = port_to
 
 
+def mapped(octets: bytes) -> bytes:
+    """Return an address of four or sixteen octets as sixteen."""
+    return octets if len(octets) == 16 else b"\0" * 10 + b"\xff\xff" + octets
+
+
 def packed(text: str) -> bytes:
     """Return an address as sixteen octets."""
-    parsed = ip_address(text)
-    return parsed.packed if parsed.version == 6 else b"\0" * 10 + b"\xff\xff" + parsed.packed
+    return mapped(ip_address(text).packed)
 
 
 def address_text(octets: bytes) -> str:

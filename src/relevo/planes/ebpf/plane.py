@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -49,9 +49,13 @@ LOSSES: Final = {
 SYSCTL_FLAGS: Final = {
     "sloppy_tcp": SettingFlag.SLOPPY_TCP,
     "secure_tcp": SettingFlag.SECURE_TCP,
-    "expire_nodest_conn": SettingFlag.KEEP_ORPHANS,  # when it is 0
+    "expire_nodest_conn": SettingFlag.KEEP_ORPHANS,
     "expire_quiescent_template": SettingFlag.EXPIRE_QUIESCENT,
 }
+"""What is off here unless it is written, whatever IPVS does (``expire_nodest_conn``: orphans are reset)."""
+SET_BY_0: Final = frozenset(("expire_nodest_conn",))
+SYNC_THRESHOLD: Final = (3, 50)
+"""IPVS's: a connection is announced at its client's third packet, and every fifty later."""
 NEEDS: Final = "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 
 
@@ -172,8 +176,9 @@ class EbpfPlane:
                 self._instance = open_instance(self._path, self._sizes)
             except OSError as error:
                 raise syscall.as_plane_error("ebpf plane", error) from error
-            self._instance.set_defaults()
+            self._instance.forget_timeouts()
             self._instance.set_timeouts(self._timeouts)
+            _set_sysctls(self._instance, {})
             self._table = Table(self._instance, local_address_towards, maglev_size=self._maglev_size)
             self._attacher = Attacher(self._instance, self._hooks)
         return self._instance, self._table
@@ -273,24 +278,21 @@ class EbpfPlane:
         seconds = (instance.settings.timeout[state] // instance.settings.hz for state in chosen)
         return PlaneSettings(instance.maps["buckets"].max_entries, PlaneTimeouts(*seconds))
 
-    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> str:
         """Change time-outs; connections meet them at the next packet."""
         instance, _ = self.open()
         instance.set_timeouts(wanted)
+        return ""
 
     async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """Set those that this plane has; packets meet them at once."""
+        """Set those that this plane has, and the others as it has them by itself; packets meet them at once."""
         instance, _ = self.open()
+        values = {sysctl.name: sysctl.values for sysctl in wanted}
         refused = []
-        for sysctl in wanted:
-            first = sysctl.values[0]
-            if sysctl.name == "sync_threshold":
-                instance.settings.sync_threshold, instance.settings.sync_period = sysctl.values
-            elif sysctl.name == "secure_tcp" and first in (1, 2):
-                instance.set_flag(SettingFlag.SECURE_TCP, False)
-                refused.append("secure_tcp 1 and 2 depend on a lack of memory, which this plane does not have: write 0 or 3")
-            elif sysctl.name in SYSCTL_FLAGS:
-                instance.set_flag(SYSCTL_FLAGS[sysctl.name], bool(first) is not (sysctl.name == "expire_nodest_conn"))
+        if values.get("secure_tcp") in ((1,), (2,)):
+            del values["secure_tcp"]
+            refused.append("secure_tcp 1 and 2 depend on a lack of memory, which this plane does not have: write 0 or 3")
+        _set_sysctls(instance, values)
         return refused
 
     def notices(self) -> list[Notice]:
@@ -355,6 +357,13 @@ class EbpfPlane:
             await asyncio.to_thread(self._attacher.detach)
         instance.remove()
         self._instance = self._table = self._attacher = None
+
+
+def _set_sysctls(instance: Instance, values: Mapping[str, tuple[int, ...]]) -> None:
+    settings = instance.settings
+    settings.sync_threshold, settings.sync_period = values.get("sync_threshold", SYNC_THRESHOLD)
+    for name, flag in SYSCTL_FLAGS.items():
+        instance.set_flag(flag, name in values and bool(values[name][0]) is not (name in SET_BY_0))
 
 
 def _signed(number: int) -> int:

@@ -12,10 +12,9 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
-from relevo.config.keywords.global_defs import SYSCTLS as KNOWN_SYSCTLS
 from relevo.errors import PlaneError
 from relevo.host.sync_port import SyncSender
-from relevo.model import Endpoint, Forwarding, PlaneTimeouts, Protocol, ServiceKey, Sysctl, TunnelChecksum, TunnelKind
+from relevo.model import Endpoint, Forwarding, PlaneTimeouts, Protocol, ServiceKey, Sysctl, TunnelChecksum, TunnelKind, sysctls
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -93,7 +92,7 @@ def capabilities_of_ipvs() -> Capabilities:
         tunnels=frozenset(TunnelKind),
         tunnel_checksums=frozenset(TunnelChecksum),
         keeps_connections=True,
-        sysctls=frozenset(KNOWN_SYSCTLS),
+        sysctls=frozenset(sysctls.RANGES),
         template_lag_s=TIME_WAIT_S + TEMPLATE_AGAIN_S,
         shared=True,
     )
@@ -127,6 +126,7 @@ class IpvsPlane:
         self._servers: dict[tuple[ServiceKey, Endpoint], ServerEntry] = {}
         self._task: SyncTask | None = None
         self._sync_problem = ""
+        self._found_sysctls: dict[str, Sysctl] = {}
 
     def capabilities(self) -> Capabilities:
         """What this plane can do."""
@@ -278,14 +278,27 @@ class IpvsPlane:
         """Return what the kernel says."""
         return await self._with_kernel(_settings)
 
-    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
+    async def set_timeouts(self, wanted: PlaneTimeouts) -> str:
         """Change time-outs, for everybody who uses the table."""
         self._timeouts = wanted
         await self._with_kernel(self._set_timeouts)
+        return ""
 
     async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """Write those that differ into ``/proc/sys/net/ipv4/vs``."""
-        return await self._with_kernel(lambda kernel: [refused for each in wanted if (refused := _set_sysctl(each))])
+        """Write those that differ into ``/proc/sys/net/ipv4/vs``; what is wanted no more gets the value that it had before us."""
+        return await self._with_kernel(lambda kernel: self._set_sysctls(wanted))
+
+    def _set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
+        named = {sysctl.name for sysctl in wanted}
+        again = [self._found_sysctls.pop(name) for name in list(self._found_sysctls) if name not in named]
+        refused = []
+        for sysctl in (*again, *wanted):
+            former, reason = _set_sysctl(sysctl)
+            if reason:
+                refused.append(reason)
+            elif former is not None and sysctl.name in named:
+                self._found_sysctls.setdefault(sysctl.name, former)
+        return refused
 
     def notices(self) -> list[Notice]:
         """Return what happened since the last call."""
@@ -328,17 +341,19 @@ class IpvsPlane:
                 raise PlaneError(f"ipvs: {error.strerror or error}") from error
 
 
-def _set_sysctl(sysctl: Sysctl) -> str:
-    """Set one, if it is not so already; return why not."""
-    path, wanted = SYSCTLS / sysctl.name, [str(value) for value in sysctl.values]
+def _set_sysctl(sysctl: Sysctl) -> tuple[Sysctl | None, str]:
+    """Set one, if it is not so already; return what it was if that was something else, and why it could not be set."""
+    path = SYSCTLS / sysctl.name
     try:
-        if path.read_text().split() != wanted:
-            path.write_text(" ".join(wanted))
+        former = Sysctl(sysctl.name, tuple(map(int, path.read_text().split())))
+        if former == sysctl:
+            return None, ""
+        path.write_text(" ".join(map(str, sysctl.values)))
     except FileNotFoundError:
-        return f"this kernel has no net.ipv4.vs.{sysctl.name}"
+        return None, f"this kernel has no net.ipv4.vs.{sysctl.name}"
     except OSError as error:
-        return f"net.ipv4.vs.{sysctl}: {error.strerror}"
-    return ""
+        return None, f"net.ipv4.vs.{sysctl}: {error.strerror}"
+    return former, ""
 
 
 def _settings(kernel: Kernel) -> PlaneSettings:

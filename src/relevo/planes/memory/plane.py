@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from relevo.errors import PlaneError
-from relevo.model import Endpoint, PlaneTimeouts, ServiceKey, Sysctl
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
-from relevo.planes.port import Capabilities, Notice, PickRefusal, PlaneSettings, Refused
+from relevo.model import Endpoint, ServiceKey
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
+from relevo.planes.port import Capabilities, Notice, PickRefusal, Refused
 from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
+from relevo.planes.user_space import UserSpace
 
 
-class MemoryPlane:
+class MemoryPlane(UserSpace):
     """A plane without packets. ``clock`` gives the time; ``connect`` stands for a client."""
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
@@ -46,42 +46,9 @@ class MemoryPlane:
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Every address is here."""
 
-    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
-        """It sees no packets."""
-        return ""
-
-    async def complete_sync(self) -> int:
-        """There is nobody to tell."""
-        return 0
-
-    async def settings(self) -> PlaneSettings:
-        """It has sockets, and no time-outs of their own."""
-        return PlaneSettings()
-
-    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
-        """It has none."""
-        if wanted != PlaneTimeouts():
-            raise PlaneError("connections of user space have no time-outs that could be set")
-
-    async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """It has none; check time says so."""
-        return []
-
-    async def sync_state(self, *, counted: bool) -> SyncState | None:
-        """It takes part in none."""
-        return None
-
     def notices(self) -> list[Notice]:
         """Nothing happens by itself."""
         return []
-
-    def notes(self) -> tuple[str, ...]:
-        """Nothing to add."""
-        return ()
-
-    def packets(self) -> dict[str, int]:
-        """It sees no packets."""
-        return {}
 
     async def close(self) -> None:
         """Nothing to let go of."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from relevo.errors import PlaneError
-from relevo.model import PlaneTimeouts, Sysctl
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
-from relevo.planes.port import Capabilities, Notice, PlaneSettings, Refused
+from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
+from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.planes.proxy.messages import (
     LENGTH,
     MAX_FRAME,
@@ -23,12 +22,13 @@ from relevo.planes.proxy.messages import (
     frame,
 )
 from relevo.planes.table import capabilities_of_user_space
+from relevo.planes.user_space import UserSpace
 
 TIMEOUT_S = 5.0
 """A plane that does not answer for this long is taken for dead; the next call connects anew."""
 
 
-class ProxyPlane:
+class ProxyPlane(UserSpace):
     """Speaks to the proxy's process behind the Unix socket at ``path``."""
 
     def __init__(self, path: str) -> None:
@@ -60,42 +60,9 @@ class ProxyPlane:
         """Tell the process which virtual addresses this node holds."""
         await self._ask(Hold(held))
 
-    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
-        """It ends connections and opens its own."""
-        return ""  # told at check time
-
-    async def complete_sync(self) -> int:
-        """There is nobody to tell."""
-        return 0
-
-    async def settings(self) -> PlaneSettings:
-        """It has sockets, and no time-outs of their own."""
-        return PlaneSettings()
-
-    async def set_timeouts(self, wanted: PlaneTimeouts) -> None:
-        """It has none."""
-        if wanted != PlaneTimeouts():
-            raise PlaneError("connections of user space have no time-outs that could be set")
-
-    async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """It has none; check time says so."""
-        return []
-
-    async def sync_state(self, *, counted: bool) -> SyncState | None:
-        """It takes part in none."""
-        return None
-
     def notices(self) -> list[Notice]:
         """The process writes its own log lines."""
         return []
-
-    def notes(self) -> tuple[str, ...]:
-        """Nothing to add."""
-        return ()
-
-    def packets(self) -> dict[str, int]:
-        """It sees no packets."""
-        return {}
 
     async def close(self) -> None:
         """Hang up; the process carries on."""
