@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
+from relevo.lab.namespaces import NetworkNamespaces, await_carrier, bring_up, index_of, netlink
 
 VIP = "10.1.0.240"
 SERVERS = ("10.2.1.11", "10.2.2.11")
@@ -56,6 +56,7 @@ class Rig:
             bring_up(ip, "lo")
             ip.addr("add", index=index_of(ip, name), address=address, prefixlen=24)
             bring_up(ip, name)
+            await_carrier(ip, name)
             ip.route("add", dst="0.0.0.0/0", gateway=gateway)
 
     def start(self, where: str, argv: list[str]) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
+from relevo.lab.namespaces import NetworkNamespaces, await_carrier, bring_up, index_of, netlink
 from relevo.model import Endpoint, Protocol
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.ebpf import EbpfPlane, syscall
@@ -72,6 +72,7 @@ class Network:
             bring_up(ip, name)
         with self._spaces.inside(second), netlink() as ip:
             bring_up(ip, other)
+            await_carrier(ip, other)
 
     def _give(self, space: str, interface: str, *addresses: str) -> None:
         with self._spaces.inside(space), netlink() as ip:

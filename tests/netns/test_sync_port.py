@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from relevo.host.sync_port import SyncReceiver, SyncSender
-from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
+from relevo.lab.namespaces import NetworkNamespaces, await_carrier, bring_up, index_of, netlink
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
 PORT = 8848
+PATIENCE_S = 8.0
 ADDRESSES = {"here": ("10.9.0.1", "fd09::1"), "there": ("10.9.0.2", "fd09::2")}
 
 
@@ -29,13 +30,24 @@ def spaces(namespaces: None) -> Iterator[NetworkNamespaces]:
             bring_up(ip, "wire")
             ip.addr("add", index=index_of(ip, "wire"), address=four, prefixlen=24, broadcast="10.9.0.255")
             ip.addr("add", index=index_of(ip, "wire"), address=six, prefixlen=64, flags=2)  # IFA_F_NODAD
+    for name in ADDRESSES:
+        with made.inside(name), netlink() as ip:
+            await_carrier(ip, "wire")
     yield made
     made.close()
 
 
-def came(receiver: SyncReceiver) -> list[tuple[bytes, str]]:
-    select.select([receiver], [], [], 1.0)
-    return list(receiver.receive(10))
+def came(receiver: SyncReceiver, expected: int) -> list[tuple[bytes, str]]:
+    """What is received until ``expected`` messages are there: a neighbour that is not found at once is asked again each second."""
+    found: list[tuple[bytes, str]] = []
+    while len(found) < expected and select.select([receiver], [], [], PATIENCE_S)[0]:
+        found += receiver.receive(10)
+    return found
+
+
+def nothing_came(receiver: SyncReceiver) -> bool:
+    select.select([receiver], [], [], 0.5)
+    return not list(receiver.receive(10))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +68,7 @@ def test_what_is_sent_arrives_with_its_source(
     with spaces.inside("here"), SyncSender("wire", group, PORT, 1, peers[0]) as sender:
         for message in (b"one", b"two"):
             sender.send(message)
-    found = came(receiver)
+    found = came(receiver, 2)
     receiver.close()
     assert [message for message, _ in found] == [b"one", b"two"]
     assert source is None or {address for _, address in found} == {source}
@@ -67,7 +79,7 @@ def test_who_is_no_peer_is_passed_over(spaces: NetworkNamespaces) -> None:
         receiver = SyncReceiver("wire", "224.0.0.81", PORT, ("10.9.0.77",))
     with spaces.inside("here"), SyncSender("wire", "224.0.0.81", PORT, 1, ("10.9.0.2",)) as sender:
         sender.send(b"one")
-    assert came(receiver) == []
+    assert nothing_came(receiver)
     receiver.close()
 
 
@@ -76,7 +88,7 @@ def test_one_s_own_messages_do_not_come_back(spaces: NetworkNamespaces) -> None:
         receiver = SyncReceiver("wire", "224.0.0.81", PORT)
         with SyncSender("wire", "224.0.0.81", PORT, 1) as sender:
             sender.send(b"one")
-        assert came(receiver) == []
+        assert nothing_came(receiver)
         receiver.close()
 
 
@@ -90,7 +102,7 @@ def test_one_peer_who_cannot_be_sent_to_does_not_keep_the_others_from_hearing(sp
         pytest.raises(OSError, match="Permission denied"),
     ):
         sender.send(b"one")
-    assert came(receiver) == [(b"one", "10.9.0.1")]
+    assert came(receiver, 1) == [(b"one", "10.9.0.1")]
     receiver.close()
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from relevo.errors import LabError
 from relevo.host import libc
+
+CARRIER_S: Final = 10.0
+"""How long a cable may take: the kernel looks after links once a second, and all namespaces share its queue."""
 
 
 class NetworkNamespaces:
@@ -95,6 +99,16 @@ def index_of(ip: Any, name: str) -> int:
 def bring_up(ip: Any, name: str) -> None:
     """Set an interface up."""
     ip.link("set", index=index_of(ip, name), state="up")
+
+
+def await_carrier(ip: Any, name: str) -> None:
+    """Wait until an interface that is up has its carrier: until then the kernel drops what it should send without a word."""
+    index = index_of(ip, name)
+    deadline = time.monotonic() + CARRIER_S
+    while str(ip.get_links(index)[0].get_attr("IFLA_OPERSTATE")) != "UP":
+        if time.monotonic() > deadline:
+            raise LabError(f"{name} has no carrier after {CARRIER_S:.0f} s: is the other end of its cable up?")
+        time.sleep(0.02)
 
 
 def become_root_of_a_user_namespace() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from relevo.daemon import planes
 from relevo.errors import LabError
 from relevo.lab.namespaces import (
     NetworkNamespaces,
+    await_carrier,
     become_root_of_a_user_namespace,
     bring_up,
     index_of,
@@ -33,8 +33,6 @@ PORT_SHIFT = 8000
 """Added to ports below 1024 where the lab may not bind those."""
 
 LOOPBACK = "lo"
-CARRIER_S = 3.0
-"""How long a cable may take: the kernel looks after links once a second."""
 NOBODY = "127.0.6.255"
 """Peer of a director that is alone: UDP needs somebody to send to."""
 
@@ -156,8 +154,8 @@ class Namespaces(Stage):
             self._namespaces.make(host.name)
             self._cable(host, number, topology)
         self._client_network(topology)
-        for director in topology.directors:
-            self._await_carrier(director)
+        for host in topology.hosts():
+            self._await_carrier(host)
         return topology
 
     def _cable(self, host: Host, number: int, topology: Topology) -> None:
@@ -222,14 +220,8 @@ class Namespaces(Stage):
             self._await_carrier(host)
 
     def _await_carrier(self, host: Host) -> None:
-        deadline = time.monotonic() + CARRIER_S
-        while not self._has_carrier(host) and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-    def _has_carrier(self, host: Host) -> bool:
         with self.inside(host), netlink() as ip:
-            (link,) = ip.get_links(index_of(ip, host.interface))
-            return str(link.get_attr("IFLA_OPERSTATE")) == "UP"
+            await_carrier(ip, host.interface)
 
     def client_address(self, number: int) -> str:
         """Clients are 10.77.0.1 and up."""
