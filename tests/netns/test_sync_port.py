@@ -38,7 +38,7 @@ def spaces(namespaces: None) -> Iterator[NetworkNamespaces]:
 
 
 def came(receiver: SyncReceiver, expected: int) -> list[tuple[bytes, str]]:
-    """What is received until ``expected`` messages are there: a neighbour that is not found at once is asked again each second."""
+    """What is received until ``expected`` messages are there: a neighbour not found at once is asked again each second."""
     found: list[tuple[bytes, str]] = []
     while len(found) < expected and select.select([receiver], [], [], PATIENCE_S)[0]:
         found += receiver.receive(10)
