@@ -25,6 +25,7 @@ from relevo.planes.ebpf import EbpfPlane, syscall
 from relevo.planes.ebpf.instance import ROOT, Sizes
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
+    TOLD_RETRIES,
     Connection,
     ConnectionFlag,
     Counters,
@@ -301,6 +302,15 @@ class Director:
         """Empty the table of connections."""
         for place, entry in self.entries():
             assert self.instance.take_out(place, entry.client_port)
+
+    def let_pass(self, seconds: float) -> None:
+        """Let everything have been announced so much longer ago."""
+        ticks = int(seconds * self.settings.hz) >> self.settings.tick_shift
+        for index, bucket in self.instance.buckets():
+            for entry in bucket.slot:
+                if entry.told:
+                    entry.told = (entry.told - (ticks << TOLD_RETRIES.bit_length())) & 0xFFFF
+            self.instance.maps["buckets"].update(index.to_bytes(4, "little"), bytes(bucket))
 
     def expires_in(self, entry: Connection) -> float:
         """Seconds until an entry's time is over."""

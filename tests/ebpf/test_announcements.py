@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
 from relevo.planes.ebpf.announcements import Ring
-from relevo.planes.ebpf.layout import TOLD_SHIFT, Announced, SettingFlag, TcpState, port_from
+from relevo.planes.ebpf.layout import Announced, SettingFlag, TcpState, port_from
 from relevo.planes.ebpf.reasons import Reason
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import INACTIVE, NO_OUTPUT, TEMPLATE, Entry
@@ -136,7 +137,7 @@ def test_the_template_of_a_mark_names_the_mark(director: Director, ring: Ring) -
     )
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags), mark=7)
-    connection, template = told(ring)
+    template, connection = told(ring)
     assert (connection.mark, connection.virtual, connection.server_port) == (7, packed(VIRTUAL[4]), PORT)
     assert (template.protocol, template.mark, template.virtual, template.virtual_port) == (0, 7, bytes((0, 0, 0, 7)), 0)
     assert (template.client, template.server_port) == (packed(CLIENT[4]), 0)
@@ -147,15 +148,111 @@ def test_a_connection_in_use_is_told_again_before_half_of_its_time_out(director:
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
     assert len(told(ring)) == 1
-    director.settings.timeout[ES] = 0  # half of it has passed at once, after a tick of the clock that `told` has
-    ticks = director.instance.jiffies() >> TOLD_SHIFT
-    while director.instance.jiffies() >> TOLD_SHIFT <= ticks + 1:
-        pass
-    director.settings.timeout[ES] = 1 << TOLD_SHIFT
-    director.run(syn(flags="A"))
+    for passed, count in ((440, 0), (20, 1), (0, 0), (440, 0), (20, 1)):
+        director.let_pass(passed)
+        director.run(syn(flags="A"))
+        assert len(told(ring)) == count
+
+
+def test_so_is_one_whose_time_out_is_longer_than_the_clock_of_announcements_goes(director: Director, ring: Ring) -> None:
+    director.settings.timeout[ES] = 86_400 * director.settings.hz
+    director.serve()
+    for flags in ("S", "A", "PA"):
+        director.run(syn(flags=flags))
     assert len(told(ring)) == 1
+    for passed, count in ((1000, 0), (1200, 1)):
+        director.let_pass(passed)
+        director.run(syn(flags="A"))
+        assert len(told(ring)) == count
+
+
+def refresh(director: Director, period: int, *, retries: int = 0, threshold: tuple[int, int] = (3, 0)) -> None:
+    director.settings.sync_refresh, director.settings.sync_retries = period * director.settings.hz, retries
+    director.settings.sync_threshold, director.settings.sync_period = threshold
+
+
+def counts(director: Director, ring: Ring, pauses: tuple[float, ...], **of: Any) -> list[int]:
+    """How many entries each packet makes that comes so many seconds after the last."""
+    found = []
+    for seconds in pauses:
+        director.let_pass(seconds)
+        director.run(syn(flags="A", **of))
+        found.append(len(told(ring)))
+    return found
+
+
+def test_with_a_refresh_period_alone_it_is_told_when_established_and_when_that_time_has_passed(
+    director: Director, ring: Ring
+) -> None:
+    refresh(director, 20)
+    director.serve()
+    director.run(syn())
+    assert counts(director, ring, (0, 0, 5, 10, 7, 0, 19, 2)) == [1, 0, 0, 0, 1, 0, 0, 1]
+
+
+def test_a_refresh_period_longer_than_half_of_the_time_out_is_cut_to_that(director: Director, ring: Ring) -> None:
+    refresh(director, 400)
+    director.settings.timeout[ES] = 100 * director.settings.hz
+    director.serve()
+    director.run(syn())
+    assert counts(director, ring, (0, 40, 12)) == [1, 0, 1]
+
+
+def test_with_a_refresh_period_and_a_count_both_must_be_met(director: Director, ring: Ring) -> None:
+    refresh(director, 20, threshold=(0, 4))
+    director.serve()
+    director.run(syn())
+    assert counts(director, ring, (0, 0, 0, 0, 0, 0, 0, 25, 0, 0, 0)) == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_it_is_told_again_so_many_times_for_the_case_that_a_message_was_lost(director: Director, ring: Ring) -> None:
+    refresh(director, 40, retries=2)
+    director.serve()
+    director.run(syn())
+    assert counts(director, ring, (0, 4, 2, 4, 2, 6, 6, 30, 6)) == [1, 0, 1, 0, 1, 0, 0, 1, 1]
+
+
+def test_a_changed_state_is_told_whenever_it_changed(director: Director, ring: Ring) -> None:
+    refresh(director, 100)
+    director.serve()
+    for flags in ("S", "A", "FA"):
+        director.run(syn(flags=flags))
+    assert [entry.state for entry in told(ring)] == [ES, CLOSE_WAIT]
+
+
+def test_a_refresh_period_holds_for_templates_too(director: Director, ring: Ring) -> None:
+    refresh(director, 20, threshold=(3, 50))
+    director.serve(persistence_timeout_s=60)
+    director.run(syn())
     director.run(syn(flags="A"))
-    assert told(ring) == []
+    assert [entry.is_template for entry in told(ring)] == [True]
+    assert counts(director, ring, (0, 15, 7, 0)) == [1, 0, 1, 0]
+
+
+def test_of_persistent_connections_the_templates_alone_are_told_when_that_is_wanted(director: Director, ring: Ring) -> None:
+    director.settings.flags |= SettingFlag.TEMPLATES_ALONE
+    director.serve(persistence_timeout_s=60)
+    for flags in ("S", "A", "PA", "FA"):
+        director.run(syn(flags=flags))
+    assert [entry.is_template for entry in told(ring)] == [True]
+
+
+def test_others_are_told_all_the_same(director: Director, ring: Ring) -> None:
+    director.settings.flags |= SettingFlag.TEMPLATES_ALONE
+    director.serve()
+    for flags in ("S", "A", "PA"):
+        director.run(syn(flags=flags))
+    assert [entry.is_template for entry in told(ring)] == [False]
+
+
+def test_the_template_of_a_quiet_connection_is_told_before_half_of_its_time_out(director: Director, ring: Ring) -> None:
+    director.serve(persistence_timeout_s=60)
+    director.run(syn())
+    director.run(syn(flags="A"))
+    assert [entry.is_template for entry in told(ring)] == [True]
+    director.run(syn(flags="A"))
+    assert [entry.is_template for entry in told(ring)] == [False]
+    assert counts(director, ring, (25, 7, 0, 25, 7)) == [0, 1, 0, 0, 1]
 
 
 def test_nothing_is_told_when_nobody_listens(director: Director, ring: Ring) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from relevo.model import PlaneTimeouts, Sysctl
-from relevo.planes.ebpf.layout import TcpState
+from relevo.planes.ebpf.layout import SettingFlag, TcpState
 from relevo.planes.port import PlaneSettings
 from tests.ebpf.packets import PASS, REDIRECT, Director, syn
 
@@ -35,6 +35,14 @@ def test_orphans_hang_as_in_ipvs_unless_they_are_to_expire(director: Director) -
 def test_the_threshold_of_synchronisation_is_two_numbers(director: Director) -> None:
     assert set_(director, "sync_threshold", 2, 100) == []
     assert (director.settings.sync_threshold, director.settings.sync_period) == (2, 100)
+
+
+def test_the_refresh_of_synchronisation_is_in_seconds(director: Director) -> None:
+    wanted = [Sysctl("sync_refresh_period", (8,)), Sysctl("sync_retries", (2,)), Sysctl("sync_persist_mode", (1,))]
+    assert asyncio.run(director.plane.set_sysctls(wanted)) == []
+    assert (director.settings.sync_refresh, director.settings.sync_retries) == (8 * director.settings.hz, 2)
+    assert director.settings.flags & SettingFlag.TEMPLATES_ALONE
+    assert 0.1 < (1 << director.settings.tick_shift) / director.settings.hz < 0.4
 
 
 @pytest.mark.parametrize("value", [1, 2])
@@ -67,7 +75,12 @@ def test_the_longest_time_out_is_one_that_the_clock_can_tell(director: Director)
 
 
 def test_what_is_wanted_no_more_is_as_it_was(director: Director) -> None:
-    wanted = [Sysctl("sloppy_tcp", (1,)), Sysctl("expire_nodest_conn", (0,)), Sysctl("sync_threshold", (9, 99))]
+    wanted = [
+        Sysctl("sloppy_tcp", (1,)),
+        Sysctl("expire_nodest_conn", (0,)),
+        Sysctl("sync_threshold", (9, 99)),
+        Sysctl("sync_refresh_period", (5,)),
+    ]
     assert asyncio.run(director.plane.set_sysctls(wanted)) == []
     assert bytes(director.settings) != director._usual
     assert asyncio.run(director.plane.set_sysctls([])) == []

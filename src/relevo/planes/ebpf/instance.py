@@ -331,6 +331,7 @@ def _load(path: Path, mark: str, sizes: Sizes, known: Mapping[str, int]) -> None
 def _initialise(instance: Instance) -> None:
     settings = instance.settings
     settings.hz = hertz(instance.programs["relevo_clock"])
+    settings.tick_shift = (settings.hz // 3).bit_length() - 1
     settings.key[0], settings.key[1] = secrets.randbits(64), secrets.randbits(64)
     settings.bucket_mask = instance.maps["buckets"].max_entries - 1
     settings.answers_a_second = 1000

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from struct import Struct
 from typing import Final
 
-LAYOUT_VERSION: Final = 3
+LAYOUT_VERSION: Final = 4
 BUCKET_SLOTS: Final = 8
 FILTER_BITS: Final = 15
 TIMEOUTS: Final = 16
@@ -17,7 +17,8 @@ ETHERNET: Final = 14
 NOWHERE: Final = 0xFFFFFFFF
 MAX_SERVERS: Final = 4096
 ENTER_MAX: Final = 32
-TOLD_SHIFT: Final = 10
+TOLD_RETRIES: Final = 3
+"""Bits of ``told`` that count repetitions; the others are ticks."""
 
 
 class _Value(ctypes.LittleEndianStructure):
@@ -160,6 +161,9 @@ class Settings(_Value):
         ("path_mtus", c_uint32),
         ("sync_threshold", c_uint16),
         ("sync_period", c_uint16),
+        ("sync_refresh", c_uint32),
+        ("sync_retries", c_uint16),
+        ("tick_shift", c_uint16),
         ("local_port_first", c_uint16),
         ("local_port_count", c_uint16),
         ("virtual_filter", c_uint8 * (1 << (FILTER_BITS - 3))),
@@ -263,6 +267,7 @@ class SettingFlag(enum.IntFlag):
     KEEP_ORPHANS = 8
     EXPIRE_QUIESCENT = 16
     SECURE_TCP = 32
+    TEMPLATES_ALONE = 64
 
 
 class TunnelNumber(enum.IntEnum):

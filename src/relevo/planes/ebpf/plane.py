@@ -27,6 +27,7 @@ from relevo.planes.ebpf.layout import (
     SettingFlag,
     TcpState,
     address_text,
+    jiffies_of,
     port_from,
 )
 from relevo.planes.ebpf.layout import Connection as Entry
@@ -51,9 +52,11 @@ SYSCTL_FLAGS: Final = {
     "secure_tcp": SettingFlag.SECURE_TCP,
     "expire_nodest_conn": SettingFlag.KEEP_ORPHANS,
     "expire_quiescent_template": SettingFlag.EXPIRE_QUIESCENT,
+    "sync_persist_mode": SettingFlag.TEMPLATES_ALONE,
 }
 """What is off here unless it is written, whatever IPVS does (``expire_nodest_conn``: orphans are reset)."""
 SET_BY_0: Final = frozenset(("expire_nodest_conn",))
+SYNC_SYSCTLS: Final = ("sync_ports", "sync_refresh_period", "sync_retries", "sync_threshold")  # the first is the task's
 SYNC_THRESHOLD: Final = (3, 50)
 """IPVS's: a connection is announced at its client's third packet, and every fifty later."""
 NEEDS: Final = "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
@@ -72,7 +75,7 @@ def capabilities_of_ebpf() -> Capabilities:
         one_packet=True,
         tunnels=frozenset(TUNNELS),
         keeps_connections=True,
-        sysctls=frozenset((*SYSCTL_FLAGS, "sync_ports", "sync_threshold")),  # sync_ports is the task's
+        sysctls=frozenset((*SYSCTL_FLAGS, *SYNC_SYSCTLS)),
     )
 
 
@@ -362,6 +365,9 @@ class EbpfPlane:
 def _set_sysctls(instance: Instance, values: Mapping[str, tuple[int, ...]]) -> None:
     settings = instance.settings
     settings.sync_threshold, settings.sync_period = values.get("sync_threshold", SYNC_THRESHOLD)
+    (refresh,) = values.get("sync_refresh_period", (0,))
+    settings.sync_refresh = jiffies_of(refresh, settings.hz)
+    (settings.sync_retries,) = values.get("sync_retries", (0,))
     for name, flag in SYSCTL_FLAGS.items():
         instance.set_flag(flag, name in values and bool(values[name][0]) is not (name in SET_BY_0))
 

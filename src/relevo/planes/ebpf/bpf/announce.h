@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Telling other directors of connections. The programs write entries as they go over the wire into a ring; the loader puts
- * them into messages. When a connection is worth it is IPVS's rule, but for one thing: a connection in use is told again
- * before half of its time-out has passed, so that the others never forget it first. Templates are told with their
- * connections, once in `TOLD_SHIFT` jiffies at most.
+ * them into messages. When a connection is worth it is IPVS's rule (by the count of its packets, by the time since, or both),
+ * but for two things: what is in use is told again before half of its time-out has passed, so that the others never forget
+ * it first; and a template is told once a second at most.
  */
 #pragma once
 #include "connection.h"
@@ -18,11 +18,28 @@
 #define SYNC_V4 (SYNC_HEAD + 3 * 4)
 #define SYNC_V6 (SYNC_HEAD + 3 * 16)
 
-INLINE __u16 told_time(__u32 now)
-{
-	__u16 time = (__u16)(now >> TOLD_SHIFT);
+#define TOLD_RETRIES 3
+#define TOLD_TICKS 14
+#define TICKS_MAX (1 << (TOLD_TICKS - 1)) /* half of the circle: longer times are cut to it */
 
-	return time ? time : 1;
+/* The time as `told` has it. */
+INLINE __u16 told_time(const struct settings *s, __u32 now)
+{
+	__u16 time = (__u16)(now >> (s->tick_shift & 31)) << 2;
+
+	return time ? time : 1 << 2;
+}
+
+INLINE __u32 ticks_since(__u16 told, __u16 time)
+{
+	return (__u16)(time - (told & ~TOLD_RETRIES)) >> 2;
+}
+
+INLINE __u32 in_ticks(const struct settings *s, __u32 jiffies)
+{
+	__u32 ticks = jiffies >> (s->tick_shift & 31);
+
+	return ticks < TICKS_MAX ? ticks : TICKS_MAX;
 }
 
 INLINE __u32 sync_flags(const struct connection *e, const struct server *s)
@@ -111,7 +128,7 @@ GLOBAL int announce(__u32 number, __u32 which)
 	if (failed)
 		count(COUNT_UNTOLD);
 	else
-		e->told = told_time((__u32)bpf_jiffies64());
+		e->told = told_time(settings, (__u32)bpf_jiffies64());
 	return (int)failed;
 }
 
@@ -128,13 +145,77 @@ INLINE int can_be_told(const struct connection *e)
 	return !(e->flags & CONNECTION_FULLNAT) && ((e->flags & CONNECTION_TEMPLATE) || is_told_state(e->state));
 }
 
-INLINE int is_due(const struct settings *s, const struct connection *e, __u16 time)
-{
-	__u16 packets = e->packets, period = s->sync_period;
+/* Whether something is to be told: NOT_DUE, 0, or the number of the repetition that it is. */
+#define NOT_DUE (-1)
 
-	if ((period ? packets % period : packets) == s->sync_threshold)
-		return 1;
-	return e->told && (__u16)(time - e->told) > s->timeout[e->state & (TIMEOUTS - 1)] >> (TOLD_SHIFT + 1);
+/*
+ * By the time since it was told (sync_refresh_period, sync_retries): not while that is shorter than the period and half of
+ * the time-out, but for so many repetitions, which are there for messages that get lost.
+ */
+INLINE int due_by_time(const struct settings *s, __u16 told, __u32 since, __u32 timeout)
+{
+	__u32 refresh = in_ticks(s, s->sync_refresh), enough = in_ticks(s, timeout) / 2, least = in_ticks(s, 10 * s->hz);
+
+	if (enough < least)
+		enough = least;
+	if (enough > refresh)
+		enough = refresh;
+	if (since >= enough)
+		return 0;
+	if ((told & TOLD_RETRIES) >= s->sync_retries || since < refresh / 8)
+		return NOT_DUE;
+	return (told & TOLD_RETRIES) + 1;
+}
+
+INLINE int due_by_count(const struct settings *s, __u16 packets)
+{
+	__u16 period = s->sync_period;
+
+	if (period)
+		return packets % period == s->sync_threshold;
+	return s->sync_refresh || packets == s->sync_threshold;
+}
+
+INLINE int connection_due(const struct settings *s, const struct connection *e, __u16 time, __u32 changed)
+{
+	__u32 timeout = s->timeout[e->state & (TIMEOUTS - 1)], since = ticks_since(e->told, time);
+	int due = 0;
+
+	if (changed && e->state != STATE_ESTABLISHED)
+		return 0;
+	if (e->told && since > in_ticks(s, timeout) / 2)
+		return 0;
+	if (s->sync_refresh && e->told && !changed)
+		due = due_by_time(s, e->told, since, timeout);
+	return due_by_count(s, e->packets) ? due : NOT_DUE;
+}
+
+INLINE __u32 persistence_of(const struct connection *template)
+{
+	__u32 key = template->server;
+	struct server *s = bpf_map_lookup_elem(&servers, &key);
+	struct service *service;
+
+	if (!s)
+		return 0;
+	key = s->service;
+	service = bpf_map_lookup_elem(&services, &key);
+	return service ? service->persistence : 0;
+}
+
+/* A template of which a connection was told just now, or passed a packet. */
+INLINE int template_due(const struct settings *s, const struct connection *t, __u16 time, int with_connection)
+{
+	__u32 since = ticks_since(t->told, time), timeout;
+
+	if (!t->told)
+		return 0;
+	if (since < in_ticks(s, s->hz))
+		return NOT_DUE;
+	timeout = persistence_of(t);
+	if (s->sync_refresh)
+		return due_by_time(s, t->told, since, timeout);
+	return with_connection || since > in_ticks(s, timeout) / 2 ? 0 : NOT_DUE;
 }
 
 /* A packet has passed on the connection at place `number`, and `changed` its state or not: announces it if that is due. */
@@ -143,16 +224,20 @@ GLOBAL int consider(__u32 number, __u32 changed)
 	struct connection *e = at_place(number), *template;
 	struct settings *settings = the_settings();
 	struct packet *p = the_packet();
+	int due, template_is;
 	__u16 time;
 
 	if (!settings || !p || !e || !can_be_told(e))
 		return 0;
-	time = told_time(p->now);
-	if (!(changed && e->state != STATE_ESTABLISHED) && !is_due(settings, e, time))
-		return 0;
-	announce(number, 0);
+	time = told_time(settings, p->now);
+	due = connection_due(settings, e, time, changed);
 	template = template_of(e, e->master);
-	if (template && template->told != time)
-		announce(e->master - 1, 0);
+	if (due != NOT_DUE && !(template && settings->flags & SETTING_TEMPLATES_ALONE) && !announce(number, 0))
+		e->told |= due;
+	if (!template)
+		return 0;
+	template_is = template_due(settings, template, time, due != NOT_DUE);
+	if (template_is != NOT_DUE && !announce(e->master - 1, 0))
+		template->told |= template_is;
 	return 0;
 }

@@ -170,7 +170,7 @@ GLOBAL int enter(__u32 now)
 			return IGNORED;
 		take_out(found.number, found.entry->client_port, 1);
 	}
-	work->fresh.told = told_time(now);
+	work->fresh.told = told_time(settings, now);
 	work->place = insert(now, 1);
 	return work->place == NOWHERE ? NO_ROOM : ENTERED;
 }

@@ -10,7 +10,7 @@
 #pragma once
 #include <linux/bpf.h>
 
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 
 struct address {
 	__u64 half[2];
@@ -43,7 +43,7 @@ struct connection {
 	__u32 expires;           /* jiffies */
 	__u32 master;            /* place of the controlling template + 1, 0 for none; a template: connections it controls */
 	__u16 packets;           /* from the client, modulo 2^16; what the threshold of synchronisation counts */
-	__u16 told;              /* when it was last announced, in `TOLD_SHIFT` jiffies; 0: never */
+	__u16 told;              /* when it was last announced, in ticks (14 bits), and which repetition that was (2); 0: never */
 	__be16 local_port;
 	__u16 local;             /* index in `locals` */
 	__u32 generation;        /* of the server when the connection was made: another one now means it is gone */
@@ -198,8 +198,6 @@ struct sync_entry {
 	__u8 addresses[48];      /* client, virtual, server; IPv4 ones take the first 12 */
 };
 
-#define TOLD_SHIFT 10        /* `told` counts 1 to 10 seconds and begins anew after 18 hours or more */
-
 /* -- settings ------------------------------------------------------------------------------------------------------- */
 
 enum tcp_state {             /* numbers of IPVS: they are on the wire of its synchronisation */
@@ -215,6 +213,7 @@ enum setting_flag {
 	SETTING_KEEP_ORPHANS = 1 << 3,    /* connections of a removed server hang till they time out (expire_nodest_conn 0) */
 	SETTING_EXPIRE_QUIESCENT = 1 << 4,/* templates of a server of weight 0 are not used any more */
 	SETTING_SECURE_TCP = 1 << 5,
+	SETTING_TEMPLATES_ALONE = 1 << 6, /* of persistent connections, other directors are told the templates only */
 };
 
 #define FILTER_BITS 15
@@ -228,6 +227,9 @@ struct settings {
 	__u32 bucket_mask;       /* number of buckets - 1 */
 	__u32 path_mtus;         /* a router has told the MTU of a path to a tunnel's end: see `path_mtus` */
 	__u16 sync_threshold, sync_period; /* a connection is announced at this packet, and every so many later (0: no more) */
+	__u32 sync_refresh;      /* jiffies; what was announced is announced again no sooner, 0: by the count alone */
+	__u16 sync_retries;      /* ... but for so many times, each an eighth of it after the last */
+	__u16 tick_shift;        /* `told` counts ticks of so many bits of jiffies: a quarter of a second, an hour in all */
 	__u16 local_port_first, local_port_count; /* FULLNAT: below the range of the system's own sockets */
 	__u8 virtual_filter[1 << (FILTER_BITS - 3)]; /* which addresses may be virtual: a bit by hash; false alarms are fine */
 	__u8 server_filter[1 << (FILTER_BITS - 3)];
