@@ -36,6 +36,11 @@ def wait_for_state(cluster: Cluster, director: Host, state: str, limit_s: float 
     return wait_until(lambda: state_of(cluster, director) == state, limit_s, f"{director.name} is {state}")
 
 
+def wait_for_log(cluster: Cluster, director: Host, text: str, limit_s: float = 10.0) -> None:
+    """Wait for a line of the log: the supervisor writes it, later than its worker does what it says."""
+    wait_until(lambda: text in cluster.log_text(director), limit_s, f"{director.name} logs: {text}")
+
+
 def build(stage: Stage, files: tuple[str, ...] = FILES, hurry: float = 20.0) -> Cluster:
     return Cluster(plan([(file, compile_file(file).configuration) for file in files]), stage, hurry=hurry)
 

@@ -11,7 +11,7 @@ from relevo.config import compile_text
 from relevo.lab.cluster import Cluster
 from relevo.lab.stages import Loopback
 from relevo.lab.topology import Host, Topology
-from tests.netns.conftest import wait_until
+from tests.netns.conftest import wait_for_log, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_members_share_a_socket_and_move_together() -> None:
         wait_until(lambda: states(cluster, low) == {"BACKUP"}, 5.0, "the lower group gives way")
         cluster.stop_director(high)
         wait_until(lambda: states(cluster, low) == {"MASTER"}, 5.0, "the lower group is back")
-        assert "VRRP_Group(G) Syncing instances to MASTER state" in cluster.log_text(low)
+        wait_for_log(cluster, low, "VRRP_Group(G) Syncing instances to MASTER state")
 
 
 def test_the_fault_of_one_member_is_the_fault_of_all() -> None:

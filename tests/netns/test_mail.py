@@ -9,7 +9,7 @@ from email import message_from_string
 import pytest
 
 from relevo.lab.cluster import Cluster
-from tests.netns.conftest import state_of, wait_for_state, wait_until
+from tests.netns.conftest import state_of, wait_for_log, wait_for_state, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def test_mails_survive_a_dead_mail_server_and_a_restart(cluster: Cluster) -> Non
     begun = time.monotonic()
     web = next(h for h in cluster.topology.servers if h.name == "web-4")
     cluster.stop_service(web, web.services[0])
-    wait_until(lambda: "Removing service" in cluster.log_text(master), 10.0, "the server is out")
+    wait_for_log(cluster, master, "Removing service")
     cluster.stop_director(master)
     assert state_of(cluster, cluster.topology.directors[1])
     cluster.start_director(master)

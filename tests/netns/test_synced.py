@@ -22,7 +22,7 @@ from relevo.model.table import SyncState
 from relevo.planes import ebpf
 from relevo.wire import ipvs_sync
 from relevo.wire.sync_letters import Ask, Letter, seal
-from tests.netns.conftest import FILES, build, run_all, state_of, wait_for_state, wait_until
+from tests.netns.conftest import FILES, build, run_all, state_of, wait_for_log, wait_for_state, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
@@ -109,7 +109,7 @@ def test_another_key_is_not_believed_and_waited_for_no_longer_than_said(tmp_path
         begun = time.monotonic()
         wait_for_state(cluster, first, "MASTER", 20.0)
         assert time.monotonic() - begun > LIMIT_S - 1
-        assert "waits for the connections of 192.168.6.250, at most 6 secs" in cluster.log_text(first)
+        wait_for_log(cluster, first, "waits for the connections of 192.168.6.250, at most 6 secs")
 
 
 def test_what_anybody_on_the_segment_sends_makes_no_connection(cluster: Cluster) -> None:
