@@ -215,9 +215,9 @@ def test_it_is_told_again_so_many_times_for_the_case_that_a_message_was_lost(dir
 def test_a_changed_state_is_told_whenever_it_changed(director: Director, ring: Ring) -> None:
     refresh(director, 100)
     director.serve()
-    for flags in ("S", "A", "FA"):
+    for flags in ("S", "A", "FA", "S", "A"):
         director.run(syn(flags=flags))
-    assert [entry.state for entry in told(ring)] == [ES, CLOSE_WAIT]
+    assert [entry.state for entry in told(ring)] == [ES, CLOSE_WAIT, ES]
 
 
 def test_a_refresh_period_holds_for_templates_too(director: Director, ring: Ring) -> None:

@@ -154,13 +154,9 @@ INLINE int can_be_told(const struct connection *e)
  */
 INLINE int due_by_time(const struct settings *s, __u16 told, __u32 since, __u32 timeout)
 {
-	__u32 refresh = in_ticks(s, s->sync_refresh), enough = in_ticks(s, timeout) / 2, least = in_ticks(s, 10 * s->hz);
+	__u32 refresh = in_ticks(s, s->sync_refresh), half = in_ticks(s, timeout) / 2;
 
-	if (enough < least)
-		enough = least;
-	if (enough > refresh)
-		enough = refresh;
-	if (since >= enough)
+	if (since >= (refresh < half ? refresh : half))
 		return 0;
 	if ((told & TOLD_RETRIES) >= s->sync_retries || since < refresh / 8)
 		return NOT_DUE;
