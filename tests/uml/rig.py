@@ -1,24 +1,26 @@
-"""A real kernel of its own for a test: Debian's user-mode-linux, a program that is Linux 6.1 with IPVS and all its schedulers.
+"""Real kernels of their own for tests: Debian's user-mode-linux, a program that is Linux 6.1 with IPVS and all its schedulers.
 
-It boots in a second with this machine's files as its root, runs one script as root, and powers off. It has one processor, no
+Each boots in a second with this machine's files as its root, runs one script as root, and powers off. It has one processor, no
 BPF just-in-time compiler, no type information, and believes that its processor cannot read at odd addresses: an
 eBPF program that it takes will be taken anywhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import pytest
+from tests.conftest import PATH
 
-from tests.conftest import PATH, program
-
-BOOT = """#!/bin/sh
+BOOT: Final = """#!/bin/sh
 export PATH={path} HOME=/root TMPDIR=/run/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -30,35 +32,58 @@ mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 cd {folder}
 echo BEGIN
-{script}
+{command}
 echo "END $?"
 echo o > /proc/sysrq-trigger
 sleep 9
 """
-ROOT = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[2]
 """Of the project."""
+LIMIT_S: Final = 1200.0
+"""The longest of them takes a quarter of it on a slow machine."""
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a script left."""
+    """What a command left."""
 
     status: int
     output: str
 
 
-def run(script: str, folder: Path, *, memory: str = "1G", limit_s: float = 300.0) -> Ran:
-    """Boot, run a shell script with the project as its working folder, and power off; skips where there is no such kernel."""
-    kernel = program("linux.uml")
-    if os.geteuid() != 0:
-        pytest.skip("user-mode Linux would see this machine's files as this user does: only root runs it")
-    boot = folder / "boot"
-    boot.write_text(BOOT.format(path=shlex.quote(PATH), folder=shlex.quote(str(ROOT)), script=script))
-    boot.chmod(0o755)
-    arguments = f"mem={memory} root=/dev/root rootfstype=hostfs rootflags=/ rw init={boot} con=null con0=fd:0,fd:1 quiet"
-    done = subprocess.run(
-        [kernel, *arguments.split()], stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False, text=True
-    )
-    found = re.search(r"^BEGIN\r?\n(.*)^END (\d+)\r?$", done.stdout, re.DOTALL | re.MULTILINE)
-    assert found, done.stdout[-4000:] + done.stderr[-2000:]
-    return Ran(int(found[2]), found[1].replace("\r\n", "\n"))
+class Kernels:
+    """Runs commands one after the other, each in a kernel of its own, beside whatever else goes on."""
+
+    def __init__(self, kernel: str, folder: Path, commands: dict[str, list[str]]) -> None:
+        """Start; ``commands`` by name, with the project as their working folder."""
+        self._folder = folder
+        steps = []
+        for number, (name, command) in enumerate(commands.items()):
+            boot = folder / f"boot-{number}"
+            boot.write_text(BOOT.format(path=shlex.quote(PATH), folder=shlex.quote(str(ROOT)), command=shlex.join(command)))
+            boot.chmod(0o755)
+            arguments = f"mem=2G root=/dev/root rootfstype=hostfs rootflags=/ rw init={boot} con=null con0=fd:0,fd:1 quiet"
+            output = self._output(name)
+            limited = shlex.join(["timeout", "--signal=KILL", str(LIMIT_S), kernel, *arguments.split()])
+            steps.append(f"{limited} </dev/null >{output}.part 2>&1; mv {output}.part {output}")
+        self._process = subprocess.Popen(["sh", "-c", "\n".join(steps)], start_new_session=True)
+
+    def _output(self, name: str) -> Path:
+        return self._folder / f"{name}.out"
+
+    def wait(self, name: str) -> Ran:
+        """Wait for a command's end."""
+        output = self._output(name)
+        while not output.exists():
+            assert self._process.poll() is None, "whatever runs the kernels died"
+            time.sleep(0.2)
+        text = output.read_text(errors="replace")
+        found = re.search(r"^BEGIN\r?\n(.*)^END (\d+)\r?$", text, re.DOTALL | re.MULTILINE)
+        assert found, text[-6000:]
+        return Ran(int(found[2]), found[1].replace("\r\n", "\n"))
+
+    def close(self) -> None:
+        """End the one that runs, and do not begin with the others."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()

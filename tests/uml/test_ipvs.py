@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.uml.rig import run
+from tests.uml.rig import Ran
 
 pytestmark = pytest.mark.slow
 
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs", "--color=no", "-p", "no:cacheprovider")
+RELEVO = (sys.executable, "-m", "relevo")
+FILES = ("examples/article/master.conf", "examples/article/backup.conf")
 
-def test_the_plane_conforms_and_ipvsadm_is_the_real_one(tmp_path: Path) -> None:
-    tests = "tests/conformance/test_ipvs.py tests/compat"
-    ran = run(f"{shlex.quote(sys.executable)} -m pytest -q -rs -p no:cacheprovider {tests}", tmp_path, limit_s=900)
+
+@pytest.mark.uml(*PYTEST, "tests/conformance/test_ipvs.py", "tests/compat")
+def test_the_plane_conforms_and_ipvsadm_is_the_real_one(ran: Ran) -> None:
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
     assert "has no IPVS" not in ran.output, "nothing was tested"
 
 
-def test_transfers_outlive_their_director_from_plane_to_plane_and_beside_keepalived(tmp_path: Path) -> None:
-    tests = "tests/netns/test_transfer.py"
-    ran = run(f"{shlex.quote(sys.executable)} -m pytest -q -rs -p no:cacheprovider {tests}", tmp_path, memory="2G", limit_s=900)
+@pytest.mark.uml(*PYTEST, "tests/netns/test_transfer.py")
+def test_transfers_outlive_their_director_from_plane_to_plane_and_beside_keepalived(ran: Ran) -> None:
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
     assert "has no IPVS" not in ran.output, "hardly anything was tested"
 
 
-def test_the_drill_passes(tmp_path: Path) -> None:
-    files = "examples/article/master.conf examples/article/backup.conf"
-    ran = run(
-        f"{shlex.quote(sys.executable)} -m relevo lab drill --details --hurry 10 {files} 2>&1", tmp_path, memory="2G", limit_s=900
-    )
+@pytest.mark.uml(*RELEVO, "lab", "drill", "--details", "--hurry", "10", *FILES)
+def test_the_drill_passes(ran: Ran) -> None:
     assert ran.status == 0, ran.output[-6000:]
     assert "data plane ipvs" in ran.output

@@ -1,0 +1,48 @@
+"""Kernels of their own take minutes, and one processor: they run beside the other tests from the beginning on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PATH, program
+from tests.uml.rig import Kernels, Ran
+
+STARTED = pytest.StashKey[Kernels]()
+FOLDER = pytest.StashKey[str]()
+
+
+def command_of(item: pytest.Item) -> list[str] | None:
+    """What a test wants to have run: the arguments of its marker."""
+    marker = item.get_closest_marker("uml")
+    return list(marker.args) if marker else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    commands = {item.name: command for item in session.items if (command := command_of(item))}
+    kernel = shutil.which("linux.uml", path=PATH)
+    if session.config.option.collectonly or not commands or kernel is None or os.geteuid() != 0:
+        return
+    folder = tempfile.mkdtemp(prefix="relevo-uml-")
+    session.config.stash[FOLDER] = folder
+    session.config.stash[STARTED] = Kernels(kernel, Path(folder), commands)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if STARTED in config.stash:
+        config.stash[STARTED].close()
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
+
+
+@pytest.fixture
+def ran(request: pytest.FixtureRequest) -> Iterator[Ran]:
+    """What the command of the test's marker left; the test is skipped where there is no such kernel."""
+    program("linux.uml")
+    if os.geteuid() != 0:
+        pytest.skip("user-mode Linux would see this machine's files as this user does: only root runs it")
+    yield request.config.stash[STARTED].wait(request.node.name)
