@@ -278,6 +278,7 @@ class Director:
         expires_s: float = 60,
         address: str = "",
         protocol: Protocol = Protocol.TCP,
+        packets: int = 0,
     ) -> int:
         """Enter a connection to a server of a service; its place."""
         family = 6 if ":" in key.endpoint.address else 4
@@ -285,6 +286,7 @@ class Director:
         entry.client.octets[:] = packed(client or CLIENT[family])
         entry.virtual.octets[:] = packed(key.endpoint.address)
         entry.client_port, entry.virtual_port = port_to(client_port), port_to(key.endpoint.port)
+        entry.packets = packets
         entry.protocol, entry.state = TRANSPORTS[protocol], state
         entry.flags = flags | (ConnectionFlag.ACTIVE if state in ACTIVE else 0)
         entry.server, entry.generation = self.number(key, address), self.server(key, address).generation
@@ -303,11 +305,14 @@ class Director:
         for place, entry in self.entries():
             assert self.instance.take_out(place, entry.client_port)
 
-    def let_pass(self, seconds: float) -> None:
-        """Let everything have been announced so much longer ago."""
-        ticks = int(seconds * self.settings.hz) >> self.settings.tick_shift
+    def let_pass(self, seconds: float, *, idle: bool = False) -> None:
+        """Let everything have been announced so much longer ago, and used if it was ``idle``."""
+        jiffies = int(seconds * self.settings.hz)
+        ticks = jiffies >> self.settings.tick_shift
         for index, bucket in self.instance.buckets():
             for entry in bucket.slot:
+                if idle:
+                    entry.expires = (entry.expires - jiffies) & 0xFFFFFFFF
                 if entry.told:
                     entry.told = (entry.told - (ticks << TOLD_RETRIES.bit_length())) & 0xFFFF
             self.instance.maps["buckets"].update(index.to_bytes(4, "little"), bytes(bucket))

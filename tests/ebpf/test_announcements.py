@@ -11,7 +11,7 @@ import pytest
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
 from relevo.planes.ebpf.announcements import Ring
-from relevo.planes.ebpf.layout import Announced, SettingFlag, TcpState, port_from
+from relevo.planes.ebpf.layout import Announced, ConnectionFlag, SettingFlag, TcpState, port_from
 from relevo.planes.ebpf.reasons import Reason
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import INACTIVE, NO_OUTPUT, TEMPLATE, Entry
@@ -21,6 +21,7 @@ ALL = 1 << 30
 RECORD = 48
 """Octets of an IPv4 record with its header, padded."""
 NONE = Announced(0)
+NEWS = Announced.NEWS | Announced.HALF_OPEN
 ES, CLOSE_WAIT, TIME_WAIT = TcpState.ESTABLISHED, TcpState.CLOSE_WAIT, TcpState.TIME_WAIT
 
 
@@ -184,10 +185,10 @@ def counts(director: Director, ring: Ring, pauses: tuple[float, ...], **of: Any)
 def test_with_a_refresh_period_alone_it_is_told_when_established_and_when_that_time_has_passed(
     director: Director, ring: Ring
 ) -> None:
-    refresh(director, 20)
+    refresh(director, 100)
     director.serve()
     director.run(syn())
-    assert counts(director, ring, (0, 0, 5, 10, 7, 0, 19, 2)) == [1, 0, 0, 0, 1, 0, 0, 1]
+    assert counts(director, ring, (0, 0, 20, 60, 25, 0, 80, 25)) == [1, 0, 0, 0, 1, 0, 0, 1]
 
 
 def test_a_refresh_period_longer_than_half_of_the_time_out_is_cut_to_that(director: Director, ring: Ring) -> None:
@@ -195,7 +196,7 @@ def test_a_refresh_period_longer_than_half_of_the_time_out_is_cut_to_that(direct
     director.settings.timeout[ES] = 100 * director.settings.hz
     director.serve()
     director.run(syn())
-    assert counts(director, ring, (0, 40, 12)) == [1, 0, 1]
+    assert counts(director, ring, (0, 40, 15)) == [1, 0, 1]
 
 
 def test_with_a_refresh_period_and_a_count_both_must_be_met(director: Director, ring: Ring) -> None:
@@ -206,10 +207,10 @@ def test_with_a_refresh_period_and_a_count_both_must_be_met(director: Director, 
 
 
 def test_it_is_told_again_so_many_times_for_the_case_that_a_message_was_lost(director: Director, ring: Ring) -> None:
-    refresh(director, 40, retries=2)
+    refresh(director, 160, retries=2)
     director.serve()
     director.run(syn())
-    assert counts(director, ring, (0, 4, 2, 4, 2, 6, 6, 30, 6)) == [1, 0, 1, 0, 1, 0, 0, 1, 1]
+    assert counts(director, ring, (0, 15, 10, 15, 10, 25, 25, 120, 25)) == [1, 0, 1, 0, 1, 0, 0, 1, 1]
 
 
 def test_a_changed_state_is_told_whenever_it_changed(director: Director, ring: Ring) -> None:
@@ -226,15 +227,19 @@ def test_a_refresh_period_holds_for_templates_too(director: Director, ring: Ring
     director.run(syn())
     director.run(syn(flags="A"))
     assert [entry.is_template for entry in told(ring)] == [True]
-    assert counts(director, ring, (0, 15, 7, 0)) == [1, 0, 1, 0]
+    assert counts(director, ring, (0, 15, 10, 0)) == [1, 0, 1, 0]
 
 
 def test_of_persistent_connections_the_templates_alone_are_told_when_that_is_wanted(director: Director, ring: Ring) -> None:
     director.settings.flags |= SettingFlag.TEMPLATES_ALONE
     director.serve(persistence_timeout_s=60)
-    for flags in ("S", "A", "PA", "FA"):
+    for flags in ("S", "A", "PA", "FA", "R"):
         director.run(syn(flags=flags))
     assert [entry.is_template for entry in told(ring)] == [True]
+    director.run(syn(port=9))
+    director.run(syn(port=9, flags="A"))
+    assert [entry.is_template for entry in announced(director, ring)] == [True]
+    assert {entry.client_port for entry in announced(director, ring, which=Announced.HALF_OPEN)} == {0, CLIENT_PORT, 9}
 
 
 def test_others_are_told_all_the_same(director: Director, ring: Ring) -> None:
@@ -252,7 +257,7 @@ def test_the_template_of_a_quiet_connection_is_told_before_half_of_its_time_out(
     assert [entry.is_template for entry in told(ring)] == [True]
     director.run(syn(flags="A"))
     assert [entry.is_template for entry in told(ring)] == [False]
-    assert counts(director, ring, (25, 7, 0, 25, 7)) == [0, 1, 0, 0, 1]
+    assert counts(director, ring, (22, 12, 0, 22, 12)) == [0, 1, 0, 0, 1]
 
 
 def test_nothing_is_told_when_nobody_listens(director: Director, ring: Ring) -> None:
@@ -313,9 +318,53 @@ def test_what_was_told_before_need_not_be_told_again(director: Director, ring: R
         for flags in segments:
             director.run(syn(port=port, flags=flags))
     assert [entry.client_port for entry in told(ring)] == [3]
-    which = Announced.UNTOLD | Announced.HALF_OPEN
-    assert sorted(entry.client_port for entry in announced(director, ring, which=which)) == [1, 2]
-    assert announced(director, ring, which=which) == []
+    assert sorted(entry.client_port for entry in announced(director, ring, which=NEWS)) == [1, 2]
+    assert announced(director, ring, which=NEWS) == []
+
+
+@pytest.mark.parametrize(("used_since", "again"), [(0, 0), (60, 0), (200, 1)])
+def test_what_was_used_since_it_was_told_is_news(director: Director, ring: Ring, used_since: float, again: int) -> None:
+    """The others would forget it so much sooner."""
+    director.serve()
+    for flags in ("S", "A", "PA"):
+        director.run(syn(flags=flags))
+    director.let_pass(used_since)
+    director.run(syn(flags="A"))
+    assert len(told(ring)) == 1
+    assert len(announced(director, ring, which=NEWS)) == again
+
+
+def test_what_nobody_uses_is_no_news_however_long_ago_it_was_told(director: Director, ring: Ring) -> None:
+    director.serve()
+    for flags in ("S", "A", "PA"):
+        director.run(syn(flags=flags))
+    told(ring)
+    director.let_pass(600, idle=True)
+    assert announced(director, ring, which=NEWS) == []
+
+
+def test_what_another_director_told_is_no_news_until_it_is_used_and_then_told_at_once(director: Director, ring: Ring) -> None:
+    key = director.serve()
+    for port in (1, 2):
+        director.enter(key, client_port=port, flags=ConnectionFlag.FOREIGN, packets=3)
+    assert announced(director, ring, which=NEWS) == []
+    director.run(syn(port=2, flags="A"))
+    assert [entry.client_port for entry in told(ring)] == [2]
+    director.enter(key, client_port=2, flags=ConnectionFlag.FOREIGN)
+    assert announced(director, ring, which=NEWS) == [], "the other one has it again"
+    assert len(announced(director, ring)) == 2
+
+
+def test_what_found_the_ring_full_is_told_at_the_next_packet(director: Director, ring: Ring) -> None:
+    director.serve()
+    director.run(syn())
+    director.run(syn(flags="A"))
+    port = fill(director)
+    director.run(syn(flags="PA"))
+    told(ring)
+    assert port
+    director.run(syn(flags="A"))
+    assert [entry.client_port for entry in told(ring)] == [CLIENT_PORT]
 
 
 # -- the ring ----------------------------------------------------------------------------------------------------------
@@ -325,6 +374,18 @@ def close(director: Director, port: int) -> None:
     """Open and close a connection: one announcement, of its FIN."""
     for flags in ("S", "FA"):
         director.run(syn(port=port, flags=flags))
+
+
+def fill(director: Director) -> int:
+    """Let connections open and close until the ring is full; the port after theirs."""
+    port = 2000
+    before = director.instance.reasons()[Reason.COUNT_UNTOLD]
+    while director.instance.reasons()[Reason.COUNT_UNTOLD] == before:
+        close(director, port)
+        ((place, entry),) = [each for each in director.entries() if port_from(each[1].client_port) == port]
+        assert director.instance.take_out(place, entry.client_port)
+        port += 1
+    return port
 
 
 def test_no_more_is_read_than_asked_for_and_the_rest_stays(director: Director, ring: Ring) -> None:
@@ -346,12 +407,7 @@ def test_records_are_whole_wherever_in_the_ring_they_stand(director: Director, r
 
 def test_a_full_ring_loses_the_newest_and_goes_on_when_it_was_read(director: Director, ring: Ring) -> None:
     director.serve()
-    port = 2000
-    before = director.instance.reasons()[Reason.COUNT_UNTOLD]
-    while director.instance.reasons()[Reason.COUNT_UNTOLD] == before:
-        close(director, port)
-        director.take_out_all()
-        port += 1
+    port = fill(director)
     kept = told(ring)
     assert kept[0].client_port == 2000
     assert len(kept) >= director.instance.maps["announcements"].max_entries // RECORD - 1

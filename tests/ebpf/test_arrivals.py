@@ -144,10 +144,10 @@ def test_a_connection_waits_for_its_server_and_a_closed_one_does_not(director: D
     key = director.serve()
     arrivals.take([entry(to=SECOND[4]), entry(to=SECOND[4], client_port=9)], 0.0)
     arrivals.take([entry(to=SECOND[4], client_port=9, state=TcpState.CLOSE, flags=INACTIVE)], 0.0)
-    assert (arrivals.waiting, arrivals.refused[NO_SERVER], director.connections()) == (1, 3, [])
+    assert (arrivals.waiting(0.0), arrivals.refused[NO_SERVER], director.connections()) == (1, 3, [])
     director.apply(AddServer(key, server(SECOND[4])))
     arrivals.table_changed(1.0)
-    assert (arrivals.waiting, director.connection().server) == (0, director.number(key, SECOND[4]))
+    assert (arrivals.waiting(0.0), director.connection().server) == (0, director.number(key, SECOND[4]))
 
 
 def test_a_server_that_left_and_came_again_takes_new_connections_in(director: Director, arrivals: Arrivals) -> None:
@@ -164,7 +164,13 @@ def test_no_more_wait_than_there_is_room_for(director: Director, arrivals: Arriv
         [entry(to=SECOND[4], client_port=n & 0xFFFF, client=packed(f"10.9.{n >> 16}.1")) for n in range(MAX_WAITING + 5)],
         0.0,
     )
-    assert arrivals.waiting == MAX_WAITING
+    assert arrivals.waiting(0.0) == MAX_WAITING
+
+
+def test_who_has_waited_as_long_as_its_time_waits_no_more(director: Director, arrivals: Arrivals) -> None:
+    director.serve()
+    arrivals.take([entry(to=SECOND[4], client_port=1, seconds=60), entry(to=SECOND[4], client_port=2, seconds=900)], 0.0)
+    assert [arrivals.waiting(now) for now in (59.0, 60.0, 900.0)] == [2, 1, 0]
 
 
 @pytest.mark.parametrize("fields", [{"protocol": 132, "state": 3}, {"engine": "sip"}, {"engine_data": b"call"}], ids=str)
@@ -245,7 +251,7 @@ def test_what_waits_gives_way_to_what_came_later(director: Director, arrivals: A
     arrivals.take([entry()], 1.0)
     director.apply(AddServer(key, server(SECOND[4])))
     arrivals.table_changed(2.0)
-    assert (arrivals.waiting, director.connection().server) == (0, director.number(key, SERVER[4]))
+    assert (arrivals.waiting(0.0), director.connection().server) == (0, director.number(key, SERVER[4]))
 
 
 def test_what_waited_enters_with_the_time_that_it_has_left_or_not_at_all(director: Director, arrivals: Arrivals) -> None:
@@ -254,7 +260,7 @@ def test_what_waited_enters_with_the_time_that_it_has_left_or_not_at_all(directo
     director.apply(AddServer(key, server(SECOND[4])))
     arrivals.table_changed(300.0)
     assert round(director.expires_in(director.connection()), -1) == 600
-    assert (arrivals.waiting, arrivals.refused[NO_SERVER]) == (0, 2), "trying again is not counted again"
+    assert (arrivals.waiting(0.0), arrivals.refused[NO_SERVER]) == (0, 2), "trying again is not counted again"
 
 
 def test_ever_new_ends_cost_no_memory(director: Director, arrivals: Arrivals) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from scapy.layers.inet import IP, TCP
-from scapy.packet import Packet
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.packet import Packet, Raw
 
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind
 from relevo.model.table import (
@@ -234,7 +234,7 @@ def test_a_marks_template_holds_for_every_port(director: Director, family: int) 
     (template,) = director.templates()
     assert (address_text(bytes(template.virtual.octets)), template.virtual_port, template.protocol) == ("0.0.0.7", 0, 0)
     (shown,) = [each for each in asyncio.run(director.plane.connections()) if each.template]
-    assert (shown.mark, shown.state) == (7, "ASSURED")
+    assert (shown.mark, shown.state) == (7, "NONE")
 
 
 def test_a_marks_clients_are_forgotten_when_persistence_ends(director: Director) -> None:
@@ -350,7 +350,17 @@ def test_a_template_counts_its_connections_and_is_freed_with_the_last(director: 
         director.run(syn(port=port, flags=flags))
         (template,) = director.templates()
         assert template.master == held, (port, flags)
-    assert template.flags & ConnectionFlag.ASSURED
+    (shown,) = [each for each in asyncio.run(director.plane.connections()) if each.template]
+    assert shown.state == "ASSURED"
+
+
+def test_a_template_of_datagrams_is_assured_by_an_answer(director: Director) -> None:
+    director.serve(4, Protocol.UDP, server(SERVER[4]), persistence_timeout_s=60)
+    answer = from_server(ip(SERVER[4], CLIENT[4]) / UDP(sport=SERVER_PORT, dport=CLIENT_PORT) / Raw(b"answer"))
+    for packet, interface, assured in ((datagram(), director.outside, 0), (answer, director.inside, ConnectionFlag.ASSURED)):
+        director.run(packet, interface)
+        (template,) = director.templates()
+        assert template.flags & ConnectionFlag.ASSURED == assured
 
 
 def test_only_a_new_connection_begins_a_templates_time_anew(director: Director) -> None:

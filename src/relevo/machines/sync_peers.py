@@ -151,9 +151,9 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class ToldAll:
-    """What ``TellAll`` asked for was done; not ``whole`` when that was only what had never been told."""
+    """What ``TellAll`` asked for is over, and ``done`` or not."""
 
-    whole: bool = True
+    done: bool = True
 
 
 Input = Heard | SetRoles | Tell | Complete | ToldAll
@@ -178,7 +178,17 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class TellAll:
-    """Announce the whole table, and say ``ToldAll`` afterwards."""
+    """Announce the table, ``whole`` or only what is news to the others, and say ``ToldAll`` afterwards.
+
+    ``half_open``: connections that are not established yet too, for who takes over.
+    """
+
+    whole: bool
+    half_open: bool
+
+    def with_(self, other: TellAll | None) -> TellAll:
+        """Both of them in one."""
+        return self if other is None else TellAll(self.whole or other.whole, self.half_open or other.half_open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +282,8 @@ class SyncPeers:
         self._sequence = 0
         self._hello_at = now
         self._past: dict[bytes, int] = {}
-        self._telling = False
-        self._asked = False
+        self._telling: TellAll | None = None
+        self._wanted: TellAll | None = None
         self._first = 1
         self._body: Body | None = None
 
@@ -290,11 +300,10 @@ class SyncPeers:
             case SetRoles(master=master, backup=backup):
                 return self._set_roles(master, backup, now)
             case Complete():
-                return self._want_telling()
-            case ToldAll(whole=whole):
-                self._telling = False
-                effects: list[Effect] = [self._send(Done(self._first, self.told, whole))]
-                return effects + (self._begin_telling() if self._asked else [])
+                have = self.told > 0 and self.everybody_has_everything
+                return self._want_telling(TellAll(whole=not have, half_open=True))
+            case ToldAll(done=done):
+                return self._end_telling(done)
 
     def _set_roles(self, master: bool, backup: bool, now: float) -> list[Effect]:
         listens, self.backup = backup and not self.backup, backup
@@ -333,7 +342,7 @@ class SyncPeers:
 
     def _hello(self) -> Send:
         seen = tuple((peer.session, peer.upto or 0) for peer in self.peers.values())
-        return self._send(Hello(self.master, self.told, seen, self._telling))
+        return self._send(Hello(self.master, self.told, seen, self._telling is not None))
 
     def _hear(self, heard: Heard, now: float) -> list[Effect]:
         letter = heard.letter
@@ -343,10 +352,10 @@ class SyncPeers:
             return [Refused(Refusal.SYNC_ID)]
         peer = self.peers.get(letter.session)
         if peer is None:
-            if len(self.peers) >= MAX_PEERS:
-                return [Refused(Refusal.TOO_MANY)]
             if letter.sequence <= self._past.get(letter.session, 0):
                 return [Refused(Refusal.REPLAYED)]
+            if len(self.peers) >= MAX_PEERS and not self._make_room():
+                return [Refused(Refusal.TOO_MANY)]
             peer = self.peers[letter.session] = Peer(letter.session, heard.source, now)
             peer.highest = self._past.pop(letter.session, 0)
             peer.recent = (1 << WINDOW) - 1  # what it said before it fell silent counts as heard
@@ -428,12 +437,11 @@ class SyncPeers:
                 peer.state = State.SYNCED
                 return []
             return self._ask(peer, now)
-        if peer.last is not None:
-            return self._ask(peer, now)  # the answer has ended, and is not whole
-        if self._body.telling:
+        if self._body.telling:  # us, or somebody who asked before: then our answer follows
             peer.asked_at = now
             return []
-        return self._ask(peer, now) if now - peer.asked_at > ASK_AGAIN_S else []
+        ended = peer.last is not None  # and is not whole
+        return self._ask(peer, now) if ended or now - peer.asked_at > ASK_AGAIN_S else []
 
     def _take(self, peer: Peer, now: float) -> list[Effect]:
         assert isinstance(self._body, Entries)
@@ -462,15 +470,22 @@ class SyncPeers:
         assert isinstance(self._body, Ask)
         if self._body.session != self.session or not self.master:
             return []
-        return self._want_telling()
+        return self._want_telling(TellAll(whole=True, half_open=False))
 
-    def _want_telling(self) -> list[Effect]:
-        self._asked = True
-        return [] if self._telling else self._begin_telling()
+    def _want_telling(self, wanted: TellAll) -> list[Effect]:
+        self._wanted = wanted.with_(self._wanted)
+        return self._begin_telling() if self._telling is None else []
 
     def _begin_telling(self) -> list[Effect]:
-        self._telling, self._asked, self._first = True, False, self.told + 1
-        return [TellAll()]
+        if self._wanted is None:
+            return []
+        self._telling, self._wanted, self._first = self._wanted, None, self.told + 1
+        return [self._telling]
+
+    def _end_telling(self, done: bool) -> list[Effect]:
+        whole = done and self._telling is not None and self._telling.whole
+        self._telling = None
+        return [self._send(Done(self._first, self.told, whole)), *self._begin_telling()]
 
     # -- shared ------------------------------------------------------------------------------------------------
 
@@ -481,6 +496,13 @@ class SyncPeers:
             return []
         self.in_sync = in_sync
         return [InSync(in_sync)]
+
+    def _make_room(self) -> bool:
+        """Let the stranger that was heard longest ago go: it may be a recording, whoever comes may be a director."""
+        strangers = [peer for peer in self.peers.values() if peer.state is State.STRANGER]
+        if strangers:
+            self._forget(min(strangers, key=lambda peer: peer.heard_at))
+        return bool(strangers)
 
     def _forget(self, peer: Peer) -> None:
         del self.peers[peer.session]

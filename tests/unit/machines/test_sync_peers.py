@@ -77,6 +77,9 @@ REACH = {
 }
 
 
+EVERYTHING = TellAll(whole=True, half_open=False)
+
+
 def bodies(effects):
     return [effect.letter.body for effect in effects if isinstance(effect, Send)]
 
@@ -146,8 +149,19 @@ def test_another_sync_id_our_own_letters_and_too_many_sessions_are_passed_over()
     assert machine.receive(Heard(Letter(THEM, 52, 1, Hello(False, 0)), ""), 0.0) == [Refused(Refusal.SYNC_ID)]
     assert machine.receive(Heard(Letter(US, 51, 1, Hello(False, 0)), ""), 0.0) == []
     for number in range(MAX_PEERS):
-        machine.receive(Heard(Letter(number.to_bytes(8, "big"), 51, 1, Hello(False, 0)), ""), 0.0)
+        machine.receive(Heard(Letter(number.to_bytes(8, "big"), 51, 1, BODY[Symbol.HELLO_PEER]), ""), 0.0)
     assert machine.receive(Heard(Letter(THEM, 51, 1, Hello(False, 0)), ""), 0.0) == [Refused(Refusal.TOO_MANY)]
+
+
+def test_recordings_of_many_sessions_do_not_keep_a_director_out():
+    one = OnePeer()
+    for number in range(3 * MAX_PEERS):
+        one.machine.receive(Heard(Letter(number.to_bytes(8, "big"), 51, 1, Hello(False, 0)), ""), number / 100)
+    one.hear(BODY[Symbol.HELLO_PEER], 1.0)
+    assert one.state is State.PEER
+    assert len(one.machine.peers) == MAX_PEERS
+    again = Heard(Letter((0).to_bytes(8, "big"), 51, 1, Hello(False, 0)), "")
+    assert one.machine.receive(again, 1.0) == [Refused(Refusal.REPLAYED)]
 
 
 # -- who has what ------------------------------------------------------------------------------------------------------
@@ -231,17 +245,41 @@ def test_a_master_tells_everything_once_for_all_who_asked_and_again_for_who_aske
     assert one.hear(Ask(US)) == [], "no master has nothing to tell"
     one.machine.receive(SetRoles(True, False), 0.0)
     assert one.hear(Ask(THEM)) == [], "somebody else is asked"
-    assert one.hear(Ask(US)) == [TellAll()]
+    assert one.hear(Ask(US)) == [EVERYTHING]
     assert one.hear(Ask(US)) == []
     one.machine.receive(Tell(b"m"), 0.0)
     done, again = one.machine.receive(ToldAll(), 0.0)
-    assert (done.letter.body, again) == (Done(1, 1), TellAll())
+    assert (done.letter.body, again) == (Done(1, 1), EVERYTHING)
     assert bodies(one.machine.receive(ToldAll(), 0.0)) == [Done(2, 1)]
+
+
+def test_who_asks_amid_an_answer_to_somebody_else_waits_for_its_own():
+    """An answer may take many hellos; asking at each would have everything told for ever."""
+    one = OnePeer(Symbol.HELLO_LEVEL)
+    for second in range(10):
+        assert bodies(one.hear(Hello(True, 5 + second, KNOWN, telling=True), float(second))) == []
+    one.hear(Entries(15, b"m"))
+    assert one.hear(Done(3, 15), 10.0) == [], "it began before we asked"
+    for second in range(10, 20):
+        one.hear(Entries(second + 6, b"m"), float(second))
+        assert bodies(one.hear(Hello(True, second + 6, KNOWN, telling=True), float(second))) == []
+    assert one.hear(Done(16, 25), 20.0)[-1] == InSync(True)
+
+
+def test_an_answer_that_failed_is_asked_for_again():
+    master = OnePeer(Symbol.HELLO_PEER)
+    master.machine.receive(SetRoles(True, False), 0.0)
+    assert master.hear(Ask(US)) == [EVERYTHING]
+    (done,) = bodies(master.machine.receive(ToldAll(done=False), 0.0))
+    backup = OnePeer(Symbol.HELLO_LEVEL)
+    assert backup.hear(done) == []
+    assert bodies(backup.hear(Hello(True, 0, KNOWN), ASK_AGAIN_S + 0.1)) == [Ask(THEM)]
+    assert master.hear(Ask(US)) == [EVERYTHING]
 
 
 def test_everything_is_told_before_a_hand_over_and_everybody_says_that_it_has_it():
     master = OnePeer(Symbol.HELLO_PEER)
-    assert master.machine.receive(Complete(), 0.0) == [TellAll()]
+    assert master.machine.receive(Complete(), 0.0) == [TellAll(whole=True, half_open=True)]
     master.machine.receive(Tell(b"m"), 0.0)
     (done,) = bodies(master.machine.receive(ToldAll(), 0.0))
     assert not master.machine.everybody_has_everything
@@ -251,6 +289,16 @@ def test_everything_is_told_before_a_hand_over_and_everybody_says_that_it_has_it
     assert hello.seen == ((THEM, 1),)
     master.hear(Hello(False, 0, ((US, 1),)))
     assert master.machine.everybody_has_everything
+    assert master.machine.receive(Complete(), 0.0) == [TellAll(whole=False, half_open=True)], "what is new is enough"
+
+
+def test_a_hand_over_amid_an_answer_gets_what_it_needs():
+    master = OnePeer(Symbol.HELLO_PEER)
+    master.machine.receive(SetRoles(True, False), 0.0)
+    assert master.hear(Ask(US)) == [EVERYTHING]
+    assert master.machine.receive(Complete(), 0.0) == []
+    assert master.hear(Ask(US)) == []
+    assert master.machine.receive(ToldAll(), 0.0)[-1] == TellAll(whole=True, half_open=True)
 
 
 def test_without_a_master_nobody_is_in_sync():
@@ -298,9 +346,14 @@ class Network:
             elif isinstance(effect, Take):
                 table.add(effect.message)
             elif isinstance(effect, TellAll):
-                for message in sorted(table):
-                    self.perform(name, machine.receive(Tell(message), self.now))
-                self.perform(name, machine.receive(ToldAll(), self.now))
+                self.answer(name, machine, sorted(table), self.random.choice((0.0, 3.0, 8.0)))
+
+    def answer(self, name, machine, messages, seconds):
+        """Tell everything, in the time that this takes; a director that started anew meanwhile does not."""
+        for at, message in enumerate((*messages, None), 1):
+            given = ToldAll() if message is None else Tell(message)
+            when = self.now + seconds * at / (len(messages) + 1)
+            heapq.heappush(self.flying, (when, next(self.order), name, (machine, given)))
 
     def send(self, source, letter):
         self.recorded.append(letter)
@@ -326,8 +379,10 @@ class Network:
             due = [(machine.deadline(), name) for name, (machine, _) in self.nodes.items()]
             when, name = min(due)
             if self.flying and self.flying[0][0] <= min(when, until):
-                self.now, _, name, letter = heapq.heappop(self.flying)
-                self.perform(name, self.nodes[name][0].receive(Heard(letter, ""), self.now))
+                self.now, _, name, thing = heapq.heappop(self.flying)
+                machine, given = (self.nodes[name][0], Heard(thing, "")) if isinstance(thing, Letter) else thing
+                if machine is self.nodes[name][0]:
+                    self.perform(name, machine.receive(given, self.now))
             elif when <= until:
                 self.now = max(self.now, when)
                 self.perform(name, self.nodes[name][0].expire(self.now))
@@ -350,7 +405,7 @@ def test_everybody_has_what_the_master_has_when_the_wire_holds_again(seed, loss)
             network.start("b")  # its table is empty
         network.run(network.random.random())
     network.loss = 0.0
-    network.run(12.0)
+    network.run(40.0)
     master = network.nodes["a"][1]
     for name in ("b", "c"):
         machine, table = network.nodes[name]

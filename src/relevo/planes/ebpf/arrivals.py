@@ -62,9 +62,11 @@ class Arrivals:
     _places: dict[tuple[object, ...], Place] = field(default_factory=dict)
     _waiting: dict[tuple[object, ...], tuple[Entry, float]] = field(default_factory=dict)
 
-    @property
-    def waiting(self) -> int:
-        """How many connections wait for their server."""
+    def waiting(self, now: float) -> int:
+        """Return how many connections wait for their server; those whose time is over do no more."""
+        ended = [identity for identity, (entry, since) in self._waiting.items() if _left(entry, since, now) <= 0]
+        for identity in ended:
+            del self._waiting[identity]
         return len(self._waiting)
 
     def take(self, entries: Sequence[Entry], now: float) -> None:
@@ -99,18 +101,16 @@ class Arrivals:
     def table_changed(self, now: float) -> None:
         """Services or servers came or went: what waits for one that is there now enters, with the time that it has left."""
         self._places.clear()
+        self.waiting(now)
         here = {packed(s.entry.endpoint.address) for service in self.table.services.values() for s in service.servers}
         ready = [(identity, *held) for identity, held in self._waiting.items() if mapped(held[0].server) in here]
         connections = []
         for identity, entry, since in ready:
-            left = (entry.seconds or TEMPLATE_S) - int(now - since)
-            place = self._place(entry) if left > 0 else None
-            if left <= 0:
-                del self._waiting[identity]
-            elif place is not None:
+            place = self._place(entry)
+            if place is not None:
                 del self._waiting[identity]
                 if place.server.entry.forwarding is not Forwarding.FULLNAT:
-                    connections.append(self._connection(msgspec.structs.replace(entry, seconds=left), place))
+                    connections.append(self._connection(msgspec.structs.replace(entry, seconds=_left(entry, since, now)), place))
         self._enter(connections)
 
     def _wait(self, entry: Entry, now: float) -> None:
@@ -186,6 +186,11 @@ class Arrivals:
             0,
             place.generation,
         )
+
+
+def _left(entry: Entry, since: float, now: float) -> int:
+    """Seconds until the time of an entry that came at ``since`` is over."""
+    return (entry.seconds or TEMPLATE_S) - int(now - since)
 
 
 def _identity(entry: Entry) -> tuple[object, ...]:

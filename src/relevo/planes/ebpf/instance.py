@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +106,7 @@ class Instance:
     adopted: bool
     settings: Settings = field(init=False)
     _memory: object = field(init=False, default=None)
+    _switching: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         memory = self.maps["settings"].mapped()
@@ -158,8 +160,9 @@ class Instance:
         return jiffies(self.programs["relevo_clock"])
 
     def set_flag(self, flag: SettingFlag, on: bool) -> None:
-        """Switch a setting; packets meet it at once."""
-        self.settings.flags = self.settings.flags | flag if on else self.settings.flags & ~flag
+        """Switch a setting; packets meet it at once. From any thread."""
+        with self._switching:
+            self.settings.flags = self.settings.flags | flag if on else self.settings.flags & ~flag
 
     def forget_timeouts(self) -> None:
         """Set IPVS's own: a former daemon's file may have said something else."""

@@ -217,7 +217,7 @@ class Announced(enum.IntFlag):
     """``enum announced``: what of the table is told."""
 
     HALF_OPEN = 1
-    UNTOLD = 2
+    NEWS = 2
 
 
 class AnnounceRequest(_Value):

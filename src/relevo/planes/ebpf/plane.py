@@ -44,6 +44,7 @@ LOSSES: Final = {
     Reason.DROP_NO_LOCAL_PORT: "new connections dropped, no local port is left: give lb_kind FULLNAT a local_address_group",
     Reason.DROP_FORWARDING_OFF: "packets dropped, an interface may not forward: set net.ipv4.ip_forward",
     Reason.DROP_NO_ROUTE: "packets dropped, there is no route to their server or client",
+    Reason.COUNT_UNTOLD: "announcements to other directors late or lost, they came faster than they could be sent",
     Reason.COUNT_TEMPLATE_FULL: "clients not remembered, the table is full: raise connection_table_size",
 }
 """What a packet's end means to whoever can change it."""
@@ -382,7 +383,7 @@ def _connection(entry: Entry, server: Endpoint, left_s: float) -> Connection:
     protocol = PROTOCOL_OF.get(entry.protocol, Protocol.TCP)
     virtual = Endpoint(address_text(bytes(entry.virtual.octets)), port_from(entry.virtual_port))
     if template:
-        state = "ASSURED" if entry.master else "NONE"
+        state = "ASSURED" if entry.flags & ConnectionFlag.ASSURED else "NONE"
     else:
         state = TcpState(entry.state).name if entry.state in TcpState._value2member_map_ else str(entry.state)
     port = server.port if server.port and not entry.flags & ConnectionFlag.KEEP_PORT else virtual.port

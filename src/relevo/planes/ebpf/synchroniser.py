@@ -59,7 +59,6 @@ class Synchroniser:
         self._gathering: asyncio.TimerHandle | None = None
         self._telling_all = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
-        self._which = Announced(0)
         self._key = b""
         self._peers: SyncPeers | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -171,14 +170,24 @@ class Synchroniser:
         self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
 
     def _gathered(self) -> None:
+        """Send what has come, in turns, so that others have theirs."""
         self._gathering = None
-        self._drain()
-        if self._announcing:
-            self._attend()  # at once again when that was not all
+        if self._send_some():
+            self._gathering = asyncio.get_running_loop().call_later(0, self._gathered)
+        elif self._announcing:
+            self._attend()
+
+    def _send_some(self) -> bool:
+        """Send what a turn allows; say whether there may be more."""
+        entries = self._ring.read(READ)
+        for message in self._messages(entries):
+            self._send(message)
+        return len(entries) >= READ
 
     def _drain(self) -> None:
-        for message in self._messages(self._ring.read(READ)):
-            self._send(message)
+        """Send what is left, now that nothing is added."""
+        while self._send_some():
+            pass
 
     def _messages(self, entries: Sequence[bytes]) -> list[bytes]:
         self._entries_sent += len(entries)
@@ -205,15 +214,13 @@ class Synchroniser:
     async def complete(self) -> int:
         """Tell of every connection, half-open ones too, for whoever takes over now; return how many.
 
-        Directors with our key have said what they have: where that is everything, only what was never told is told. They get
+        Directors with our key have said what they have: where that is everything, only what is news to them is told. They get
         ``CONFIRM_S`` to say that they have this too.
         """
         peers = self._peers
         if peers is None:
             return await self._tell_all(Announced.HALF_OPEN)
-        before, self._which = self._entries_sent, Announced.HALF_OPEN
-        if peers.told and peers.everybody_has_everything:
-            self._which |= Announced.UNTOLD
+        before = self._entries_sent
         self._perform(peers.receive(sync_peers.Complete(), time.monotonic()))
         while self._telling is not None and peers is self._peers:
             await asyncio.wait({self._telling})
@@ -315,24 +322,26 @@ class Synchroniser:
                     self._put(sync_letters.seal(letter, self._key))
                 case sync_peers.Take(message=message):
                     messages.append(message)
-                case sync_peers.TellAll():
-                    self._telling = asyncio.create_task(self._answer(), name="synchronisation: everything")
+                case sync_peers.TellAll(whole=whole, half_open=half_open):
+                    which = Announced.HALF_OPEN * half_open | Announced.NEWS * (not whole)
+                    self._telling = asyncio.create_task(self._answer(Announced(which)), name="synchronisation: everything")
                 case sync_peers.InSync(in_sync=in_sync):
                     self._in_sync(in_sync)
                 case sync_peers.Refused(reason=reason):
                     self._arrivals.refused[reason.value] += 1
         return messages
 
-    async def _answer(self) -> None:
-        """Tell everything, for who asked."""
-        peers, which, self._which = self._peers, self._which, Announced(0)
+    async def _answer(self, which: Announced) -> None:
+        """Tell everything, for who asked; who has not got it asks again."""
+        peers, done = self._peers, False
         try:
             await self._tell_all(which)
-        finally:
-            if peers is self._peers:
-                self._telling = None
+            done = self._announcing
+        except OSError as error:
+            self._send_problem = f"cannot tell everything: {error.strerror or error}"
         if peers is not None and peers is self._peers:
-            self._perform(peers.receive(sync_peers.ToldAll(not which & Announced.UNTOLD), time.monotonic()))
+            self._telling = None
+            self._perform(peers.receive(sync_peers.ToldAll(done), time.monotonic()))
 
     # -- state -------------------------------------------------------------------------------------------------
 
@@ -349,7 +358,7 @@ class Synchroniser:
             port=task.port,
             local=local,
             received=received,
-            waiting=self._arrivals.waiting,
+            waiting=self._arrivals.waiting(time.monotonic()),
             entries_sent=self._entries_sent,
             entries_received=self._entries_received,
             last_sent_at=self._sent_at,

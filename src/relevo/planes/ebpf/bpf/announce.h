@@ -2,8 +2,9 @@
 /*
  * Telling other directors of connections. The programs write entries as they go over the wire into a ring; the loader puts
  * them into messages. When a connection is worth it is IPVS's rule (by the count of its packets, by the time since, or both),
- * but for two things: what is in use is told again before half of its time-out has passed, so that the others never forget
- * it first; and a template is told once a second at most.
+ * but for three things: what is in use is told again at the first packet after half of its time-out, so that the others do not
+ * forget it; what was never told, because the ring was full or another director had it, at the next packet; and a template
+ * once a second at most.
  */
 #pragma once
 #include "connection.h"
@@ -21,6 +22,7 @@
 #define TOLD_RETRIES 3
 #define TOLD_TICKS 14
 #define TICKS_MAX (1 << (TOLD_TICKS - 1)) /* half of the circle: longer times are cut to it */
+#define TICKS_ASKEW 4                     /* so much later may another CPU have told of it than this one looks */
 
 /* The time as `told` has it. */
 INLINE __u16 told_time(const struct settings *s, __u32 now)
@@ -32,7 +34,9 @@ INLINE __u16 told_time(const struct settings *s, __u32 now)
 
 INLINE __u32 ticks_since(__u16 told, __u16 time)
 {
-	return (__u16)(time - (told & ~TOLD_RETRIES)) >> 2;
+	__u32 ticks = (__u16)(time - (told & ~TOLD_RETRIES)) >> 2;
+
+	return ticks < (1 << TOLD_TICKS) - TICKS_ASKEW ? ticks : 0;
 }
 
 INLINE __u32 in_ticks(const struct settings *s, __u32 jiffies)
@@ -80,13 +84,27 @@ INLINE void write_ends(struct sync_entry *entry, const struct connection *e, con
 	}
 }
 
-#define NOTHING_TO_TELL (-1)
+/* Of the entry's service, in jiffies; 0 when it has none. */
+INLINE __u32 persistence_of(const struct connection *e)
+{
+	__u32 key = e->server;
+	struct server *s = bpf_map_lookup_elem(&servers, &key);
+	struct service *service;
 
-/* Announces the entry at place `number`, whatever it is; 0 when that is in the ring, less when the ring is full. */
-GLOBAL int announce(__u32 number, __u32 which)
+	if (!s || s->generation != e->generation)
+		return 0;
+	key = s->service;
+	service = bpf_map_lookup_elem(&services, &key);
+	return service ? service->persistence : 0;
+}
+
+enum telling { TOLD, NOTHING_TO_TELL, RING_FULL };
+
+/* Puts the entry at place `number` in the ring, whatever it is, with the scratch that is said; enum telling. */
+GLOBAL int announce(__u32 number, __u32 scratch)
 {
 	struct settings *settings = the_settings();
-	struct scratch *work = the_scratch(which);
+	struct scratch *work = the_scratch(scratch);
 	struct connection *e = at_place(number);
 	struct sync_entry *entry;
 	struct service *service;
@@ -126,10 +144,9 @@ GLOBAL int announce(__u32 number, __u32 which)
 	write_ends(entry, e, s, mark);
 	failed = entry->type ? bpf_ringbuf_output(&announcements, entry, SYNC_V6, 0) : bpf_ringbuf_output(&announcements, entry, SYNC_V4, 0);
 	if (failed)
-		count(COUNT_UNTOLD);
-	else
-		e->told = told_time(settings, (__u32)bpf_jiffies64());
-	return (int)failed;
+		return RING_FULL;
+	e->told = told_time(settings, (__u32)bpf_jiffies64());
+	return TOLD;
 }
 
 /* States that other directors hear of; a connection that is not established yet may still be nothing. */
@@ -158,15 +175,17 @@ INLINE int due_by_time(const struct settings *s, __u16 told, __u32 since, __u32 
 
 	if (since >= (refresh < half ? refresh : half))
 		return 0;
-	if ((told & TOLD_RETRIES) >= s->sync_retries || since < refresh / 8)
+	if ((told & TOLD_RETRIES) >= s->sync_retries || since < (refresh + 7) / 8)
 		return NOT_DUE;
 	return (told & TOLD_RETRIES) + 1;
 }
 
-INLINE int due_by_count(const struct settings *s, __u16 packets)
+INLINE int due_by_count(const struct settings *s, __u16 packets, int told)
 {
-	__u16 period = s->sync_period;
+	__u16 period = s->sync_period, first = s->sync_threshold ? s->sync_threshold : period;
 
+	if (!told && packets > first)
+		return 1;
 	if (period)
 		return packets % period == s->sync_threshold;
 	return s->sync_refresh || packets == s->sync_threshold;
@@ -183,20 +202,7 @@ INLINE int connection_due(const struct settings *s, const struct connection *e, 
 		return 0;
 	if (s->sync_refresh && e->told && !changed)
 		due = due_by_time(s, e->told, since, timeout);
-	return due_by_count(s, e->packets) ? due : NOT_DUE;
-}
-
-INLINE __u32 persistence_of(const struct connection *template)
-{
-	__u32 key = template->server;
-	struct server *s = bpf_map_lookup_elem(&servers, &key);
-	struct service *service;
-
-	if (!s)
-		return 0;
-	key = s->service;
-	service = bpf_map_lookup_elem(&services, &key);
-	return service ? service->persistence : 0;
+	return due_by_count(s, e->packets, e->told) ? due : NOT_DUE;
 }
 
 /* A template of which a connection was told just now, or passed a packet. */
@@ -214,6 +220,17 @@ INLINE int template_due(const struct settings *s, const struct connection *t, __
 	return with_connection || since > in_ticks(s, timeout) / 2 ? 0 : NOT_DUE;
 }
 
+/* Announces the entry at place `number` as its repetition `due`; what does not fit in the ring is lost for now. */
+INLINE void announce_now(__u32 number, struct connection *e, int due)
+{
+	int told = announce(number, 0);
+
+	if (told == TOLD)
+		e->told |= due;
+	else if (told == RING_FULL)
+		count(COUNT_UNTOLD);
+}
+
 /* A packet has passed on the connection at place `number`, and `changed` its state or not: announces it if that is due. */
 GLOBAL int consider(__u32 number, __u32 changed)
 {
@@ -228,12 +245,12 @@ GLOBAL int consider(__u32 number, __u32 changed)
 	time = told_time(settings, p->now);
 	due = connection_due(settings, e, time, changed);
 	template = template_of(e, e->master);
-	if (due != NOT_DUE && !(template && settings->flags & SETTING_TEMPLATES_ALONE) && !announce(number, 0))
-		e->told |= due;
+	if (due != NOT_DUE && !(settings->flags & SETTING_TEMPLATES_ALONE && persistence_of(e)))
+		announce_now(number, e, due);
 	if (!template)
 		return 0;
 	template_is = template_due(settings, template, time, due != NOT_DUE);
-	if (template_is != NOT_DUE && !announce(e->master - 1, 0))
-		template->told |= template_is;
+	if (template_is != NOT_DUE)
+		announce_now(e->master - 1, template, template_is);
 	return 0;
 }

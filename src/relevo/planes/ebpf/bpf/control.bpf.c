@@ -131,8 +131,9 @@ INLINE void update(struct place *found, const struct scratch *work)
 
 	bpf_spin_lock(&found->bucket->lock);
 	was = e->flags;
-	is = (was & ~CONNECTION_ACTIVE) | (fresh->flags & (CONNECTION_ACTIVE | CONNECTION_ASSURED));
+	is = (was & ~CONNECTION_ACTIVE) | (fresh->flags & (CONNECTION_ACTIVE | CONNECTION_ASSURED)) | CONNECTION_FOREIGN;
 	e->flags = is;
+	e->told = 0;
 	e->state = fresh->state;
 	e->expires = fresh->expires;
 	bpf_spin_unlock(&found->bucket->lock);
@@ -148,7 +149,7 @@ INLINE void update(struct place *found, const struct scratch *work)
  * Enters the scratch's `fresh`, which no packet opened; its place is left in the scratch. As IPVS does with what a peer says:
  * a connection that is here with another server gives way to one that is in use, and is left alone by one that is not.
  */
-GLOBAL int enter(__u32 now)
+GLOBAL int take_in(__u32 now)
 {
 	struct settings *settings = the_settings();
 	struct scratch *work = the_scratch(1);
@@ -170,7 +171,6 @@ GLOBAL int enter(__u32 now)
 			return IGNORED;
 		take_out(found.number, found.entry->client_port, 1);
 	}
-	work->fresh.told = told_time(settings, now);
 	work->place = insert(now, 1);
 	return work->place == NOWHERE ? NO_ROOM : ENTERED;
 }
@@ -191,7 +191,7 @@ int relevo_enter(struct __sk_buff *frame)
 		if (bpf_skb_load_bytes(frame, at, &work->fresh, sizeof(work->fresh)))
 			return TC_ACT_SHOT;
 		work->fresh.expires += now;
-		answer[1] = enter(now);
+		answer[1] = take_in(now);
 		answer[0] = work->place;
 		if (bpf_skb_store_bytes(frame, at + sizeof(struct connection), answer, sizeof(answer), 0))
 			return TC_ACT_SHOT;
@@ -209,28 +209,42 @@ struct announce_request {
 };
 
 enum announced {
-	ANNOUNCE_HALF_OPEN = 1 << 0,  /* connections that are not established yet, too */
-	ANNOUNCE_UNTOLD = 1 << 1,     /* only what was never announced */
+	ANNOUNCE_HALF_OPEN = 1 << 0,  /* connections that are not established yet, too: somebody is about to take over */
+	ANNOUNCE_NEWS = 1 << 1,       /* only what the others do not have, or would forget much sooner than this node */
 };
 
-#define RING_FULL 2
+/* Whether the others lack an entry. What another director announced and nobody used since is with them as it is here. */
+INLINE int is_news(const struct settings *s, const struct connection *e, __u32 now)
+{
+	__u32 timeout, left = e->expires - now, idle = 0;
 
-/* Announces the entry at place `number` if there is anything to tell of it; 1 when it did, RING_FULL when it could not. */
+	if (!e->told)
+		return !(e->flags & CONNECTION_FOREIGN);
+	if (e->flags & CONNECTION_TEMPLATE) {
+		timeout = persistence_of(e);
+	} else {
+		timeout = s->timeout[e->state & (TIMEOUTS - 1)];
+		idle = left < timeout ? timeout - left : 0;
+	}
+	return ticks_since(e->told, told_time(s, now)) > in_ticks(s, idle) + in_ticks(s, timeout) / 8;
+}
+
+/* Announces the entry at place `number` if there is anything to tell of it; enum telling. */
 GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 which)
 {
 	const struct connection *e = at_place(number);
-	int result;
+	struct settings *settings = the_settings();
 
-	if (!e || is_over(e, now) || e->flags & CONNECTION_FULLNAT)
-		return 0;
+	if (!e || !settings || is_over(e, now) || e->flags & CONNECTION_FULLNAT)
+		return NOTHING_TO_TELL;
 	if (!can_be_told(e) && !(which & ANNOUNCE_HALF_OPEN && e->state == STATE_SYN_RECV))
-		return 0;
-	if (which & ANNOUNCE_UNTOLD && e->told)
-		return 0;
-	result = announce(number, 1);
-	if (!result)
-		return 1;
-	return result == NOTHING_TO_TELL ? 0 : RING_FULL;
+		return NOTHING_TO_TELL;
+	if (which & ANNOUNCE_NEWS && !is_news(settings, e, now))
+		return NOTHING_TO_TELL;
+	if (settings->flags & SETTING_TEMPLATES_ALONE && !(which & ANNOUNCE_HALF_OPEN) && !(e->flags & CONNECTION_TEMPLATE) &&
+	    persistence_of(e))
+		return NOTHING_TO_TELL;
+	return announce(number, 1);
 }
 
 /* Announces every entry, for a peer that knows none or that is about to take over. */
@@ -257,10 +271,8 @@ int relevo_announce(struct __sk_buff *frame)
 			if (!b->tag[slot])
 				continue;
 			done = announce_if_alive(bucket * BUCKET_SLOTS + slot, now, which);
-			if (done == RING_FULL)
-				full = 1;
-			else
-				announced += done;
+			full |= done == RING_FULL;
+			announced += done == TOLD;
 		}
 	}
 	request = frame_begin(frame);

@@ -26,8 +26,8 @@ enum connection_flag {
 	CONNECTION_ACTIVE = 1 << 1,    /* counted as active at its server, else as inactive */
 	CONNECTION_NO_OUTPUT = 1 << 2, /* replies do not pass here (DR, TUN): the input-only state table holds */
 	CONNECTION_FULLNAT = 1 << 3,   /* `local` and `local_port` stand for the client at the server */
-	CONNECTION_ASSURED = 1 << 4,   /* template: one of its connections was established */
-	CONNECTION_FOREIGN = 1 << 5,   /* came by synchronisation, not by a packet */
+	CONNECTION_ASSURED = 1 << 4,   /* template: one of its connections was established, or answered by its server (UDP) */
+	CONNECTION_FOREIGN = 1 << 5,   /* another director's word made it what it is, or has since */
 	CONNECTION_KEEP_PORT = 1 << 6, /* the server is addressed at the virtual port, whatever its own */
 };
 
@@ -77,7 +77,7 @@ enum service_flag {
 	SERVICE_FALLBACK = 1 << 2,    /* sh-fallback, mh-fallback */
 	SERVICE_HASH_PORT = 1 << 3,   /* sh-port, mh-port */
 	SERVICE_ONE_PACKET = 1 << 4,  /* UDP: every datagram is scheduled, nothing is remembered */
-	SERVICE_ANY_PORT = 1 << 5,    /* port 0 or a firewall mark: servers keep the packet's port */
+	SERVICE_ANY_PORT = 1 << 5,    /* port 0: servers keep the packet's port */
 	SERVICE_RESET = 1 << 6,       /* without a server, TCP clients get a reset in place of ICMP */
 };
 

@@ -105,16 +105,21 @@ INLINE int is_over_state(__u8 state)
 	return state == STATE_TIME_WAIT || state == STATE_CLOSE || state == STATE_LAST_ACK;
 }
 
-INLINE void let_go(const struct connection *e, __u32 master, __u32 state)
+INLINE void let_go(const struct connection *e, __u32 master)
 {
 	struct connection *template = template_of(e, master);
 
-	if (!template)
-		return;
-	if (state == STATE_ESTABLISHED)
-		template->flags |= CONNECTION_ASSURED;
-	else if (is_over_state(state))
+	if (template)
 		ADD(template->master, -1);
+}
+
+/* The client of the connection's template is somebody who answers. */
+INLINE void assure(const struct connection *e, __u32 master)
+{
+	struct connection *template = template_of(e, master);
+
+	if (template && !(template->flags & CONNECTION_ASSURED))
+		template->flags |= CONNECTION_ASSURED;
 }
 
 /* Moves the entry at place `number` from state `former` to `state`: once, whichever CPU comes first; counts follow. */
@@ -144,7 +149,10 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 	bpf_spin_unlock(&b->lock);
 	if (!moved)
 		return 0;
-	let_go(e, master, state);
+	if (state == STATE_ESTABLISHED)
+		assure(e, master);
+	else if (is_over_state(state))
+		let_go(e, master);
 	bucket = e->server;
 	server = bpf_map_lookup_elem(&servers, &bucket);
 	if (server && server->generation == e->generation && ((was ^ is) & CONNECTION_ACTIVE)) {
@@ -169,6 +177,8 @@ INLINE void advance(const struct settings *s, const struct packet *p, struct pla
 		enum tcp_view view = direction == TO_CLIENT ? VIEW_OUTPUT : e->flags & CONNECTION_NO_OUTPUT ? VIEW_INPUT_ONLY : VIEW_INPUT;
 
 		next = next_tcp_state(s, state, p->tcp_flags, view);
+	} else if (p->protocol == IPPROTO_UDP && direction == TO_CLIENT && unlikely(e->master)) {
+		assure(e, e->master);
 	}
 	expires = expiry(s, next, p->now);
 	if (e->expires != expires)
