@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Final, Self
 
 BUFFER: Final = 8 << 20
-"""Octets that wait for a receiver which is busy: some hundred thousand connections."""
+"""Octets that wait for a receiver which is busy, or for a wire: some hundred thousand connections."""
 _LONGEST: Final = 65_535
-_RECEIVE_BUFFER_FORCE: Final = 33
+_SEND_BUFFER_FORCE, _RECEIVE_BUFFER_FORCE = 32, 33
+"""SO_SNDBUFFORCE and SO_RCVBUFFORCE."""
 _MULTICAST_ALL, _MULTICAST_ALL_6 = 49, 29
 """IP_MULTICAST_ALL and IPV6_MULTICAST_ALL: other sockets' groups are not for us."""
 
@@ -31,6 +32,13 @@ def _open(address: str) -> tuple[socket.socket, bool]:
     return socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC), six
 
 
+def _make_room(sock: socket.socket, forced: int, usual: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, BUFFER)
+    except OSError:  # CAP_NET_ADMIN; without it the system's limit holds
+        sock.setsockopt(socket.SOL_SOCKET, usual, BUFFER)
+
+
 class SyncSender:
     """Sends to a group, or to each of ``peers`` in its stead. ``OSError`` when the interface is missing or has no address."""
 
@@ -41,6 +49,8 @@ class SyncSender:
         level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
         with contextlib.ExitStack() as undo:
             undo.callback(self._socket.close)
+            self._socket.setblocking(False)
+            _make_room(self._socket, _SEND_BUFFER_FORCE, socket.SO_SNDBUF)
             if peers:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             elif six:
@@ -54,7 +64,7 @@ class SyncSender:
             undo.pop_all()
 
     def send(self, message: bytes) -> None:
-        """Send one message to everybody; ``OSError`` of the last one it could not be sent to."""
+        """Send one message to everybody; ``OSError`` of the last one it could not be sent to. Waits for nothing."""
         failed: OSError | None = None
         for to in self._to:
             try:
@@ -88,7 +98,7 @@ class SyncReceiver:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-            self._make_room()
+            _make_room(self._socket, _RECEIVE_BUFFER_FORCE, socket.SO_RCVBUF)
             if peers:
                 self._socket.bind(("::" if six else "0.0.0.0", port))  # noqa: S104 - on this interface, from peers alone
             elif six:
@@ -101,12 +111,6 @@ class SyncReceiver:
                 member = struct.pack("=4s4si", ip_address(group).packed, b"", index)
                 self._socket.setsockopt(level, socket.IP_ADD_MEMBERSHIP, member)
             undo.pop_all()
-
-    def _make_room(self) -> None:
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _RECEIVE_BUFFER_FORCE, BUFFER)
-        except OSError:  # CAP_NET_ADMIN; without it the system's limit holds
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
 
     def fileno(self) -> int:
         """For whoever waits for it to be readable."""
