@@ -398,7 +398,7 @@ class PlaneSuite:
         assert 50 < template.expires_s <= 60
         self.need(plane, Lack.BRIEF_TEMPLATES)
         link.close()
-        assert [c.state for c in plane.connections()] == ["NONE"]
+        assert [c.state for c in plane.connections()] == ["ASSURED"]
 
     def test_persistence_holds_datagram_clients_too(self, plane: Adapter) -> None:
         key = self.make(plane, protocol=UDP, persistence=60)

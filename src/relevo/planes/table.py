@@ -369,7 +369,7 @@ def _shown(service: Service, key: int, template: Template, now: float) -> Connec
         client=Endpoint(_unmasked(key, service.entry), 0),
         virtual=service.entry.key.endpoint,
         server=template.server.entry.endpoint,
-        state="ASSURED" if template.controlled else "NONE",
+        state="ASSURED",  # only who was connected is remembered
         expires_s=max(0.0, template.expires_at - now),
         template=True,
     )

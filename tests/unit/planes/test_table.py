@@ -303,7 +303,7 @@ def test_a_template_is_a_connection_from_port_0():
     assert (template.client, template.virtual, template.server) == (Endpoint("198.51.100.0", 0), KEY.endpoint, at("A"))
     assert (template.state, template.expires_s, template.template) == ("ASSURED", 30.0, True)
     table.table.close(lease)
-    assert table.table.templates(60.0)[0].state == "NONE"
+    assert table.table.templates(60.0)[0].state == "ASSURED"
     assert table.table.templates(60.0)[0].expires_s == 0.0
 
 
