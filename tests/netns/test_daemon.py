@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -42,11 +44,13 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-def daemon(folder: Path, text: str = CONF, **environment: str) -> subprocess.Popen[str]:
+def daemon(
+    folder: Path, text: str = CONF, *, stderr: IO[str] | int = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
     (folder / "conf").write_text(text)
     argv = [sys.executable, "-m", "relevo", "run", "-l", "-f", str(folder / "conf")]
     argv += ["--run-dir", str(folder / "run"), "--state-dir", str(folder / "state")]
-    return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    return subprocess.Popen(argv, stderr=stderr, text=True, env={**os.environ, **environment})
 
 
 def relevo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,8 +84,8 @@ def test_the_service_manager_is_told_of_start_reload_and_stop(folder: Path) -> N
 def test_commands_reach_the_daemon_and_its_files_are_private(folder: Path) -> None:
     process = daemon(folder)
     control = folder / "run" / "control.sock"
-    wait_until(control.exists, 5.0, "the control socket")
-    wait_until(lambda: "VI_1: MASTER" in relevo(folder, "status").stdout, 5.0, "status says who is master")
+    wait_until(control.exists, 15.0, "the control socket")
+    wait_until(lambda: "VI_1: MASTER" in relevo(folder, "status").stdout, 15.0, "status says who is master")
     assert stat.S_IMODE(control.stat().st_mode) == 0o600
     assert stat.S_IMODE((folder / "run").stat().st_mode) == 0o700
     second = subprocess.run(process.args, capture_output=True, text=True, timeout=20, check=False)
@@ -121,18 +125,21 @@ def test_a_missing_file_is_status_six(folder: Path) -> None:
 
 
 def test_a_worker_that_cannot_live_gives_the_address_up_and_does_not_spin(folder: Path) -> None:
-    process = daemon(folder)
-    wait_until(lambda: "VI_1: MASTER" in relevo(folder, "status").stdout, 5.0, "master")
+    log = folder / "log"
+    with log.open("w") as file:
+        process = daemon(folder, stderr=file)
+    wait_until(lambda: "VI_1: MASTER" in relevo(folder, "status").stdout, 15.0, "master")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     killed: set[str] = set()
 
     def kill_what_lives() -> bool:
         for pid in children.read_text().split():
             killed.add(pid)
-            os.kill(int(pid), signal.SIGKILL)
-        return len(killed) > 2 and not children.read_text().split()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        return "times in a row" in log.read_text()
 
-    wait_until(kill_what_lives, 5.0, "the supervisor waits before it tries again")
+    wait_until(kill_what_lives, 15.0, "the supervisor waits before it tries again")
     assert len(killed) < 40
     process.kill()
-    assert "times in a row" in process.communicate()[1]
+    process.wait()

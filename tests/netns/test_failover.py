@@ -12,7 +12,7 @@ import pytest
 
 from relevo.lab.cluster import Cluster
 from relevo.lab.topology import Host
-from tests.netns.conftest import state_of, wait_for_state
+from tests.netns.conftest import state_of, wait_for_state, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -58,5 +58,6 @@ def test_the_state_of_synchronisation_is_told(cluster: Cluster) -> None:
         assert "connections are not synchronised: the " in done.stderr
         return
     for director, role in ((master, "master"), (backup, "backup")):
-        assert relevo(cluster, director, "sync", "status").stdout.startswith(f"{role} on eth0, sync id 51, 224.0.0.81:8848\n")
+        head = f"{role} on eth0, sync id 51, 224.0.0.81:8848\n"  # it follows the director's state
+        wait_until(lambda d=director, h=head: relevo(cluster, d, "sync", "status").stdout.startswith(h), 10.0, head)
     assert json.loads(relevo(cluster, backup, "sync", "status", "-j").stdout)["roles"] == ["backup"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,10 +87,9 @@ def test_a_service_by_hand_stays_and_declared_ones_are_the_configuration_s(clust
     assert said(cluster, "-a", *service, *server, "-m")[2] == "Destination already exists\n"
     assert said(cluster, "-e", *service, *server, "-m", "-w", "7") == (0, "", "")
     assert said(cluster, "-D", "-t", "192.168.6.240:80") == (0, "", "")
-    time.sleep(6.0)  # the configuration is looked after every five seconds
+    wait_until(lambda: "192.168.6.240:80 wrr" in said(cluster, "-Ln")[1], 20, "what is declared is there again")
     out = said(cluster, "-Ln")[1]
     assert "192.168.6.240:8080 rr\n  -> 192.168.6.4:80               Masq    7 " in out
-    assert "192.168.6.240:80 wrr" in out
     assert said(cluster, "-d", *service, "-r", "192.168.6.9:80")[2] == "No such destination\n"
     assert said(cluster, "-d", *service, *server) == (0, "", "")
     assert said(cluster, "-D", *service) == (0, "", "")

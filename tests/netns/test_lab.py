@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -67,12 +66,11 @@ def test_nothing_is_left_behind(stage_name: str, number: signal.Signals) -> None
     for line in process.stdout:
         if line.startswith("relevo status"):
             break
-    time.sleep(0.3)
+    wait_until(lambda: len(children_of(process.pid)) > 8, 10.0, "the machines of the lab")
     family = children_of(process.pid)
-    assert len(family) > 8
     process.send_signal(number)
     process.wait(timeout=15)
-    wait_until(lambda: not alive(family), 8.0, "every process of the lab ends")
+    wait_until(lambda: not alive(family), 15.0, "every process of the lab ends")
     process.communicate()
     if number is not signal.SIGKILL:
         assert list(tmp_path.iterdir()) == [], "files were left"

@@ -23,6 +23,10 @@ def command_of(item: pytest.Item) -> list[str] | None:
     return list(marker.args) if marker else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: command_of(item) is not None)  # nobody waits for them before there is nothing else to do
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     commands = {item.name: command for item in session.items if (command := command_of(item))}
     kernel = shutil.which("linux.uml", path=PATH)
