@@ -46,7 +46,7 @@ class Synchroniser:
 
     def __init__(self, instance: Instance, table: Table, task: SyncTask, in_sync: Callable[[bool], None]) -> None:
         self.task = task
-        self._open_problem = self._send_problem = ""
+        self._open_problem = self._send_problem = self._tell_problem = ""
         self._instance = instance
         self._in_sync = in_sync
         self._interface_index = 0
@@ -71,7 +71,7 @@ class Synchroniser:
     @property
     def problem(self) -> str:
         """What stands against it now; empty when nothing does."""
-        return self._open_problem or self._send_problem
+        return self._open_problem or self._send_problem or self._tell_problem
 
     def match(self, task: SyncTask) -> str:
         """Do ``task`` from now on; open again what does not work any more. Return what stands against it, or nothing."""
@@ -336,9 +336,9 @@ class Synchroniser:
         peers, done = self._peers, False
         try:
             await self._tell_all(which)
-            done = self._announcing
+            done, self._tell_problem = self._announcing, ""
         except OSError as error:
-            self._send_problem = f"cannot tell everything: {error.strerror or error}"
+            self._tell_problem = f"cannot tell everything: {error.strerror or error}"
         if peers is not None and peers is self._peers:
             self._telling = None
             self._perform(peers.receive(sync_peers.ToldAll(done), time.monotonic()))
