@@ -240,6 +240,10 @@ def test_of_persistent_connections_the_templates_alone_are_told_when_that_is_wan
     director.run(syn(port=9, flags="A"))
     assert [entry.is_template for entry in announced(director, ring)] == [True]
     assert {entry.client_port for entry in announced(director, ring, which=Announced.HALF_OPEN)} == {0, CLIENT_PORT, 9}
+    assert {entry.client_port for entry in announced(director, ring, which=NEWS)} == {CLIENT_PORT, 9}
+    director.take_out_all()
+    director.run(syn())
+    assert counts(director, ring, (0, 2, 2, *[0] * 48, 2)) == [1, 1, *[0] * 49, 1], "as often as the connection would be"
 
 
 def test_others_are_told_all_the_same(director: Director, ring: Ring) -> None:

@@ -98,6 +98,12 @@ INLINE __u32 persistence_of(const struct connection *e)
 	return service ? service->persistence : 0;
 }
 
+/* Whether the connection is left to its template (sync_persist_mode). */
+INLINE int template_suffices(const struct settings *s, const struct connection *e)
+{
+	return s->flags & SETTING_TEMPLATES_ALONE && !(e->flags & CONNECTION_TEMPLATE) && persistence_of(e);
+}
+
 enum telling { TOLD, NOTHING_TO_TELL, RING_FULL };
 
 /* Puts the entry at place `number` in the ring, whatever it is, with the scratch that is said; enum telling. */
@@ -245,8 +251,12 @@ GLOBAL int consider(__u32 number, __u32 changed)
 	time = told_time(settings, p->now);
 	due = connection_due(settings, e, time, changed);
 	template = template_of(e, e->master);
-	if (due != NOT_DUE && !(settings->flags & SETTING_TEMPLATES_ALONE && persistence_of(e)))
-		announce_now(number, e, due);
+	if (due != NOT_DUE) {
+		if (template_suffices(settings, e))
+			e->told = time | due; /* so that its template is considered as often as it would be */
+		else
+			announce_now(number, e, due);
+	}
 	if (!template)
 		return 0;
 	template_is = template_due(settings, template, time, due != NOT_DUE);

@@ -239,11 +239,12 @@ GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 which)
 		return NOTHING_TO_TELL;
 	if (!can_be_told(e) && !(which & ANNOUNCE_HALF_OPEN && e->state == STATE_SYN_RECV))
 		return NOTHING_TO_TELL;
-	if (which & ANNOUNCE_NEWS && !is_news(settings, e, now))
+	if (template_suffices(settings, e)) {
+		if (!(which & ANNOUNCE_HALF_OPEN))
+			return NOTHING_TO_TELL;
+	} else if (which & ANNOUNCE_NEWS && !is_news(settings, e, now)) {
 		return NOTHING_TO_TELL;
-	if (settings->flags & SETTING_TEMPLATES_ALONE && !(which & ANNOUNCE_HALF_OPEN) && !(e->flags & CONNECTION_TEMPLATE) &&
-	    persistence_of(e))
-		return NOTHING_TO_TELL;
+	}
 	return announce(number, 1);
 }
 
