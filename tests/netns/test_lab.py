@@ -26,7 +26,9 @@ def stage_name(request: pytest.FixtureRequest, namespace_refusal: str) -> str:
 
 
 def lab(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    """The lab as from a terminal: whoever runs the tests in the background may have had SIGINT ignored."""
     argv = [sys.executable, "-m", "relevo", "lab", *arguments]
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
 
 
