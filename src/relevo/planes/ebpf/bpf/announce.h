@@ -104,7 +104,7 @@ INLINE int template_suffices(const struct settings *s, const struct connection *
 	return s->flags & SETTING_TEMPLATES_ALONE && !(e->flags & CONNECTION_TEMPLATE) && persistence_of(e);
 }
 
-enum telling { TOLD, NOTHING_TO_TELL, RING_FULL };
+enum telling { NOTHING_TO_TELL, TOLD, RING_FULL };
 
 /* Puts the entry at place `number` in the ring, whatever it is, with the scratch that is said; enum telling. */
 GLOBAL int announce(__u32 number, __u32 scratch)

@@ -272,8 +272,10 @@ int relevo_announce(struct __sk_buff *frame)
 			if (!b->tag[slot])
 				continue;
 			done = announce_if_alive(bucket * BUCKET_SLOTS + slot, now, which);
-			full |= done == RING_FULL;
-			announced += done == TOLD;
+			if (done == RING_FULL)
+				full = 1;
+			else
+				announced += done; /* TOLD is 1: a branch more here, and verifying takes for ever */
 		}
 	}
 	request = frame_begin(frame);
