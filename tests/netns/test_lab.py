@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -70,9 +71,14 @@ def test_nothing_is_left_behind(stage_name: str, number: signal.Signals) -> None
             break
     wait_until(lambda: len(children_of(process.pid)) > 8, 10.0, "the machines of the lab")
     family = children_of(process.pid)
-    process.send_signal(number)
-    process.wait(timeout=15)
-    wait_until(lambda: not alive(family), 15.0, "every process of the lab ends")
+    try:
+        process.send_signal(number)
+        process.wait(timeout=15)
+        wait_until(lambda: not alive(family), 15.0, "every process of the lab ends")
+    finally:
+        for pid in (*alive(family), process.pid):  # whoever stays would be in the way of the tests that follow
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     process.communicate()
     if number is not signal.SIGKILL:
         assert list(tmp_path.iterdir()) == [], "files were left"

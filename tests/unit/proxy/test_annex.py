@@ -102,7 +102,7 @@ def test_a_removed_server_resets_its_connections_in_the_annex_too(process: Proce
         except ConnectionResetError:
             pass
         sock.close()
-    assert process.connections() == []
+    wait_until(lambda: process.connections() == [], "the plane has none left")
     backend.close()
 
 
