@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, cycle
 from typing import ClassVar
 
 from relevo.model import Endpoint, ServiceKey
@@ -22,7 +22,7 @@ class PacketLink:
     def __init__(self, adapter: PacketAdapter, key: ServiceKey, client: str) -> None:
         self._adapter, self._key = adapter, key
         self.socket = adapter.network.socket("client", protocol_kind(key.protocol))
-        self.socket.bind((client, 0))
+        self.socket.bind((client, next(adapter.client_ports)))
         self.local = Endpoint(*self.socket.getsockname())
         try:
             self.socket.connect((key.endpoint.address, key.endpoint.port))
@@ -71,6 +71,8 @@ class PacketAdapter:
     lacks: ClassVar[dict[Lack, str]] = {}
     _ports: ClassVar[Iterator[int]] = count(1001)
     """Never one twice: a server that the kernel remembers of a former service would have its counters."""
+    client_ports: ClassVar[Iterator[int]] = cycle(range(10_000, 32_000))
+    """Not soon again: a server that still has a connection from there answers it, not the new one."""
 
     def __init__(self, network: Network, servers: Servers) -> None:
         self.network, self.servers = network, servers
