@@ -144,7 +144,7 @@ def test_the_template_of_a_mark_names_the_mark(director: Director, ring: Ring) -
     assert (template.client, template.server_port) == (packed(CLIENT[4]), 0)
 
 
-def test_a_connection_in_use_is_told_again_before_half_of_its_time_out(director: Director, ring: Ring) -> None:
+def test_a_connection_in_use_is_told_again_at_the_first_packet_after_half_of_its_time_out(director: Director, ring: Ring) -> None:
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))

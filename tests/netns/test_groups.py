@@ -68,12 +68,12 @@ def test_members_share_a_socket_and_move_together() -> None:
     with make("lo") as cluster:
         high, low = cluster.topology.directors
         cluster.start_director(low)
-        wait_until(lambda: states(cluster, low) == {"MASTER"}, 10.0, "all of the group is MASTER")
+        wait_until(lambda: states(cluster, low) == {"MASTER"}, 5.0, "all of the group is MASTER")
         cluster.start_director(high)
-        wait_until(lambda: states(cluster, high) == {"MASTER"}, 10.0, "the higher group takes over")
-        wait_until(lambda: states(cluster, low) == {"BACKUP"}, 10.0, "the lower group gives way")
+        wait_until(lambda: states(cluster, high) == {"MASTER"}, 5.0, "the higher group takes over")
+        wait_until(lambda: states(cluster, low) == {"BACKUP"}, 5.0, "the lower group gives way")
         cluster.stop_director(high)
-        wait_until(lambda: states(cluster, low) == {"MASTER"}, 10.0, "the lower group is back")
+        wait_until(lambda: states(cluster, low) == {"MASTER"}, 5.0, "the lower group is back")
         wait_for_log(cluster, low, "VRRP_Group(G) Syncing instances to MASTER state")
 
 
@@ -81,6 +81,6 @@ def test_the_fault_of_one_member_is_the_fault_of_all() -> None:
     with make("nowhere0") as cluster:
         high, low = cluster.topology.directors
         cluster.start_director(high)
-        wait_until(lambda: states(cluster, high) == {"FAULT"}, 10.0, "all of the group is in FAULT")
+        wait_until(lambda: states(cluster, high) == {"FAULT"}, 5.0, "all of the group is in FAULT")
         cluster.start_director(low)
-        wait_until(lambda: states(cluster, low) == {"MASTER"}, 10.0, "the other group is MASTER")
+        wait_until(lambda: states(cluster, low) == {"MASTER"}, 5.0, "the other group is MASTER")

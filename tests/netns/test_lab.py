@@ -74,7 +74,7 @@ def test_nothing_is_left_behind(stage_name: str, number: signal.Signals) -> None
     try:
         process.send_signal(number)
         process.wait(timeout=15)
-        wait_until(lambda: not alive(family), 15.0, "every process of the lab ends")
+        wait_until(lambda: not alive(family), 8.0, "every process of the lab ends")
     finally:
         for pid in (*alive(family), process.pid):  # whoever stays would be in the way of the tests that follow
             with contextlib.suppress(ProcessLookupError):

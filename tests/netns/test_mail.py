@@ -25,7 +25,7 @@ def subjects(cluster: Cluster, name: int) -> list[str]:
 def test_mails_survive_a_dead_mail_server_and_a_restart(cluster: Cluster) -> None:
     master = cluster.topology.directors[0]
     inbox = next(s for s in master.services if s.kind == "inbox")
-    wait_until(lambda: cluster.snapshot(master).mail.delivered == 2, 10.0, "the mails of the start, acknowledged")
+    wait_until(lambda: cluster.snapshot(master).mail.delivered == 2, 5.0, "the mails of the start, acknowledged")
     cluster.stop_service(master, inbox)
     begun = time.monotonic()
     web = next(h for h in cluster.topology.servers if h.name == "web-4")

@@ -46,7 +46,7 @@ def came(receiver: SyncReceiver, expected: int) -> list[tuple[bytes, str]]:
 
 
 def nothing_came(receiver: SyncReceiver) -> bool:
-    select.select([receiver], [], [], 0.5)
+    select.select([receiver], [], [], 1.0)
     return not list(receiver.receive(10))
 
 

@@ -32,8 +32,8 @@ def test_a_killed_worker_is_back_within_a_second(cluster: Cluster, role: str) ->
     with prober.running() as watch:
         time.sleep(0.3)
         os.kill(former, signal.SIGKILL)
-        wait_until(lambda: cluster.worker_pid(master, role) != former, 10.0, f"a new {role} worker")
-        wait_until(lambda: all(w.answered for w in cluster.snapshot(master).workers), 10.0, "it answers")
+        took = wait_until(lambda: cluster.worker_pid(master, role) != former, 1.0, f"a new {role} worker")
+        wait_until(lambda: all(w.answered for w in cluster.snapshot(master).workers), 1.0, "it answers")
         time.sleep(1.5)
     assert state_of(cluster, master) == "MASTER"
     assert state_of(cluster, backup) == "BACKUP"
@@ -42,6 +42,7 @@ def test_a_killed_worker_is_back_within_a_second(cluster: Cluster, role: str) ->
     if role != "proxy":
         assert watch.failed == 0, f"{role}: {watch.failed} of {watch.sent} requests failed"
     assert "Traceback" not in cluster.log_text(master)
+    assert took < 1.0
 
 
 def test_the_address_stays_while_the_director_worker_is_replaced(cluster: Cluster) -> None:
@@ -53,9 +54,9 @@ def test_the_address_stays_while_the_director_worker_is_replaced(cluster: Cluste
     for _ in range(3):
         former = cluster.worker_pid(master, "director")
         os.kill(former, signal.SIGKILL)
-        wait_until(lambda former=former: cluster.worker_pid(master, "director") != former, 10.0, "a new worker")
+        wait_until(lambda former=former: cluster.worker_pid(master, "director") != former, 1.0, "a new worker")
         time.sleep(0.3)
-        wait_until(lambda: state_of(cluster, master) == "MASTER", 10.0, "master again")
+        wait_until(lambda: state_of(cluster, master) == "MASTER", 1.0, "master again")
     with cluster.stage.inside(master), pyroute2.IPRoute() as ip:
         assert "192.168.6.240" in {m.get_attr("IFA_LOCAL") for m in ip.get_addr()}
 
@@ -64,17 +65,17 @@ def test_a_killed_supervisor_takes_the_workers_along_and_the_peer_takes_over(clu
     master, backup = cluster.topology.directors
     snapshot = cluster.snapshot(master)
     os.kill(snapshot.pid, signal.SIGKILL)
-    wait_until(lambda: state_of(cluster, backup) == "MASTER", 10.0, "the backup takes over")
+    wait_until(lambda: state_of(cluster, backup) == "MASTER", 6.0, "the backup takes over")
     workers = [w.pid for w in snapshot.workers]
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 10.0, "the workers end")
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 3.0, "the workers end")
 
 
 def test_no_alert_is_sent_for_a_worker_that_continued_where_it_was(cluster: Cluster) -> None:
     master = cluster.topology.directors[0]
-    wait_until(lambda: len(cluster.inbox(master)) >= 2, 10.0, "the mails of the start")
+    wait_until(lambda: len(cluster.inbox(master)) >= 2, 5.0, "the mails of the start")
     before = len(cluster.inbox(master))
     former = cluster.worker_pid(master, "director")
     os.kill(former, signal.SIGKILL)
-    wait_until(lambda: cluster.worker_pid(master, "director") != former, 10.0, "a new worker")
+    wait_until(lambda: cluster.worker_pid(master, "director") != former, 1.0, "a new worker")
     time.sleep(1.0)
     assert len(cluster.inbox(master)) == before

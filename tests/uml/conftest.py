@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,6 @@ from tests.conftest import PATH, program
 from tests.uml.rig import Kernels, Ran
 
 STARTED = pytest.StashKey[Kernels]()
-FOLDER = pytest.StashKey[str]()
 
 
 def command_of(item: pytest.Item) -> list[str] | None:
@@ -32,21 +28,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     kernel = shutil.which("linux.uml", path=PATH)
     if session.config.option.collectonly or not commands or kernel is None or os.geteuid() != 0:
         return
-    folder = tempfile.mkdtemp(prefix="relevo-uml-")
-    session.config.stash[FOLDER] = folder
-    session.config.stash[STARTED] = Kernels(kernel, Path(folder), commands)
+    session.config.stash[STARTED] = Kernels(kernel, commands)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if STARTED in config.stash:
         config.stash[STARTED].close()
-        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
 
 
 @pytest.fixture
-def ran(request: pytest.FixtureRequest) -> Iterator[Ran]:
+def ran(request: pytest.FixtureRequest) -> Ran:
     """What the command of the test's marker left; the test is skipped where there is no such kernel."""
     program("linux.uml")
     if os.geteuid() != 0:
         pytest.skip("user-mode Linux would see this machine's files as this user does: only root runs it")
-    yield request.config.stash[STARTED].wait(request.node.name)
+    return request.config.stash[STARTED].wait(request.node.name)

@@ -13,6 +13,7 @@ import re
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +55,13 @@ class Ran:
 class Kernels:
     """Runs commands one after the other, each in a kernel of its own, beside whatever else goes on."""
 
-    def __init__(self, kernel: str, folder: Path, commands: dict[str, list[str]]) -> None:
+    def __init__(self, kernel: str, commands: dict[str, list[str]]) -> None:
         """Start; ``commands`` by name, with the project as their working folder."""
-        self._folder = folder
+        self._temporary = tempfile.TemporaryDirectory(prefix="relevo-uml-", ignore_cleanup_errors=True)
+        self._folder = Path(self._temporary.name)
         steps = []
         for number, (name, command) in enumerate(commands.items()):
-            boot = folder / f"boot-{number}"
+            boot = self._folder / f"boot-{number}"
             boot.write_text(BOOT.format(path=shlex.quote(PATH), folder=shlex.quote(str(ROOT)), command=shlex.join(command)))
             boot.chmod(0o755)
             arguments = f"mem=2G root=/dev/root rootfstype=hostfs rootflags=/ rw init={boot} con=null con0=fd:0,fd:1 quiet"
@@ -87,3 +89,4 @@ class Kernels:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._temporary.cleanup()

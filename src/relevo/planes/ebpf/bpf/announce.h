@@ -243,7 +243,7 @@ GLOBAL int consider(__u32 number, __u32 changed)
 	struct connection *e = at_place(number), *template;
 	struct settings *settings = the_settings();
 	struct packet *p = the_packet();
-	int due, template_is;
+	int due, due_of_template;
 	__u16 time;
 
 	if (!settings || !p || !e || !can_be_told(e))
@@ -259,8 +259,8 @@ GLOBAL int consider(__u32 number, __u32 changed)
 	}
 	if (!template)
 		return 0;
-	template_is = template_due(settings, template, time, due != NOT_DUE);
-	if (template_is != NOT_DUE)
-		announce_now(e->master - 1, template, template_is);
+	due_of_template = template_due(settings, template, time, due != NOT_DUE);
+	if (due_of_template != NOT_DUE)
+		announce_now(e->master - 1, template, due_of_template);
 	return 0;
 }
