@@ -24,14 +24,14 @@ test: bpf ## run every test this machine can run
 	@scripts/test "$(BIN)"
 
 check: $(STAMP) ## lint, types and the import contract, without tests
-	@$(BIN)/ruff format --check src tests bench
-	@$(BIN)/ruff check src tests bench
+	@$(BIN)/ruff format --check src tests bench packaging
+	@$(BIN)/ruff check src tests bench packaging
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 format: $(STAMP) ## format the code
-	@$(BIN)/ruff format src tests bench
-	@$(BIN)/ruff check --fix --quiet src tests bench
+	@$(BIN)/ruff format src tests bench packaging
+	@$(BIN)/ruff check --fix --quiet src tests bench packaging
 
 bench: bpf ## measure beside keepalived and HAProxy; prints ratios
 	@$(BIN)/python bench/run.py $(BENCH)
