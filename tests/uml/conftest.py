@@ -19,12 +19,17 @@ def command_of(item: pytest.Item) -> list[str] | None:
     return list(marker.args) if marker else None
 
 
+def can_run(item: pytest.Item) -> bool:
+    """Whether a test has the ``modprobe`` that it needs: else it is skipped, and its command would run for minutes in vain."""
+    return "modprobe" not in getattr(item, "fixturenames", ()) or shutil.which("modprobe", path=PATH) is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: command_of(item) is not None)  # nobody waits for them before there is nothing else to do
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    commands = {item.name: command for item in session.items if (command := command_of(item))}
+    commands = {item.name: command for item in session.items if (command := command_of(item)) and can_run(item)}
     kernel = shutil.which("linux.uml", path=PATH)
     if session.config.option.collectonly or not commands or kernel is None or os.geteuid() != 0:
         return
@@ -34,6 +39,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if STARTED in config.stash:
         config.stash[STARTED].close()
+
+
+@pytest.fixture
+def modprobe() -> None:
+    """IPVS is a module of that kernel: skip the test where nothing can load modules."""
+    program("modprobe")
 
 
 @pytest.fixture

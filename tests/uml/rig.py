@@ -2,7 +2,8 @@
 
 Each boots in a second with this machine's files as its root, runs one script as root, and powers off. It has one processor, no
 BPF just-in-time compiler, no type information, and believes that its processor cannot read at odd addresses: an
-eBPF program that it takes will be taken anywhere.
+eBPF program that it takes will be taken anywhere. Its modules are not where ``modprobe`` looks for them, and this machine need
+not have a ``/lib/modules`` to mount them on: a wrapper, mounted over ``modprobe``, gives it another root, for the kernel too.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ export PATH={path} HOME=/root TMPDIR=/run/tmp
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmpfs /run
-mkdir /run/tmp
-mount -t tmpfs tmpfs /lib/modules
-ln -s /usr/lib/uml/modules/$(uname -r) /lib/modules/$(uname -r)
+mkdir -p /run/tmp /run/uml/lib/modules /run/uml/bin
+ln -s /usr/lib/uml/modules/$(uname -r) /run/uml/lib/modules/
+printf '#!/bin/sh\\nexec /run/uml/bin/modprobe -d /run/uml "$@"\\n' > /run/uml/modprobe
+chmod 755 /run/uml/modprobe
+modprobe=$(command -v modprobe) && cp $modprobe /run/uml/bin/ && mount --bind /run/uml/modprobe $modprobe
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 cd {folder}

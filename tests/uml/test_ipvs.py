@@ -8,7 +8,7 @@ import pytest
 
 from tests.uml.rig import Ran
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("modprobe")]
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs", "--color=no", "-p", "no:cacheprovider")
 RELEVO = (sys.executable, "-m", "relevo")
