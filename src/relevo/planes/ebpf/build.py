@@ -1,6 +1,7 @@
 """Compiles ``bpf/*.bpf.c`` into ``objects/*.bpf.o``: with the ``ziglang`` wheel's compiler, or with clang where that is missing.
 
-Run as ``python -m relevo.planes.ebpf.build``. The machine that runs the objects needs neither compiler nor headers.
+Run as ``python -m relevo.planes.ebpf.build``, and by the build backend of the package, which loads this file and ``objects.py``
+by themselves: they import nothing else of Relevo. The machine that runs the objects needs neither compiler nor headers.
 """
 
 from __future__ import annotations
@@ -60,13 +61,11 @@ def build(program: str) -> str:
     OBJECTS.mkdir(exist_ok=True)
     target = object_file(program)
     fresh = target.with_suffix(".new")
-    done = subprocess.run(
-        [*command, *FLAGS, "-c", str(SOURCES / f"{program}.bpf.c"), "-o", str(fresh)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    arguments = [*command, *FLAGS, "-c", str(SOURCES / f"{program}.bpf.c"), "-o", str(fresh)]
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
     if done.returncode:
         return done.stderr.strip()
     fresh.replace(target)  # whoever loads meanwhile has the former one whole
@@ -74,15 +73,15 @@ def build(program: str) -> str:
 
 
 def main() -> int:
-    """Build what is stale."""
+    """Build what is stale; return 0, or 1 after a message where a program cannot be built."""
     for program in PROGRAMS:
         if not stale(program):
             continue
+        print(f"build: compiling {program}.bpf.c", file=sys.stderr)  # noqa: T201
         trouble = build(program)
         if trouble:
             print(f"build: {program}.bpf.c: {trouble}", file=sys.stderr)  # noqa: T201
             return 1
-        print(f"build: {program}.bpf.o", file=sys.stderr)  # noqa: T201
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Where the compiled programs are."""
+"""Where the compiled programs are, and their sources."""
 
 from __future__ import annotations
 

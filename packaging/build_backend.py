@@ -1,0 +1,73 @@
+"""The build backend (PEP 517): setuptools, and the eBPF programs compiled into the wheel.
+
+An editable install compiles none: ``make bpf`` does that in the checkout. How to compile, ``relevo.planes.ebpf.build`` knows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import build_meta
+from setuptools.build_meta import (
+    build_editable,
+    build_sdist,
+    build_wheel,
+    get_requires_for_build_editable,
+    get_requires_for_build_sdist,
+    prepare_metadata_for_build_editable,
+    prepare_metadata_for_build_wheel,
+)
+from setuptools.command.build_py import build_py
+
+__all__ = [
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
+    "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
+]
+
+COMPILER = "ziglang>=0.13"
+PLANE = Path("relevo", "planes", "ebpf")
+
+
+def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    """Return what building a wheel needs: a compiler for BPF, which a source distribution or an editable install does without."""
+    return [*build_meta.get_requires_for_build_wheel(config_settings), COMPILER]
+
+
+class BuildPy(build_py):
+    """Puts the objects beside the modules that read them; ``tool.setuptools.cmdclass`` names it."""
+
+    def run(self) -> None:
+        """Build the package, then its objects. A package without them is complete but for its ebpf plane."""
+        super().run()
+        if not self.editable_mode:
+            compile_programs(Path(self.build_lib, PLANE))
+
+
+def compile_programs(plane: Path) -> None:
+    """Compile every program below ``plane``, the folder of a built package; say so where one cannot be, and leave none."""
+    _load(plane, "objects")
+    build = _load(plane, "build")
+    shutil.rmtree(build.OBJECTS, ignore_errors=True)  # of an earlier build
+    if build.main():
+        shutil.rmtree(build.OBJECTS, ignore_errors=True)
+        print("build: without the eBPF programs: the package will have no ebpf plane", file=sys.stderr)  # noqa: T201
+
+
+def _load(plane: Path, name: str) -> Any:
+    """Load a module of the plane from its file. Importing it by name would import the plane, and what that depends on."""
+    spec = importlib.util.spec_from_file_location(f"relevo.planes.ebpf.{name}", (plane / f"{name}.py").resolve())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
