@@ -9,6 +9,16 @@ from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceS
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
 from relevo.planes.port import PlaneSettings
 
+
+class Resume(msgspec.Struct, frozen=True):
+    """What a new director worker goes on from: the instances that were master, the addresses that were set, what was observed."""
+
+    masters: frozenset[str] = frozenset()
+    placed: frozenset[tuple[int, str, int]] = frozenset()
+    plane_ready: bool = True
+    synced: bool = False
+
+
 # -- from a worker ----------------------------------------------------------------------------------------------------
 
 
@@ -40,9 +50,10 @@ class GroupEvent(msgspec.Struct, frozen=True, tag=True):
 
 
 class HeldEvent(msgspec.Struct, frozen=True, tag=True):
-    """The virtual addresses this node holds now."""
+    """The virtual addresses this node holds now; ``placed`` (index, address, prefix length) are those it set on interfaces."""
 
     addresses: frozenset[str]
+    placed: frozenset[tuple[int, str, int]] = frozenset()
 
 
 class ServerEvent(msgspec.Struct, frozen=True, tag=True):
@@ -172,6 +183,12 @@ class Synced(msgspec.Struct, frozen=True, tag=True):
     synced: bool
 
 
+class PlaneReady(msgspec.Struct, frozen=True, tag=True):
+    """Whether the data plane can serve the virtual addresses."""
+
+    ready: bool
+
+
 class CompleteSync(msgspec.Struct, frozen=True, tag=True):
     """Let the other directors know every connection, now; answered by a ``PlaneAnswer`` of this number."""
 
@@ -213,6 +230,7 @@ ToWorker = (
     | TakeSyncState
     | HandOver
     | Synced
+    | PlaneReady
     | TakeSnapshot
     | Reload
     | Stop

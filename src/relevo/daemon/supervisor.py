@@ -45,10 +45,12 @@ from relevo.daemon.messages import (
     Masters,
     PlaneAnswer,
     PlaneCall,
+    PlaneReady,
     PlaneRestarted,
     QuorumEvent,
     Ready,
     Reload,
+    Resume,
     ServerEvent,
     ShutdownNotice,
     Stop,
@@ -60,9 +62,8 @@ from relevo.daemon.messages import (
 )
 from relevo.errors import ConfigurationError, HostError, PlaneError
 from relevo.host import libc, privileges, systemd
-from relevo.host.addresses import AddressHolder, preload
+from relevo.host.addresses import AddressTable
 from relevo.host.files import read_configuration, read_included
-from relevo.host.interfaces import Interfaces
 from relevo.observe.snapshot import (
     BalancerSnapshot,
     DirectorSnapshot,
@@ -79,8 +80,6 @@ FLUSH_S: Final = 3.0
 """How long the stop waits for mails and scripts; unsent mails stay on disk."""
 SNAPSHOT_S: Final = 1.0
 """How long a worker may take to report."""
-PLANE_WAIT_S: Final = 3.0
-"""How long VRRP waits at the start for a plane: loading eBPF programs takes a second."""
 QUICK_DEATH_S: Final = 0.2
 """A worker that dies sooner than this, or before it was ready, did not get going."""
 COMPLETE_SYNC_S: Final = 20.0
@@ -149,6 +148,8 @@ class Supervisor:
         self.plane = planes.Choice("", "")
         self.held: frozenset[str] | None = frozenset() if self.configuration.vrrp_instances else None
         self._masters: set[str] = set()
+        self._placed: frozenset[tuple[int, str, int]] = frozenset()
+        self._plane_ready = not self.configuration.virtual_servers
         self._synced = False
         self._mastery_changed = asyncio.Event()
         self._proxy_path = options.runtime / "proxy.sock"
@@ -194,18 +195,10 @@ class Supervisor:
         for number, action in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self.reload)):
             loop.add_signal_handler(number, action)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        if self.configuration.vrrp_instances:
-            preload()
         gc.collect()
         gc.freeze()
         for role in self._roles():
-            if role != "director" or "balancer" not in self.workers:
-                self._spawn(role)
-        loop.call_later(PLANE_WAIT_S, self._start_director)
-
-    def _start_director(self) -> None:
-        """Start VRRP, once: with a plane that is ready, so that no address is taken before it can be served."""
-        self._spawn_missing("director")
+            self._spawn(role)
 
     def _spawn_missing(self, role: str) -> None:
         if role in self._roles() and role not in self.workers and not self._stopping:
@@ -291,7 +284,7 @@ class Supervisor:
     def _spawn(self, role: str, former: Worker | None = None) -> None:
         """Fork a worker. In the child this raises ``BecomeWorker``."""
         ours, theirs = socket.socketpair()
-        resume = frozenset(self._masters)
+        resume = Resume(frozenset(self._masters), self._placed, self._plane_ready, self._synced)
         keep = [theirs.fileno()]
         if role == "proxy" and self._proxy_listener is not None:
             keep.append(self._proxy_listener.fileno())
@@ -310,15 +303,13 @@ class Supervisor:
             worker.channel = AsyncChannel(ours, decode_from_worker)
             worker.reader = asyncio.create_task(self._listen(worker), name=f"{role} messages")
             self._task_of(worker)
-        if role == "director" and self._synced:
-            self._set_synced(True)
 
     def _task_of(self, worker: Worker) -> None:
         assert worker.reader is not None
         self._tasks.add(worker.reader)
         worker.reader.add_done_callback(self._tasks.discard)
 
-    def _be(self, role: str, sock: socket.socket, keep: list[int], resume: frozenset[str], supervisor: int) -> None:
+    def _be(self, role: str, sock: socket.socket, keep: list[int], resume: Resume, supervisor: int) -> None:
         """Run in the child: become the worker ``role``."""
         _forget_parent(keep, supervisor)
         libc.set_process_name(f"relevo-{role}")
@@ -327,7 +318,7 @@ class Supervisor:
                 director.serve(self.configuration, sock, resume)
             case "balancer":
                 plane = planes.make(self.plane.name, self.options.runtime, self.configuration)
-                balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held, resume)
+                balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held, resume.masters)
             case "proxy":
                 assert self._proxy_listener is not None
                 privileges.confine(privileges.RELAY)
@@ -372,14 +363,15 @@ class Supervisor:
         if role != "director":
             return
         self._masters.clear()
-        holder = AddressHolder(Interfaces())
-        for instance in self.configuration.vrrp_instances:
-            for address in (*instance.addresses, *instance.excluded_addresses):
-                try:
-                    holder.remove(address, instance.interface)
-                except HostError as error:
-                    self.log(str(error), _ERROR)
-        holder.close()
+        try:
+            table = AddressTable()
+            observed = {each.set.key: each.set for each in table.addresses({})}
+            for key in self._placed & observed.keys():
+                table.remove(observed[key])
+            table.close()
+        except HostError as error:
+            self.log(str(error), _ERROR)
+        self._placed = frozenset()
         self._set_held(frozenset())
 
     # -- messages ----------------------------------------------------------------------------------------------
@@ -403,7 +395,8 @@ class Supervisor:
                 self._tell_balancer(Masters(frozenset(self._masters)))
                 if self.dispatcher.instance(message.name, message.state, message.priority, message.reason):
                     self._tell_systemd()
-            case HeldEvent(addresses=addresses):
+            case HeldEvent(addresses=addresses, placed=placed):
+                self._placed = placed
                 self._set_held(addresses)
             case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
                 self._alert(message)
@@ -413,8 +406,8 @@ class Supervisor:
                 self._answered(worker, message)
             case Ready():
                 worker.ready = True
-                if worker.role == "balancer":  # not from here: see _match_workers
-                    asyncio.get_running_loop().call_soon(self._start_director)
+                if worker.role == "balancer":
+                    self._set_plane_ready()
                 self._tell_systemd(ready=True)
 
     def _alert(self, message: GroupEvent | ServerEvent | QuorumEvent | ShutdownNotice) -> None:
@@ -449,9 +442,17 @@ class Supervisor:
     def _set_synced(self, synced: bool) -> None:
         """The director may have to wait for it before it takes over (``preempt_when_synced``)."""
         self._synced = synced
+        self._tell_director(Synced(synced))
+
+    def _set_plane_ready(self) -> None:
+        """From now on packets are forwarded, whatever becomes of the balancer: a director may take over for them."""
+        self._plane_ready = True
+        self._tell_director(PlaneReady(True))
+
+    def _tell_director(self, message: Synced | PlaneReady) -> None:
         worker = self.workers.get("director")
         if worker is not None and worker.channel is not None:
-            worker.channel.send(Synced(synced))
+            worker.channel.send(message)
 
     def _tell_balancer(self, message: Held | Masters) -> None:
         worker = self.workers.get("balancer")

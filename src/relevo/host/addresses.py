@@ -1,115 +1,128 @@
-"""Addresses on interfaces, through netlink."""
+"""Addresses on interfaces: list them, set one, remove one without touching others."""
 
 from __future__ import annotations
 
 import errno
-import socket
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
+import os
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from relevo.errors import HostError
-from relevo.host.interfaces import Interface, Interfaces
-from relevo.model import VirtualAddress
+from relevo.host.netlink import ROUTE, NetlinkSocket, Refusal
+from relevo.node.observation import ObservedAddress, SetAddress
+from relevo.wire import rtnetlink
+from relevo.wire.netlink import Malformed
 
-SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+Encode = Callable[[int, rtnetlink.Address], bytes]
+
+_GONE = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
-class AddressHolder:
-    """Adds and removes virtual addresses. Both are idempotent."""
+class AddressTable:
+    """The kernel's addresses, in the network namespace in which this object was made. ``HostError`` when it refuses."""
 
-    def __init__(self, interfaces: Interfaces) -> None:
-        self._interfaces = interfaces
-        self._route: Any = None
-
-    def add(self, address: VirtualAddress, device: str) -> bool:
-        """Put ``address`` on ``device``; True if it was not there before."""
-        return self._change("add", address, device, errno.EEXIST)
-
-    def remove(self, address: VirtualAddress, device: str) -> bool:
-        """Take ``address`` from ``device``; True if it was there."""
-        return self._change("del", address, device, errno.EADDRNOTAVAIL)
-
-    def of(self, interface: Interface) -> list[str]:
-        """Return the IPv4 addresses of an interface, in the kernel's order; ``HostError`` when they cannot be had."""
+    def __init__(self) -> None:
         try:
-            messages = self._netlink().get_addr(index=interface.index, family=socket.AF_INET)
-            return [str(message.get_attr("IFA_LOCAL")) for message in messages]
-        except Exception as error:  # pyroute2's own errors, and OSError
-            raise HostError(f"cannot list the addresses of {interface.name}: {error}") from error
+            self._socket = NetlinkSocket(ROUTE)
+        except OSError as error:
+            raise HostError(f"no netlink socket: {error.strerror}") from error
 
-    def missing(self, addresses: list[tuple[VirtualAddress, str]]) -> list[tuple[VirtualAddress, str]]:
-        """Return those of ``addresses`` (with their devices) that are not set now."""
-        present = {message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in self._netlink().get_addr()}
-        return [(a, device) for a, device in addresses if not local_everywhere(a.address) and a.address not in present]
-
-    def _change(self, what: str, address: VirtualAddress, device: str, harmless: int) -> bool:
-        if local_everywhere(address.address):
-            return False
-        name = address.device or device
-        interface = self._interfaces.find(name)
-        if interface is None:
-            if what == "del":
-                return False
-            raise HostError(f"cannot add {address}: interface {name} does not exist")
+    def addresses(self, names: dict[int, str]) -> tuple[ObservedAddress, ...]:
+        """List every address; ``names`` of links by index tell labels of their own from the default one."""
+        number = self._socket.next_sequence()
         try:
-            self._netlink().addr(what, index=interface.index, **_arguments(address))
-        except Exception as error:  # pyroute2 raises its own NetlinkError, and OSError
-            code = getattr(error, "code", getattr(error, "errno", None))
-            if code in (harmless, errno.ENODEV):
-                return False
-            verb = "add" if what == "add" else "remove"
-            raise HostError(f"cannot {verb} {address} on {name}: {error}", hint="it takes CAP_NET_ADMIN") from error
-        return True
+            answers = self._socket.converse(rtnetlink.list_addresses(number), number)
+            return tuple(_observed(each, names.get(each.index, "")) for each in rtnetlink.decode_addresses(answers))
+        except (OSError, Malformed) as error:
+            raise HostError(f"cannot list addresses: {error}") from error
 
-    def _netlink(self) -> Any:
-        if self._route is None:
-            import pyroute2
+    def add(self, address: SetAddress) -> None:
+        """Set an address; that it is there already is no error."""
+        flags = rtnetlink.NODAD if ":" in address.address else 0
+        self._change(
+            f"add {address.address}/{address.prefix_length}", rtnetlink.add_address, _wire(address, flags), (errno.EEXIST,)
+        )
 
-            self._route = pyroute2.IPRoute()
-        return self._route
+    def remove(self, address: SetAddress, survivors: tuple[SetAddress, ...] = ()) -> None:
+        """Remove an address; that it is gone already is no error.
 
-    def prepare(self) -> None:
-        """Open the netlink socket now, so that a takeover does not wait for it."""
+        ``survivors`` are secondary to it. The kernel is told to promote them; where it refuses that, they are set again.
+        """
+        if not survivors:
+            self._remove(address)
+            return
         try:
-            self._netlink()
-        except Exception as error:
-            raise HostError(f"no netlink socket: {error}") from error
+            former = self._promote(address.index, 1)
+        except (OSError, Malformed):
+            self._remove(address)
+            for each in survivors:
+                self.add(each)
+            return
+        try:
+            self._remove(address)
+        finally:
+            if not former:
+                self._promote(address.index, former)
+
+    def _remove(self, address: SetAddress) -> None:
+        self._change(f"remove {address.address}/{address.prefix_length}", rtnetlink.delete_address, _wire(address, 0), _GONE)
+
+    def _promote(self, index: int, value: int) -> int:
+        """Set ``promote_secondaries`` of a link; return what it was."""
+        number = self._socket.next_sequence()
+        former = rtnetlink.promote_secondaries(self._socket.converse(rtnetlink.get_link(number, index), number)[-1])
+        if former != value:
+            number = self._socket.next_sequence()
+            self._socket.converse(rtnetlink.set_promote_secondaries(number, index, value), number)
+        return former
+
+    def _change(self, what: str, encode: Encode, address: rtnetlink.Address, harmless: tuple[int, ...]) -> None:
+        number = self._socket.next_sequence()
+        try:
+            self._socket.converse(encode(number, address), number)
+        except Refusal as error:
+            if error.errno in harmless:
+                return
+            hint = "it takes CAP_NET_ADMIN" if error.errno == errno.EPERM else ""
+            raise HostError(f"cannot {what}: {os.strerror(error.errno or 0)}", hint=hint) from error
+        except OSError as error:
+            raise HostError(f"cannot {what}: {error}") from error
 
     def close(self) -> None:
         """Close the netlink socket."""
-        if self._route is not None:
-            self._route.close()
+        self._socket.close()
+
+
+def _wire(address: SetAddress, flags: int) -> rtnetlink.Address:
+    return rtnetlink.Address(
+        address.index, address.address, address.prefix_length, address.label, address.broadcast, address.scope, flags
+    )
+
+
+def _observed(found: rtnetlink.Address, link: str) -> ObservedAddress:
+    ipv6 = ":" in found.address
+    return ObservedAddress(
+        SetAddress(
+            index=found.index,
+            address=found.address,
+            prefix_length=found.prefix_length,
+            label="" if found.label == link else found.label,
+            broadcast=found.broadcast,
+            scope=0 if ipv6 else found.scope,
+        ),
+        secondary=not ipv6 and bool(found.flags & rtnetlink.SECONDARY),
+    )
 
 
 def local_networks() -> list[IPv4Network | IPv6Network]:
     """Return the networks that this node has an address in, without host routes; ``HostError`` when they cannot be had."""
-    import pyroute2
-
+    table = AddressTable()
     try:
-        with pyroute2.IPRoute() as route:
-            messages = list(route.get_addr())
-    except Exception as error:  # pyroute2's own errors, and OSError
-        raise HostError(f"cannot list the addresses of this node: {error}") from error
-    found = {ip_network(f"{m.get_attr('IFA_ADDRESS')}/{m['prefixlen']}", strict=False) for m in messages if m["scope"] == 0}
-    return [network for network in found if network.num_addresses > 1]
-
-
-def preload() -> None:
-    """Import the netlink library now: a director that is forked later is then at work within milliseconds."""
-    import pyroute2  # noqa: F401
-
-
-def _arguments(address: VirtualAddress) -> dict[str, Any]:
-    found: dict[str, Any] = {"address": address.address, "prefixlen": address.prefix_length}
-    if address.label:
-        found["label"] = address.label
-    if address.broadcast and address.broadcast not in "+-":
-        found["broadcast"] = address.broadcast
-    if address.scope:
-        found["scope"] = SCOPES.get(address.scope, 0)
-    return found
-
-
-def local_everywhere(address: str) -> bool:
-    """Whether every node has ``address`` anyway: the loopback network. It is held by agreement, not by an interface."""
-    return address.startswith("127.") or (":" in address and ip_address(address).is_loopback)
+        found = {
+            ip_network(f"{each.set.address}/{each.set.prefix_length}", strict=False)
+            for each in table.addresses({})
+            if each.set.scope == 0
+        }
+    finally:
+        table.close()
+    return [network for network in found if network.num_addresses > 1 and not network.is_link_local]

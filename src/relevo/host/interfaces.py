@@ -8,26 +8,19 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from relevo.node.observation import Link
 
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCGIFHWADDR: Final = 0x8927
 _IFF_UP: Final = 0x1
+_IFF_LOOPBACK: Final = 0x8
+_IFF_NOARP: Final = 0x80
 _IFF_RUNNING: Final = 0x40
 _RTMGRP_LINK: Final = 0x1
 _RTMGRP_IPV4_IFADDR: Final = 0x10
 _RTMGRP_IPV6_IFADDR: Final = 0x100
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """An interface as it is now. ``up`` means administratively up and with carrier."""
-
-    name: str
-    index: int
-    up: bool
-    hardware_address: bytes
 
 
 class Interfaces:
@@ -36,7 +29,7 @@ class Interfaces:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
-    def find(self, name: str) -> Interface | None:
+    def find(self, name: str) -> Link | None:
         """Return the interface, ``None`` when there is none of that name."""
         try:
             index = socket.if_nametoindex(name)
@@ -45,7 +38,7 @@ class Interfaces:
         except OSError:
             return None
         up = bool(flags & _IFF_UP and flags & _IFF_RUNNING)
-        return Interface(name, index, up, hardware)
+        return Link(name, index, up, hardware, neighbours=not flags & (_IFF_LOOPBACK | _IFF_NOARP))
 
     def _ask(self, request: int, name: str) -> bytes:
         return fcntl.ioctl(self._socket, request, struct.pack("=16s24x", name.encode()[:15]))

@@ -1,4 +1,4 @@
-"""Sockets that carry adverts: IP protocol 112 on one interface, or UDP unicast; and gratuitous ARP."""
+"""Sockets that carry adverts: IP protocol 112 on one interface, or UDP unicast; and those that announce addresses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import struct
 from dataclasses import dataclass
 
 from relevo.errors import HostError
-from relevo.host.interfaces import Interface
-from relevo.model import VrrpInstance
-from relevo.wire import arp
+from relevo.node.effects import PortSpec
+from relevo.node.observation import Link
+from relevo.wire import arp, ndp
 from relevo.wire.ip import decode_ipv4
 from relevo.wire.vrrp import PROTOCOL, TOS, TTL, Envelope
 
@@ -27,16 +27,14 @@ class Arrived:
 
 
 class RawPort:
-    """Protocol 112 on one interface; needs CAP_NET_RAW. ``source`` is the address adverts come from."""
+    """Protocol 112 on the link of ``spec``; needs CAP_NET_RAW. Without a group, adverts are unicast."""
 
-    def __init__(self, instance: VrrpInstance, interface: Interface, source: str) -> None:
-        self.source = source
-        self._receiver = _raw_socket(interface)
-        self._sender = _raw_socket(interface)
+    def __init__(self, spec: PortSpec, link: Link) -> None:
+        self._receiver = _raw_socket(link)
+        self._sender = _raw_socket(link)
         try:
-            if not instance.unicast_peers:
-                group = socket.inet_aton(instance.multicast_group)
-                membership = struct.pack("=4s4si", group, b"\0" * 4, interface.index)
+            if spec.group:
+                membership = struct.pack("=4s4si", socket.inet_aton(spec.group), b"\0" * 4, link.index)
                 self._receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
                 self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, membership)
             self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, TTL)
@@ -44,10 +42,10 @@ class RawPort:
             self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
             self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TOS)
             self._sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # it never reads
-            self._sender.bind((source, 0))
+            self._sender.bind((spec.source, 0))
         except OSError as error:
             self.close()
-            raise HostError(f"cannot speak VRRP on {interface.name} from {source}: {error.strerror}") from error
+            raise HostError(f"cannot speak VRRP on {link.name} from {spec.source}: {error.strerror}") from error
 
     def fileno(self) -> int:
         """Descriptor to wait on for packets."""
@@ -86,15 +84,15 @@ def _checked(destination: str) -> bool:
     return 224 <= int(destination.partition(".")[0]) < 240
 
 
-def _raw_socket(interface: Interface) -> socket.socket:
+def _raw_socket(link: Link) -> socket.socket:
     try:
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, PROTOCOL)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.name.encode())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.name.encode())
     except PermissionError as error:
         hint = "run as root or with CAP_NET_RAW, or use vrrp_transport udp"
         raise HostError("cannot open a raw socket for VRRP: not permitted", hint=hint) from error
     except OSError as error:
-        raise HostError(f"cannot open a raw socket on {interface.name}: {error.strerror}") from error
+        raise HostError(f"cannot open a raw socket on {link.name}: {error.strerror}") from error
     return sock
 
 
@@ -138,19 +136,21 @@ class UdpPort:
         self._socket.close()
 
 
-class ArpSender:
-    """Sends gratuitous ARP; needs CAP_NET_RAW."""
+class NeighbourSender:
+    """Announces addresses by gratuitous ARP and unsolicited neighbour advertisements; needs CAP_NET_RAW."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
 
-    def send(self, interface: Interface, address: str) -> str:
-        """Announce ``address`` on ``interface``; return an empty string or why it could not go."""
+    def send(self, link: Link, address: str) -> str:
+        """Announce ``address`` on ``link``; return an empty string or why it could not go."""
+        ipv6 = ":" in address
+        build = ndp.neighbour_advertisement if ipv6 else arp.gratuitous_arp
         try:
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-            frame = arp.gratuitous_arp(interface.hardware_address, address)
-            self._socket.sendto(frame, (interface.name, arp.ETHERTYPE))
+            frame = build(link.hardware_address, address)
+            self._socket.sendto(frame, (link.name, ndp.ETHERTYPE if ipv6 else arp.ETHERTYPE))
         except OSError as error:
             return error.strerror or str(error)
         return ""
@@ -159,3 +159,11 @@ class ArpSender:
         """Close the socket."""
         if self._socket is not None:
             self._socket.close()
+
+
+def open_port(spec: PortSpec) -> RawPort | UdpPort:
+    """Open the socket that ``spec`` describes; ``HostError`` when it cannot be had."""
+    if spec.udp_port:
+        return UdpPort(spec.source, spec.udp_port)
+    assert spec.link is not None, "only UDP does without a link"
+    return RawPort(spec, spec.link)

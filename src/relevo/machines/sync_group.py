@@ -1,39 +1,40 @@
 """A sync group: instances that are MASTER, BACKUP or FAULT together (keepalived.conf(5), "vrrp_sync_group").
 
-The group becomes MASTER when a member asks and all are able; it leaves MASTER, and enters FAULT, with the first member
-that does. Members report, the group orders; who carries an order to a member is the director worker.
+The group becomes MASTER when every member asks, or when one becomes master by itself; it leaves MASTER with the first member
+that does, and is in FAULT while any member has a fault of its own. Members report, the group orders; the node carries
+the orders, and gives the other members of a group in FAULT the cause ``GROUP_FAULT``.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from relevo.machines.machine import Rule, find_rule
 from relevo.machines.vrrp import State
 
-GROUP_FAULT: Final = "another member of the sync group is in FAULT"
-"""Cause under which the group's fault is reported to its members."""
-
 
 class Symbol(enum.StrEnum):
-    """What a member reports."""
+    """What happens to the group as a whole (the first four), or what a member reports."""
 
+    START = "start"
+    STOP = "stop"
+    FAIL = "fail"
+    RECOVER = "recover"
     ASK = "ask"
     WITHDRAW = "withdraw"
     BACKUP = "backup"
-    FAULT = "fault"
-    RECOVER = "recover"
     MASTER = "master"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Member ``name`` asks for mastery, or has entered a state."""
+    """Member ``name`` asks for mastery, or has entered a state; ``name`` is empty for what happens to the whole group."""
 
-    name: str
     symbol: Symbol
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +46,6 @@ class OrderMember:
 
 
 @dataclass(frozen=True, slots=True)
-class FailMember:
-    """Tell a member that the group is in fault."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecoverMember:
-    """Tell a member that the group's fault is over."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class GroupTransition:
     """The group as a whole changed state."""
 
@@ -66,29 +53,44 @@ class GroupTransition:
     after: State
 
 
-Effect = OrderMember | FailMember | RecoverMember | GroupTransition
+Effect = OrderMember | GroupTransition
 
-_B, _M, _F = State.BACKUP, State.MASTER, State.FAULT
+_I, _B, _M, _F = State.INIT, State.BACKUP, State.MASTER, State.FAULT
 
 TRANSITIONS: Final = {
+    # State: INIT. Before the start, and after the stop.
+    (_I, Symbol.START): Rule("_start", (_B,)),
+    (_I, Symbol.STOP): Rule("_ignore", (_I,)),
+    (_I, Symbol.FAIL): Rule("_ignore", (_I,)),
+    (_I, Symbol.RECOVER): Rule("_ignore", (_I,)),
+    (_I, Symbol.ASK): Rule("_ignore", (_I,)),
+    (_I, Symbol.WITHDRAW): Rule("_ignore", (_I,)),
+    (_I, Symbol.MASTER): Rule("_ignore", (_I,)),
+    (_I, Symbol.BACKUP): Rule("_ignore", (_I,)),
+    # State: BACKUP. Waits until all members ask, or for one that became master by itself.
+    (_B, Symbol.STOP): Rule("_stop", (_I,)),
+    (_B, Symbol.FAIL): Rule("_fail", (_F,)),
+    (_B, Symbol.RECOVER): Rule("_ignore", (_B,)),
     (_B, Symbol.ASK): Rule("_ask", (_M, _B)),
     (_B, Symbol.WITHDRAW): Rule("_ignore", (_B,)),
     (_B, Symbol.MASTER): Rule("_order_all", (_M,)),
     (_B, Symbol.BACKUP): Rule("_ignore", (_B,)),
-    (_B, Symbol.FAULT): Rule("_fault", (_F,)),
-    (_B, Symbol.RECOVER): Rule("_ignore", (_B,)),
+    # State: MASTER. The first member that becomes backup takes the others along.
+    (_M, Symbol.STOP): Rule("_stop", (_I,)),
+    (_M, Symbol.FAIL): Rule("_fail", (_F,)),
+    (_M, Symbol.RECOVER): Rule("_ignore", (_M,)),
     (_M, Symbol.ASK): Rule("_order_all", (_M,)),
     (_M, Symbol.WITHDRAW): Rule("_ignore", (_M,)),
     (_M, Symbol.MASTER): Rule("_ignore", (_M,)),
     (_M, Symbol.BACKUP): Rule("_yield", (_B,)),
-    (_M, Symbol.FAULT): Rule("_fault", (_F,)),
-    (_M, Symbol.RECOVER): Rule("_ignore", (_M,)),
+    # State: FAULT. At least one member has a fault of its own.
+    (_F, Symbol.STOP): Rule("_stop", (_I,)),
+    (_F, Symbol.FAIL): Rule("_ignore", (_F,)),
+    (_F, Symbol.RECOVER): Rule("_recover", (_B,)),
     (_F, Symbol.ASK): Rule("_ignore", (_F,)),
     (_F, Symbol.WITHDRAW): Rule("_ignore", (_F,)),
     (_F, Symbol.MASTER): Rule("_ignore", (_F,)),
     (_F, Symbol.BACKUP): Rule("_ignore", (_F,)),
-    (_F, Symbol.FAULT): Rule("_fault", (_F,)),
-    (_F, Symbol.RECOVER): Rule("_recover", (_B, _F)),
 }
 
 
@@ -98,26 +100,34 @@ class SyncGroupMachine:
     def __init__(self, name: str, members: tuple[str, ...]) -> None:
         self.name = name
         self.members = members
-        self.state = State.BACKUP
-        self.failed: set[str] = set()
+        self.state = State.INIT
         self.asking: set[str] = set()
         self._reporter = ""
 
     def receive(self, report: Report, now: float) -> list[Effect]:
-        """Take a member's report; return orders."""
+        """Take a report; return orders."""
         self._reporter = report.name
         if report.symbol is Symbol.ASK:
             self.asking.add(report.name)
-        elif report.symbol in (Symbol.BACKUP, Symbol.FAULT, Symbol.WITHDRAW):
+        elif report.symbol in (Symbol.BACKUP, Symbol.WITHDRAW):
             self.asking.discard(report.name)
-        if report.symbol is Symbol.FAULT:
-            self.failed.add(report.name)
-        elif report.symbol is Symbol.RECOVER:
-            self.failed.discard(report.name)
         rule = find_rule(TRANSITIONS, self.state, report.symbol, self.name)
         effects: list[Effect] = getattr(self, rule.action)()
         assert self.state in rule.targets
         return effects
+
+    def set_members(self, members: tuple[str, ...], masters: Iterable[str]) -> list[Effect]:
+        """Take the members that a reload declares, ``masters`` being those that are master now; return what unites them.
+
+        The group is MASTER if any member is: mastery that exists is not given up for a member that joins.
+        """
+        self.members = members
+        self.asking &= set(members)
+        if self.state not in (_B, _M):
+            return []
+        if set(masters).intersection(members):
+            return self._order_all()
+        return self._enter(_B)
 
     def deadline(self) -> float | None:
         """Return ``None``: nothing happens here by time alone."""
@@ -127,29 +137,31 @@ class SyncGroupMachine:
         """Return nothing."""
         return []
 
-    def _others(self) -> tuple[str, ...]:
-        return tuple(name for name in self.members if name != self._reporter)
-
     def _ignore(self) -> list[Effect]:
         return []
+
+    def _start(self) -> list[Effect]:
+        return self._enter(_B)
+
+    def _stop(self) -> list[Effect]:
+        return self._enter(_I)
 
     def _ask(self) -> list[Effect]:
         return self._order_all() if self.asking.issuperset(self.members) else []
 
     def _order_all(self) -> list[Effect]:
-        orders: list[Effect] = [OrderMember(name, State.MASTER) for name in self.members]
-        return [*orders, *self._enter(State.MASTER)]
+        orders: list[Effect] = [OrderMember(name, _M) for name in self.members]
+        return [*orders, *self._enter(_M)]
 
     def _yield(self) -> list[Effect]:
-        return [*(OrderMember(name, State.BACKUP) for name in self._others()), *self._enter(State.BACKUP)]
+        others = (name for name in self.members if name != self._reporter)
+        return [*(OrderMember(name, _B) for name in others), *self._enter(_B)]
 
-    def _fault(self) -> list[Effect]:
-        return [*(FailMember(name) for name in self._others()), *self._enter(State.FAULT)]
+    def _fail(self) -> list[Effect]:
+        return self._enter(_F)
 
     def _recover(self) -> list[Effect]:
-        if self.failed:
-            return []
-        return [*(RecoverMember(name) for name in self.members), *self._enter(State.BACKUP)]
+        return self._enter(_B)
 
     def _enter(self, state: State) -> list[Effect]:
         before, self.state = self.state, state

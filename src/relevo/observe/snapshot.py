@@ -73,6 +73,8 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     reason: str
     since_at: float
+    waiting: str = ""
+    """What keeps a backup from taking over from a master of lower priority; empty when nothing does."""
     interface: str
     virtual_router_id: int
     version: int

@@ -72,6 +72,11 @@ def request(family: int, flags: int, sequence: int, command: int, version: int, 
     return head + _GENERIC.pack(command, version, 0) + body
 
 
+def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
+    """Return a request of another family than the generic one: ``body`` is its header and attributes."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
+
+
 def messages(datagram: bytes) -> Iterator[Message]:
     """Return the messages of what one ``recv`` gave; ``Malformed`` at the first that is not whole."""
     rest = memoryview(datagram)

@@ -1,6 +1,7 @@
 """Virtual routers for the tests, in the states they need."""
 
-from relevo.machines.vrrp import Fail, HandOver, Heard, Log, Start, State, Stop, VrrpMachine
+from relevo.machines.faults import Fault, FaultKind
+from relevo.machines.vrrp import HandOver, Heard, Log, SetFaults, Start, State, Stop, VrrpMachine
 from relevo.model import GarpPolicy, VirtualAddress, VrrpInstance
 from relevo.wire.vrrp import Advert
 
@@ -23,6 +24,11 @@ def heard(priority, source=HIGH, *, interval=1.0, addresses=(VIP,), version=2):
     return Heard(Advert(version, 51, priority, interval, addresses), source)
 
 
+def failing(*causes):
+    """The faults of these names, which are their texts too; without names, the end of all."""
+    return SetFaults(tuple(Fault(FaultKind.SOCKET, cause) for cause in causes))
+
+
 def backup(**changes):
     machine = router(**changes)
     machine.receive(Start(), 0.0)
@@ -38,11 +44,11 @@ def master(**changes):
 
 def fault(**changes):
     machine = backup(**changes)
-    machine.receive(Fail("eth0"), 0.0)
+    machine.receive(failing("eth0"), 0.0)
     return machine
 
 
-def yielding(**changes):
+def handing_over(**changes):
     """A router that hands over at 0."""
     machine = master(**changes)
     machine.receive(HandOver(), 0.0)
@@ -61,7 +67,7 @@ REACH = {
     State.MASTER: lambda: master(garp=GarpPolicy(refresh_s=30.0)),
     State.FAULT: fault,
     State.LEAVING: leaving,
-    State.YIELDING: yielding,
+    State.HANDING_OVER: handing_over,
 }
 
 

@@ -1,37 +1,34 @@
+"""Dialogues with a sync group of three members."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.errors import ImpossibleTransition
 from relevo.machines import sync_group
-from relevo.machines.sync_group import (
-    FailMember,
-    GroupTransition,
-    OrderMember,
-    RecoverMember,
-    Report,
-    Symbol,
-    SyncGroupMachine,
-)
+from relevo.machines.sync_group import GroupTransition, OrderMember, Report, Symbol, SyncGroupMachine
 from relevo.machines.vrrp import State
 from tests.unit.machines.exerciser import assert_sound, walk
 
-BACKUP, MASTER, FAULT = State.BACKUP, State.MASTER, State.FAULT
+INIT, BACKUP, MASTER, FAULT = State.INIT, State.BACKUP, State.MASTER, State.FAULT
 
 
-def group(*reports):
-    machine = SyncGroupMachine("VG_1", ("a", "b", "c"))
-    for name, symbol in reports:
-        tell(machine, name, symbol)
+def give(machine, symbol, name=""):
+    return machine.receive(Report(symbol, name), 0.0)
+
+
+def made():
+    return SyncGroupMachine("VG_1", ("a", "b", "c"))
+
+
+def group():
+    machine = made()
+    give(machine, Symbol.START)
     return machine
 
 
-def tell(machine, name, symbol):
-    return machine.receive(Report(name, symbol), 0.0)
-
-
 def all_ask(machine):
-    return [effect for name in machine.members for effect in tell(machine, name, Symbol.ASK)]
+    return [effect for name in machine.members for effect in give(machine, Symbol.ASK, name)]
 
 
 def master():
@@ -40,27 +37,30 @@ def master():
     return machine
 
 
-REACH = {BACKUP: group, MASTER: master, FAULT: lambda: group(("a", Symbol.FAULT))}
+def fault():
+    machine = group()
+    give(machine, Symbol.FAIL)
+    return machine
 
 
-def feed(machine, symbol):
-    tell(machine, "a", symbol)
+REACH = {INIT: made, BACKUP: group, MASTER: master, FAULT: fault}
+ALL_MASTER = [OrderMember(name, MASTER) for name in "abc"]
 
 
 def test_the_table_is_sound():
-    assert_sound(sync_group, group(), {BACKUP}, {BACKUP, MASTER, FAULT})
+    assert_sound(sync_group, group(), {INIT}, set(REACH))
 
 
 def test_every_pair_of_the_table_is_walked(monkeypatch):
-    walk(monkeypatch, sync_group, REACH, feed)
+    walk(monkeypatch, sync_group, REACH, lambda machine, symbol: give(machine, symbol, "a"))
 
 
-@pytest.mark.parametrize("state", [State.INIT, State.LEAVING])
+@pytest.mark.parametrize("state", [State.LEAVING, State.HANDING_OVER])
 def test_a_group_is_never_in_the_other_states_of_its_members(state):
     machine = group()
     machine.state = state
     with pytest.raises(ImpossibleTransition, match="VG_1"):
-        tell(machine, "a", Symbol.ASK)
+        give(machine, Symbol.ASK, "a")
 
 
 def test_nothing_happens_by_time_alone():
@@ -68,74 +68,101 @@ def test_nothing_happens_by_time_alone():
     assert group().expire(1e9) == []
 
 
-def test_when_all_ask_all_are_ordered_to_be_master():
-    machine = group()
-    effects = all_ask(machine)
-    assert [OrderMember(name, MASTER) for name in "abc"] == [e for e in effects if isinstance(e, OrderMember)][:3]
-    assert [e for e in effects if isinstance(e, GroupTransition)] == [GroupTransition(BACKUP, MASTER)]
-    assert machine.state is MASTER
+def test_the_start_as_backup_and_the_stop_are_transitions():
+    machine = made()
+    assert give(machine, Symbol.START) == [GroupTransition(INIT, BACKUP)]
+    assert give(machine, Symbol.STOP) == [GroupTransition(BACKUP, INIT)]
+    assert give(machine, Symbol.STOP) == []
 
 
-def test_the_group_becomes_master_only_when_every_member_wants_it():
+def test_the_group_becomes_master_only_when_every_member_asks():
     machine = group()
-    assert tell(machine, "a", Symbol.ASK) == []
-    assert tell(machine, "b", Symbol.ASK) == []
+    assert give(machine, Symbol.ASK, "a") == []
+    assert give(machine, Symbol.ASK, "b") == []
     assert machine.state is BACKUP
-    orders = [OrderMember(name, MASTER) for name in "abc"]
-    assert tell(machine, "c", Symbol.ASK) == [*orders, GroupTransition(BACKUP, MASTER)]
+    assert give(machine, Symbol.ASK, "c") == [*ALL_MASTER, GroupTransition(BACKUP, MASTER)]
+
+
+def test_a_wish_that_is_withdrawn_does_not_count():
+    machine = group()
+    give(machine, Symbol.ASK, "a")
+    give(machine, Symbol.WITHDRAW, "a")
+    give(machine, Symbol.ASK, "b")
+    assert give(machine, Symbol.ASK, "c") == []
 
 
 def test_a_member_that_is_master_by_itself_takes_the_others_along():
-    machine = group()
-    orders = [OrderMember(name, MASTER) for name in "abc"]
-    assert tell(machine, "a", Symbol.MASTER) == [*orders, GroupTransition(BACKUP, MASTER)]
+    assert give(group(), Symbol.MASTER, "a") == [*ALL_MASTER, GroupTransition(BACKUP, MASTER)]
 
 
 def test_a_member_that_asks_again_is_ordered_again():
-    assert tell(master(), "b", Symbol.ASK) == [OrderMember(name, MASTER) for name in "abc"]
+    assert give(master(), Symbol.ASK, "b") == ALL_MASTER
 
 
-def test_the_first_member_to_yield_takes_the_others_along():
+def test_the_first_member_to_become_backup_takes_the_others_along():
     machine = master()
-    assert tell(machine, "b", Symbol.BACKUP) == [
+    assert give(machine, Symbol.BACKUP, "b") == [
         OrderMember("a", BACKUP),
         OrderMember("c", BACKUP),
         GroupTransition(MASTER, BACKUP),
     ]
-    assert tell(machine, "a", Symbol.BACKUP) == []
+    assert give(machine, Symbol.BACKUP, "a") == []
 
 
 @pytest.mark.parametrize(("make", "before"), [(group, BACKUP), (master, MASTER)])
-def test_any_fault_puts_all_in_fault(make, before):
+def test_a_fault_of_a_member_is_one_of_the_group_until_there_is_none(make, before):
     machine = make()
-    assert tell(machine, "a", Symbol.FAULT) == [FailMember("b"), FailMember("c"), GroupTransition(before, FAULT)]
-
-
-def test_the_fault_ends_when_the_last_failed_member_recovers():
-    machine = group(("a", Symbol.FAULT))
-    assert tell(machine, "b", Symbol.FAULT) == [FailMember("a"), FailMember("c")]
-    assert tell(machine, "a", Symbol.RECOVER) == []
-    assert machine.state is FAULT
-    assert tell(machine, "b", Symbol.RECOVER) == [*map(RecoverMember, "abc"), GroupTransition(FAULT, BACKUP)]
+    assert give(machine, Symbol.FAIL) == [GroupTransition(before, FAULT)]
+    assert give(machine, Symbol.FAIL) == []
+    assert give(machine, Symbol.RECOVER) == [GroupTransition(FAULT, BACKUP)]
 
 
 @pytest.mark.parametrize("symbol", [Symbol.ASK, Symbol.MASTER, Symbol.BACKUP])
 def test_a_group_in_fault_gives_no_orders(symbol):
-    assert tell(group(("a", Symbol.FAULT)), "b", symbol) == []
+    assert give(fault(), symbol, "b") == []
 
 
-@pytest.mark.parametrize("make", [group, master])
-def test_a_recovery_outside_a_fault_changes_nothing(make):
-    assert tell(make(), "a", Symbol.RECOVER) == []
+# -- members change ---------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(list(Symbol))), max_size=30))
-def test_the_group_is_in_fault_exactly_while_a_member_is(reports):
-    machine, failed = group(), set()
-    for name, symbol in reports:
+def test_a_member_that_joins_a_master_group_becomes_master():
+    machine = master()
+    assert OrderMember("d", MASTER) in machine.set_members(("a", "b", "c", "d"), ("a", "b", "c"))
+    assert machine.state is MASTER
+
+
+def test_a_master_that_joins_takes_the_group_along():
+    machine = group()
+    assert machine.set_members(("a", "b", "d"), ("d",))[-1] == GroupTransition(BACKUP, MASTER)
+
+
+def test_without_any_master_a_group_that_changes_is_backup():
+    machine = master()
+    assert machine.set_members(("d", "e"), ()) == [GroupTransition(MASTER, BACKUP)]
+
+
+def test_a_wish_of_a_member_that_left_does_not_count():
+    machine = group()
+    give(machine, Symbol.ASK, "a")
+    machine.set_members(("b", "c"), ())
+    machine.set_members(("a", "b", "c"), ())
+    give(machine, Symbol.ASK, "b")
+    assert give(machine, Symbol.ASK, "c") == []
+
+
+@pytest.mark.parametrize("make", [made, fault])
+def test_a_group_that_is_stopped_or_at_fault_takes_members_without_orders(make):
+    machine = make()
+    assert machine.set_members(("a",), ("a",)) == []
+    assert machine.members == ("a",)
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(Symbol)), st.sampled_from("abc")), max_size=30))
+def test_a_transition_is_reported_exactly_when_the_state_changes(reports):
+    machine = group()
+    for symbol, name in reports:
+        if symbol is Symbol.START and machine.state is not INIT:
+            continue
         before = machine.state
-        effects = tell(machine, name, symbol)
-        failed = failed | {name} if symbol is Symbol.FAULT else failed - {name} if symbol is Symbol.RECOVER else failed
-        assert (machine.state is FAULT) is bool(failed)
-        told = [(e.before, e.after) for e in effects if isinstance(e, GroupTransition)]
+        told = [(e.before, e.after) for e in give(machine, symbol, name) if isinstance(e, GroupTransition)]
         assert told == ([(before, machine.state)] if machine.state is not before else [])

@@ -3,27 +3,26 @@
 import pytest
 
 from relevo.errors import ImpossibleTransition
-from relevo.machines import vrrp
 from relevo.machines.vrrp import (
     TIMERS,
-    AddAddresses,
     Announce,
     AskGroup,
-    Fail,
     HandOver,
     Log,
     Order,
-    Recover,
-    RemoveAddresses,
+    Reconfigure,
+    Restart,
+    Restore,
     SendAdvert,
+    SetPlaneReady,
     SetPriority,
     SetSynced,
     Start,
     State,
     Stop,
     Symbol,
-    TakeBack,
     Transition,
+    states,
 )
 from relevo.model import GarpPolicy, VirtualAddress
 from tests.unit.machines.exerciser import assert_sound, force, walk
@@ -35,23 +34,25 @@ from tests.unit.machines.routers import (
     VIP,
     acts,
     backup,
+    failing,
     fault,
+    handing_over,
     heard,
+    instance,
     leaving,
     logs,
     master,
     router,
-    yielding,
 )
 
 INIT, BACKUP, MASTER, FAULT, LEAVING = State.INIT, State.BACKUP, State.MASTER, State.FAULT, State.LEAVING
-YIELDING = State.YIELDING
+HANDING_OVER = State.HANDING_OVER
 
 INPUTS = {
     Symbol.START: Start(),
     Symbol.STOP: Stop(),
-    Symbol.FAIL: Fail("eth0"),
-    Symbol.RECOVER: Recover("eth0"),
+    Symbol.FAIL: failing("eth0"),
+    Symbol.RECOVER: failing(),
     Symbol.PRIORITY: SetPriority(120),
     Symbol.ADVERT_ZERO: heard(0),
     Symbol.ADVERT_HIGHER: heard(200),
@@ -59,14 +60,16 @@ INPUTS = {
     Symbol.GROUP_MASTER: Order(MASTER),
     Symbol.GROUP_BACKUP: Order(BACKUP),
     Symbol.HAND_OVER: HandOver(),
-    Symbol.TAKE_BACK: TakeBack(),
+    Symbol.RESTORE: Restore(),
+    Symbol.RECONFIGURE: Reconfigure(instance(), grouped=False),
+    Symbol.RESTART: Restart("virtual_router_id changed"),
 }
 
 
 def feed(machine, symbol):
     if symbol in TIMERS:
         return force(machine, symbol)
-    machine.faults = {"eth0": None} if symbol is Symbol.RECOVER else {}
+    machine.faults = failing("eth0").faults if symbol is Symbol.RECOVER else ()
     return machine.receive(INPUTS[symbol], 1.0)
 
 
@@ -74,26 +77,26 @@ def feed(machine, symbol):
 
 
 def test_the_table_is_sound():
-    assert_sound(vrrp, router(), {INIT}, State)
+    assert_sound(states, router(), {INIT}, State)
 
 
 def test_every_pair_of_the_table_is_walked(monkeypatch):
-    walk(monkeypatch, vrrp, REACH, feed)
+    walk(monkeypatch, states, REACH, feed)
 
 
-@pytest.mark.parametrize("state", [BACKUP, MASTER, FAULT, LEAVING, YIELDING])
+@pytest.mark.parametrize("state", [BACKUP, MASTER, FAULT, LEAVING, HANDING_OVER])
 def test_a_router_starts_once(state):
     with pytest.raises(ImpossibleTransition, match="VI_1: no transition"):
         REACH[state]().receive(Start(), 1.0)
 
 
 IGNORED = {
-    INIT: (Stop(), Fail("x"), SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP), HandOver()),
-    BACKUP: (SetPriority(120), HandOver(), TakeBack()),
-    MASTER: (SetPriority(120), Order(MASTER), TakeBack()),
-    FAULT: (SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP), HandOver(), TakeBack()),
-    LEAVING: (SetPriority(9), heard(0), Order(MASTER), Order(BACKUP), HandOver(), TakeBack()),
-    YIELDING: (SetPriority(9), heard(0), Order(MASTER), HandOver()),
+    INIT: (Stop(), failing("x"), SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP), HandOver()),
+    BACKUP: (SetPriority(120), HandOver(), Restore()),
+    MASTER: (SetPriority(120), Order(MASTER), Restore()),
+    FAULT: (SetPriority(9), heard(0), heard(200), heard(50), Order(MASTER), Order(BACKUP), HandOver(), Restore()),
+    LEAVING: (SetPriority(9), heard(0), Order(MASTER), Order(BACKUP), HandOver(), Restore()),
+    HANDING_OVER: (SetPriority(9), heard(0), Order(MASTER), HandOver()),
 }
 
 
@@ -115,7 +118,6 @@ def test_an_input_of_no_known_kind_is_no_input():
 def test_a_router_starts_as_backup_without_addresses_and_waits_for_a_master():
     machine = router()
     assert machine.receive(Start(), 5.0) == [
-        RemoveAddresses(),
         Log("(VI_1) Entering BACKUP STATE (init)"),
         Transition(INIT, BACKUP, "started"),
     ]
@@ -139,7 +141,6 @@ def test_the_owner_of_the_address_is_master_at_once():
     machine = router(priority=255)
     assert machine.receive(Start(), 0.0) == [
         SendAdvert(255),
-        AddAddresses(),
         Announce(5),
         Log("(VI_1) Entering MASTER STATE"),
         Transition(INIT, MASTER, "owner of the address"),
@@ -151,22 +152,22 @@ def test_a_resumed_router_goes_on_as_master():
     machine = router()
     effects = acts(machine.receive(Start(resume=True), 0.0))
     reason = "resumed after a restart of the worker"
-    assert effects == [SendAdvert(100), AddAddresses(), Announce(5), Transition(INIT, MASTER, reason)]
+    assert effects == [SendAdvert(100), Announce(5), Transition(INIT, MASTER, reason)]
 
 
 @pytest.mark.parametrize("start", [Start(), Start(resume=True)])
 @pytest.mark.parametrize("priority", [100, 255])
 def test_a_router_with_a_fault_starts_in_fault(start, priority):
     machine = router(priority=priority)
-    assert machine.receive(Fail("interface eth0 is down"), 0.0) == []
-    assert acts(machine.receive(start, 0.0)) == [RemoveAddresses(), Transition(INIT, FAULT, "interface eth0 is down")]
+    assert machine.receive(failing("interface eth0 is down"), 0.0) == []
+    assert acts(machine.receive(start, 0.0)) == [Transition(INIT, FAULT, "interface eth0 is down")]
     assert machine.deadline() is None
 
 
 def test_a_fault_that_is_over_before_the_start_does_not_count():
     machine = router()
-    machine.receive(Fail("eth0"), 0.0)
-    assert machine.receive(Recover("eth0"), 0.0) == []
+    machine.receive(failing("eth0"), 0.0)
+    assert machine.receive(failing(), 0.0) == []
     machine.receive(Start(), 1.0)
     assert machine.state is BACKUP
 
@@ -220,7 +221,6 @@ def test_silence_makes_a_backup_master():
     machine = backup()
     assert machine.expire(3.61) == [
         SendAdvert(100),
-        AddAddresses(),
         Announce(5),
         Log("(VI_1) Receive advertisement timeout"),
         Log("(VI_1) Entering MASTER STATE"),
@@ -255,7 +255,7 @@ def test_a_backup_waits_again_after_each_advert_of_its_own_priority_or_above(pri
 def test_a_tie_is_warned_of_once_a_peer():
     machine = backup()
     warning = f"(VI_1) WARNING - equal priority 100 advert received from {LOW}: the higher address wins"
-    assert machine.receive(heard(100, LOW), 1.0) == [Log(warning)]
+    assert machine.receive(heard(100, LOW), 1.0) == [Log(warning, warning=True)]
     assert machine.receive(heard(100, LOW), 2.0) == []
     assert len(machine.receive(heard(100, HIGH), 3.0)) == 1
 
@@ -310,8 +310,8 @@ def test_a_higher_master_ends_the_preempt_delay():
 def test_a_fault_ends_the_preempt_delay():
     machine = backup(preempt_delay_s=30.0)
     machine.receive(heard(50), 1.0)
-    machine.receive(Fail("eth0"), 2.0)
-    machine.receive(Recover("eth0"), 100.0)
+    machine.receive(failing("eth0"), 2.0)
+    machine.receive(failing(), 100.0)
     assert logs(machine.receive(heard(50), 101.0)) == ["(VI_1) start preempt delay (30 secs)"]
     assert machine.deadline() == pytest.approx(101 + 3.609375)
 
@@ -464,7 +464,6 @@ def test_a_master_gives_way_to_a_higher_priority():
     machine = master()
     assert machine.receive(heard(200), 0.5) == [
         Log(f"(VI_1) Master received advert from {HIGH} with higher priority 200, ours 100"),
-        RemoveAddresses(),
         Log("(VI_1) Entering BACKUP STATE"),
         Transition(MASTER, BACKUP, f"{HIGH} has priority 200"),
     ]
@@ -507,9 +506,9 @@ def test_unequal_priorities_decide_whatever_the_addresses(priority, state, sourc
     assert machine.state is state
 
 
-def test_a_yielding_master_may_send_one_more_advert():
+def test_a_handing_over_master_may_send_one_more_advert():
     effects = acts(master(higher_prio_send_advert=True).receive(heard(200), 0.5))
-    assert effects[:2] == [SendAdvert(100), RemoveAddresses()]
+    assert effects[:1] == [SendAdvert(100)]
 
 
 def test_a_router_that_gave_way_takes_over_again_when_the_other_leaves():
@@ -526,7 +525,7 @@ def test_a_router_that_gave_way_takes_over_again_when_the_other_leaves():
 
 def test_a_fault_of_a_backup_silences_it():
     machine = backup()
-    assert machine.receive(Fail("interface eth0 is down"), 1.0) == [
+    assert machine.receive(failing("interface eth0 is down"), 1.0) == [
         Log("(VI_1) Entering FAULT STATE"),
         Transition(BACKUP, FAULT, "interface eth0 is down"),
     ]
@@ -535,9 +534,8 @@ def test_a_fault_of_a_backup_silences_it():
 
 def test_a_fault_of_a_master_announces_its_end_and_takes_the_addresses_away():
     machine = master()
-    assert acts(machine.receive(Fail("script failed"), 1.0)) == [
+    assert acts(machine.receive(failing("script failed"), 1.0)) == [
         SendAdvert(0),
-        RemoveAddresses(),
         Transition(MASTER, FAULT, "script failed"),
     ]
     assert machine.deadline() is None
@@ -545,7 +543,7 @@ def test_a_fault_of_a_master_announces_its_end_and_takes_the_addresses_away():
 
 def test_leaving_a_fault_leads_to_backup_and_a_full_wait():
     machine = fault()
-    assert machine.receive(Recover("eth0"), 10.0) == [
+    assert machine.receive(failing(), 10.0) == [
         Log("(VI_1) Entering BACKUP STATE"),
         Transition(FAULT, BACKUP, "recovered"),
     ]
@@ -554,32 +552,30 @@ def test_leaving_a_fault_leads_to_backup_and_a_full_wait():
 
 def test_several_causes_make_one_fault_that_ends_with_the_last():
     machine = backup()
-    assert acts(machine.receive(Fail("a"), 1.0)) == [Transition(BACKUP, FAULT, "a")]
-    assert machine.receive(Fail("b"), 2.0) == []
-    assert machine.receive(Fail("b"), 2.0) == []
-    assert list(machine.faults) == ["a", "b"]
-    assert machine.receive(Recover("a"), 3.0) == []
-    assert machine.state is FAULT
-    assert machine.receive(Recover("never reported"), 3.0) == []
-    assert acts(machine.receive(Recover("b"), 4.0)) == [Transition(FAULT, BACKUP, "recovered")]
+    assert acts(machine.receive(failing("a"), 1.0)) == [Transition(BACKUP, FAULT, "a")]
+    assert machine.receive(failing("a", "b"), 2.0) == []
+    assert machine.receive(failing("a", "b"), 2.0) == []
+    assert machine.reason == "a; b"
+    assert machine.receive(failing("b"), 3.0) == []
+    assert (machine.state, machine.reason, machine.since) == (FAULT, "b", 1.0)
+    assert acts(machine.receive(failing(), 4.0)) == [Transition(FAULT, BACKUP, "recovered")]
 
 
 def test_causes_from_before_the_start_are_all_named():
     machine = router()
-    machine.receive(Fail("a"), 0.0)
-    machine.receive(Fail("b"), 0.0)
+    machine.receive(failing("a", "b"), 0.0)
     assert Transition(INIT, FAULT, "a; b") in machine.receive(Start(), 0.0)
 
 
 def test_a_recovery_of_what_never_failed_is_nothing():
-    assert backup().receive(Recover("eth0"), 1.0) == []
+    assert backup().receive(failing(), 1.0) == []
 
 
 def test_a_former_master_in_fault_does_not_name_itself_as_master():
     machine = master()
-    machine.receive(Fail("eth0"), 1.0)
+    machine.receive(failing("eth0"), 1.0)
     assert machine.master_address == ""
-    machine.receive(Recover("eth0"), 2.0)
+    machine.receive(failing(), 2.0)
     machine.expire(6.0)
     assert machine.reason == "no master heard for 3.61 s"
 
@@ -587,8 +583,8 @@ def test_a_former_master_in_fault_does_not_name_itself_as_master():
 def test_after_a_fault_the_wait_is_reckoned_with_the_own_interval():
     machine = backup(version=3)
     machine.receive(heard(200, version=3, interval=40.0), 1.0)
-    machine.receive(Fail("eth0"), 2.0)
-    machine.receive(Recover("eth0"), 3.0)
+    machine.receive(failing("eth0"), 2.0)
+    machine.receive(failing(), 3.0)
     assert machine.deadline() == pytest.approx(3 + 3.609375)
 
 
@@ -613,13 +609,13 @@ def test_a_master_leaves_with_priority_0_and_keeps_answering():
 def test_it_waits_for_the_successor_one_interval_and_at_most_a_second(interval, wait):
     machine = leaving(advert_interval_s=interval)
     assert machine.deadline() == wait
-    assert acts(machine.expire(wait)) == [RemoveAddresses(), Transition(MASTER, INIT, "stopped")]
+    assert acts(machine.expire(wait)) == [Transition(MASTER, INIT, "stopped")]
 
 
-@pytest.mark.parametrize("given", [heard(50), heard(100, LOW), heard(100, HIGH), heard(200), Stop(), Fail("eth0")])
+@pytest.mark.parametrize("given", [heard(50), heard(100, LOW), heard(100, HIGH), heard(200), Stop(), failing("eth0")])
 def test_a_successor_an_impatient_stop_or_a_fault_ends_the_waiting(given):
     machine = leaving()
-    assert machine.receive(given, 0.2) == [RemoveAddresses(), Transition(MASTER, INIT, "stopped")]
+    assert machine.receive(given, 0.2) == [Transition(MASTER, INIT, "stopped")]
     assert (machine.state, machine.deadline()) == (INIT, None)
 
 
@@ -636,13 +632,13 @@ def test_a_stopped_router_may_start_again():
 def test_who_hands_over_answers_until_the_successor_does_and_is_its_backup_then():
     machine = master()
     assert acts(machine.receive(HandOver(), 0.5)) == [SendAdvert(0)]
-    assert machine.state is YIELDING
-    assert acts(machine.receive(heard(50), 0.6)) == [RemoveAddresses(), Transition(MASTER, BACKUP, "handed over to 192.168.6.9")]
+    assert machine.state is HANDING_OVER
+    assert acts(machine.receive(heard(50), 0.6)) == [Transition(MASTER, BACKUP, "handed over to 192.168.6.9")]
     assert (machine.master_address, machine.master_priority) == ("192.168.6.9", 50)
 
 
 def test_it_does_not_take_back_by_its_priority_what_it_gave_away():
-    machine = yielding()
+    machine = handing_over()
     machine.receive(heard(50), 0.2)
     for second in range(1, 20):
         assert machine.receive(heard(50), float(second)) == []
@@ -651,7 +647,7 @@ def test_it_does_not_take_back_by_its_priority_what_it_gave_away():
 
 
 def test_it_takes_over_when_the_successor_falls_silent_and_then_preempts_as_ever():
-    machine = yielding()
+    machine = handing_over()
     machine.receive(heard(50), 0.2)
     assert Transition(BACKUP, MASTER, "master 192.168.6.9 fell silent") in machine.expire(machine.deadline())
     machine.receive(heard(200), 9.0)
@@ -661,27 +657,27 @@ def test_it_takes_over_when_the_successor_falls_silent_and_then_preempts_as_ever
 
 
 def test_priorities_decide_again_when_it_is_told_so():
-    machine = yielding()
+    machine = handing_over()
     machine.receive(heard(50), 0.2)
     before = machine.deadline()
-    machine.receive(TakeBack(), 0.3)
+    machine.receive(Restore(), 0.3)
     machine.receive(heard(50), 1.2)
     assert machine.deadline() == before
 
 
 @pytest.mark.parametrize("end", ["timer", "order"])
 def test_where_nobody_takes_over_it_stays_master_and_says_so(end):
-    machine = yielding()
-    effects = machine.expire(1.0) if end == "timer" else machine.receive(TakeBack(), 0.5)
+    machine = handing_over()
+    effects = machine.expire(1.0) if end == "timer" else machine.receive(Restore(), 0.5)
     assert acts(effects) == [SendAdvert(100)]
-    assert "nobody takes over" in str(logs(effects))
+    assert "no other router takes over" in str(logs(effects))
     assert machine.state is MASTER
     assert machine.deadline() is not None
 
 
 def test_a_fault_while_it_hands_over_takes_the_addresses_away():
-    machine = yielding()
-    assert acts(machine.receive(Fail("eth0"), 0.2)) == [RemoveAddresses(), Transition(MASTER, FAULT, "eth0")]
+    machine = handing_over()
+    assert acts(machine.receive(failing("eth0"), 0.2)) == [Transition(MASTER, FAULT, "eth0")]
 
 
 # -- version 3 --------------------------------------------------------------------------------------------------------
@@ -733,13 +729,13 @@ def test_a_member_asks_its_group_and_waits_again():
 def test_a_member_takes_over_when_the_group_orders_it():
     machine = backup(grouped=True)
     effects = acts(machine.receive(Order(MASTER), 1.0))
-    assert effects == [SendAdvert(100), AddAddresses(), Announce(5), Transition(BACKUP, MASTER, "with its sync group")]
+    assert effects == [SendAdvert(100), Announce(5), Transition(BACKUP, MASTER, "with its sync group")]
 
 
 def test_a_member_gives_way_when_the_group_orders_it():
     machine = master(grouped=True)
     effects = acts(machine.receive(Order(BACKUP), 1.0))
-    assert effects == [RemoveAddresses(), Transition(MASTER, BACKUP, "with its sync group")]
+    assert effects == [Transition(MASTER, BACKUP, "with its sync group")]
     assert machine.deadline() == pytest.approx(1.0 + 3.609375)
 
 
@@ -774,14 +770,14 @@ def test_what_is_sent_and_heard_is_counted():
     assert (counted.became_master, counted.released_master) == (1, 1)
 
 
-def test_a_polite_stop_counts_as_released_and_as_priority_0():
+def test_a_graceful_stop_counts_as_released_and_as_priority_0():
     counted = leaving().counters
     assert (counted.adverts_sent, counted.priority_zero_sent, counted.released_master) == (2, 1, 1)
 
 
 def test_a_fault_of_a_master_counts_as_released():
     machine = master()
-    machine.receive(Fail("eth0"), 1.0)
+    machine.receive(failing("eth0"), 1.0)
     assert (machine.counters.became_master, machine.counters.released_master) == (1, 1)
 
 
@@ -799,3 +795,96 @@ def test_excluded_addresses_are_not_expected_in_adverts():
     machine = backup(excluded_addresses=(VirtualAddress(address="10.9.9.9"),))
     machine.receive(heard(200), 1.0)
     assert machine.counters.address_list_mismatches == 0
+
+
+def test_with_skip_check_adv_addr_only_the_first_advert_of_a_master_is_compared():
+    machine = backup(skip_check_adv_addr=True)
+    for second in (1.0, 2.0, 3.0):
+        machine.receive(heard(200, LOW, addresses=()), second)
+    assert machine.counters.address_list_mismatches == 1
+    machine.receive(heard(200, HIGH, addresses=()), 4.0)
+    assert machine.counters.address_list_mismatches == 2
+
+
+# -- the data plane ---------------------------------------------------------------------------------------------------
+
+
+def without_plane(**changes):
+    machine = router(**changes)
+    machine.receive(SetPlaneReady(False), 0.0)
+    machine.receive(Start(), 0.0)
+    return machine
+
+
+@pytest.mark.parametrize("changes", [{}, {"priority": 255}, {"starts_as_master": True}])
+def test_while_its_plane_is_not_ready_a_router_leaves_a_lower_master_alone_however_long_that_lasts(changes):
+    machine = without_plane(**changes)
+    said = [line for second in range(1, 100) for line in logs(machine.receive(heard(50), float(second)))]
+    assert said == [f"(VI_1) waits for its data plane before it takes over from {HIGH}"]
+    assert (machine.state, machine.waiting) == (BACKUP, "data_plane")
+    machine.receive(SetPlaneReady(True), 99.5)
+    machine.receive(heard(50), 100.0)
+    machine.expire(103.0)
+    assert (machine.state, machine.waiting) == (MASTER, None)
+
+
+@pytest.mark.parametrize("changes", [{}, {"priority": 255}, {"starts_as_master": True}])
+def test_without_any_other_master_it_takes_over_whether_its_plane_is_ready_or_not(changes):
+    machine = without_plane(**changes)
+    machine.expire(2.9)
+    assert machine.state is BACKUP
+    machine.expire(3.7)
+    assert machine.state is MASTER
+
+
+# -- reloads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", list(REACH))
+def test_a_changed_declaration_changes_no_state(state):
+    machine = REACH[state]()
+    changed = instance(advert_interval_s=2.0, garp=GarpPolicy(refresh_s=3.0), addresses=())
+    effects = machine.receive(Reconfigure(changed, grouped=True), 0.25)
+    assert (machine.state, machine.instance, machine.grouped) == (state, changed, True)
+    assert effects == ([SendAdvert(100)] if state is MASTER else [])
+
+
+def test_a_master_uses_new_intervals_at_once():
+    machine = master(garp=GarpPolicy(delay_s=0.0, refresh_s=7.0))
+    machine.receive(Reconfigure(instance(advert_interval_s=3.0, garp=GarpPolicy(refresh_s=5.0)), grouped=False), 0.5)
+    assert machine.expire(3.5) == [SendAdvert(100)]
+    assert machine.expire(5.5) == [Announce(1)]
+
+
+def test_reloads_in_a_row_do_not_keep_a_dead_master_alive():
+    machine = backup()
+    machine.receive(heard(200), 1.0)
+    for tenth in range(11, 46):
+        machine.receive(Reconfigure(instance(advert_interval_s=1.0 + tenth % 2), grouped=False), tenth / 10)
+    machine.expire(4.61)
+    assert machine.state is MASTER
+
+
+def test_a_new_identity_begins_as_backup_and_the_old_one_says_goodbye():
+    machine = master()
+    assert acts(machine.receive(Restart("interface changed"), 2.0)) == [
+        SendAdvert(0),
+        Transition(MASTER, BACKUP, "interface changed"),
+    ]
+    assert machine.deadline() == pytest.approx(2 + 3.609375)
+
+
+@pytest.mark.parametrize("make", [router, backup, fault, leaving])
+def test_a_new_identity_of_a_router_that_is_not_master_is_no_change_of_state(make):
+    machine = make()
+    before = machine.state
+    assert machine.receive(Restart("interface changed"), 0.5) == []
+    assert machine.state is before
+
+
+HOLDS = {INIT: False, BACKUP: False, MASTER: True, FAULT: False, LEAVING: True, HANDING_OVER: True}
+
+
+@pytest.mark.parametrize("state", list(REACH))
+def test_addresses_are_held_from_mastery_until_the_successor_is_heard(state):
+    assert REACH[state]().holds is HOLDS[state]

@@ -1,0 +1,455 @@
+"""One virtual router over time.
+
+The machine receives adverts that the wire already admitted, faults, the effective priority, orders of its sync group, and
+time. It answers with effects. Which addresses are set follows from ``holds``; putting them on interfaces, running scripts
+and sending mail is left to others.
+"""
+
+from __future__ import annotations
+
+from relevo.machines.faults import Fault
+from relevo.machines.machine import Rule, Timers, find_rule
+from relevo.machines.preemption import Preemption, Waiting
+from relevo.machines.vrrp import states
+from relevo.machines.vrrp.counters import Counters
+from relevo.machines.vrrp.events import (
+    Announce,
+    AskGroup,
+    Effect,
+    HandOver,
+    Heard,
+    Input,
+    Log,
+    Order,
+    Reconfigure,
+    Restart,
+    Restore,
+    SendAdvert,
+    SetFaults,
+    SetPlaneReady,
+    SetPriority,
+    SetSynced,
+    Start,
+    Stop,
+    Transition,
+)
+from relevo.machines.vrrp.states import State, Symbol
+from relevo.model import VrrpInstance
+from relevo.wire.vrrp import PRIORITY_OWNER, PRIORITY_STOP, address_rank
+
+_PLAIN = {
+    Stop: Symbol.STOP,
+    HandOver: Symbol.HAND_OVER,
+    Restore: Symbol.RESTORE,
+}
+"""Inputs that carry nothing."""
+
+
+class VrrpMachine:
+    """A virtual router. ``own_address`` is the source of its adverts; ties of priority are broken by it."""
+
+    def __init__(self, instance: VrrpInstance, own_address: str, *, grouped: bool = False) -> None:
+        self.instance = instance
+        self.own_address = own_address
+        self.grouped = grouped
+        self.state = State.INIT
+        self.priority = instance.priority
+        self.faults: tuple[Fault, ...] = ()
+        self.master_address = ""
+        self.master_priority = 0
+        self.master_interval_s = instance.advert_interval_s
+        self.since = 0.0
+        self.reason = "not started"
+        self.counters = Counters()
+        self.preemption = Preemption(instance)
+        self._preempted = ""
+        self._second_burst = 0
+        self._asked = False
+        self._timers: Timers[Symbol] = Timers()
+        self._resume = False
+        self._restart_reason = ""
+        self._heard: Heard | None = None
+        self._warned: set[str] = set()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the virtual addresses belong on this node now."""
+        return self.state in (State.MASTER, State.LEAVING, State.HANDING_OVER)
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """What keeps this backup from taking over from a lower master; ``None`` when nothing does."""
+        return self.preemption.waiting if self.state is State.BACKUP else None
+
+    # -- the shape every machine has ---------------------------------------------------------------------------
+
+    def receive(self, given: Input, now: float) -> list[Effect]:
+        """Take an input; return what must be done, in order."""
+        symbol = self._classify(given)
+        return [] if symbol is None else self._step(symbol, now)
+
+    def deadline(self) -> float | None:
+        """When ``expire`` must be called next."""
+        return self._timers.deadline()
+
+    def expire(self, now: float) -> list[Effect]:
+        """Act on every timer that is due."""
+        effects: list[Effect] = []
+        while (timer := self._timers.pop_due(now)) is not None:
+            effects += self._step(timer, now)
+        return effects
+
+    def _step(self, symbol: Symbol, now: float) -> list[Effect]:
+        rule: Rule = find_rule(states.TRANSITIONS, self.state, symbol, self.instance.name)
+        effects: list[Effect] = getattr(self, rule.action)(now)
+        assert self.state in rule.targets, f"{rule.action} led to {self.state}"
+        return effects
+
+    def _classify(self, given: Input) -> Symbol | None:
+        match given:
+            case Start(resume=resume):
+                self._resume = resume
+                return Symbol.START
+            case SetFaults(faults=faults):
+                return self._take_faults(faults)
+            case SetPriority(priority=priority):
+                self.priority = priority
+                return Symbol.PRIORITY
+            case Order(state=state):
+                return Symbol.GROUP_MASTER if state is State.MASTER else Symbol.GROUP_BACKUP
+            case SetSynced(synced=synced):
+                self.preemption.synced = synced
+            case SetPlaneReady(ready=ready):
+                self.preemption.plane_ready = ready
+            case Reconfigure(instance=instance, grouped=grouped):
+                self.instance = self.preemption.instance = instance
+                self.grouped = grouped
+                return Symbol.RECONFIGURE
+            case Restart(reason=reason):
+                self._restart_reason = reason
+                return Symbol.RESTART
+            case Heard():
+                return self._classify_advert(given)
+            case _:
+                return _PLAIN.get(type(given))
+        return None
+
+    def _take_faults(self, faults: tuple[Fault, ...]) -> Symbol | None:
+        before, self.faults = self.faults, faults
+        if self.state is State.FAULT and faults:
+            self.reason = self._fault_reason()
+        return None if bool(before) is bool(faults) else Symbol.FAIL if faults else Symbol.RECOVER
+
+    def _classify_advert(self, heard: Heard) -> Symbol:
+        self._heard = heard
+        priority = heard.advert.priority
+        self.counters.adverts_received += 1
+        if priority == PRIORITY_STOP:
+            self.counters.priority_zero_received += 1
+            return Symbol.ADVERT_ZERO
+        if priority != self.priority:
+            return Symbol.ADVERT_HIGHER if priority > self.priority else Symbol.ADVERT_LOWER
+        if self.state is State.BACKUP or address_rank(heard.source) > address_rank(self.own_address):
+            return Symbol.ADVERT_HIGHER
+        return Symbol.ADVERT_LOWER
+
+    # -- times -------------------------------------------------------------------------------------------------
+
+    def skew_s(self) -> float:
+        """Seconds that a lower priority waits longer (RFC 9568 §6.1; version 2: of one second)."""
+        whole = 1.0 if self.instance.version == 2 else self.master_interval_s
+        return (256 - self.priority) * whole / 256
+
+    def master_down_s(self) -> float:
+        """Seconds of silence after which the master is taken for dead."""
+        return self.instance.down_timer_adverts * self.master_interval_s + self.skew_s()
+
+    def _await_master(self, now: float) -> None:
+        self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self.master_down_s())
+
+    # -- starting and stopping ---------------------------------------------------------------------------------
+
+    def _ignore(self, now: float) -> list[Effect]:
+        return []
+
+    def _start(self, now: float) -> list[Effect]:
+        if self.faults:
+            return self._enter(State.FAULT, now, self._fault_reason())
+        if self._resume:
+            return self._become_master(now, "resumed after a restart of the worker")
+        ready = self.preemption.plane_ready
+        if self.priority == PRIORITY_OWNER and ready:
+            return self._become_master(now, "owner of the address")
+        effects = self._enter(State.BACKUP, now, "started", remark=" (init)")
+        if self.instance.starts_as_master and ready:
+            # keepalived's shorter first wait of a node declared MASTER
+            self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self.instance.advert_interval_s * 257 / 256)
+        else:
+            self._await_master(now)
+        return effects
+
+    def _stop(self, now: float) -> list[Effect]:
+        return self._enter(State.INIT, now, "stopped")
+
+    def _leave(self, now: float) -> list[Effect]:
+        self.counters.released_master += 1
+        self._wait_for_successor(State.LEAVING, now)
+        return [*self._send(PRIORITY_STOP), Log(f"({self.instance.name}) sent 0 priority")]
+
+    def _release(self, now: float) -> list[Effect]:
+        return self._enter(State.INIT, now, "stopped", before=State.MASTER)
+
+    def _fail(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        if self.state is State.MASTER:
+            self.counters.released_master += 1
+            effects = self._send(PRIORITY_STOP)
+        before = State.MASTER if self.holds else self.state  # a hand-over is reported when it is finished
+        return [*effects, *self._enter(State.FAULT, now, self._fault_reason(), before=before)]
+
+    def _recover(self, now: float) -> list[Effect]:
+        effects = self._enter(State.BACKUP, now, "recovered")
+        self._await_master(now)
+        return effects
+
+    def _start_over(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        if self.state is State.MASTER:
+            self.counters.released_master += 1
+            effects = self._send(PRIORITY_STOP)
+        if self.state is not State.BACKUP:
+            effects += self._enter(State.BACKUP, now, self._restart_reason, before=State.MASTER)
+        else:
+            self._forget_master()
+        self._await_master(now)
+        return effects
+
+    # -- as backup ---------------------------------------------------------------------------------------------
+
+    def _shorten_wait(self, now: float) -> list[Effect]:
+        self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self.skew_s())
+        return [Log(f"({self.instance.name}) Backup received priority 0 advertisement")]
+
+    def _follow(self, now: float) -> list[Effect]:
+        heard = self._last_heard()
+        self.preemption.reset()
+        self._preempted = ""
+        return [*self._stay_behind(heard, now), *self._warn_of_tie(heard)]
+
+    def _stay_behind(self, heard: Heard, now: float) -> list[Effect]:
+        self._adopt_master(heard)
+        self._await_master(now)
+        withdrawn: list[Effect] = [AskGroup(False)] if self._asked else []
+        self._asked = False
+        return withdrawn
+
+    def _adopt_master(self, heard: Heard) -> None:
+        known = self.master_address == heard.source
+        self.master_address, self.master_priority = heard.source, heard.advert.priority
+        if self.instance.version == 3:
+            self.master_interval_s = max(heard.advert.interval_s, 0.01)
+        if known and self.instance.skip_check_adv_addr:  # checked when this master was first heard
+            return
+        if set(heard.advert.addresses) != {a.address for a in self.instance.addresses}:
+            self.counters.address_list_mismatches += 1
+
+    def _warn_of_tie(self, heard: Heard) -> list[Effect]:
+        if heard.advert.priority != self.priority or heard.source in self._warned:
+            return []
+        self._warned.add(heard.source)
+        text = (
+            f"({self.instance.name}) WARNING - equal priority {self.priority} advert received from {heard.source}: "
+            "the higher address wins"
+        )
+        return [Log(text, warning=True)]
+
+    def _consider_preemption(self, now: float) -> list[Effect]:
+        heard = self._last_heard()
+        verdict = self.preemption.consider(heard.source, now)
+        if verdict.waiting is not None:
+            self._preempted = ""
+            said: list[Effect] = [Log(verdict.message)] if verdict.message else []
+            return [*said, *self._stay_behind(heard, now)]
+        self._preempted = f"{heard.source} has only priority {heard.advert.priority}"
+        if heard.source in self._warned:
+            return []
+        self._warned.add(heard.source)
+        text = f"({self.instance.name}) received lower priority ({heard.advert.priority}) advert from {heard.source} - discarding"
+        return [Log(text)]
+
+    def _wait_again(self, now: float) -> list[Effect]:
+        self._await_master(now)
+        return []
+
+    def _wait_no_longer(self, now: float) -> list[Effect]:
+        """Use the new times from now on; reloads in a row must not keep a dead master alive."""
+        former = self._timers.get(Symbol.MASTER_DOWN_TIMER)
+        if self.instance.version == 2 or not self.master_address:
+            self.master_interval_s = self.instance.advert_interval_s
+        due = now + self.master_down_s()
+        self._timers.set(Symbol.MASTER_DOWN_TIMER, due if former is None else min(former, due))
+        self._asked = self._asked and self.grouped
+        return []
+
+    # -- taking over -------------------------------------------------------------------------------------------
+
+    def _take_over(self, now: float) -> list[Effect]:
+        if self.grouped:
+            self._await_master(now)
+            self._asked = True
+            return [AskGroup()]
+        return self._become_master(now, self._silence(), Log(f"({self.instance.name}) Receive advertisement timeout"))
+
+    def _silence(self) -> str:
+        if self._preempted:
+            return self._preempted
+        if not self.master_address:
+            return f"no master heard for {self.master_down_s():.3g} s"
+        return f"master {self.master_address} fell silent"
+
+    def _take_over_with_group(self, now: float) -> list[Effect]:
+        return self._become_master(now, "with its sync group")
+
+    def _become_master(self, now: float, reason: str, *first: Log) -> list[Effect]:
+        garp, name = self.instance.garp, self.instance.name
+        self.master_interval_s = self.instance.advert_interval_s
+        self.counters.became_master += 1
+        self.preemption.suppressed = False
+        effects: list[Effect] = [*self._send(self.priority), Announce(garp.repeat), *first]
+        effects += self._enter(State.MASTER, now, reason)
+        self.master_address, self.master_priority = self.own_address, self.priority
+        self._second_burst = garp.repeat
+        self._start_master_timers(now)
+        if garp.delay_s:
+            self._timers.set(Symbol.GARP_TIMER, now + garp.delay_s)
+        effects.append(Log(f"({name}) setting VIPs."))
+        return effects
+
+    def _start_master_timers(self, now: float) -> None:
+        self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
+        if self.instance.garp.refresh_s:
+            self._timers.set(Symbol.REFRESH_TIMER, now + self.instance.garp.refresh_s)
+
+    # -- as master ---------------------------------------------------------------------------------------------
+
+    def _advertise(self, now: float) -> list[Effect]:
+        # Counted from now, so that a stall is not followed by a burst.
+        self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
+        return self._send(self.priority)
+
+    def _announce_again(self, now: float) -> list[Effect]:
+        return [Announce(self._second_burst)]
+
+    def _refresh(self, now: float) -> list[Effect]:
+        self._timers.set(Symbol.REFRESH_TIMER, now + self.instance.garp.refresh_s)
+        return [Announce(self.instance.garp.refresh_repeat)]
+
+    def _retime(self, now: float) -> list[Effect]:
+        """Advertise what is declared now at once; the intervals count from here."""
+        self._timers.cancel(Symbol.REFRESH_TIMER)
+        self._start_master_timers(now)
+        self.master_interval_s = self.instance.advert_interval_s
+        self.master_address, self.master_priority = self.own_address, self.priority
+        return self._send(self.priority)
+
+    def _outrank(self, now: float) -> list[Effect]:
+        heard, garp, name = self._last_heard(), self.instance.garp, self.instance.name
+        effects: list[Effect] = [
+            Log(
+                f"({name}) Received advert from {heard.source} with lower priority {heard.advert.priority}, "
+                f"ours {self.priority}, forcing new election"
+            )
+        ]
+        if not self.instance.lower_prio_no_advert:
+            effects += self._send(self.priority)
+            self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
+        if garp.lower_prio_repeat:
+            effects.append(Announce(garp.lower_prio_repeat))
+        if garp.lower_prio_delay_s:
+            self._second_burst = garp.lower_prio_repeat
+            self._timers.set(Symbol.GARP_TIMER, now + garp.lower_prio_delay_s)
+        return effects
+
+    def _give_way(self, now: float) -> list[Effect]:
+        heard = self._last_heard()
+        priority, source = heard.advert.priority, heard.source
+        how = f"higher priority {priority}, ours {self.priority}"
+        if priority == self.priority:
+            how = f"same priority {priority} but higher IP address than ours"
+        text = f"({self.instance.name}) Master received advert from {source} with {how}"
+        effects: list[Effect] = [Log(text)]
+        if self.instance.higher_prio_send_advert:
+            effects += self._send(self.priority)
+        return [*effects, *self._become_backup(now, f"{source} has priority {priority}", heard)]
+
+    def _give_way_with_group(self, now: float) -> list[Effect]:
+        return self._become_backup(now, "with its sync group")
+
+    def _become_backup(self, now: float, reason: str, heard: Heard | None = None) -> list[Effect]:
+        self.counters.released_master += 1
+        effects = self._enter(State.BACKUP, now, reason, before=State.MASTER)
+        if heard is not None:
+            self._adopt_master(heard)
+        self._await_master(now)
+        return effects
+
+    # -- planned hand-over -------------------------------------------------------------------------------------
+
+    def _begin_hand_over(self, now: float) -> list[Effect]:
+        self._wait_for_successor(State.HANDING_OVER, now)
+        return [*self._send(PRIORITY_STOP), Log(f"({self.instance.name}) sent 0 priority, to hand over")]
+
+    def _finish_hand_over(self, now: float) -> list[Effect]:
+        heard = self._last_heard()
+        self.preemption.suppressed = True
+        return self._become_backup(now, f"handed over to {heard.source}", heard)
+
+    def _stay(self, now: float) -> list[Effect]:
+        self.state = State.MASTER
+        self._timers.clear()
+        self._start_master_timers(now)
+        text = f"({self.instance.name}) WARNING - no other router takes over: staying master"
+        return [*self._send(self.priority), Log(text, warning=True)]
+
+    def _suppress_preemption(self, now: float) -> list[Effect]:
+        self.preemption.suppressed = True
+        return []
+
+    def _restore(self, now: float) -> list[Effect]:
+        self.preemption.suppressed = False
+        return []
+
+    # -- shared ------------------------------------------------------------------------------------------------
+
+    def _wait_for_successor(self, state: State, now: float) -> None:
+        self._timers.clear()
+        self._timers.set(Symbol.LEAVE_TIMER, now + min(self.instance.advert_interval_s, 1.0))
+        self.state = state
+
+    def _send(self, priority: int) -> list[Effect]:
+        self.counters.adverts_sent += 1
+        self.counters.priority_zero_sent += priority == PRIORITY_STOP
+        return [SendAdvert(priority)]
+
+    def _enter(self, state: State, now: float, reason: str, *, before: State | None = None, remark: str = "") -> list[Effect]:
+        before = self.state if before is None else before
+        self.state, self.since, self.reason = state, now, reason
+        self._forget_master()
+        self._timers.clear()
+        effects: list[Effect] = []
+        if state is not State.INIT:
+            effects.append(Log(f"({self.instance.name}) Entering {state} STATE{remark}"))
+        return [*effects, Transition(before, state, reason)]
+
+    def _forget_master(self) -> None:
+        self.preemption.reset()
+        self._preempted, self._asked = "", False
+        self.master_address, self.master_priority = "", 0
+        self.master_interval_s = self.instance.advert_interval_s
+
+    def _fault_reason(self) -> str:
+        return "; ".join(map(str, self.faults))
+
+    def _last_heard(self) -> Heard:
+        assert self._heard is not None
+        return self._heard

@@ -1,0 +1,495 @@
+"""The VRRP side of a node: every virtual router of a configuration, its sync groups, its addresses and announcements.
+
+The order of effects is that of RFC 9568 §6.4: an advert first, then addresses, then announcements; log lines and events
+follow, so that a script that runs at a transition finds the addresses as the new state has them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from relevo.machines import sync_group, vrrp
+from relevo.machines.faults import GROUP_FAULT, Fault
+from relevo.machines.sync_group import SyncGroupMachine
+from relevo.machines.vrrp import State
+from relevo.model import Configuration, VrrpInstance
+from relevo.model.diff import difference
+from relevo.node.addresses import Addresses, AddressKey
+from relevo.node.announcer import Announcer
+from relevo.node.effects import (
+    AddAddress,
+    AddressesHeld,
+    Announce,
+    ClosePort,
+    Effect,
+    GroupChanged,
+    InstanceChanged,
+    Log,
+    OpenPort,
+    RemoveAddress,
+    Severity,
+    state_name,
+)
+from relevo.node.network import believed, virtual_addresses
+from relevo.node.observation import (
+    AnnouncementFailed,
+    Configure,
+    HandOverRequested,
+    Input,
+    Kind,
+    NetworkObserved,
+    Observation,
+    OperationFailed,
+    PacketReceived,
+    PortFailed,
+    PortOpened,
+    SendFailed,
+    SetAddress,
+    StopRequested,
+    World,
+)
+from relevo.node.router import Router, identity_change, interfaces_of_instance
+from relevo.wire import vrrp as wire
+from relevo.wire.vrrp import Refusal
+
+
+class Director:
+    """All virtual routers. ``resume`` names those that were master when the last worker died, ``placed`` what it had set."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        world: World,
+        *,
+        resume: frozenset[str] = frozenset(),
+        placed: Iterable[AddressKey] = (),
+        plane_ready: bool = True,
+        synced: bool = False,
+    ) -> None:
+        self.configuration = Configuration()
+        self.world = world
+        self.routers: dict[str, Router] = {}
+        self.groups: dict[str, SyncGroupMachine] = {}
+        self.unknown: Counter[str] = Counter()
+        self.stopping = False
+        self.addresses = Addresses(placed)
+        self._first = configuration
+        self._resume = resume
+        self._plane_ready = plane_ready
+        self._synced = synced
+        self._group_of: dict[str, SyncGroupMachine] = {}
+        self._announcer = Announcer()
+        self._held = AddressesHeld(frozenset(), frozenset())
+        self._logged: dict[tuple[str, str], str] = {}
+        self._announced: set[str] = set()
+        self._moved = False
+        self._packets: list[Effect] = []
+        self._network: list[Effect] = []
+        self._events: list[Effect] = []
+
+    # -- the shape every machine has ---------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Effect]:
+        """Begin with the first configuration."""
+        self._configure(self._first, now)
+        return self._settle(now)
+
+    def receive(self, given: Input, now: float) -> list[Effect]:
+        """Take an input; return what must be done, in order."""
+        match given:
+            case Configure(configuration=configuration, world=world):
+                self._observe(world, now)
+                self._configure(configuration, now)
+            case NetworkObserved(world=world):
+                self._observe(world, now)
+            case Observation():
+                self._take_observation(given, now)
+            case PacketReceived():
+                self._take_packet(given, now)
+                return self._settle(now) if self._moved else self._flush()
+            case PortOpened(router=name) | PortFailed(router=name) | SendFailed(router=name):
+                if name in self.routers:
+                    self._take_answer(self.routers[name], given, now)
+            case OperationFailed():
+                self._take_refusal(given, now)
+            case AnnouncementFailed(address=address, interface=interface, reason=reason):
+                self._log_once((interface, address), f"cannot announce {address} on {interface}: {reason}")
+            case HandOverRequested():
+                self._hand_over(given, now)
+            case StopRequested():
+                self._stop(now)
+        return self._settle(now)
+
+    def deadline(self) -> float | None:
+        """When ``expire`` must be called next."""
+        due = [router.machine.deadline() for router in self.routers.values()]
+        due += [trouble.retry_at for router in self.routers.values() for trouble in (router.port, router.sending)]
+        due += [self._announcer.deadline(), self.addresses.retry_at]
+        return min((at for at in due if at is not None), default=None)
+
+    def expire(self, now: float) -> list[Effect]:
+        """Act on everything that is due."""
+        retried = False
+        for router in self.routers.values():
+            due = router.machine.deadline()
+            if due is not None and due <= now:
+                self._execute(router, router.machine.expire(now), now)
+            retried |= self._retry(router, now)
+        if self.addresses.retry_at is not None and self.addresses.retry_at <= now:
+            self.addresses.try_again()
+            retried = True
+        effects = self._settle(now) if retried or self._moved else self._flush()
+        return [*effects, *self._announcements(now)]
+
+    @staticmethod
+    def _retry(router: Router, now: float) -> bool:
+        retried = False
+        if router.port.retry_at is not None and router.port.retry_at <= now:
+            router.port.retry_at, retried = None, True  # the fault stays until the socket is open
+        if router.sending.retry_at is not None and router.sending.retry_at <= now:
+            router.sending.suspend()
+            retried = True
+        return retried
+
+    @property
+    def finished(self) -> bool:
+        """Whether a stop is complete."""
+        return self.stopping and all(router.machine.state is State.INIT for router in self.routers.values())
+
+    def virtual(self) -> frozenset[str]:
+        """Return every virtual address that is declared: none of them is a node's own."""
+        instances = (router.instance for router in self.routers.values())
+        return frozenset(a.address for i in instances for a in (*i.addresses, *i.excluded_addresses))
+
+    # -- inputs ------------------------------------------------------------------------------------------------
+
+    def _observe(self, world: World, now: float) -> None:
+        former, self.world = self.world, world
+        self.addresses.observe(world)
+        virtual = self.virtual()
+        if former.links != world.links or _own(former, virtual) != _own(world, virtual):
+            for router in self.routers.values():
+                self._try_again(router)
+        for router in self.routers.values():
+            self._announce_moved_links(router, former, now)
+
+    @staticmethod
+    def _try_again(router: Router) -> None:
+        """What failed may work now that the network is another one."""
+        if router.port.fault is not None:
+            router.port.retry_at = None
+        if router.sending.fault is not None:
+            router.sending.suspend()
+
+    def _announce_moved_links(self, router: Router, former: World, now: float) -> None:
+        """Queue the addresses of links that have another hardware address, or a carrier again."""
+        if not router.machine.holds:
+            return
+        for address in virtual_addresses(router.instance):
+            name = address.device or router.instance.interface
+            before, link = former.links.get(name), self.world.links.get(name)
+            if link is not None and link.up and before is not None and before != link:
+                self._queue(router, [address.address], router.instance.garp.repeat, now)
+
+    def _take_observation(self, given: Observation, now: float) -> None:
+        match given.kind:
+            case Kind.PLANE:
+                self._plane_ready = given.value
+                every: vrrp.Input = vrrp.SetPlaneReady(given.value)
+            case Kind.SYNC:
+                self._synced = given.value
+                every = vrrp.SetSynced(given.value)
+        for router in self.routers.values():
+            self._tell(router, every, now)
+
+    def _take_packet(self, given: PacketReceived, now: float) -> None:
+        number = wire.virtual_router_id(given.payload)
+        # Every socket of an interface sees the adverts of all virtual routers there: count only those of no local one.
+        if number is not None and not any(r.instance.virtual_router_id == number for r in self.routers.values()):
+            self.unknown[Refusal.UNKNOWN_ROUTER] += 1
+        source = given.envelope.source if given.envelope is not None else "?"
+        for name in given.routers:
+            router = self.routers.get(name)
+            if router is None or number not in (None, router.instance.virtual_router_id):
+                continue
+            advert = router.decode(given.payload, given.envelope)
+            if not isinstance(advert, Refusal):
+                self._tell(router, vrrp.Heard(advert, source), now)
+            elif router.refuse(advert) and advert is not Refusal.OWN:
+                why = advert.value.replace("_", " ")
+                self._log(f"({name}) advert from {source} dropped: {why}; further ones are only counted", Severity.WARNING)
+
+    def _take_answer(self, router: Router, given: PortOpened | PortFailed | SendFailed, now: float) -> None:
+        name = router.instance.name
+        match given:
+            case PortOpened():
+                router.opened = router.spec is not None
+                router.port.end()
+            case PortFailed(reason=reason, hint=hint):
+                router.spec, router.opened = None, False
+                router.port.begin(f"{reason} ({hint})" if hint else reason, now)
+            case SendFailed(destination=destination, reason=reason):
+                router.failed(destination, reason, now)
+                self._log_once((name, destination), f"({name}) cannot send adverts to {destination}: {reason}")
+
+    def _take_refusal(self, given: OperationFailed, now: float) -> None:
+        """Do not believe that the address is set, or gone."""
+        address = given.address
+        self.world = believed(self.world, RemoveAddress(address) if given.adding else AddAddress(address))
+        if self.addresses.refuse(given, now):
+            self._log(given.reason, Severity.ERROR)
+
+    def _hand_over(self, wanted: HandOverRequested, now: float) -> None:
+        """Hand an instance over, or let priorities decide again; members of a sync group go together."""
+        group = self._group_of.get(wanted.instance)
+        for name in group.members if group is not None else (wanted.instance,):
+            if name in self.routers:
+                self._tell(self.routers[name], vrrp.Restore() if wanted.back else vrrp.HandOver(), now)
+
+    def _stop(self, now: float) -> None:
+        self.stopping = True
+        for router in self.routers.values():
+            if router.machine.state is not State.INIT:
+                self._tell(router, vrrp.Stop(), now)
+
+    # -- configuration -----------------------------------------------------------------------------------------
+
+    def _configure(self, configuration: Configuration, now: float) -> None:
+        """Take a configuration over. What did not change is not touched; what changed keeps its state where it can."""
+        if self.stopping:
+            return
+        former, self.configuration = self.configuration, configuration
+        grouped = {member for group in configuration.sync_groups for member in group.members}
+        changes = difference(former, configuration).instances
+        for gone in changes.removed:
+            self._retire(gone.name, now)
+        for instance in configuration.vrrp_instances:
+            router = self.routers.get(instance.name)
+            if router is None:
+                self.routers[instance.name] = Router(instance, grouped=instance.name in grouped)
+            elif router.instance != instance or router.machine.grouped is not (instance.name in grouped):
+                self._change(router, instance, instance.name in grouped, now)
+        self._order_routers(configuration)
+        self._configure_groups(configuration, now)
+        for change in changes.added:
+            router = self.routers[change.name]
+            self._tell(router, vrrp.SetSynced(self._synced), now)
+            self._tell(router, vrrp.SetPlaneReady(self._plane_ready), now)
+
+    def _order_routers(self, configuration: Configuration) -> None:
+        self.routers = {instance.name: self.routers[instance.name] for instance in configuration.vrrp_instances}
+
+    def _retire(self, name: str, now: float) -> None:
+        """Stop a router that the new configuration does not have; its addresses go at once."""
+        router = self.routers[name]
+        for _ in range(2):  # the second stop does not wait for a successor
+            if router.machine.state is not State.INIT:
+                self._tell(router, vrrp.Stop(), now)
+        self._packets.append(ClosePort(name))
+        del self.routers[name]
+
+    def _change(self, router: Router, instance: VrrpInstance, grouped: bool, now: float) -> None:
+        reason = identity_change(router.instance, instance)
+        if reason:
+            self._tell(router, vrrp.Restart(reason), now)  # priority 0 leaves as the router that it was
+            router.port.end()
+            router.sending.end()
+        router.instance = instance
+        router.forget_packets()
+        self._tell(router, vrrp.Reconfigure(instance, grouped), now)
+
+    def _configure_groups(self, configuration: Configuration, now: float) -> None:
+        present, self.groups, self._group_of = self.groups, {}, {}
+        for name, machine in present.items():
+            if all(group.name != name for group in configuration.sync_groups):
+                self._report(machine, sync_group.Symbol.STOP, "", now)
+        for group in configuration.sync_groups:
+            members = tuple(name for name in group.members if name in self.routers)
+            machine = present.get(group.name) or SyncGroupMachine(group.name, members)
+            self.groups[group.name] = machine
+            self._group_of.update(dict.fromkeys(members, machine))
+            masters = [name for name in members if self.routers[name].machine.state is State.MASTER]
+            self._carry_orders(machine, machine.set_members(members, masters), now)
+
+    # -- settling ----------------------------------------------------------------------------------------------
+
+    def _settle(self, now: float) -> list[Effect]:
+        """Bring faults, priorities, ports and addresses in line with the world, and return everything that follows."""
+        virtual = self.virtual()
+        self._match_ports(virtual)
+        self._judge(virtual, now)
+        self._match_network(now)
+        return self._flush()
+
+    def _judge(self, virtual: frozenset[str], now: float) -> None:
+        """Let every router know its faults and its priority, and every group whether a member is at fault."""
+        standings = {name: router.standing(self.world, virtual) for name, router in self.routers.items()}
+        failed = {name: {m for m in group.members if standings[m].faults} for name, group in self.groups.items()}
+        for name, group in self.groups.items():
+            if group.state is State.INIT and not self.stopping:
+                self._report(group, sync_group.Symbol.START, "", now)
+            symbol = sync_group.Symbol.FAIL if failed[name] else sync_group.Symbol.RECOVER
+            if (group.state is State.FAULT) is not bool(failed[name]):
+                self._report(group, symbol, "", now)
+        for name, router in self.routers.items():
+            group_of = self._group_of.get(name)
+            others = failed[group_of.name] - {name} if group_of is not None else set()
+            faults = standings[name].faults + ((GROUP_FAULT,) if others else ())
+            self._match_machine(router, faults, standings[name].priority, now)
+        if self.stopping:
+            self._stop_groups(now)
+
+    def _match_machine(self, router: Router, faults: tuple[Fault, ...], priority: int, now: float) -> None:
+        machine = router.machine
+        if machine.priority != priority:
+            self._tell(router, vrrp.SetPriority(priority), now)
+        if machine.faults != faults:
+            self._log_faults(router.instance.name, machine.faults, faults)
+            self._tell(router, vrrp.SetFaults(faults), now)
+        if machine.state is State.INIT and not self.stopping and (router.opened or faults):
+            self._tell(router, vrrp.Start(resume=router.instance.name in self._resume), now)
+            self._resume -= {router.instance.name}
+
+    def _stop_groups(self, now: float) -> None:
+        for group in self.groups.values():
+            if all(self.routers[name].machine.state is State.INIT for name in group.members):
+                self._report(group, sync_group.Symbol.STOP, "", now)
+
+    def _log_faults(self, name: str, before: tuple[Fault, ...], after: tuple[Fault, ...]) -> None:
+        for fault in after:
+            if fault not in before:
+                self._log(f"({name}) {fault}", Severity.WARNING)
+        for fault in before:
+            if fault not in after:
+                self._log(f"({name}) no longer: {fault}")
+
+    def _match_ports(self, virtual: frozenset[str]) -> None:
+        for name, router in self.routers.items():
+            waits = router.port.fault is not None and router.port.retry_at is not None
+            wanted = None if waits or (self.stopping and router.spec is None) else router.wanted_spec(self.world, virtual)
+            if wanted == router.spec:
+                continue
+            if router.spec is not None:
+                self._packets.append(ClosePort(name))
+            router.spec, router.opened = wanted, False
+            if wanted is not None:
+                if router.machine.own_address != wanted.source:
+                    router.machine.own_address = wanted.source
+                    router.forget_packets()
+                self._packets.append(OpenPort(name, wanted))
+
+    def _match_network(self, now: float) -> None:
+        """Set and remove addresses; announce those that a master gets outside of a takeover."""
+        holders = [router for router in self.routers.values() if router.machine.holds]
+        instances = [router.instance for router in self.routers.values()]
+        for operation in self.addresses.operations(self.world, [router.instance for router in holders], instances):
+            self.world = believed(self.world, operation)
+            self._network.append(operation)
+            if isinstance(operation, AddAddress):
+                self._announce_added(operation.address, holders, now)
+            self.addresses.done(operation)
+        self.addresses.lost.clear()
+        self._announced.clear()
+        self._announcer.drop(lambda name: name in self.routers and self.routers[name].machine.holds)
+        self._report_held(holders)
+
+    def _announce_added(self, address: SetAddress, holders: list[Router], now: float) -> None:
+        for router in holders:
+            name, garp = router.instance.name, router.instance.garp
+            if name in self._announced or all(a.address != address.address for a in virtual_addresses(router.instance)):
+                continue
+            self._queue(router, [address.address], garp.repeat, now)
+            if garp.delay_s:
+                self._queue(router, [address.address], garp.repeat, now + garp.delay_s)
+            if address.key in self.addresses.lost:
+                text = f"({name}) address {address.address} was removed by somebody else: putting it back"
+                self._log(text, Severity.WARNING)
+
+    def _report_held(self, holders: list[Router]) -> None:
+        addresses = frozenset(a.address for r in holders for a in (*r.instance.addresses, *r.instance.excluded_addresses))
+        held = AddressesHeld(addresses, frozenset(self.addresses.placed))
+        if held != self._held:
+            self._held = held
+            self._network.append(held)
+
+    # -- effects -----------------------------------------------------------------------------------------------
+
+    def _tell(self, router: Router, given: vrrp.Input, now: float) -> None:
+        self._execute(router, router.machine.receive(given, now), now)
+
+    def _execute(self, router: Router, effects: list[vrrp.Effect], now: float) -> None:
+        name = router.instance.name
+        for effect in effects:
+            match effect:
+                case vrrp.SendAdvert(priority=priority):
+                    self._packets += router.send(priority)
+                case vrrp.Announce(count=count):
+                    self._announced.add(name)
+                    self._queue(router, [a.address for a in virtual_addresses(router.instance)], count, now)
+                case vrrp.Log(message=message, warning=warning):
+                    self._log(message, Severity.WARNING if warning else Severity.INFO)
+                case vrrp.Transition():
+                    self._report_transition(router, effect, now)
+                case vrrp.AskGroup(wish=wish):
+                    symbol = sync_group.Symbol.ASK if wish else sync_group.Symbol.WITHDRAW
+                    self._report(self._group_of.get(name), symbol, name, now)
+
+    def _report_transition(self, router: Router, transition: vrrp.Transition, now: float) -> None:
+        name, after = router.instance.name, transition.after
+        self._moved = True
+        self._events.append(InstanceChanged(name, state_name(after), router.machine.priority, transition.reason))
+        if after is State.MASTER:
+            self._report(self._group_of.get(name), sync_group.Symbol.MASTER, name, now)
+        elif after is State.BACKUP and transition.before is State.MASTER:
+            self._report(self._group_of.get(name), sync_group.Symbol.BACKUP, name, now)
+
+    def _report(self, group: SyncGroupMachine | None, symbol: sync_group.Symbol, member: str, now: float) -> None:
+        if group is not None:
+            self._carry_orders(group, group.receive(sync_group.Report(symbol, member), now), now)
+
+    def _carry_orders(self, group: SyncGroupMachine, effects: list[sync_group.Effect], now: float) -> None:
+        for effect in effects:
+            match effect:
+                case sync_group.OrderMember(name=name, state=state):
+                    self._tell(self.routers[name], vrrp.Order(state), now)
+                case sync_group.GroupTransition(after=after):
+                    if after is not State.INIT:
+                        self._log(f"VRRP_Group({group.name}) Syncing instances to {after} state")
+                    self._events.append(GroupChanged(group.name, state_name(after)))
+
+    def _queue(self, router: Router, addresses: list[str], count: int, at: float) -> None:
+        self._announcer.add(router.instance.name, addresses, count, router.instance.garp.interval_s, at)
+
+    def _announcements(self, now: float) -> list[Effect]:
+        found: list[Effect] = []
+        for queued in self._announcer.due(now):
+            router = self.routers[queued.router]
+            for address in virtual_addresses(router.instance):
+                link = self.world.links.get(address.device or router.instance.interface)
+                if address.address == queued.address and link is not None and link.up and link.neighbours:
+                    found.append(Announce(link, address.address))
+        return found
+
+    def _flush(self) -> list[Effect]:
+        effects = [*self._packets, *self._network, *self._events]
+        self._packets, self._network, self._events = [], [], []
+        self._moved = False
+        return effects
+
+    def _log(self, text: str, severity: Severity = Severity.INFO) -> None:
+        self._events.append(Log(text, severity))
+
+    def _log_once(self, key: tuple[str, str], text: str) -> None:
+        if self._logged.get(key) != text:
+            self._logged[key] = text
+            self._log(text, Severity.WARNING)
+
+
+def _own(world: World, virtual: frozenset[str]) -> tuple[SetAddress, ...]:
+    return tuple(each.set for each in world.addresses if each.set.address not in virtual)
+
+
+def interfaces_of(configuration: Configuration) -> frozenset[str]:
+    """Names of the interfaces that matter to a configuration: a driver observes them."""
+    return frozenset(name for instance in configuration.vrrp_instances for name in interfaces_of_instance(instance))

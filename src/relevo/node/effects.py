@@ -1,0 +1,133 @@
+"""What a driver must do, in the order in which it is given."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from relevo.machines.vrrp import State
+from relevo.node.observation import Link, SetAddress
+
+
+class Severity(enum.IntEnum):
+    """Severity of a log line, by syslog's numbers."""
+
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A line for the log."""
+
+    text: str
+    severity: Severity = Severity.INFO
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """The socket that a router needs: raw on ``link`` (protocol 112), or UDP when ``udp_port`` is not 0.
+
+    ``group`` is joined and sent to, unless it is empty: then adverts are unicast.
+    """
+
+    source: str
+    link: Link | None = None
+    group: str = ""
+    udp_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPort:
+    """Open the socket of ``router``; the answer is ``PortOpened`` or ``PortFailed``."""
+
+    router: str
+    spec: PortSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePort:
+    """Close the socket of ``router``."""
+
+    router: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendPacket:
+    """Send an advert by the socket of ``router``; ``SendFailed`` is the answer when that cannot be done."""
+
+    router: str
+    payload: bytes
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """Set an address. IPv6 ones come without duplicate address detection: the other director has just had it."""
+
+    address: SetAddress
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAddress:
+    """Remove an address. ``survivors`` are addresses that the kernel would remove with it, and that must stay."""
+
+    address: SetAddress
+    survivors: tuple[SetAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the neighbours on ``link`` that ``address`` is here, by gratuitous ARP or an unsolicited neighbour advertisement."""
+
+    link: Link
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceChanged:
+    """A virtual router changed state; ``state`` is MASTER, BACKUP, FAULT or STOP."""
+
+    name: str
+    state: str
+    priority: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupChanged:
+    """A sync group changed state; ``state`` is MASTER, BACKUP, FAULT or STOP."""
+
+    name: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesHeld:
+    """The virtual addresses that this node answers for are these now; ``placed`` are the
+    keys (index, address, prefix length) of those that it set on interfaces.
+    """
+
+    addresses: frozenset[str]
+    placed: frozenset[tuple[int, str, int]]
+
+
+Effect = (
+    Log
+    | OpenPort
+    | ClosePort
+    | SendPacket
+    | AddAddress
+    | RemoveAddress
+    | Announce
+    | InstanceChanged
+    | GroupChanged
+    | AddressesHeld
+)
+
+
+def state_name(state: State) -> str:
+    """Name of a state as scripts and mails have it."""
+    return "STOP" if state is State.INIT else state.value

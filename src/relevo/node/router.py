@@ -1,0 +1,212 @@
+"""One virtual router of a node: its machine, and what the machine cannot know because it is the outside world."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relevo.machines.faults import Fault, FaultKind
+from relevo.machines.tracker import Standing, evaluate
+from relevo.machines.vrrp import VrrpMachine
+from relevo.model import VrrpInstance
+from relevo.node.effects import PortSpec, SendPacket
+from relevo.node.network import virtual_addresses
+from relevo.node.observation import World, is_local_everywhere
+from relevo.wire import vrrp as wire
+from relevo.wire.vrrp import PRIORITY_OWNER, Advert, Envelope, Refusal
+
+MAX_FAILED_ADVERTS: Final = 3
+"""Adverts in a row that may fail: the others take the master for dead after three intervals."""
+RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""Pauses before a socket or a destination that failed is tried again, if nothing changes on the network meanwhile."""
+
+
+class Trouble:
+    """Something that failed: the cause, and when it is tried again."""
+
+    def __init__(self, kind: FaultKind) -> None:
+        self.kind = kind
+        self.fault: Fault | None = None
+        self.tries = 0
+        self.retry_at: float | None = None
+
+    def begin(self, reason: str, now: float) -> None:
+        """Remember that it failed because of ``reason``; each failure in a row makes the pause longer."""
+        self.fault = Fault(self.kind, reason)
+        self.retry_at = now + RETRY_S[min(self.tries, len(RETRY_S) - 1)]
+        self.tries += 1
+
+    def suspend(self) -> None:
+        """Forget the cause, not the number of failures: whether it works will be seen."""
+        self.fault, self.retry_at = None, None
+
+    def end(self) -> None:
+        """Forget it: it works."""
+        self.suspend()
+        self.tries = 0
+
+
+class Router:
+    """``instance`` as declared, its machine, its port, and how sending goes."""
+
+    def __init__(self, instance: VrrpInstance, *, grouped: bool) -> None:
+        self.instance = instance
+        self.machine = VrrpMachine(instance, "", grouped=grouped)
+        self.spec: PortSpec | None = None
+        self.opened = False
+        self.port = Trouble(FaultKind.SOCKET)
+        self.sending = Trouble(FaultKind.SENDING)
+        self._packets: dict[tuple[int, str], bytes] = {}
+        self._failed_adverts = 0
+        self.send_errors: dict[str, str] = {}
+
+    # -- what the world means for it ----------------------------------------------------------------------------
+
+    def standing(self, world: World, virtual: frozenset[str]) -> Standing:
+        """Return faults and effective priority. ``virtual`` are all virtual addresses, which are nobody's own."""
+        instance = self.instance
+        tracked = evaluate(instance.priority, instance.track_interfaces, world.is_up)
+        faults = [*self._interface_faults(world), *tracked.faults]
+        if not any(fault.kind is FaultKind.INTERFACE_MISSING for fault in faults) and not self._source(world, virtual):
+            faults.append(self._no_source())
+        faults += [trouble.fault for trouble in (self.port, self.sending) if trouble.fault is not None]
+        return Standing(tuple(dict.fromkeys(faults)), tracked.priority)
+
+    def _interface_faults(self, world: World) -> list[Fault]:
+        instance = self.instance
+        own = instance.interface
+        required = [a.device or own for a in virtual_addresses(instance)]
+        if not instance.transport.udp_port or instance.track_primary:
+            required.append(own)
+        tracked = {each.name for each in instance.track_interfaces}
+        tolerated = tracked if instance.track_primary else tracked | {own}
+        faults: list[Fault] = []
+        for name in dict.fromkeys(filter(None, required)):
+            if name not in world.links:
+                faults.append(Fault(FaultKind.INTERFACE_MISSING, name))
+            elif not world.links[name].up and name not in tolerated:
+                faults.append(Fault(FaultKind.INTERFACE_DOWN, name))
+        return faults
+
+    def _no_source(self) -> Fault:
+        instance = self.instance
+        if instance.source_address:
+            return Fault(FaultKind.NO_SOURCE_ADDRESS, f"the source address {instance.source_address} is not on this machine")
+        return Fault(FaultKind.NO_SOURCE_ADDRESS, f"interface {instance.interface} has no IPv4 address of its own")
+
+    def _source(self, world: World, virtual: frozenset[str]) -> str:
+        """Return the address that adverts come from, empty when there is none now."""
+        instance = self.instance
+        if instance.source_address:
+            present = is_local_everywhere(instance.source_address) or any(
+                each.set.address == instance.source_address for each in world.addresses
+            )
+            return instance.source_address if present else ""
+        link = world.links.get(instance.interface)
+        if link is None:
+            return ""
+        others = frozenset() if instance.priority == PRIORITY_OWNER else virtual
+        on_link = (each.address for each in world.on(link.index) if ":" not in each.address)
+        return next((address for address in on_link if address not in others), "")
+
+    def wanted_spec(self, world: World, virtual: frozenset[str]) -> PortSpec | None:
+        """Return the socket that this router needs now, ``None`` while it can have none."""
+        instance = self.instance
+        source = self._source(world, virtual)
+        if not source:
+            return None
+        if instance.transport.udp_port:
+            return PortSpec(source, udp_port=instance.transport.udp_port)
+        link = world.links.get(instance.interface)
+        if link is None:
+            return None
+        return PortSpec(source, link, "" if instance.unicast_peers else instance.multicast_group)
+
+    # -- adverts ------------------------------------------------------------------------------------------------
+
+    def destinations(self) -> tuple[str, ...]:
+        """Where adverts go."""
+        return self.instance.unicast_peers or (self.instance.multicast_group,)
+
+    def send(self, priority: int) -> list[SendPacket]:
+        """Return the packets of one advert."""
+        if not self.opened:
+            return []
+        if self.send_errors.keys() < set(self.destinations()):
+            self._failed_adverts = 0
+            if self.sending.fault is None:
+                self.sending.tries = 0
+        self.send_errors.clear()
+        return [
+            SendPacket(self.instance.name, self._packet(priority, destination), destination)
+            for destination in self.destinations()
+        ]
+
+    def failed(self, destination: str, reason: str, now: float) -> bool:
+        """Take note of a packet that could not go; return whether that makes sending a fault, now."""
+        if not self.instance.track_primary:  # dont_track_primary: what becomes of the interface is no reason
+            return False
+        self.send_errors[destination] = reason
+        if self.send_errors.keys() < set(self.destinations()):
+            return False
+        self._failed_adverts += 1
+        if self.sending.fault is not None or (not self.sending.tries and self._failed_adverts < MAX_FAILED_ADVERTS):
+            return False
+        self.sending.begin(reason, now)
+        return True
+
+    def forget_packets(self) -> None:
+        """Encode adverts anew: the declaration or the source changed."""
+        self._packets.clear()
+
+    def _packet(self, priority: int, destination: str) -> bytes:
+        key = (priority, destination)
+        if key not in self._packets:
+            self._packets[key] = self._encode(priority, destination)
+        return self._packets[key]
+
+    def _encode(self, priority: int, destination: str) -> bytes:
+        instance = self.instance
+        advert = Advert(
+            version=instance.version,
+            virtual_router_id=instance.virtual_router_id,
+            priority=priority,
+            interval_s=instance.advert_interval_s,
+            addresses=tuple(a.address for a in instance.addresses if ":" not in a.address),
+            secret=wire.secret_of(instance),
+            auth_type=wire.AUTH_PASS if instance.authentication else wire.AUTH_NONE,
+        )
+        return wire.encode(advert, self.machine.own_address, destination, pseudo_header=self._pseudo_header())
+
+    def _pseudo_header(self) -> bool:
+        return self.instance.checksum_with_pseudo_header and not self.instance.transport.udp_port
+
+    def decode(self, payload: bytes, envelope: Envelope | None) -> Advert | Refusal:
+        """Decode a packet that came to this router's socket and admit it, or say why not."""
+        if envelope is None:
+            return Refusal.TRUNCATED
+        advert = wire.decode(payload, envelope, pseudo_header=self._pseudo_header())
+        if isinstance(advert, Refusal):
+            return advert
+        return wire.admit(advert, envelope, self.instance, self.machine.own_address) or advert
+
+    def refuse(self, refusal: Refusal) -> bool:
+        """Count a refused packet; return whether it is the first of its kind."""
+        counted = self.machine.counters.refused
+        counted[refusal] = counted.get(refusal, 0) + 1
+        return counted[refusal] == 1
+
+
+def identity_change(former: VrrpInstance, new: VrrpInstance) -> str:
+    """Return why a changed declaration makes another virtual router of it, empty when it stays the same one."""
+    for name in ("virtual_router_id", "interface", "version", "transport"):
+        if getattr(former, name) != getattr(new, name):
+            return f"{name} changed"
+    return ""
+
+
+def interfaces_of_instance(instance: VrrpInstance) -> frozenset[str]:
+    """Names of the interfaces that matter to an instance: its own, its addresses', and those it tracks."""
+    names = {tracked.name for tracked in instance.track_interfaces}
+    names.update(address.device for address in virtual_addresses(instance))
+    names.add(instance.interface)
+    return frozenset(names - {""})

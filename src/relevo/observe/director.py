@@ -1,0 +1,50 @@
+"""Snapshots of the director's side of a node."""
+
+from __future__ import annotations
+
+from relevo.node.director import Director
+from relevo.node.router import Router
+from relevo.observe.snapshot import DirectorSnapshot, GroupSnapshot, InstanceSnapshot
+
+
+def director_snapshot(director: Director, offset: float, realtime: str) -> DirectorSnapshot:
+    """Return what a director knows. ``offset`` turns its monotonic times into Unix seconds."""
+    return DirectorSnapshot(
+        instances=tuple(_instance(router, offset) for router in director.routers.values()),
+        groups=tuple(
+            GroupSnapshot(name=group.name, state=group.state.value, members=group.members) for group in director.groups.values()
+        ),
+        unknown_adverts=dict(director.unknown),
+        realtime=realtime,
+    )
+
+
+def _instance(router: Router, offset: float) -> InstanceSnapshot:
+    instance, machine = router.instance, router.machine
+    counters = machine.counters
+    return InstanceSnapshot(
+        name=instance.name,
+        state=machine.state.value,
+        reason=machine.reason,
+        since_at=machine.since + offset,
+        waiting=machine.waiting.value if machine.waiting is not None else "",
+        interface=instance.interface,
+        virtual_router_id=instance.virtual_router_id,
+        version=instance.version,
+        priority=machine.priority,
+        base_priority=instance.priority,
+        advert_interval_s=instance.advert_interval_s,
+        addresses=tuple(str(a) for a in (*instance.addresses, *instance.excluded_addresses)),
+        own_address=machine.own_address,
+        master_address=machine.master_address,
+        master_priority=machine.master_priority,
+        faults=tuple(map(str, machine.faults)),
+        adverts_sent=counters.adverts_sent,
+        adverts_received=counters.adverts_received,
+        became_master=counters.became_master,
+        released_master=counters.released_master,
+        priority_zero_sent=counters.priority_zero_sent,
+        priority_zero_received=counters.priority_zero_received,
+        address_list_mismatches=counters.address_list_mismatches,
+        refused={str(k): v for k, v in counters.refused.items()},
+    )

@@ -1,0 +1,190 @@
+"""A simulated host: a kernel, links on segments, and a director that is driven as the worker drives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relevo.model import Configuration
+from relevo.node.addresses import AddressKey
+from relevo.node.director import Director
+from relevo.node.effects import (
+    AddAddress,
+    AddressesHeld,
+    Announce,
+    ClosePort,
+    Effect,
+    GroupChanged,
+    InstanceChanged,
+    Log,
+    OpenPort,
+    PortSpec,
+    RemoveAddress,
+    SendPacket,
+)
+from relevo.node.observation import (
+    Configure,
+    Input,
+    NetworkObserved,
+    Observation,
+    OperationFailed,
+    PacketReceived,
+    PortFailed,
+    PortOpened,
+    SendFailed,
+    StopRequested,
+    is_local_everywhere,
+)
+from relevo.sim.kernel import Kernel
+from relevo.sim.lan import Simulation
+from relevo.wire.vrrp import TTL, Envelope, is_multicast
+
+
+class Host:
+    """One node of a simulation. ``log``, ``events`` and ``announced`` keep what the node said, oldest first."""
+
+    def __init__(self, name: str, simulation: Simulation) -> None:
+        self.name = name
+        self.simulation = simulation
+        self.kernel = Kernel()
+        self.director: Director | None = None
+        self.log: list[Log] = []
+        self.events: list[InstanceChanged | GroupChanged] = []
+        self.announced: list[tuple[float, str, str]] = []
+        self.held = AddressesHeld(frozenset(), frozenset())
+        self.firewall = False
+        self._segments: dict[str, str] = {}
+        self._ports: dict[str, PortSpec] = {}
+        simulation.hosts[name] = self
+
+    # -- the outside --------------------------------------------------------------------------------------------
+
+    def attach(self, link: str, segment: str) -> None:
+        """Put a link on a segment. It stays there whatever becomes of the link, as a cable does."""
+        self._segments[link] = segment
+        self.simulation.segment(segment)
+
+    def start(
+        self,
+        configuration: Configuration,
+        *,
+        resume: frozenset[str] = frozenset(),
+        placed: Iterable[AddressKey] = (),
+        plane_ready: bool = True,
+    ) -> None:
+        """Start a director, as after a boot or the death of its worker."""
+        self._ports.clear()
+        self.director = Director(configuration, self.kernel.world(), resume=resume, placed=placed, plane_ready=plane_ready)
+        self._execute(self.director.start(self.simulation.now))
+
+    def reload(self, configuration: Configuration) -> None:
+        """Give the director another configuration."""
+        self._give(Configure(configuration, self.kernel.world()))
+
+    def observe(self) -> None:
+        """Let the director look at its network: the kernel says that something changed."""
+        self._give(NetworkObserved(self.kernel.world()))
+
+    def observe_source(self, observation: Observation) -> None:
+        """Give the director an observation."""
+        self._give(observation)
+
+    def stop(self) -> None:
+        """Stop gracefully."""
+        self._give(StopRequested())
+
+    def crash(self) -> None:
+        """Die: addresses stay where they are."""
+        self.director = None
+        self._ports.clear()
+
+    # -- the driver ---------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float | None:
+        """When ``expire`` must be called."""
+        return self.director.deadline() if self.director is not None else None
+
+    def expire(self) -> None:
+        """Let the director act on what is due."""
+        if self.director is not None and (due := self.director.deadline()) is not None and due <= self.simulation.now:
+            self._execute(self.director.expire(self.simulation.now))
+
+    def deliver(self, segment: str, source: str, destination: str, payload: bytes) -> None:
+        """Take a packet in by every socket that it is for."""
+        for router, spec in list(self._ports.items()):
+            if self._receives(spec, segment, destination):
+                ttl = TTL if is_multicast(destination) else None
+                self._give(PacketReceived((router,), payload, Envelope(source, destination, ttl)))
+
+    def _receives(self, spec: PortSpec, segment: str, destination: str) -> bool:
+        if spec.link is None:
+            return destination == spec.source
+        link = self.kernel.links.get(spec.link.name)
+        if link is None or link.index != spec.link.index or not link.up or self._segments.get(link.name) != segment:
+            return False
+        return destination == spec.group or (not spec.group and self._has(destination))
+
+    def _has(self, address: str) -> bool:
+        return is_local_everywhere(address) or any(each.set.address == address for each in self.kernel.addresses)
+
+    def _give(self, given: Input) -> None:
+        if self.director is not None:
+            self._execute(self.director.receive(given, self.simulation.now))
+
+    def _execute(self, effects: list[Effect]) -> None:
+        answers: list[Input] = []
+        before = list(self.kernel.addresses)
+        for effect in effects:
+            match effect:
+                case OpenPort(router=router, spec=spec):
+                    answers.append(self._open(router, spec))
+                case ClosePort(router=router):
+                    self._ports.pop(router, None)
+                case SendPacket():
+                    failed = self._send(effect)
+                    answers += [SendFailed(effect.router, effect.destination, failed)] if failed else []
+                case AddAddress(address=address):
+                    failed = self.kernel.add(address)
+                    answers += [OperationFailed(address, True, failed)] if failed not in ("", "File exists") else []
+                case RemoveAddress(address=address, survivors=survivors):
+                    self.kernel.remove(address, survivors)
+                case _:
+                    self._note(effect)
+        for answer in answers:
+            self._give(answer)
+        if self.kernel.addresses != before:
+            self.observe()
+
+    def _note(self, effect: Effect) -> None:
+        match effect:
+            case Announce(link=link, address=address):
+                self.announced.append((self.simulation.now, link.name, address))
+            case Log():
+                self.log.append(effect)
+            case InstanceChanged() | GroupChanged():
+                self.events.append(effect)
+            case AddressesHeld():
+                self.held = effect
+
+    def _open(self, router: str, spec: PortSpec) -> PortOpened | PortFailed:
+        if not self._has(spec.source):
+            return PortFailed(router, f"cannot bind {spec.source}: Cannot assign requested address")
+        self._ports[router] = spec
+        return PortOpened(router)
+
+    def _send(self, effect: SendPacket) -> str:
+        spec = self._ports.get(effect.router)
+        if spec is None:
+            return ""
+        if self.firewall:
+            return "Operation not permitted"
+        if not self._has(spec.source):
+            return "Cannot assign requested address"
+        if spec.link is None:
+            self.simulation.carry(self, "", effect.destination, spec.source, effect.payload)
+            return ""
+        link = self.kernel.links.get(spec.link.name)
+        if link is None or link.index != spec.link.index:
+            return "No such device"
+        if link.up:
+            self.simulation.carry(self, self._segments.get(link.name, ""), effect.destination, spec.source, effect.payload)
+        return ""

@@ -1,0 +1,70 @@
+"""A virtual clock, and segments that carry packets between hosts as bytes."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from relevo.sim.host import Host
+
+LATENCY_S: Final = 0.001
+
+
+@dataclass(slots=True)
+class Segment:
+    """A LAN. ``loss`` is the part of packets that is lost; ``cut`` are names of hosts that neither send nor hear."""
+
+    name: str
+    loss: float = 0.0
+    cut: set[str] = field(default_factory=set)
+
+
+class Simulation:
+    """Hosts, segments, and what is going to happen, in the order of a virtual clock that begins at 0."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.now = 0.0
+        self.hosts: dict[str, Host] = {}
+        self.segments: dict[str, Segment] = {}
+        self.random = random.Random(seed)  # noqa: S311 - reproducible on purpose
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+
+    def segment(self, name: str) -> Segment:
+        """Return the segment of a name; it is made when it is first asked for."""
+        return self.segments.setdefault(name, Segment(name))
+
+    def at(self, time: float, what: Callable[[], None]) -> None:
+        """Let something happen at a time; what is due together happens in the order in which it was asked for."""
+        heapq.heappush(self._events, (time, next(self._order), what))
+
+    def carry(self, sender: Host, segment: str, destination: str, source: str, payload: bytes) -> None:
+        """Take a packet to the other hosts of a segment."""
+        lan = self.segment(segment)
+        if sender.name in lan.cut:
+            return
+        for host in self.hosts.values():
+            if host is sender or host.name in lan.cut or (lan.loss and self.random.random() < lan.loss):
+                continue
+            self.at(self.now + LATENCY_S, lambda host=host: host.deliver(segment, source, destination, payload))  # type: ignore[misc]
+
+    def run(self, until: float) -> Simulation:
+        """Let everything happen that is due until then."""
+        while (time := self.next_event()) <= until:
+            self.now = max(time, self.now)
+            while self._events and self._events[0][0] <= self.now:
+                heapq.heappop(self._events)[2]()
+            for host in list(self.hosts.values()):
+                host.expire()
+        self.now = until
+        return self
+
+    def next_event(self) -> float:
+        """When something happens next; infinite when nothing will."""
+        due = [deadline for host in self.hosts.values() if (deadline := host.deadline()) is not None]
+        return min([*due, *(event[0] for event in self._events[:1])], default=float("inf"))

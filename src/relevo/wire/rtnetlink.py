@@ -1,0 +1,156 @@
+"""Addresses of interfaces over rtnetlink: requests, and what the kernel answers (rtnetlink(7), linux/if_addr.h, linux/if_link.h).
+
+Only what a director needs many times a second is here: list addresses, set and remove one, and the setting that keeps
+secondary addresses when their primary goes. Everything else asks a library.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from relevo.wire.netlink import ACK, DUMP, NESTED, REQUEST, Fault, Malformed, Message, attribute, attributes, message
+
+NEW_LINK: Final = 16
+GET_LINK: Final = 18
+NEW_ADDRESS: Final = 20
+DELETE_ADDRESS: Final = 21
+GET_ADDRESS: Final = 22
+
+INET: Final = 2
+INET6: Final = 10
+SECONDARY: Final = 0x01
+NODAD: Final = 0x02
+"""The same bit as ``IFA_F_NODAD``: IPv6 without duplicate address detection."""
+
+_EXCLUSIVE: Final = 0x200
+_CREATE: Final = 0x400
+
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 3, 4, 8
+_IFLA_AF_SPEC: Final = 26
+_IFLA_INET_CONF: Final = 1
+_PROMOTE_SECONDARIES: Final = 20
+"""``IPV4_DEVCONF_PROMOTE_SECONDARIES`` of linux/ip.h; the kernel's array begins at 1."""
+
+_ADDRESS = struct.Struct("=BBBBI")
+_LINK = struct.Struct("=BxHiII")
+_NUMBER = struct.Struct("=I")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address as the kernel lists it. ``label`` and ``broadcast`` are empty for none."""
+
+    index: int
+    address: str
+    prefix_length: int
+    label: str
+    broadcast: str
+    scope: int
+    flags: int
+
+
+def list_addresses(sequence: int) -> bytes:
+    """Return the request for all addresses of both families."""
+    return message(GET_ADDRESS, REQUEST | DUMP, sequence, _ADDRESS.pack(0, 0, 0, 0, 0))
+
+
+def add_address(sequence: int, address: Address) -> bytes:
+    """Return the request to set an address; it fails with EEXIST when it is there."""
+    family = INET6 if ":" in address.address else INET
+    packed = packed_address(address.address)
+    body = _head(address) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    if address.label:
+        body += attribute(_IFA_LABEL, address.label.encode() + b"\0")
+    if address.broadcast and family == INET:
+        body += attribute(_IFA_BROADCAST, packed_address(address.broadcast))
+    if address.flags:
+        body += attribute(_IFA_FLAGS, _NUMBER.pack(address.flags))
+    return message(NEW_ADDRESS, REQUEST | ACK | _CREATE | _EXCLUSIVE, sequence, body)
+
+
+def delete_address(sequence: int, address: Address) -> bytes:
+    """Return the request to remove an address; it fails with EADDRNOTAVAIL when it is not there."""
+    packed = packed_address(address.address)
+    # The kernel compares the prefix length only where IFA_ADDRESS is given.
+    body = _head(address) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+    return message(DELETE_ADDRESS, REQUEST | ACK, sequence, body)
+
+
+def get_link(sequence: int, index: int) -> bytes:
+    """Return the request for one link, by index."""
+    return message(GET_LINK, REQUEST | ACK, sequence, _LINK.pack(0, 0, index, 0, 0))
+
+
+def set_promote_secondaries(sequence: int, index: int, value: int) -> bytes:
+    """Return the request to set ``promote_secondaries`` of a link (sysctl ``net.ipv4.conf.IF.promote_secondaries``)."""
+    setting = attribute(_PROMOTE_SECONDARIES, _NUMBER.pack(value))
+    family = attribute(NESTED | INET, attribute(NESTED | _IFLA_INET_CONF, setting))
+    body = _LINK.pack(0, 0, index, 0, 0) + attribute(NESTED | _IFLA_AF_SPEC, family)
+    return message(NEW_LINK, REQUEST | ACK, sequence, body)
+
+
+def promote_secondaries(answer: Message) -> int:
+    """Read ``promote_secondaries`` from the answer to ``get_link``."""
+    if len(answer.payload) < _LINK.size:
+        raise Malformed(Fault.TRUNCATED, "link")
+    found = attributes(answer.payload[_LINK.size :])
+    for kind in (_IFLA_AF_SPEC, INET, _IFLA_INET_CONF):
+        if kind not in found:
+            raise Malformed(Fault.MISSING, "settings of IPv4")
+        if kind == _IFLA_INET_CONF:
+            break
+        found = attributes(found[kind])
+    at = (_PROMOTE_SECONDARIES - 1) * _NUMBER.size
+    if len(found[_IFLA_INET_CONF]) < at + _NUMBER.size:
+        raise Malformed(Fault.SIZE, "settings of IPv4")
+    return int(_NUMBER.unpack_from(found[_IFLA_INET_CONF], at)[0])
+
+
+def decode_addresses(answers: list[Message]) -> Iterator[Address]:
+    """Decode the answers to ``list_addresses``; ``Malformed`` for what cannot be one. Other families are left out."""
+    for answer in answers:
+        if answer.type == NEW_ADDRESS:
+            found = _decode(answer.payload)
+            if found is not None:
+                yield found
+
+
+def _decode(payload: memoryview) -> Address | None:
+    if len(payload) < _ADDRESS.size:
+        raise Malformed(Fault.TRUNCATED, "address")
+    family, length, flags, scope, index = _ADDRESS.unpack_from(payload)
+    if family not in (INET, INET6):
+        return None
+    found = attributes(payload[_ADDRESS.size :])
+    local = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS))
+    if local is None:
+        raise Malformed(Fault.MISSING, "address")
+    if length > (32 if family == INET else 128):
+        raise Malformed(Fault.VALUE, "prefix length")
+    if _IFA_FLAGS in found:
+        if len(found[_IFA_FLAGS]) != _NUMBER.size:
+            raise Malformed(Fault.SIZE, "flags")
+        flags = _NUMBER.unpack(found[_IFA_FLAGS])[0]
+    label = bytes(found.get(_IFA_LABEL, b"")).split(b"\0")[0].decode("utf-8", "replace")
+    broadcast = _text(family, found[_IFA_BROADCAST]) if _IFA_BROADCAST in found else ""
+    return Address(index, _text(family, local), length, label, broadcast, scope, flags)
+
+
+def _text(family: int, packed: memoryview) -> str:
+    if len(packed) != (4 if family == INET else 16):
+        raise Malformed(Fault.SIZE, "address")
+    return str(ipaddress.ip_address(bytes(packed)))
+
+
+def _head(address: Address) -> bytes:
+    family = INET6 if ":" in address.address else INET
+    return _ADDRESS.pack(family, address.prefix_length, address.flags & 0xFF, address.scope, address.index)
+
+
+def packed_address(address: str) -> bytes:
+    """Return an address as it travels."""
+    return ipaddress.ip_address(address).packed
