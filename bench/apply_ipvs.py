@@ -26,10 +26,10 @@ from bench.rig import program
 from relevo.config import compile_text
 from relevo.machines.pool import PoolMachine
 from relevo.model.table import EditServer
+from relevo.node.table import reconcile
 from relevo.planes.ipvs import IpvsPlane
 from relevo.planes.ipvs.convert import identity_of
 from relevo.planes.ipvs.kernel import Kernel
-from relevo.planes.reconcile import reconcile
 
 SERVERS = 10_000
 LIMIT_S = 120.0

@@ -31,8 +31,8 @@ from relevo.model.table import (
     ServiceEntry,
     ServiceState,
 )
+from relevo.node.table import reconcile
 from relevo.planes.port import Refused
-from relevo.planes.reconcile import reconcile
 
 TCP, UDP = Transport.TCP, Transport.UDP
 REFUSED = "refused"

@@ -27,6 +27,7 @@ from relevo.model.table import (
     ServerEntry,
     ServiceEntry,
 )
+from relevo.node.table import reconcile
 from relevo.planes.ebpf.layout import (
     Connection,
     ConnectionFlag,
@@ -40,7 +41,6 @@ from relevo.planes.ebpf.layout import (
 from relevo.planes.ebpf.plane import local_address_towards
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.table import Table
-from relevo.planes.reconcile import reconcile
 from relevo.schedulers import destination_hash
 from relevo.schedulers.maglev_hash import MaglevHash
 from relevo.schedulers.source_hash import SourceHash, hash32

@@ -19,16 +19,21 @@ class Dispatcher:
         self._outbox = outbox
         self._notifier = notifier
         self._states: dict[tuple[str, str], str] = {}
+        self._configuration = Configuration()
         self.configure(Configuration())
 
     def configure(self, configuration: Configuration) -> None:
-        """Use this configuration from now on; known states stay."""
-        self._configuration = configuration
-        self._instances = {i.name: i for i in configuration.vrrp_instances}
-        self._groups = {g.name: g for g in configuration.sync_groups}
-        self._services = {s.name: s for s in configuration.virtual_servers}
+        """Use this configuration from now on; known states stay.
+
+        What the former configuration alone has is kept until the next one: its last events are still to come.
+        """
+        former, self._configuration = self._configuration, configuration
+        both = (former, configuration)  # the later one counts
+        self._instances = {i.name: i for each in both for i in each.vrrp_instances}
+        self._groups = {g.name: g for each in both for g in each.sync_groups}
+        self._services = {s.name: s for each in both for s in each.virtual_servers}
         self._servers = {
-            (s.name, r.endpoint.spelled(s.protocol)): r for s in configuration.virtual_servers for r in s.real_servers
+            (s.name, r.endpoint.spelled(s.protocol)): r for each in both for s in each.virtual_servers for r in s.real_servers
         }
         self._outbox.configure(configuration.global_defs.mail, configuration.global_defs.router_id)
         self._notifier.configure(configuration.global_defs)

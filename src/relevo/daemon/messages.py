@@ -26,6 +26,12 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
     """The worker does its work."""
 
 
+class PlaneReady(msgspec.Struct, frozen=True, tag=True):
+    """Whether the data plane can serve the virtual addresses; the supervisor passes it on to the director."""
+
+    ready: bool
+
+
 class LogLine(msgspec.Struct, frozen=True, tag=True):
     """A line for the log. ``level`` is that of syslog: 3 error, 4 warning, 5 notice, 6 info."""
 
@@ -122,6 +128,7 @@ class PlaneAnswer(msgspec.Struct, frozen=True, tag=True):
 
 FromWorker = (
     Ready
+    | PlaneReady
     | LogLine
     | InstanceEvent
     | GroupEvent
@@ -181,12 +188,6 @@ class Synced(msgspec.Struct, frozen=True, tag=True):
     """Whether the connections that the present master has are on this node."""
 
     synced: bool
-
-
-class PlaneReady(msgspec.Struct, frozen=True, tag=True):
-    """Whether the data plane can serve the virtual addresses."""
-
-    ready: bool
 
 
 class CompleteSync(msgspec.Struct, frozen=True, tag=True):

@@ -400,14 +400,14 @@ class Supervisor:
                 self._set_held(addresses)
             case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
                 self._alert(message)
+            case PlaneReady():
+                self._set_plane_ready()
             case SyncEvent(in_sync=in_sync):
                 self._set_synced(in_sync)
             case DirectorReport() | BalancerReport() | PlaneAnswer():
                 self._answered(worker, message)
             case Ready():
                 worker.ready = True
-                if worker.role == "balancer":
-                    self._set_plane_ready()
                 self._tell_systemd(ready=True)
 
     def _alert(self, message: GroupEvent | ServerEvent | QuorumEvent | ShutdownNotice) -> None:

@@ -114,7 +114,10 @@ TRANSITIONS: Final = {
 
 
 class CheckMachine:
-    """Schedules probes by ``timing``. ``first_at`` is the time of the first one (the caller draws the warm-up)."""
+    """Schedules probes by ``timing``. ``first_at`` is the time of the first one (the caller draws the warm-up).
+
+    ``up`` is a verdict that is known from elsewhere; ``None`` leaves it to ``alpha``, and the first result to decide alone.
+    """
 
     def __init__(self, timing: CheckTiming, first_at: float, *, up: bool | None = None) -> None:
         self.timing = timing
@@ -131,6 +134,12 @@ class CheckMachine:
     def up(self) -> bool:
         """What the check says of the server."""
         return self.state in (_UU, _U, _R)
+
+    def reconfigure(self, timing: CheckTiming, next_at: float) -> None:
+        """Take other settings over. The verdict stays until the next result, which is asked for by ``next_at`` at the latest."""
+        self.timing = timing
+        due = self._timers.get(Symbol.DUE)
+        self._timers.set(Symbol.DUE, next_at if due is None else min(due, next_at))
 
     def receive(self, result: Result, now: float) -> list[Effect]:
         """Take the result of the probe that was started last."""

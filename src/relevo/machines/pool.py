@@ -8,7 +8,7 @@ stay and only the notifiers run (keepalived.conf(5), and its behaviour).
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,23 +34,27 @@ class Symbol(enum.StrEnum):
     TOO_LITTLE = "too_little"
 
 
+CheckName = tuple[str, int]
+"""A check of a server: the keyword of its kind, and which one of that kind it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class CheckVerdict:
-    """Check ``check`` (its index) of ``server`` went up or down; ``reason`` says why."""
+    """Check ``check`` of ``server`` went up or down; ``reason`` says why."""
 
     server: Endpoint
-    check: int
+    check: CheckName
     up: bool
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerChanged:
-    """A server entered or left service; ``check`` is the index of the check that decided."""
+    """A server entered or left service; ``check`` decided, ``None`` when it was a reload."""
 
     server: RealServer
     up: bool
-    check: int
+    check: CheckName | None
     reason: str
 
 
@@ -60,8 +64,16 @@ class CheckChanged:
 
     server: RealServer
     up: bool
-    check: int
+    check: CheckName
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChanged:
+    """A reload gave a server that is in service another weight."""
+
+    server: RealServer
+    before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +92,7 @@ class SorryChanged:
     used: bool
 
 
-Effect = ServerChanged | CheckChanged | QuorumChanged | SorryChanged
+Effect = ServerChanged | CheckChanged | WeightChanged | QuorumChanged | SorryChanged
 
 TRANSITIONS: Final = {
     (State.UP, Symbol.ENOUGH): Rule("_stay", (State.UP,)),
@@ -97,7 +109,7 @@ class ServerHealth:
     """A server of the pool and what its checks say."""
 
     server: RealServer
-    failing: dict[int, str] = field(default_factory=dict)
+    failing: dict[CheckName, str] = field(default_factory=dict)
     since: float = 0.0
 
     @property
@@ -107,9 +119,9 @@ class ServerHealth:
 
 
 class PoolMachine:
-    """The pool of ``service``. ``down`` lists (server, check) that start down: alpha, or known from before a reload."""
+    """The pool of ``service``. ``down`` lists (server, check, reason) that start down: those with alpha."""
 
-    def __init__(self, service: VirtualServer, now: float, down: Iterable[tuple[Endpoint, int, str]] = ()) -> None:
+    def __init__(self, service: VirtualServer, now: float, down: Iterable[tuple[Endpoint, CheckName, str]] = ()) -> None:
         self.service = service
         self.servers = {server.endpoint: ServerHealth(server, since=now) for server in service.real_servers}
         for endpoint, check, reason in down:
@@ -134,10 +146,49 @@ class PoolMachine:
         if health.up is was_up:
             return effects
         health.since = now
-        rule = find_rule(TRANSITIONS, self.state, self._symbol(), self.service.name)
-        effects += getattr(self, rule.action)(now)
-        assert self.state in rule.targets
-        return effects
+        return [*effects, *self._weigh(now)]
+
+    def reconfigure(
+        self, service: VirtualServer, failing: Mapping[Endpoint, Mapping[CheckName, str]], now: float
+    ) -> list[Effect]:
+        """Take a changed declaration over; ``failing`` are the checks that are down. State and hysteresis stay.
+
+        Who serves after it is told like any other change: servers that enter or leave, weights, quorum, sorry server.
+        """
+        former, sorry = self.servers, self.service.sorry_server if self.uses_sorry else None
+        self.service = service
+        self.servers = {}
+        effects: list[Effect] = []
+        for server in service.real_servers:
+            health = ServerHealth(server, dict(failing.get(server.endpoint, {})), now)
+            effects += self._compare(former.get(server.endpoint), health)
+            self.servers[server.endpoint] = health
+        for endpoint, gone in former.items():
+            if endpoint not in self.servers and gone.up:
+                effects.append(ServerChanged(gone.server, False, None, "removed from the configuration"))
+        effects += [each for each in self._weigh(now) if not isinstance(each, SorryChanged)]
+        return [*effects, *self._compare_sorry(sorry)]
+
+    @staticmethod
+    def _compare(before: ServerHealth | None, health: ServerHealth) -> list[Effect]:
+        server = health.server
+        if before is None:
+            return [ServerChanged(server, True, None, "added to the configuration")] if health.up else []
+        if before.up is not health.up:
+            reason = "its failed check was removed" if health.up else next(iter(health.failing.values()))
+            return [ServerChanged(server, health.up, None, reason)]
+        health.since = before.since
+        if health.up and before.server.weight != server.weight:
+            return [WeightChanged(server, before.server.weight)]
+        return []
+
+    def _compare_sorry(self, former: Endpoint | None) -> list[Effect]:
+        """Return how the sorry server in service differs from the ``former`` one."""
+        present = self.service.sorry_server if self.uses_sorry else None
+        if present == former:
+            return []
+        changes = ((former, False), (present, True))
+        return [SorryChanged(endpoint, used) for endpoint, used in changes if endpoint is not None]
 
     def deadline(self) -> float | None:
         """Return ``None``: nothing happens here by time alone."""
@@ -215,6 +266,12 @@ class PoolMachine:
         return self.service.local_addresses if forwarding is Forwarding.FULLNAT else ()
 
     # -- actions -----------------------------------------------------------------------------------------------
+
+    def _weigh(self, now: float) -> list[Effect]:
+        rule = find_rule(TRANSITIONS, self.state, self._symbol(), self.service.name)
+        effects: list[Effect] = getattr(self, rule.action)(now)
+        assert self.state in rule.targets
+        return effects
 
     def _symbol(self) -> Symbol:
         weight, quorum, hysteresis = self.live_weight(), self.service.quorum, self.service.hysteresis

@@ -12,6 +12,7 @@ from relevo.machines.pool import (
     SorryChanged,
     State,
     Symbol,
+    WeightChanged,
 )
 from relevo.model import Endpoint, Forwarding, Protocol, RealServer, ServiceKey, VirtualServer
 from relevo.model.table import ServerEntry, ServiceEntry
@@ -19,6 +20,8 @@ from tests.unit.machines.exerciser import assert_sound, walk
 
 VIP = Endpoint("192.0.2.1", 80)
 SORRY = Endpoint("127.0.0.1", 8080)
+TCP, OTHER = ("TCP_CHECK", 0), ("TCP_CHECK", 1)
+"""Names of two checks of a server."""
 
 
 def at(number):
@@ -36,10 +39,10 @@ def service(*servers, **changes):
 def four(down=(), **changes):
     """Four servers of weight 1 and one of weight 0; with quorum 2 ± 1: up at 3, down at 0."""
     servers = (*(server(n) for n in range(1, 5)), server(5, 0))
-    return PoolMachine(service(*servers, quorum=2, hysteresis=1, **changes), 0.0, [(at(n), 0, "starts down") for n in down])
+    return PoolMachine(service(*servers, quorum=2, hysteresis=1, **changes), 0.0, [(at(n), TCP, "starts down") for n in down])
 
 
-def turn(machine, number, up, *, check=0, now=1.0, reason="timeout"):
+def turn(machine, number, up, *, check=TCP, now=1.0, reason="timeout"):
     return machine.receive(CheckVerdict(at(number), check, up, "" if up else reason), now)
 
 
@@ -82,7 +85,7 @@ def test_nothing_happens_by_time_alone():
 )
 def test_a_start_with_the_quorum_met_is_up_whatever_the_hysteresis(down, quorum, state):
     servers = [server(n) for n in range(1, 5)]
-    machine = PoolMachine(service(*servers, quorum=quorum, hysteresis=quorum - 1), 0.0, [(at(n), 0, "") for n in down])
+    machine = PoolMachine(service(*servers, quorum=quorum, hysteresis=quorum - 1), 0.0, [(at(n), TCP, "") for n in down])
     assert machine.state is state
 
 
@@ -95,7 +98,7 @@ def test_a_pool_of_weight_0_only_is_down():
 
 
 def test_a_verdict_remembered_of_a_server_that_is_gone_is_passed_over():
-    machine = PoolMachine(service(server(1)), 0.0, [(at(9), 0, "timeout")])
+    machine = PoolMachine(service(server(1)), 0.0, [(at(9), TCP, "timeout")])
     assert machine.state is State.UP
 
 
@@ -117,14 +120,14 @@ def test_the_quorum_is_lost_below_quorum_minus_hysteresis():
 def test_losing_the_last_server_says_so_in_order():
     machine = PoolMachine(service(server(1)), 0.0)
     effects = turn(machine, 1, False, now=7.0)
-    assert effects == [ServerChanged(server(1), False, 0, "timeout"), QuorumChanged(False, 0)]
+    assert effects == [ServerChanged(server(1), False, TCP, "timeout"), QuorumChanged(False, 0)]
     assert machine.since == machine.servers[at(1)].since == 7.0
 
 
 def test_a_server_that_comes_back_says_so_in_order():
-    machine = PoolMachine(service(server(1), sorry_server=SORRY), 0.0, [(at(1), 0, "")])
+    machine = PoolMachine(service(server(1), sorry_server=SORRY), 0.0, [(at(1), TCP, "")])
     effects = turn(machine, 1, True)
-    assert effects == [ServerChanged(server(1), True, 0, ""), QuorumChanged(True, 1), SorryChanged(SORRY, False)]
+    assert effects == [ServerChanged(server(1), True, TCP, ""), QuorumChanged(True, 1), SorryChanged(SORRY, False)]
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
@@ -132,23 +135,23 @@ def test_a_server_that_comes_back_says_so_in_order():
 
 def test_a_server_with_several_checks_is_up_when_all_are():
     machine = PoolMachine(service(server(1), server(2)), 0.0)
-    assert turn(machine, 1, False, check=0) == [ServerChanged(server(1), False, 0, "timeout")]
-    assert turn(machine, 1, False, check=1, reason="tls") == [CheckChanged(server(1), False, 1, "tls")]
-    assert machine.servers[at(1)].failing == {0: "timeout", 1: "tls"}
-    assert turn(machine, 1, True, check=0) == [CheckChanged(server(1), True, 0, "")]
-    assert turn(machine, 1, True, check=1) == [ServerChanged(server(1), True, 1, "")]
+    assert turn(machine, 1, False, check=TCP) == [ServerChanged(server(1), False, TCP, "timeout")]
+    assert turn(machine, 1, False, check=OTHER, reason="tls") == [CheckChanged(server(1), False, OTHER, "tls")]
+    assert machine.servers[at(1)].failing == {TCP: "timeout", OTHER: "tls"}
+    assert turn(machine, 1, True, check=TCP) == [CheckChanged(server(1), True, TCP, "")]
+    assert turn(machine, 1, True, check=OTHER) == [ServerChanged(server(1), True, OTHER, "")]
 
 
 def test_a_second_failing_check_of_a_server_does_not_move_the_quorum():
     machine = PoolMachine(service(server(1)), 0.0)
-    turn(machine, 1, False, check=0)
-    assert turn(machine, 1, False, check=1) == [CheckChanged(server(1), False, 1, "timeout")]
+    turn(machine, 1, False, check=TCP)
+    assert turn(machine, 1, False, check=OTHER) == [CheckChanged(server(1), False, OTHER, "timeout")]
 
 
 def test_since_is_kept_while_a_server_does_not_move():
     machine = PoolMachine(service(server(1)), 0.0)
-    turn(machine, 1, False, check=0, now=2.0)
-    turn(machine, 1, False, check=1, now=3.0)
+    turn(machine, 1, False, check=TCP, now=2.0)
+    turn(machine, 1, False, check=OTHER, now=3.0)
     assert machine.servers[at(1)].since == 2.0
 
 
@@ -263,8 +266,8 @@ def test_a_group_is_handed_over_once_for_every_member():
     handed = machine.desired()
     assert [item.service.key for item in handed] == list(keys)
     assert [[entry.endpoint.port for entry in item.servers] for item in handed] == [[80, 80], [80, 8080], [80, 0]]
-    machine.receive(CheckVerdict(at(1), 0, False, "gone"), 1.0)
-    machine.receive(CheckVerdict(anywhere.endpoint, 0, False, "gone"), 1.0)
+    machine.receive(CheckVerdict(at(1), TCP, False, "gone"), 1.0)
+    machine.receive(CheckVerdict(anywhere.endpoint, TCP, False, "gone"), 1.0)
     assert [[str(entry.endpoint) for entry in item.servers] for item in machine.desired()] == [
         ["10.0.0.99:80"],
         ["10.0.0.99:8080"],
@@ -276,3 +279,87 @@ def test_source_addresses_go_to_servers_behind_fullnat_alone():
     both = (server(1, forwarding=Forwarding.FULLNAT), server(2))
     entries = PoolMachine(service(*both, local_addresses=("10.0.0.7",)), 0.0).desired()[0].servers
     assert [entry.local_addresses for entry in entries] == [("10.0.0.7",), ()]
+
+
+# -- reloads ----------------------------------------------------------------------------------------------------------
+
+
+def reconfigure(machine, *servers, down=(), now=5.0, **changes):
+    return machine.reconfigure(service(*servers, **changes), {at(n): {TCP: "timeout"} for n in down}, now)
+
+
+def test_an_equal_declaration_changes_nothing():
+    machine = PoolMachine(service(server(1), server(2)), 0.0)
+    turn(machine, 2, False)
+    assert reconfigure(machine, server(1), server(2), down=(2,)) == []
+    assert [health.since for health in machine.servers.values()] == [0.0, 1.0]
+
+
+def test_removing_the_last_live_server_loses_the_quorum():
+    machine = PoolMachine(service(server(1), server(2), sorry_server=SORRY), 0.0)
+    turn(machine, 2, False)
+    assert reconfigure(machine, server(2), down=(2,), sorry_server=SORRY) == [
+        ServerChanged(server(1), False, None, "removed from the configuration"),
+        QuorumChanged(False, 0),
+        SorryChanged(SORRY, True),
+    ]
+
+
+def test_adding_a_live_server_gains_it():
+    machine = PoolMachine(service(server(1)), 0.0)
+    turn(machine, 1, False)
+    assert reconfigure(machine, server(1), server(2), down=(1,)) == [
+        ServerChanged(server(2), True, None, "added to the configuration"),
+        QuorumChanged(True, 1),
+    ]
+
+
+def test_hysteresis_outlives_a_reload():
+    machine = PoolMachine(service(server(1), server(2), server(3), quorum=2, hysteresis=1), 0.0)
+    turn(machine, 2, False)
+    turn(machine, 3, False)
+    assert reconfigure(machine, server(1), server(2), server(3, 2), down=(2, 3), quorum=2, hysteresis=1) == []
+    assert machine.state is State.UP
+
+
+def test_a_quorum_that_is_raised_beyond_what_lives_is_lost():
+    machine = PoolMachine(service(server(1), server(2)), 0.0)
+    assert reconfigure(machine, server(1), server(2), quorum=3) == [QuorumChanged(False, 2)]
+
+
+def test_a_weight_that_changes_is_told_of_servers_in_service():
+    machine = PoolMachine(service(server(1), server(2)), 0.0)
+    turn(machine, 2, False)
+    assert reconfigure(machine, server(1, 3), server(2, 3), down=(2,)) == [WeightChanged(server(1, 3), 1)]
+
+
+def test_a_server_whose_failed_check_is_removed_returns():
+    machine = PoolMachine(service(server(1), server(2)), 0.0)
+    turn(machine, 2, False)
+    assert reconfigure(machine, server(1), server(2)) == [ServerChanged(server(2), True, None, "its failed check was removed")]
+    assert machine.servers[at(2)].since == 5.0
+
+
+OTHER_SORRY = Endpoint("127.0.0.1", 9090)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (SORRY, OTHER_SORRY, [SorryChanged(SORRY, False), SorryChanged(OTHER_SORRY, True)]),
+        (SORRY, None, [SorryChanged(SORRY, False)]),
+        (None, SORRY, [SorryChanged(SORRY, True)]),
+        (SORRY, SORRY, []),
+    ],
+)
+def test_a_sorry_server_that_is_exchanged_while_it_serves_is_told(before, after, told):
+    machine = PoolMachine(service(server(1), sorry_server=before), 0.0)
+    turn(machine, 1, False)
+    assert reconfigure(machine, server(1), down=(1,), sorry_server=after) == told
+
+
+def test_a_quorum_gained_by_the_reload_that_exchanges_the_sorry_server_removes_the_former_one():
+    machine = PoolMachine(service(server(1), sorry_server=SORRY), 0.0)
+    turn(machine, 1, False)
+    effects = reconfigure(machine, server(1), server(2), down=(1,), sorry_server=OTHER_SORRY)
+    assert effects[-2:] == [QuorumChanged(True, 1), SorryChanged(SORRY, False)]

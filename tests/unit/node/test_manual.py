@@ -1,6 +1,5 @@
-"""What was done to a table by hand: whose services are left alone, and counters since they were zeroed."""
+"""What was done to a table manually: whose services are left alone, and counters since they were zeroed."""
 
-from relevo.daemon.by_hand import ByHand
 from relevo.model import Endpoint, PlaneTimeouts, Protocol, ServiceKey
 from relevo.model.table import (
     AddService,
@@ -12,6 +11,7 @@ from relevo.model.table import (
     ServiceState,
     Traffic,
 )
+from relevo.node.manual import ManualChanges
 
 KEY = ServiceKey(Protocol.TCP, Endpoint("192.0.2.1", 80))
 OTHER = ServiceKey(Protocol.TCP, Endpoint("192.0.2.2", 80))
@@ -34,7 +34,7 @@ def seen(states):
 
 
 def test_services_by_hand_are_known_until_they_are_deleted():
-    hand = ByHand()
+    hand = ManualChanges()
     hand.note(AddService(ServiceEntry(key=KEY)), "")
     hand.note(AddService(ServiceEntry(key=OTHER)), "service already exists")
     assert hand.services == {KEY}
@@ -43,7 +43,7 @@ def test_services_by_hand_are_known_until_they_are_deleted():
 
 
 def test_counters_begin_at_0_where_they_were_zeroed():
-    hand = ByHand()
+    hand = ManualChanges()
     hand.zero(table(5, 1000), KEY)
     assert seen(hand.shown(table(7, 1500))) == [(2, 500)]
     assert seen(hand.shown(table(7, 1500, OTHER))) == [(7, 1500)]
@@ -52,7 +52,7 @@ def test_counters_begin_at_0_where_they_were_zeroed():
 
 
 def test_a_server_that_left_counts_from_0_and_never_below():
-    hand = ByHand()
+    hand = ManualChanges()
     hand.zero(table(5, 1000), None)
     assert seen(hand.shown(table(6, 10))) == [(1, 0)]
     hand.forget(DeleteServer(KEY, AT))

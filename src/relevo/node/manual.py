@@ -1,4 +1,4 @@
-"""What was done to the plane's table by hand, not by the configuration: services added so, and counters that were zeroed."""
+"""Manual changes of the plane's table (``relevo ipvsadm``): services that the configuration does not own, and zeroed counters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Place = tuple[ServiceKey, Endpoint | None]
 
 
 @dataclass(slots=True)
-class ByHand:
-    """Kept as long as the balancer lives. Planes only count up: zeroing is remembering where a counter stood."""
+class ManualChanges:
+    """Kept as long as the balancer lives. Planes only count up: zeroing remembers where a counter stood."""
 
     services: set[ServiceKey] = field(default_factory=set)
     _zeros: dict[Place, Traffic] = field(default_factory=dict)
 
     def note(self, operation: Operation, refused: str) -> None:
-        """Take note of an operation that somebody asked for."""
+        """Record an operation that an administrator asked for; ``refused`` is the plane's reason, empty when it was done."""
         if refused:
             return
         if isinstance(operation, AddService):
@@ -30,14 +30,14 @@ class ByHand:
         self.forget(operation)
 
     def forget(self, operation: Operation) -> None:
-        """A service or server leaves, whoever wanted that: should it come again, it counts from 0."""
+        """Forget the counters of a service or server that leaves, whoever removed it: should it come again, it counts from 0."""
         if isinstance(operation, DeleteService):
             self._zeros = {place: zero for place, zero in self._zeros.items() if place[0] != operation.key}
         elif isinstance(operation, DeleteServer):
             self._zeros.pop((operation.key, operation.endpoint), None)
 
     def zero(self, observed: list[ServiceState], key: ServiceKey | None) -> None:
-        """Let the counters of a service, or of all, begin at 0 now."""
+        """Start the counters of a service, or of all services, at 0 now."""
         for state in observed:
             if key in (None, state.service.key):
                 self._zeros[state.service.key, None] = state.traffic

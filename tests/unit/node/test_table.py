@@ -16,7 +16,7 @@ from relevo.model.table import (
     ServiceState,
     Traffic,
 )
-from relevo.planes.reconcile import reconcile
+from relevo.node.table import reconcile
 from relevo.planes.table import ServiceTable
 from tests.unit.planes.tables import KEY, OTHER, at, entry, named, server
 

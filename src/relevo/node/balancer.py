@@ -1,0 +1,354 @@
+"""The service side of a node: checks, pools, and what the data plane should hold.
+
+The driver runs probes and talks to the plane; this object says which probe is due, who serves, and which operations turn the
+plane's table into the wanted one. Every change of who serves is told in the same words and by the same events, whether a
+check or a reload caused it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from relevo.machines import check as checking
+from relevo.machines import pool as pooling
+from relevo.machines.check import Result
+from relevo.machines.pool import CheckName, CheckVerdict, PoolMachine
+from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, ServiceKey, Sysctl, TcpCheck, VirtualServer
+from relevo.model.diff import difference
+from relevo.model.table import Desired, Operation, ServiceState, SyncRole, SyncTask
+from relevo.node.checks import CheckKey, CheckRunner, Checks
+from relevo.node.effects import Log, Severity
+from relevo.node.manual import ManualChanges
+from relevo.node.table import reconcile
+
+# -- effects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartProbe:
+    """Carry ``check`` out and give its result back under ``key``."""
+
+    key: CheckKey
+    check: Check
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonProbe:
+    """Nobody waits for this probe any more."""
+
+    key: CheckKey
+
+
+@dataclass(frozen=True, slots=True)
+class MatchTable:
+    """The table may differ from what is wanted: reconcile it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChanged:
+    """A server entered or left service (``moved``), or one of its checks changed while another keeps it down."""
+
+    service: str
+    server: str
+    up: bool
+    moved: bool
+    check: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumChanged:
+    """A virtual server gained or lost its quorum with ``weight`` alive."""
+
+    service: str
+    up: bool
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneReady:
+    """The plane holds what is wanted for the first time."""
+
+
+Effect = Log | StartProbe | AbandonProbe | MatchTable | ServerChanged | QuorumChanged | PlaneReady
+
+
+class Balancer:
+    """All virtual servers of a configuration. ``draw`` returns a number in [0, 1), for spreading checks in time."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self.configuration = Configuration()
+        self.pools: dict[str, PoolMachine] = {}
+        self.checks = Checks(draw)
+        self.manual = ManualChanges()
+        self.masters: frozenset[str] = frozenset()
+        self.plane_error = ""
+        self.plane_ready = False
+        self._mine: set[ServiceKey] | None = None
+        self._complaints: set[str] = set()
+        self._timeouts: PlaneTimeouts | None = None
+        self._sysctls: tuple[Sysctl, ...] = ()
+
+    # -- inputs ------------------------------------------------------------------------------------------------
+
+    def configure(self, configuration: Configuration, now: float) -> list[Effect]:
+        """Take a configuration over, at the start or by a reload."""
+        starting = self._timeouts is None
+        if starting:
+            self._timeouts = configuration.global_defs.lvs_timeouts  # the plane was made with these
+        former, self.configuration = self.configuration, configuration
+        known = {(name, endpoint): health.up for name, pool in self.pools.items() for endpoint, health in pool.servers.items()}
+        abandoned = self.checks.configure(configuration.virtual_servers, known, now)
+        effects: list[Effect] = [AbandonProbe(key) for key in abandoned]
+        for gone in difference(former, configuration).services.removed:
+            effects += self._remove(self.pools[gone.name])
+        failing = self._failing()
+        pools = {service.name: self._pool(service, failing, now, effects, starting) for service in configuration.virtual_servers}
+        self.pools = pools
+        return [*effects, MatchTable()]
+
+    def set_masters(self, instances: frozenset[str]) -> list[Effect]:
+        """Take note of the instances that are master on this node now: connection synchronisation follows them."""
+        changed, self.masters = instances != self.masters, instances
+        return [MatchTable()] if changed else []
+
+    def finish_probe(self, key: CheckKey, result: Result, now: float) -> list[Effect]:
+        """Take the result of a probe."""
+        found = self.checks.finish(key, result, now)
+        if found is None:
+            return []
+        runner, verdicts = found
+        effects: list[Effect] = []
+        for verdict in verdicts:
+            match verdict:
+                case checking.Verdict(up=up, reason=reason):
+                    effects += self._log_verdict(runner, up, reason)
+                    effects += self._judge(runner, up, reason, now)
+                case checking.FailureNoted(number=number, reason=reason):
+                    effects += self._log_failure(runner, number, reason)
+        return effects
+
+    def deadline(self) -> float | None:
+        """When ``expire`` must be called next."""
+        return self.checks.deadline()
+
+    def expire(self, now: float) -> list[Effect]:
+        """Start the probes that are due."""
+        return [StartProbe(runner.key, runner.check) for runner in self.checks.due(now)]
+
+    # -- pools -------------------------------------------------------------------------------------------------
+
+    def _failing(self) -> dict[str, dict[Endpoint, dict[CheckName, str]]]:
+        """Return the checks that are down, with their reasons, by service and server."""
+        failing: dict[str, dict[Endpoint, dict[CheckName, str]]] = {}
+        for (service, endpoint, name), runner in self.checks.runners.items():
+            if not runner.machine.up:
+                failing.setdefault(service, {}).setdefault(endpoint, {})[name] = runner.why_down
+        return failing
+
+    def _pool(
+        self,
+        service: VirtualServer,
+        failing: dict[str, dict[Endpoint, dict[CheckName, str]]],
+        now: float,
+        effects: list[Effect],
+        starting: bool,
+    ) -> PoolMachine:
+        present = self.pools.get(service.name)
+        down = failing.get(service.name, {})
+        if present is not None:
+            if present.service != service:
+                for effect in present.reconfigure(service, down, now):
+                    effects += self._tell(service, effect)
+            return present
+        if not starting:
+            effects.append(Log(f"Adding VS {service.name} by a reload"))
+        return PoolMachine(service, now, [(at, name, why) for at, names in down.items() for name, why in names.items()])
+
+    def _remove(self, pool: PoolMachine) -> list[Effect]:
+        service = pool.service
+        effects: list[Effect] = [Log(f"Removing VS {service.name} by a reload")]
+        if pool.state is pooling.State.UP:
+            effects.append(QuorumChanged(service.name, False, 0))
+        if service.omega:
+            spelled = [at.spelled(service.protocol) for at, health in pool.servers.items() if health.up]
+            reason = "its virtual server was removed"
+            effects += [ServerChanged(service.name, server, False, True, "reload", reason) for server in spelled]
+        return effects
+
+    def _judge(self, runner: CheckRunner, up: bool, reason: str, now: float) -> list[Effect]:
+        service, endpoint, name = runner.key
+        pool = self.pools[service]
+        effects: list[Effect] = []
+        for effect in pool.receive(CheckVerdict(endpoint, name, up, reason), now):
+            effects += self._tell(pool.service, effect)
+        return [*effects, MatchTable()]
+
+    def shutdown_notice(self) -> tuple[tuple[str, str], ...]:
+        """Return (service, server) of the live servers whose services want to be told of a stop (``omega``)."""
+        return tuple(
+            (pool.service.name, endpoint.spelled(pool.service.protocol))
+            for pool in self.pools.values()
+            if pool.service.omega
+            for endpoint, health in pool.servers.items()
+            if health.up
+        )
+
+    # -- words -------------------------------------------------------------------------------------------------
+
+    def _tell(self, service: VirtualServer, effect: pooling.Effect) -> list[Effect]:
+        """Return the log lines, in keepalived's words, and the event of a change."""
+        name = service.name
+        match effect:
+            case pooling.ServerChanged(server=server, up=up, check=check, reason=reason):
+                spelled = server.endpoint.spelled(service.protocol)
+                change, word = ("Adding", "to") if up else ("Removing", "from")
+                because = "" if check is not None else f" ({reason})"
+                line = Log(f"{change} service {spelled} {word} VS {name}{because}")
+                return [line, ServerChanged(name, spelled, up, True, check[0] if check is not None else "reload", reason)]
+            case pooling.CheckChanged(server=server, up=up, check=check, reason=reason):
+                return [ServerChanged(name, server.endpoint.spelled(service.protocol), up, False, check[0], reason)]
+            case pooling.WeightChanged(server=server, before=before):
+                spelled = server.endpoint.spelled(service.protocol)
+                return [Log(f"Weight of service {spelled} of VS {name} changed from {before} to {server.weight}")]
+            case pooling.QuorumChanged(up=up, weight=weight):
+                return [self._quorum_line(service, up, weight), QuorumChanged(name, up, weight)]
+            case pooling.SorryChanged(endpoint=endpoint, used=used):
+                spelled = endpoint.spelled(service.protocol)
+                change, word = ("Adding", "to") if used else ("Removing", "from")
+                return [Log(f"{change} sorry server {spelled} {word} VS {name}")]
+
+    @staticmethod
+    def _quorum_line(service: VirtualServer, up: bool, weight: int) -> Log:
+        quorum, hysteresis = service.quorum, service.hysteresis
+        if up:
+            return Log(f"Gained quorum {quorum}+{hysteresis}={quorum + hysteresis} <= {weight} for VS {service.name}")
+        text = f"Lost quorum {quorum}-{hysteresis}={quorum - hysteresis} > {weight} for VS {service.name}"
+        return Log(text, Severity.WARNING)
+
+    def _spelled(self, runner: CheckRunner) -> str:
+        return runner.server.endpoint.spelled(self.pools[runner.key[0]].service.protocol)
+
+    def _log_verdict(self, runner: CheckRunner, up: bool, reason: str) -> list[Effect]:
+        server, service = self._spelled(runner), runner.key[0]
+        what = "TCP connection" if isinstance(runner.check, TcpCheck) else runner.check.name
+        if up:
+            return [Log(f"{what} to {server} success.")]
+        lines: list[Effect] = [Log(f"{what} to {server} failed ({reason}).", Severity.WARNING)]
+        retry = runner.machine.timing.retry
+        if retry:
+            tries = f"{retry} {'retry' if retry == 1 else 'retries'}"
+            lines.append(Log(f"Check on service {server} for VS {service} failed after {tries}.", Severity.WARNING))
+        return lines
+
+    def _log_failure(self, runner: CheckRunner, number: int, reason: str) -> list[Effect]:
+        if not runner.machine.up or number != 1:
+            return []
+        return [Log(f"{runner.check.name} on service {self._spelled(runner)} failed ({reason}): trying again.")]
+
+    # -- the plane ---------------------------------------------------------------------------------------------
+
+    def desired(self) -> list[Desired]:
+        """Return what the plane should hold."""
+        return [item for pool in self.pools.values() for item in pool.desired()]
+
+    def operations(self, observed: Sequence[ServiceState], *, shared: bool) -> list[Operation]:
+        """Return what turns the observed table into the wanted one; in a ``shared`` table others' services are left alone."""
+        desired = self.desired()
+        return reconcile(desired, self.ours(observed, desired, shared=shared))
+
+    def ours(self, observed: Iterable[ServiceState], desired: Sequence[Desired], *, shared: bool) -> list[ServiceState]:
+        """Return the observed services that are, or were, wanted here.
+
+        With ``lvs_flush`` the first look takes all of them for ours, as keepalived clears the table at its start.
+        """
+        wanted = {item.service.key for item in desired}
+        if not shared:
+            return [s for s in observed if s.service.key in wanted or s.service.key not in self.manual.services]
+        observed = list(observed)
+        if self._mine is None:
+            self._mine = {state.service.key for state in observed} if self.configuration.global_defs.lvs_flush else set()
+        self._mine |= wanted
+        return [state for state in observed if state.service.key in self._mine]
+
+    def removals(self, observed: Sequence[ServiceState], *, shared: bool) -> list[Operation]:
+        """Return what takes our services out at a stop, or with ``lvs_flush_on_stop`` everything."""
+        everything = self.configuration.global_defs.lvs_flush_on_stop
+        return reconcile([], observed if everything else self.ours(observed, (), shared=shared))
+
+    def reconciled(
+        self,
+        observed: Iterable[ServiceState],
+        operations: Sequence[Operation],
+        refused: Iterable[tuple[Operation, str]],
+        problem: str,
+    ) -> list[Effect]:
+        """Take note of a round with the plane; ``problem`` stands against synchronisation. Each complaint is logged once."""
+        for operation in operations:
+            self.manual.forget(operation)
+        effects: list[Effect] = []
+        if self.plane_error:
+            effects.append(Log("the data plane answers again"))
+            self.plane_error = ""
+        complaints = {f"connection synchronisation: {problem}"} if problem else set()
+        complaints |= {f"data plane refused {type(operation).__name__}: {reason}" for operation, reason in refused}
+        complaints |= {state.listening for state in observed if state.listening.startswith("cannot")}
+        effects += [Log(each, Severity.WARNING) for each in sorted(complaints - self._complaints)]
+        self._complaints = complaints
+        if not self.plane_ready:
+            self.plane_ready = True
+            effects.append(PlaneReady())
+        return effects
+
+    def plane_failed(self, reason: str) -> list[Effect]:
+        """Take note that the plane does not answer."""
+        new, self.plane_error = reason != self.plane_error, reason
+        return [Log(reason, Severity.WARNING)] if new else []
+
+    def wanted_timeouts(self) -> PlaneTimeouts | None:
+        """Return the time-outs to set, ``None`` when nothing changed since the last call; the plane was made with the first."""
+        wanted, former = self.configuration.global_defs.lvs_timeouts, self._timeouts
+        if former is None or wanted == former:
+            return None
+        self._timeouts = wanted
+        return wanted.in_place_of(former)
+
+    def wanted_sysctls(self) -> tuple[Sysctl, ...] | None:
+        """Return IPVS's settings, ``None`` when nothing changed since the last call."""
+        wanted = self.configuration.global_defs.lvs_sysctls
+        if wanted == self._sysctls:
+            return None
+        self._sysctls = wanted
+        return wanted
+
+    def floating(self) -> frozenset[str]:
+        """Addresses that VRRP moves between nodes."""
+        instances = self.configuration.vrrp_instances
+        return frozenset(a.address for i in instances for a in (*i.addresses, *i.excluded_addresses))
+
+    def sync_task(self) -> SyncTask | None:
+        """Return what the plane has to do for synchronisation: send where the instance is master, listen where it is not.
+
+        Without an instance it does both.
+        """
+        wanted = self.configuration.global_defs.lvs_sync_daemon
+        if wanted is None:
+            return None
+        routers = {i.name: i.virtual_router_id for i in self.configuration.vrrp_instances}
+        roles = frozenset(SyncRole)
+        if wanted.instance:
+            roles = frozenset((SyncRole.MASTER if wanted.instance in self.masters else SyncRole.BACKUP,))
+        settings = {sysctl.name: sysctl.values[0] for sysctl in self.configuration.global_defs.lvs_sysctls}
+        return SyncTask(
+            ports=settings.get("sync_ports", 1),
+            roles=roles,
+            interface=wanted.interface,
+            sync_id=routers.get(wanted.instance, 0) if wanted.sync_id is None else wanted.sync_id,
+            max_length=wanted.max_length,
+            group=wanted.group,
+            port=wanted.port,
+            ttl=wanted.ttl,
+            peers=wanted.peers,
+            key_file=wanted.key_file,
+        )

@@ -1,0 +1,124 @@
+"""The checks of all real servers: which are due, and what a reload leaves of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final
+
+from relevo.machines import check as checking
+from relevo.machines.check import CheckMachine, Result
+from relevo.machines.pool import CheckName
+from relevo.model import Check, Endpoint, RealServer, VirtualServer
+from relevo.model.diff import check_names
+
+FIRST_CHECK_S: Final = 1.0
+"""The first check comes this long after the start, plus a random part of the warm-up (keepalived's rule)."""
+
+CheckKey = tuple[str, Endpoint, CheckName]
+"""Service, server and check: what a check keeps over a reload."""
+
+
+@dataclass(slots=True, eq=False)
+class CheckRunner:
+    """One check of one real server. ``running`` while its probe is under way."""
+
+    key: CheckKey
+    server: RealServer
+    check: Check
+    machine: CheckMachine
+    running: bool = False
+
+    @property
+    def why_down(self) -> str:
+        """Reason of the verdict, for a check that is down."""
+        last = self.machine.last
+        return last.reason if last is not None and last.reason else "not checked yet"
+
+
+class Checks:
+    """Every check of a configuration. ``draw`` returns a number in [0, 1) that spreads the first checks in time."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self.runners: dict[CheckKey, CheckRunner] = {}
+        self._draw = draw
+        self._queue: list[tuple[float, int, CheckRunner]] = []
+        self._order = count()
+
+    def configure(
+        self, services: tuple[VirtualServer, ...], known: dict[tuple[str, Endpoint], bool], now: float
+    ) -> list[CheckKey]:
+        """Take the checks of these services over; return those whose running probes must be abandoned.
+
+        A check that is there already keeps its state; changed settings hold from the next probe on, which comes soon. A new
+        check of a server that is ``known`` begins with that server's verdict: an edit is no proof of life, or of death.
+        """
+        former, self.runners = self.runners, {}
+        abandoned: list[CheckKey] = []
+        for service in services:
+            for server in service.real_servers:
+                verdict = known.get((service.name, server.endpoint))
+                for name, check in check_names(server):
+                    key = (service.name, server.endpoint, name)
+                    present = former.get(key)
+                    if present is None:
+                        self._add(key, server, check, verdict, now)
+                    elif self._keep(present, server, check, now):
+                        abandoned.append(key)
+        gone = [key for key, runner in former.items() if key not in self.runners and runner.running]
+        return [*gone, *abandoned]
+
+    def _add(self, key: CheckKey, server: RealServer, check: Check, verdict: bool | None, now: float) -> None:
+        machine = CheckMachine(check.timing, self._first_at(check, now), up=verdict)
+        runner = self.runners[key] = CheckRunner(key, server, check, machine)
+        self._arm(runner)
+
+    def _keep(self, runner: CheckRunner, server: RealServer, check: Check, now: float) -> bool:
+        """Keep a check; return whether a probe by its former settings is under way."""
+        self.runners[runner.key] = runner
+        runner.server = server
+        if runner.check == check:
+            return False
+        runner.check = check
+        runner.machine.reconfigure(check.timing, self._first_at(check, now))
+        abandoned, runner.running = runner.running, False
+        self._arm(runner)
+        return abandoned
+
+    def _first_at(self, check: Check, now: float) -> float:
+        return now + min(FIRST_CHECK_S, check.timing.delay_loop_s) + self._draw() * check.timing.warmup_s
+
+    def deadline(self) -> float | None:
+        """When the next check is due."""
+        while self._queue and not self._is_current(*self._queue[0]):
+            heappop(self._queue)
+        return self._queue[0][0] if self._queue else None
+
+    def due(self, now: float) -> Iterator[CheckRunner]:
+        """Yield the checks whose probe must start now."""
+        while (at := self.deadline()) is not None and at <= now:
+            _, _, runner = heappop(self._queue)
+            runner.machine.expire(now)
+            runner.running = True
+            yield runner
+
+    def finish(self, key: CheckKey, result: Result, now: float) -> tuple[CheckRunner, list[checking.Effect]] | None:
+        """Take the result of a probe; ``None`` when nobody waits for it any more."""
+        runner = self.runners.get(key)
+        if runner is None or not runner.running:
+            return None
+        runner.running = False
+        effects = runner.machine.receive(result, now)
+        self._arm(runner)
+        return runner, effects
+
+    def _arm(self, runner: CheckRunner) -> None:
+        due = runner.machine.deadline()
+        if due is not None:
+            heappush(self._queue, (due, next(self._order), runner))
+
+    def _is_current(self, at: float, _: int, runner: CheckRunner) -> bool:
+        current = self.runners.get(runner.key) is runner and not runner.running
+        return current and runner.machine.deadline() == at

@@ -1,0 +1,103 @@
+"""Snapshots of the service side of a node, together with what its plane holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from relevo.machines import pool as pooling
+from relevo.machines.pool import PoolMachine
+from relevo.model import Endpoint, RealServer, ServiceKey, VirtualServer
+from relevo.model.diff import check_names
+from relevo.model.table import ServerState, ServiceState
+from relevo.node.balancer import Balancer
+from relevo.node.checks import CheckRunner
+from relevo.observe.snapshot import CheckSnapshot, ServerSnapshot, ServiceSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """``observed`` is the plane's table by service; ``offset`` turns monotonic times into Unix seconds."""
+
+    balancer: Balancer
+    observed: Mapping[ServiceKey, ServiceState]
+    offset: float
+
+    def services(self) -> tuple[ServiceSnapshot, ...]:
+        """Return a snapshot for each service, of a group for each member."""
+        pools = self.balancer.pools.values()
+        return tuple(self._service(pool, key) for pool in pools for key in pool.service.keys)
+
+    def _service(self, pool: PoolMachine, key: ServiceKey) -> ServiceSnapshot:
+        service, state = pool.service, self.observed.get(key)
+        return ServiceSnapshot(
+            protocol=key.protocol.value,
+            address=key.endpoint.address,
+            port=key.endpoint.port,
+            mark=key.mark,
+            group=service.group,
+            scheduler=service.scheduler,
+            scheduler_flags=service.scheduler_flags,
+            one_packet=service.one_packet,
+            persistence_timeout_s=service.persistence_timeout_s,
+            persistence_granularity=service.persistence_granularity,
+            up=pool.state is pooling.State.UP,
+            since_at=pool.since + self.offset,
+            quorum=service.quorum,
+            live_weight=pool.live_weight(),
+            uses_sorry_server=pool.uses_sorry,
+            listening=state.listening if state else "",
+            refused=state.refused if state else {},
+            connections=state.traffic.connections if state else 0,
+            servers=tuple(self._servers(pool, key, state)),
+        )
+
+    def _servers(self, pool: PoolMachine, key: ServiceKey, state: ServiceState | None) -> list[ServerSnapshot]:
+        service, port = pool.service, key.endpoint.port
+        held = {each.server.endpoint: each for each in state.servers} if state else {}
+        servers = [
+            self._server(service, health.server, health.up, health.since, held.get(Endpoint(at.address, at.port or port)))
+            for at, health in pool.servers.items()
+        ]
+        sorry = service.sorry_server
+        if sorry is not None and (sorry := Endpoint(sorry.address, sorry.port or port)) in held:
+            stand_in = RealServer(endpoint=sorry, forwarding=service.forwarding)
+            servers.append(self._server(service, stand_in, True, pool.since, held[sorry], sorry=True))
+        return servers
+
+    def _server(
+        self, service: VirtualServer, server: RealServer, up: bool, since: float, held: ServerState | None, *, sorry: bool = False
+    ) -> ServerSnapshot:  # fmt: skip
+        names = [(service.name, server.endpoint, name) for name, _ in check_names(server)]
+        runners = [self.balancer.checks.runners.get(key) for key in names]
+        return ServerSnapshot(
+            address=server.endpoint.address,
+            port=held.server.endpoint.port if held else server.endpoint.port,
+            up=up,
+            in_plane=held is not None,
+            weight=held.server.weight if held else 0,
+            declared_weight=server.weight,
+            forwarding=server.forwarding.value,
+            active=held.active if held else 0,
+            inactive=held.inactive if held else 0,
+            persistent=held.persistent if held else 0,
+            connections=held.traffic.connections if held else 0,
+            bytes_in=held.traffic.bytes_in if held else 0,
+            bytes_out=held.traffic.bytes_out if held else 0,
+            since_at=since + self.offset,
+            sorry=sorry,
+            checks=tuple(self._check(runner) for runner in runners if runner is not None),
+        )
+
+    def _check(self, runner: CheckRunner) -> CheckSnapshot:
+        machine = runner.machine
+        last = machine.last
+        return CheckSnapshot(
+            kind=runner.check.name,
+            target=str(runner.check.connect),
+            up=machine.up,
+            state=machine.state.value,
+            failures=machine.failures,
+            last_result="" if last is None else (last.reason or last.detail or "ok"),
+            last_at=None if machine.last_at is None else machine.last_at + self.offset,
+        )
