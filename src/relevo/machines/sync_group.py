@@ -116,16 +116,19 @@ class SyncGroupMachine:
         assert self.state in rule.targets
         return effects
 
-    def set_members(self, members: tuple[str, ...], masters: Iterable[str]) -> list[Effect]:
-        """Take the members that a reload declares, ``masters`` being those that are master now; return what unites them.
+    def set_members(self, members: tuple[str, ...]) -> None:
+        """Take the members that a reload declares; ``unite`` follows when they are what they are declared to be."""
+        self.members = members
+        self.asking &= set(members)
+
+    def unite(self, masters: Iterable[str]) -> list[Effect]:
+        """Bring members into one state that came together by a reload, ``masters`` being those that are master now.
 
         The group is MASTER if any member is: mastery that exists is not given up for a member that joins.
         """
-        self.members = members
-        self.asking &= set(members)
         if self.state not in (_B, _M):
             return []
-        if set(masters).intersection(members):
+        if set(masters).intersection(self.members):
             return self._order_all()
         return self._enter(_B)
 

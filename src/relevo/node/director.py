@@ -80,7 +80,7 @@ class Director:
         self._synced = synced
         self._group_of: dict[str, SyncGroupMachine] = {}
         self._announcer = Announcer()
-        self._held = AddressesHeld(frozenset(), frozenset())
+        self._held: AddressesHeld | None = None  # the first state is reported even if it is empty
         self._logged: dict[tuple[str, str], str] = {}
         self._announced: set[str] = set()
         self._moved = False
@@ -130,6 +130,7 @@ class Director:
 
     def expire(self, now: float) -> list[Effect]:
         """Act on everything that is due."""
+        announced = self._announcements(now)  # what is queued from here on leaves when its addresses are known to be set
         retried = False
         for router in self.routers.values():
             due = router.machine.deadline()
@@ -140,7 +141,7 @@ class Director:
             self.addresses.try_again()
             retried = True
         effects = self._settle(now) if retried or self._moved else self._flush()
-        return [*effects, *self._announcements(now)]
+        return [*announced, *effects]
 
     @staticmethod
     def _retry(router: Router, now: float) -> bool:
@@ -260,22 +261,22 @@ class Director:
         if self.stopping:
             return
         former, self.configuration = self.configuration, configuration
-        grouped = {member for group in configuration.sync_groups for member in group.members}
         changes = difference(former, configuration).instances
+        for new in changes.added:
+            self.routers[new.name] = Router(new.value, grouped=False)
+        self._configure_groups(configuration, now)  # first: what becomes of a former member is no business of a group
         for gone in changes.removed:
             self._retire(gone.name, now)
-        for instance in configuration.vrrp_instances:
-            router = self.routers.get(instance.name)
-            if router is None:
-                self.routers[instance.name] = Router(instance, grouped=instance.name in grouped)
-            elif router.instance != instance or router.machine.grouped is not (instance.name in grouped):
-                self._change(router, instance, instance.name in grouped, now)
         self._order_routers(configuration)
-        self._configure_groups(configuration, now)
-        for change in changes.added:
-            router = self.routers[change.name]
-            self._tell(router, vrrp.SetSynced(self._synced), now)
-            self._tell(router, vrrp.SetPlaneReady(self._plane_ready), now)
+        for instance in configuration.vrrp_instances:
+            router, grouped = self.routers[instance.name], instance.name in self._group_of
+            if router.instance != instance or router.machine.grouped is not grouped:
+                self._change(router, instance, grouped, now)
+        for new in changes.added:
+            self._tell(self.routers[new.name], vrrp.SetSynced(self._synced), now)
+            self._tell(self.routers[new.name], vrrp.SetPlaneReady(self._plane_ready), now)
+        for group in self.groups.values():
+            self._unite(group, now)
 
     def _order_routers(self, configuration: Configuration) -> None:
         self.routers = {instance.name: self.routers[instance.name] for instance in configuration.vrrp_instances}
@@ -301,16 +302,19 @@ class Director:
 
     def _configure_groups(self, configuration: Configuration, now: float) -> None:
         present, self.groups, self._group_of = self.groups, {}, {}
+        declared = {group.name for group in configuration.sync_groups}
         for name, machine in present.items():
-            if all(group.name != name for group in configuration.sync_groups):
+            if name not in declared:
                 self._report(machine, sync_group.Symbol.STOP, "", now)
         for group in configuration.sync_groups:
             members = tuple(name for name in group.members if name in self.routers)
-            machine = present.get(group.name) or SyncGroupMachine(group.name, members)
-            self.groups[group.name] = machine
+            machine = self.groups[group.name] = present.get(group.name) or SyncGroupMachine(group.name, members)
+            machine.set_members(members)
             self._group_of.update(dict.fromkeys(members, machine))
-            masters = [name for name in members if self.routers[name].machine.state is State.MASTER]
-            self._carry_orders(machine, machine.set_members(members, masters), now)
+
+    def _unite(self, group: SyncGroupMachine, now: float) -> None:
+        masters = [name for name in group.members if self.routers[name].machine.state is State.MASTER]
+        self._carry_orders(group, group.unite(masters), now)
 
     # -- settling ----------------------------------------------------------------------------------------------
 
@@ -327,11 +331,7 @@ class Director:
         standings = {name: router.standing(self.world, virtual) for name, router in self.routers.items()}
         failed = {name: {m for m in group.members if standings[m].faults} for name, group in self.groups.items()}
         for name, group in self.groups.items():
-            if group.state is State.INIT and not self.stopping:
-                self._report(group, sync_group.Symbol.START, "", now)
-            symbol = sync_group.Symbol.FAIL if failed[name] else sync_group.Symbol.RECOVER
-            if (group.state is State.FAULT) is not bool(failed[name]):
-                self._report(group, symbol, "", now)
+            self._judge_group(group, bool(failed[name]), now)
         for name, router in self.routers.items():
             group_of = self._group_of.get(name)
             others = failed[group_of.name] - {name} if group_of is not None else set()
@@ -339,6 +339,15 @@ class Director:
             self._match_machine(router, faults, standings[name].priority, now)
         if self.stopping:
             self._stop_groups(now)
+
+    def _judge_group(self, group: SyncGroupMachine, failed: bool, now: float) -> None:
+        before = group.state
+        if before is State.INIT and not self.stopping:
+            self._report(group, sync_group.Symbol.START, "", now)
+        if (group.state is State.FAULT) is not failed:
+            self._report(group, sync_group.Symbol.FAIL if failed else sync_group.Symbol.RECOVER, "", now)
+        if group.state is not before:
+            self._unite(group, now)  # members that joined meanwhile may be master
 
     def _match_machine(self, router: Router, faults: tuple[Fault, ...], priority: int, now: float) -> None:
         machine = router.machine
@@ -443,6 +452,8 @@ class Director:
             self._report(self._group_of.get(name), sync_group.Symbol.MASTER, name, now)
         elif after is State.BACKUP and transition.before is State.MASTER:
             self._report(self._group_of.get(name), sync_group.Symbol.BACKUP, name, now)
+        elif after is State.BACKUP and name in self._group_of:
+            self._unite(self._group_of[name], now)  # it may have joined a group that is master
 
     def _report(self, group: SyncGroupMachine | None, symbol: sync_group.Symbol, member: str, now: float) -> None:
         if group is not None:

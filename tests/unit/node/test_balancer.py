@@ -1,0 +1,305 @@
+"""What a balancer does about checks, reloads and the plane's table, as dialogues."""
+
+import pytest
+
+from relevo.machines.check import Failure, Result
+from relevo.model import (
+    Configuration,
+    Endpoint,
+    GlobalDefs,
+    HttpCheck,
+    PlaneTimeouts,
+    Protocol,
+    RealServer,
+    SyncDaemon,
+    Sysctl,
+    TcpCheck,
+    Url,
+    VirtualAddress,
+    VirtualServer,
+    VrrpInstance,
+)
+from relevo.model.checks import CheckTiming
+from relevo.model.table import AddServer, AddService, DeleteService, ServiceEntry, ServiceState, SyncRole
+from relevo.node.balancer import AbandonProbe, Balancer, MatchTable, PlaneReady, QuorumChanged, ServerChanged, StartProbe
+from relevo.node.effects import Log, Severity
+from relevo.sim.services import ServiceHost
+
+VIP = Endpoint("192.0.2.1", 80)
+NAME = "[192.0.2.1]:tcp:80"
+TIMING = CheckTiming(delay_loop_s=5.0, retry=1, delay_before_retry_s=1.0, warmup_s=0.0, alpha=False)
+
+
+def at(number):
+    return Endpoint(f"10.0.0.{number}", 80)
+
+
+def tcp(number, **timing):
+    changed = {name: timing.get(name, getattr(TIMING, name)) for name in TIMING.__struct_fields__}
+    return TcpCheck(timing=CheckTiming(**changed), connect=at(number), connect_timeout_s=1.0)
+
+
+def http(number):
+    return HttpCheck(timing=TIMING, connect=at(number), connect_timeout_s=1.0, urls=(Url(path="/"),))
+
+
+def server(number, *checks, **changes):
+    return RealServer(endpoint=at(number), checks=checks or (tcp(number),), **changes)
+
+
+def service(*servers, **changes):
+    return VirtualServer(**{"endpoint": VIP, "protocol": Protocol.TCP, "real_servers": servers} | changes)
+
+
+def file(*services, **changes):
+    return Configuration(virtual_servers=services, **changes)
+
+
+class Story:
+    """A balancer on a virtual clock, and servers that live or die."""
+
+    def __init__(self, *services, dead=(), **changes):
+        self.dead = set(dead)
+        self.host = ServiceHost(lambda check: check.connect not in self.dead)
+        self.host.configure(file(*services, **changes))
+
+    def wait(self, seconds):
+        self.host.run(self.host.now + seconds)
+        return self
+
+    def reload(self, *services, **changes):
+        self.said.clear()
+        self.host.configure(file(*services, **changes))
+        return [each.text if isinstance(each, Log) else each for each in self.said]
+
+    @property
+    def said(self):
+        return self.host.effects
+
+    def texts(self):
+        return [each.text for each in self.said if isinstance(each, Log)]
+
+    def events(self):
+        return [each for each in self.said if isinstance(each, ServerChanged | QuorumChanged)]
+
+    def table(self):
+        return {s.server.endpoint: s.server.weight for state in self.host.table.values() for s in state.servers}
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_dies_leaves_in_keepalived_s_words():
+    story = Story(service(server(1), server(2))).wait(2.0)
+    story.said.clear()
+    story.dead = {at(1)}
+    story.wait(10.0)
+    assert story.texts() == [
+        "TCP_CHECK on service [10.0.0.1]:tcp:80 failed (connection refused): trying again.",
+        "TCP connection to [10.0.0.1]:tcp:80 failed (connection refused).",
+        f"Check on service [10.0.0.1]:tcp:80 for VS {NAME} failed after 1 retry.",
+        f"Removing service [10.0.0.1]:tcp:80 from VS {NAME}",
+    ]
+    assert story.events() == [ServerChanged(NAME, "[10.0.0.1]:tcp:80", False, True, "TCP_CHECK", "connection refused")]
+    assert story.table() == {at(2): 1}
+
+
+def test_it_returns_in_them_too_and_the_quorum_with_it():
+    story = Story(service(server(1, http(1))), dead=[at(1)]).wait(2.0)
+    assert story.table() == {}
+    story.said.clear()
+    story.dead = set()
+    story.wait(6.0)
+    assert story.texts() == [
+        "HTTP_GET to [10.0.0.1]:tcp:80 success.",
+        f"Adding service [10.0.0.1]:tcp:80 to VS {NAME}",
+        f"Gained quorum 1+0=1 <= 1 for VS {NAME}",
+    ]
+    assert story.events()[-1] == QuorumChanged(NAME, True, 1)
+
+
+def test_a_second_check_that_fails_is_an_event_and_no_line_of_service():
+    story = Story(service(server(1, tcp(1), http(1)), server(2)), dead=[at(1)]).wait(2.0)
+    assert [(e.moved, e.check) for e in story.events()] == [(True, "TCP_CHECK"), (False, "HTTP_GET")]
+
+
+def test_first_checks_are_spread_by_the_warm_up():
+    balancer = Balancer(lambda: 0.5)
+    balancer.configure(file(service(server(1, tcp(1, warmup_s=4.0)))), 0.0)
+    assert balancer.deadline() == 3.0
+    assert balancer.expire(2.9) == []
+    [probe] = balancer.expire(3.0)
+    assert isinstance(probe, StartProbe)
+    assert balancer.deadline() is None, "no second probe while one runs"
+
+
+def test_a_result_that_nobody_waits_for_is_ignored():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1))), 0.0)
+    [probe] = balancer.expire(1.0)
+    assert balancer.finish_probe(("gone", at(9), ("TCP_CHECK", 0)), Result(), 1.0) == []
+    balancer.finish_probe(probe.key, Result(), 1.1)
+    assert balancer.finish_probe(probe.key, Result(Failure.TIMEOUT), 1.2) == [], "a result that comes twice"
+
+
+# -- reloads ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_edited_check_keeps_its_verdict_until_its_next_result_which_comes_soon():
+    story = Story(service(server(1), server(2)), dead=[at(1)]).wait(8.0)
+    assert story.reload(service(server(1, tcp(1, retry=3)), server(2))) == []
+    assert story.table() == {at(2): 1}
+    story.dead = set()
+    story.wait(1.1)
+    assert story.table() == {at(1): 1, at(2): 1}
+
+
+def test_a_probe_by_former_settings_is_abandoned():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1))), 0.0)
+    [probe] = balancer.expire(1.0)
+    assert AbandonProbe(probe.key) in balancer.configure(file(service(server(1, tcp(1, retry=3)))), 1.05)
+    assert balancer.finish_probe(probe.key, Result(Failure.TIMEOUT), 1.1) == []
+    assert balancer.deadline() == 2.05
+
+
+def test_reloads_in_a_row_do_not_put_a_check_off():
+    balancer = Balancer(lambda: 0.0)
+    for tenth in range(8):
+        balancer.configure(file(service(server(1, tcp(1, retry=tenth % 2)))), tenth / 10)
+    assert balancer.deadline() == 1.0
+
+
+def test_another_kind_of_check_begins_with_the_verdict_that_the_server_has():
+    story = Story(service(server(1), server(2)), dead=[at(1)]).wait(8.0)
+    assert story.reload(service(server(1, http(1)), server(2))) == []
+    assert story.table() == {at(2): 1}
+
+
+def test_a_server_that_is_added_or_removed_is_told_with_the_quorum():
+    story = Story(service(server(1), server(2), sorry_server=at(9)), dead=[at(2)]).wait(8.0)
+    assert story.reload(service(server(2), sorry_server=at(9))) == [
+        f"Removing service [10.0.0.1]:tcp:80 from VS {NAME} (removed from the configuration)",
+        ServerChanged(NAME, "[10.0.0.1]:tcp:80", False, True, "reload", "removed from the configuration"),
+        f"Lost quorum 1-0=1 > 0 for VS {NAME}",
+        QuorumChanged(NAME, False, 0),
+        f"Adding sorry server [10.0.0.9]:tcp:80 to VS {NAME}",
+    ]
+    assert story.table() == {at(9): 1}
+    assert story.reload(service(server(2), server(3), sorry_server=at(9))) == [
+        f"Adding service [10.0.0.3]:tcp:80 to VS {NAME} (added to the configuration)",
+        ServerChanged(NAME, "[10.0.0.3]:tcp:80", True, True, "reload", "added to the configuration"),
+        f"Gained quorum 1+0=1 <= 1 for VS {NAME}",
+        QuorumChanged(NAME, True, 1),
+        f"Removing sorry server [10.0.0.9]:tcp:80 from VS {NAME}",
+    ]
+
+
+def test_a_weight_is_told():
+    story = Story(service(server(1)))
+    assert story.reload(service(server(1, weight=5))) == [f"Weight of service [10.0.0.1]:tcp:80 of VS {NAME} changed from 1 to 5"]
+    assert story.table() == {at(1): 5}
+
+
+@pytest.mark.parametrize("omega", [False, True])
+def test_a_service_that_is_removed_loses_its_quorum_and_with_omega_its_servers(omega):
+    story = Story(service(server(1), omega=omega))
+    gone = ServerChanged(NAME, "[10.0.0.1]:tcp:80", False, True, "reload", "its virtual server was removed")
+    assert story.reload() == [f"Removing VS {NAME} by a reload", QuorumChanged(NAME, False, 0), *([gone] if omega else [])]
+    assert story.host.table == {}
+    assert story.reload(service(server(1))) == [f"Adding VS {NAME} by a reload"]
+
+
+def test_a_stop_notifies_of_live_servers_of_services_with_omega():
+    story = Story(service(server(1), server(2), omega=True), dead=[at(2)]).wait(8.0)
+    assert story.host.balancer.shutdown_notice() == ((NAME, "[10.0.0.1]:tcp:80"),)
+    assert Story(service(server(1))).host.balancer.shutdown_notice() == ()
+
+
+# -- the plane --------------------------------------------------------------------------------------------------------
+
+
+def state(key=None, **changes):
+    return ServiceState(service=ServiceEntry(key=key or service().keys[0]), **changes)
+
+
+OTHER = VirtualServer(endpoint=Endpoint("192.0.2.9", 80), protocol=Protocol.TCP).keys[0]
+
+
+def test_services_of_others_in_a_shared_table_are_left_alone_and_former_ones_of_ours_go():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1))), 0.0)
+    observed = [state(OTHER), state()]
+    assert balancer.operations(observed, shared=True) == [AddServer(observed[1].service.key, balancer.desired()[0].servers[0])]
+    balancer.configure(file(), 1.0)
+    assert balancer.operations(observed, shared=True) == [DeleteService(observed[1].service.key)]
+    assert balancer.removals(observed, shared=True) == [DeleteService(observed[1].service.key)]
+
+
+def test_with_lvs_flush_they_are_ours_and_with_flush_on_stop_at_the_end():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(global_defs=GlobalDefs(lvs_flush=True)), 0.0)
+    assert balancer.operations([state(OTHER)], shared=True) == [DeleteService(OTHER)]
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(global_defs=GlobalDefs(lvs_flush_on_stop=True)), 0.0)
+    assert balancer.operations([state(OTHER)], shared=True) == []
+    assert balancer.removals([state(OTHER)], shared=True) == [DeleteService(OTHER)]
+
+
+def test_manual_services_of_a_plane_of_our_own_stay():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(), 0.0)
+    balancer.manual.note(AddService(ServiceEntry(key=OTHER)), "")
+    assert balancer.operations([state(OTHER), state()], shared=False) == [DeleteService(service().keys[0])]
+
+
+def test_the_plane_is_ready_once_and_each_complaint_is_logged_once():
+    balancer = Balancer(lambda: 0.0)
+    operation = AddService(ServiceEntry(key=OTHER))
+    listening = state(listening="cannot listen on 192.0.2.1:80: in use")
+    first = balancer.reconciled([listening], [operation], [(operation, "no room")], "no such interface")
+    warnings = [
+        "cannot listen on 192.0.2.1:80: in use",
+        "connection synchronisation: no such interface",
+        "data plane refused AddService: no room",
+    ]
+    assert first == [*(Log(text, Severity.WARNING) for text in warnings), PlaneReady()]
+    assert balancer.reconciled([listening], [operation], [(operation, "no room")], "no such interface") == []
+
+
+def test_a_plane_that_does_not_answer_is_logged_once_and_its_return_too():
+    balancer = Balancer(lambda: 0.0)
+    assert balancer.plane_failed("no answer") == [Log("no answer", Severity.WARNING)]
+    assert balancer.plane_failed("no answer") == []
+    assert not balancer.plane_ready
+    assert balancer.reconciled([], [], [], "") == [Log("the data plane answers again"), PlaneReady()]
+
+
+def test_settings_are_wanted_when_they_change():
+    balancer = Balancer(lambda: 0.0)
+    sysctl = Sysctl("sloppy_tcp", (1,))
+    balancer.configure(file(global_defs=GlobalDefs(lvs_timeouts=PlaneTimeouts(tcp_s=100), lvs_sysctls=(sysctl,))), 0.0)
+    assert balancer.wanted_timeouts() is None, "the plane was made with them"
+    assert balancer.wanted_sysctls() == (sysctl,)
+    assert balancer.wanted_sysctls() is None
+    balancer.configure(file(), 1.0)
+    assert balancer.wanted_timeouts() == PlaneTimeouts(tcp_s=900)
+    assert balancer.wanted_timeouts() is None
+    assert balancer.wanted_sysctls() == ()
+
+
+def test_synchronisation_follows_the_instance():
+    instance = VrrpInstance(name="V", interface="eth0", virtual_router_id=51, addresses=(VirtualAddress(address="192.0.2.1"),))
+    sync = GlobalDefs(lvs_sync_daemon=SyncDaemon(interface="eth1", instance="V"), lvs_sysctls=(Sysctl("sync_ports", (4,)),))
+    balancer = Balancer(lambda: 0.0)
+    assert balancer.sync_task() is None
+    balancer.configure(file(global_defs=sync, vrrp_instances=(instance,)), 0.0)
+    task = balancer.sync_task()
+    assert (task.roles, task.sync_id, task.ports) == ({SyncRole.BACKUP}, 51, 4)
+    assert balancer.set_masters(frozenset({"V"})) == [MatchTable()]
+    assert balancer.set_masters(frozenset({"V"})) == []
+    assert balancer.sync_task().roles == {SyncRole.MASTER}
+    assert balancer.floating() == {"192.0.2.1"}
+    both = GlobalDefs(lvs_sync_daemon=SyncDaemon(interface="eth1", sync_id=7))
+    balancer.configure(file(global_defs=both), 1.0)
+    assert (balancer.sync_task().roles, balancer.sync_task().sync_id) == (set(SyncRole), 7)

@@ -1,0 +1,79 @@
+"""Addresses over rtnetlink: what is asked, what is read, and what is refused."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relevo.wire import rtnetlink
+from relevo.wire.netlink import Malformed, attribute, messages
+from relevo.wire.rtnetlink import Address
+
+IPV4 = Address(3, "10.0.0.9", 24, "eth0:v", "10.0.0.255", 253, 0)
+IPV6 = Address(3, "fd00::9", 64, "", "", 0, rtnetlink.NODAD)
+
+
+def payload(data):
+    [message] = messages(data)
+    return message
+
+
+@pytest.mark.parametrize("address", [IPV4, IPV6])
+def test_what_is_asked_for_reads_as_it_was_meant(address):
+    asked = payload(rtnetlink.add_address(7, address))
+    assert (asked.type, asked.sequence) == (rtnetlink.NEW_ADDRESS, 7)
+    assert list(rtnetlink.decode_addresses([asked])) == [address]
+
+
+def test_a_removal_names_the_prefix_length_in_the_way_that_the_kernel_compares():
+    asked = payload(rtnetlink.delete_address(1, IPV4))
+    assert asked.type == rtnetlink.DELETE_ADDRESS
+    assert bytes(asked.payload).count(bytes([10, 0, 0, 9])) == 2, "IFA_LOCAL and IFA_ADDRESS"
+
+
+def test_other_families_and_messages_are_left_out():
+    other = payload(rtnetlink.message(rtnetlink.NEW_ADDRESS, 0, 1, struct.pack("=BBBBI", 7, 0, 0, 0, 1)))
+    link = payload(rtnetlink.message(rtnetlink.NEW_LINK, 0, 1, bytes(16)))
+    assert list(rtnetlink.decode_addresses([other, link])) == []
+
+
+def newaddr(body, family=2, length=24):
+    return payload(rtnetlink.message(rtnetlink.NEW_ADDRESS, 0, 1, struct.pack("=BBBBI", family, length, 0, 0, 1) + body))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        payload(rtnetlink.message(rtnetlink.NEW_ADDRESS, 0, 1, b"\2\x18")),
+        newaddr(b""),
+        newaddr(attribute(2, b"\1\2\3")),
+        newaddr(attribute(2, b"\1\2\3\4"), length=33),
+        newaddr(attribute(2, b"\1\2\3\4") + attribute(8, b"\0")),
+        newaddr(attribute(2, b"\1\2\3\4") + attribute(4, b"\0" * 16)),
+        newaddr(b"\xff\xff\2\0"),
+    ],
+)
+def test_what_cannot_be_an_address_is_refused(message):
+    with pytest.raises(Malformed):
+        list(rtnetlink.decode_addresses([message]))
+
+
+@given(st.binary(max_size=80))
+def test_no_octets_break_the_reader(data):
+    message = payload(rtnetlink.message(rtnetlink.NEW_ADDRESS, 0, 1, data))
+    for read in (lambda: list(rtnetlink.decode_addresses([message])), lambda: rtnetlink.promote_secondaries(message)):
+        try:
+            read()
+        except Malformed:
+            pass
+
+
+def test_promote_secondaries_is_the_twentieth_setting_of_ipv4():
+    settings = b"".join(struct.pack("=I", number) for number in range(1, 33))
+    link = attribute(26, attribute(2, attribute(1, settings)))
+    found = payload(rtnetlink.message(rtnetlink.NEW_LINK, 0, 1, bytes(16) + link))
+    assert rtnetlink.promote_secondaries(found) == 20
+    short = payload(rtnetlink.message(rtnetlink.NEW_LINK, 0, 1, bytes(16) + attribute(26, attribute(2, attribute(1, bytes(8))))))
+    with pytest.raises(Malformed):
+        rtnetlink.promote_secondaries(short)
