@@ -58,11 +58,28 @@ def reload(run_dir: str | None) -> None:
 
 
 @click.command()
-@click.option("--keep-plane", is_flag=True, help="Leave the eBPF data plane at work: a daemon started later adopts it.")
+@click.option("--keep-plane", is_flag=True, help="Leave the data plane at work; a daemon that is started later adopts it.")
+@click.option("--for-restart", is_flag=True, help="Keep connections for a daemon that is started next, as SIGTERM does.")
 @run_dir_option
-def stop(keep_plane: bool, run_dir: str | None) -> None:
-    """Stop the daemon: the peer takes over before the addresses go."""
-    _simple(run_dir, "stop", {"keep_plane": keep_plane})
+def stop(keep_plane: bool, for_restart: bool, run_dir: str | None) -> None:
+    """Stop the daemon: a peer takes over before the addresses go.
+
+    Nothing is left of the data plane, unless an option says so. SIGTERM, which service managers send, takes the plane out of
+    service as well, but keeps its connections: after an upgrade or a restart they go on. When no daemon is running, this
+    command removes what such a stop has kept.
+    """
+    at_stop = "keep" if keep_plane else "keep_connections" if for_restart else "remove"
+    try:
+        _simple(run_dir, "stop", {"plane": at_stop})
+    except ControlError:
+        from relevo.daemon.planes import pin_folder
+        from relevo.planes.ebpf import remove_pins
+
+        kept = pin_folder(runtime_directory(run_dir))
+        if at_stop != "remove" or not kept.exists():
+            raise
+        remove_pins(kept)
+        click.echo("no daemon is running; removed the connections that the last one kept", err=True)
 
 
 def _simple(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> None:

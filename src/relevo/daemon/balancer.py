@@ -19,6 +19,7 @@ from relevo.daemon.messages import (
     LogLine,
     Masters,
     PlaneAnswer,
+    PlaneAtStop,
     PlaneCall,
     PlaneRestarted,
     QuorumEvent,
@@ -73,7 +74,7 @@ class BalancerWorker:
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(MAX_PROBES)
         self._stopping = asyncio.Event()
-        self._graceful = False
+        self._at_stop = PlaneAtStop.KEEP  # also when the supervisor dies
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -94,15 +95,15 @@ class BalancerWorker:
         await self._leave_plane()
 
     async def _leave_plane(self) -> None:
-        """Let go of the plane; at a graceful stop, remove what is ours."""
-        if not self._graceful:
+        """Let go of the plane, and leave of it what is to stay."""
+        if self._at_stop is PlaneAtStop.KEEP:
             await self.plane.close()
             return
         try:
             if self.plane.capabilities().shared:
                 await self.plane.apply(self.balancer.removals(await self.plane.observe(), shared=True))
             await self.plane.synchronise(None, self._report_sync)
-            await self.plane.remove()
+            await self.plane.remove(keep_connections=self._at_stop is PlaneAtStop.KEEP_CONNECTIONS)
         except PlaneError as error:
             self._log(f"the data plane was not cleared: {error}", Severity.WARNING)
             await self.channel.drain()
@@ -123,8 +124,8 @@ class BalancerWorker:
                     self._execute(self.balancer.set_masters(instances))
                 case PlaneRestarted():
                     self._wake.set()
-                case Stop(keep_plane=keep):
-                    self._graceful = not keep
+                case Stop(plane=at_stop):
+                    self._at_stop = at_stop
                     break
                 case _:
                     pass  # the director's

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from relevo.model import Configuration, PlaneTimeouts, ServiceKey
@@ -155,10 +157,21 @@ class Reload(msgspec.Struct, frozen=True, tag=True):
     configuration: Configuration
 
 
-class Stop(msgspec.Struct, frozen=True, tag=True):
-    """Leave politely and end. ``keep_plane`` leaves what the data plane has in the kernel at work."""
+class PlaneAtStop(enum.StrEnum):
+    """What becomes of the data plane when the daemon stops."""
 
-    keep_plane: bool = False
+    REMOVE = "remove"
+    """Nothing of it is left."""
+    KEEP_CONNECTIONS = "keep_connections"
+    """It is taken out of service, and its connections go on when a daemon is started again: the way of SIGTERM."""
+    KEEP = "keep"
+    """It stays at work without a daemon."""
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Stop gracefully and end."""
+
+    plane: PlaneAtStop = PlaneAtStop.KEEP_CONNECTIONS
 
 
 class Held(msgspec.Struct, frozen=True, tag=True):

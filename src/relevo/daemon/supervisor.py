@@ -44,6 +44,7 @@ from relevo.daemon.messages import (
     LogLine,
     Masters,
     PlaneAnswer,
+    PlaneAtStop,
     PlaneCall,
     PlaneReady,
     PlaneRestarted,
@@ -168,7 +169,7 @@ class Supervisor:
             },
         )
         self._stopping = False
-        self._keep_plane = False
+        self._at_stop = PlaneAtStop.KEEP_CONNECTIONS
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls = 0
@@ -255,7 +256,7 @@ class Supervisor:
         if worker is None:
             return
         if worker.channel is not None:
-            worker.channel.send(Stop(self._keep_plane))
+            worker.channel.send(Stop(self._at_stop))
         elif worker.alive is not None:
             worker.alive.close()
         try:
@@ -470,7 +471,7 @@ class Supervisor:
         return {"error": self.reload_error} if self.reload_error else {"reloaded": True}
 
     async def _stop_by_command(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        self._keep_plane = bool(arguments.get("keep_plane"))
+        self._at_stop = PlaneAtStop(arguments.get("plane", PlaneAtStop.REMOVE))
         self.stop()
         return {"stopping": True}
 

@@ -148,8 +148,11 @@ class Plane(Protocol):
         """Let go of the plane. What it holds stays if it survives the daemon."""
         ...
 
-    async def remove(self) -> None:
-        """Let go of the plane and leave nothing of it behind."""
+    async def remove(self, *, keep_connections: bool = False) -> None:
+        """Let go of the plane and leave nothing at work.
+
+        With ``keep_connections`` established connections are kept, where the plane can, for a daemon that is started later.
+        """
         ...
 
 

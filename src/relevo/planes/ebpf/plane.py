@@ -353,13 +353,16 @@ class EbpfPlane:
             self._instance.close()
             self._instance = self._table = self._attacher = None
 
-    async def remove(self) -> None:
-        """Take the programs off the interfaces and everything out of the kernel."""
+    async def remove(self, *, keep_connections: bool = False) -> None:
+        """Take the programs off the interfaces, and the maps out of the kernel unless connections are to be kept in them."""
         self._end_synchronisation()
         instance, _ = self.open()
         if self._attacher is not None:
             await asyncio.to_thread(self._attacher.detach)
-        instance.remove()
+        if keep_connections:
+            instance.close()
+        else:
+            instance.remove()
         self._instance = self._table = self._attacher = None
 
 

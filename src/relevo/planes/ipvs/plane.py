@@ -319,8 +319,8 @@ class IpvsPlane:
             self._kernel.close()
             self._kernel = None
 
-    async def remove(self) -> None:
-        """Take out what was declared here; what others made stays."""
+    async def remove(self, *, keep_connections: bool = False) -> None:
+        """Remove the services that were declared here; those of others stay, and so do connections, in the kernel's own table."""
         mine = [DeleteService(key) for key in self._declared]
         if mine:
             await self.apply(mine)

@@ -53,7 +53,7 @@ class MemoryPlane(UserSpace):
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    async def remove(self) -> None:
+    async def remove(self, *, keep_connections: bool = False) -> None:
         """Nothing stays."""
 
     def connect(self, key: ServiceKey, client: Endpoint) -> tuple[int, Endpoint] | PickRefusal:

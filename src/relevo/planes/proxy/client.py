@@ -70,7 +70,7 @@ class ProxyPlane(UserSpace):
             self._streams[1].close()
             self._streams = None
 
-    async def remove(self) -> None:
+    async def remove(self, *, keep_connections: bool = False) -> None:
         """Hang up; the supervisor ends the process."""
         await self.close()
 
