@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.measure import Comparison, Series, save, show
 from bench.proxy import pids_of, pss
 from bench.rig import program
-from relevo.daemon.supervisor import compile_file
+from relevo.daemon.configuration import compile_file
 from relevo.lab.cluster import Cluster
 from relevo.lab.stages import choose_stage
 from relevo.lab.topology import plan

@@ -12,14 +12,12 @@ import subprocess
 import sys
 import time
 
-import msgspec
-
 from bench.measure import HEADER, Comparison, save, show
 from bench.proxy import raise_limit, start_haproxy, wait_for
 from bench.rig import DIRECT, SERVERS, VIP, Rig, program
-from relevo.daemon.control import ask
+from relevo.api import schema
+from relevo.api.client import ask
 from relevo.errors import ControlError
-from relevo.observe.snapshot import Snapshot
 
 SECONDS = 3
 NFT_PORT = 82
@@ -82,7 +80,7 @@ def wait_for_plane(rig: Rig) -> None:
     ends = time.monotonic() + 10
     while time.monotonic() < ends:
         with contextlib.suppress(ControlError):
-            status = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status"), type=Snapshot)
+            status = ask(rig.folder / "run", schema.Status())
             if any(server.in_plane for service in status.balancer.services for server in service.servers):
                 return
         time.sleep(0.02)

@@ -17,14 +17,13 @@ import sys
 import threading
 import time
 
-import msgspec
-
 from bench.forwarding import CONF, allow_forwarding, start_relevo
 from bench.live import Generator
 from bench.measure import save
 from bench.proxy import pids_of, raise_limit
 from bench.rig import BIG, VIP, Rig
-from relevo.daemon.control import ask
+from relevo.api import schema
+from relevo.api.client import ask
 from relevo.daemon.planes import pin_folder
 from relevo.lab.namespaces import index_of, netlink
 from relevo.planes.ebpf import remove_pins
@@ -35,8 +34,7 @@ FLOOD_BATCH = 20_000
 
 
 def connections_of(rig: Rig) -> int:
-    snapshot = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status", limit_s=5.0))
-    return sum(service["connections"] for service in snapshot["balancer"]["services"])
+    return sum(service.connections for service in ask(rig.folder / "run", schema.Status(), 5.0).balancer.services)
 
 
 def kill(rig: Rig, relevo: object) -> dict[str, object]:
@@ -178,10 +176,10 @@ def flood(rig: Rig) -> dict[str, object]:
     alive = latencies(held, 0.0)[1] == 0 and sum(answers(sock) for sock in held)
     os.sched_setaffinity(0, {0, 1})
     before, during = statistics.median(unloaded), statistics.median(loaded)
-    balancer = msgspec.json.decode(ask(rig.folder / "run" / "control.sock", "status", limit_s=10.0))["balancer"]
-    opened = sum(service["connections"] for service in balancer["services"])
+    balancer = ask(rig.folder / "run", schema.Status(), 10.0).balancer
+    opened = sum(service.connections for service in balancer.services)
     print(f"\nSYN flood from one core: {rate:,.0f} SYN/s")
-    print(f"  connections opened meanwhile: {opened:,}; reasons: {balancer['packets']}")
+    print(f"  connections opened meanwhile: {opened:,}; reasons: {balancer.packets}")
     print(f"  {alive} of {HELD} established connections answer afterwards; lost during: {lost}, before: {lost_before}")
     print(f"  median latency {before:.3f} ms unloaded, {during:.3f} ms under the flood: ratio {during / before:.2f}")
     return {"rate": rate, "alive": alive, "lost": lost, "unloaded ms": before, "loaded ms": during, "ratio": during / before}

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
-from relevo.daemon.control import ask
-from relevo.daemon.supervisor import compile_file
+from relevo.api import schema
+from relevo.api.client import ask
+from relevo.daemon.configuration import compile_file
 from relevo.lab.client import Client, Prober, still_alive
 from relevo.lab.cluster import Cluster
 from relevo.lab.stages import Namespaces
@@ -78,8 +77,7 @@ class Bench:
         return instances[0].state if instances else ""
 
     def sync(self, director: Host) -> SyncState | None:
-        answer = msgspec.json.decode(ask(self.cluster.run_dir(director) / "control.sock", "sync", limit_s=30.0))
-        return msgspec.convert(answer["state"], SyncState) if answer.get("state") else None
+        return ask(self.cluster.run_dir(director), schema.Sync(), 30.0).state
 
     def in_sync(self, director: Host) -> bool:
         snapshot = self.cluster.snapshot(director)

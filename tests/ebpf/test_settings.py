@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from relevo.model import PlaneTimeouts, Sysctl
+from relevo.model.table import PlaneSettings
 from relevo.planes.ebpf.layout import SettingFlag, TcpState
-from relevo.planes.port import PlaneSettings
 from tests.ebpf.packets import PASS, REDIRECT, Director, syn
 
 

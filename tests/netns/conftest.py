@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relevo.daemon.supervisor import compile_file
+from relevo.daemon.configuration import compile_file
 from relevo.lab.cluster import Cluster
 from relevo.lab.stages import Loopback, Namespaces, Stage
 from relevo.lab.topology import Host, plan

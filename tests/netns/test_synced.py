@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from relevo.daemon.control import ask
+from relevo.api import schema
+from relevo.api.client import ask
 from relevo.lab.client import Client, still_alive
 from relevo.lab.cluster import Cluster
 from relevo.lab.stages import Namespaces
@@ -49,8 +49,9 @@ def files(folder: Path, keys: tuple[str, str], *, unicast: bool) -> tuple[str, .
 
 
 def sync(cluster: Cluster, director: Host) -> SyncState:
-    answer = msgspec.json.decode(ask(cluster.run_dir(director) / "control.sock", "sync", limit_s=10.0))
-    return msgspec.convert(answer["state"], SyncState)
+    state = ask(cluster.run_dir(director), schema.Sync(), 10.0).state
+    assert state is not None
+    return state
 
 
 def relevo(cluster: Cluster, director: Host, *words: str) -> None:

@@ -76,7 +76,7 @@ class Dispatcher:
         if found.smtp_alert:
             self._outbox.send(quorum_alert(service, up, found.quorum, found.hysteresis, weight))
 
-    def farewell(self, servers: tuple[tuple[str, str], ...]) -> None:
+    def shutdown(self, servers: tuple[tuple[str, str], ...]) -> None:
         """Run the down-notifiers and mails of ``omega`` services at the stop."""
         for service, server in servers:
             found = self._servers.get((service, server))

@@ -10,7 +10,7 @@ import msgspec
 
 from relevo.config import Compiled, Finding, Place, Severity, exit_status, render
 from relevo.daemon import planes
-from relevo.daemon.supervisor import compile_file
+from relevo.daemon.configuration import compile_file
 from relevo.errors import ConfigurationError, HostError, PlaneError
 from relevo.host.addresses import local_networks
 from relevo.host.files import DEFAULT_CONFIGURATION

@@ -1,4 +1,4 @@
-"""``relevo connections``: what the data plane holds, filtered; or the end of it."""
+"""``relevo connections``: list what the data plane holds, filtered, or drop it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from typing import Any
 import click
 import msgspec
 
+from relevo.api import schema
 from relevo.cli.status import ask_daemon, run_dir_option
-from relevo.daemon.control import CALL_S
+from relevo.model import Protocol
 from relevo.model.table import Connection, ConnectionFilter
 
 _TITLES = ("Pro", "Expires", "State", "Client", "Virtual", "Server")
-
-
-class Answer(msgspec.Struct):
-    """What the daemon says."""
-
-    total: int = 0
-    connections: list[Connection] = []
 
 
 class End(click.ParamType[tuple[str, int]]):
@@ -60,8 +54,8 @@ _ANY = ("", 0)
 @click.option("--templates/--no-templates", default=None, help="Persistence templates alone, or without them [default: both].")
 @click.option("--limit", default=10_000, show_default=True, help="At most so many lines; 0 for all.")
 @click.option("--count", is_flag=True, help="Only their number.")
-@click.option("--end", "ends", is_flag=True, help="End them: the next packet of each is met as if it were none's.")
-@click.option("--all", "everything", is_flag=True, help="With --end and no filter: really all of them.")
+@click.option("--drop", "--end", "drop", is_flag=True, help="Drop them: later packets match no connection.")
+@click.option("--all", "everything", is_flag=True, help="With --drop and no filter: really all of them.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="As JSON.")
 @run_dir_option
 def connections(
@@ -73,32 +67,32 @@ def connections(
     templates: bool | None,
     limit: int,
     count: bool,
-    ends: bool,
+    drop: bool,
     everything: bool,
     as_json: bool,
     run_dir: str | None,
 ) -> None:
-    """List the connections of the data plane that fit every option given, or end them.
+    """List the connections of the data plane that match every option given, or drop them.
 
     A persistence template is shown as a connection from port 0.
     """
-    meant = {
-        "client": client[0],
-        "client_port": client[1],
-        "virtual": virtual[0],
-        "virtual_port": virtual[1],
-        "server": server[0],
-        "server_port": server[1],
-        "state": state.upper(),
-        "protocol": protocol,
-        "templates": templates,
-    }
-    if ends and not everything and not any(value not in ("", 0, None) for value in meant.values()):
-        raise click.UsageError("--end without a filter would end every connection: add --all if that is meant")
-    asked = {"meant": meant, "limit": 1 if count else max(0, limit), "ends": ends}
-    answer = msgspec.json.decode(ask_daemon(run_dir, "connections", asked, CALL_S), type=Answer)
-    if ends:
-        click.echo(msgspec.json.encode({"ended": answer.total}) if as_json else f"{answer.total} ended")
+    wanted = ConnectionFilter(
+        protocol=None if protocol is None else Protocol(protocol),
+        client=client[0],
+        client_port=client[1],
+        virtual=virtual[0],
+        virtual_port=virtual[1],
+        server=server[0],
+        server_port=server[1],
+        state=state.upper(),
+        templates=templates,
+    )
+    if drop and not everything and wanted == ConnectionFilter():
+        raise click.UsageError("--drop without a filter would drop every connection: add --all if that is meant")
+    request = schema.Connections(wanted, limit=1 if count else max(0, limit), drop=drop)
+    answer = ask_daemon(run_dir, request)
+    if drop:
+        click.echo(msgspec.json.encode({"dropped": answer.total}) if as_json else f"{answer.total} dropped")
     elif count:
         click.echo(msgspec.json.encode({"total": answer.total}) if as_json else answer.total)
     elif as_json:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from relevo.api import schema
 from relevo.cli.status import ask_daemon, run_dir_option
-from relevo.daemon.control import CALL_S
 
 
 @click.command()
@@ -18,5 +18,5 @@ def failover(instance: str, back: bool, run_dir: str | None) -> None:
     This node does not take them back by its priority, only when the other falls silent or with --back. Exit 1 when nobody
     takes over: then nothing has changed.
     """
-    ask_daemon(run_dir, "failover", {"instance": instance, "back": back}, CALL_S)
+    ask_daemon(run_dir, schema.Failover(instance, back=back))
     click.echo(f"priorities decide about {instance} again" if back else f"{instance} is handed over")

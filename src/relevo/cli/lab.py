@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relevo.config import Severity, render
-from relevo.daemon.supervisor import compile_file
+from relevo.daemon.configuration import compile_file
 from relevo.lab.cluster import Cluster
 from relevo.lab.drill import Drill, Outcome
 from relevo.lab.servers import nginx

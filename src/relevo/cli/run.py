@@ -7,7 +7,8 @@ import sys
 import click
 
 from relevo.config import exit_status, render
-from relevo.daemon.supervisor import Options, blocking_problem, compile_file
+from relevo.daemon.configuration import blocking_problem, compile_file
+from relevo.daemon.supervisor import Options
 from relevo.daemon.supervisor import run as run_daemon
 from relevo.errors import ConfigurationError
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TypeVar
 
 import click
 import msgspec
 
-from relevo.daemon.control import ANSWER_S, ask
+from relevo.api import schema
+from relevo.api.client import ask
 from relevo.errors import ControlError
 from relevo.host.files import runtime_directory
 from relevo.observe.listing import ipvs_listing
 from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot
 
+A = TypeVar("A")
+
 run_dir_option = click.option("--run-dir", help="Folder of the control socket [default: /run/relevo, or the user's].")
 
 
-class Refusal(msgspec.Struct):
-    """What an answer says that is none."""
-
-    error: str = ""
-
-
-def ask_daemon(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None, limit_s: float = ANSWER_S) -> bytes:
-    """Return the daemon's answer; ``ControlError`` when it is an error."""
-    raw = ask(runtime_directory(run_dir) / "control.sock", command, arguments, limit_s)
-    refused = msgspec.json.decode(raw, type=Refusal).error
-    if refused:
-        raise ControlError(refused)
-    return raw
+def ask_daemon(run_dir: str | None, request: schema._Request[A]) -> A:
+    """Return the daemon's answer; ``ControlError`` when it refuses."""
+    return ask(runtime_directory(run_dir), request)
 
 
 @click.command()
@@ -38,11 +31,10 @@ def ask_daemon(run_dir: str | None, command: str, arguments: dict[str, Any] | No
 @run_dir_option
 def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
     """Show who is master, since when and why, and every service with its servers."""
-    answer = ask_daemon(run_dir, "status")
+    snapshot = ask_daemon(run_dir, schema.Status())
     if as_json:
-        click.echo(answer, nl=False)
+        click.echo(msgspec.json.encode(snapshot))
         return
-    snapshot = msgspec.json.decode(answer, type=Snapshot)
     if listing:
         click.echo(ipvs_listing(snapshot.balancer.services), nl=False)
         return
@@ -54,7 +46,7 @@ def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
 @run_dir_option
 def reload(run_dir: str | None) -> None:
     """Make the daemon read its file again; a bad file changes nothing."""
-    _simple(run_dir, "reload")
+    ask_daemon(run_dir, schema.Reload())
 
 
 @click.command()
@@ -68,23 +60,19 @@ def stop(keep_plane: bool, for_restart: bool, run_dir: str | None) -> None:
     service as well, but keeps its connections: after an upgrade or a restart they go on. When no daemon is running, this
     command removes what such a stop has kept.
     """
-    at_stop = "keep" if keep_plane else "keep_connections" if for_restart else "remove"
+    wanted = schema.PlaneAtStop
+    at_stop = wanted.KEEP if keep_plane else wanted.KEEP_CONNECTIONS if for_restart else wanted.REMOVE
     try:
-        _simple(run_dir, "stop", {"plane": at_stop})
+        ask_daemon(run_dir, schema.Stop(at_stop))
     except ControlError:
         from relevo.daemon.planes import pin_folder
         from relevo.planes.ebpf import remove_pins
 
         kept = pin_folder(runtime_directory(run_dir))
-        if at_stop != "remove" or not kept.exists():
+        if at_stop is not wanted.REMOVE or not kept.exists():
             raise
         remove_pins(kept)
         click.echo("no daemon is running; removed the connections that the last one kept", err=True)
-
-
-def _simple(run_dir: str | None, command: str, arguments: dict[str, Any] | None = None) -> None:
-    ask_daemon(run_dir, command, arguments)
-    sys.exit(0)
 
 
 # -- text -------------------------------------------------------------------------------------------------------------

@@ -5,18 +5,10 @@ from __future__ import annotations
 import click
 import msgspec
 
+from relevo.api import schema
 from relevo.cli.status import ask_daemon, run_dir_option
-from relevo.daemon.control import CALL_S
 from relevo.errors import ControlError
 from relevo.model.table import SyncRole, SyncState
-
-
-class Answer(msgspec.Struct):
-    """What the daemon says."""
-
-    plane: str
-    taken_at: float
-    state: SyncState | None = None
 
 
 @click.group()
@@ -29,7 +21,7 @@ def sync() -> None:
 @run_dir_option
 def status(as_json: bool, run_dir: str | None) -> None:
     """Show roles, interface, and how many connections came from another director. Exit 1 when it does not work."""
-    answer = msgspec.json.decode(ask_daemon(run_dir, "sync", None, CALL_S), type=Answer)
+    answer = ask_daemon(run_dir, schema.Sync())
     state = answer.state
     if as_json:
         click.echo(msgspec.json.encode(state))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Table, TableAnswer, TableView
 from relevo.daemon import messages
 from relevo.daemon.channel import AsyncChannel, decode_to_worker
 from relevo.daemon.messages import (
@@ -19,7 +20,6 @@ from relevo.daemon.messages import (
     LogLine,
     Masters,
     PlaneAnswer,
-    PlaneAtStop,
     PlaneCall,
     PlaneRestarted,
     QuorumEvent,
@@ -29,10 +29,7 @@ from relevo.daemon.messages import (
     ShutdownNotice,
     Stop,
     SyncEvent,
-    TableCall,
-    TableView,
     TakeSnapshot,
-    TakeSyncState,
     ToWorker,
 )
 from relevo.errors import PlaneError
@@ -54,8 +51,6 @@ AUDIT_S: Final = 5.0
 """How often the plane is compared with what is wanted even if nothing happened: its process may have died."""
 RETRY_S: Final = 0.2
 """Pause before a plane that did not answer is asked again."""
-
-Call = PlaneCall | TableCall | CompleteSync | TakeSyncState
 
 
 class BalancerWorker:
@@ -113,7 +108,7 @@ class BalancerWorker:
             match message:
                 case TakeSnapshot():
                     self.channel.send(BalancerReport(await self.snapshot()))
-                case PlaneCall() | TableCall() | CompleteSync() | TakeSyncState():
+                case PlaneCall():
                     self._task(self._serve(message))
                 case Reload(configuration=configuration):
                     self._execute(self.balancer.configure(configuration, time.monotonic()))
@@ -239,45 +234,48 @@ class BalancerWorker:
 
     # -- calls -------------------------------------------------------------------------------------------------
 
-    async def _serve(self, call: Call) -> None:
+    async def _serve(self, call: PlaneCall) -> None:
         """Do what the supervisor, or a client of its control socket, asks of the plane."""
         try:
-            answer = await self._answer(call)
+            answer = await self._answer(call.number, call.request)
         except (PlaneError, ValueError, OSError) as error:
             answer = PlaneAnswer(call.number, error=str(error))
         self.channel.send(answer)
 
-    async def _answer(self, call: Call) -> PlaneAnswer:
-        match call:
-            case PlaneCall(ends=True):
-                return PlaneAnswer(call.number, await self.plane.end(call.meant))
-            case PlaneCall():
-                fits = call.meant.test()
-                found = [connection for connection in await self.plane.connections() if fits(connection)]
-                return PlaneAnswer(call.number, len(found), found[: call.limit or None])
-            case TableCall():
-                return await self._change_table(call)
+    async def _answer(self, number: int, request: Connections | Table | Sync | CompleteSync) -> PlaneAnswer:
+        match request:
+            case Connections():
+                return PlaneAnswer(number, connections=await self._connections(request))
+            case Table():
+                return PlaneAnswer(number, table=await self._change_table(request))
+            case Sync():
+                return PlaneAnswer(number, sync=await self.plane.sync_state(counted=True))
             case CompleteSync():
-                return PlaneAnswer(call.number, await self.plane.complete_sync())
-            case TakeSyncState():
-                return PlaneAnswer(call.number, sync=await self.plane.sync_state(counted=True))
+                return PlaneAnswer(number, total=await self.plane.complete_sync())
 
-    async def _change_table(self, call: TableCall) -> PlaneAnswer:
+    async def _connections(self, request: Connections) -> ConnectionList:
+        if request.drop:
+            return ConnectionList(await self.plane.end(request.filter))
+        matches = request.filter.test()
+        found = [connection for connection in await self.plane.connections() if matches(connection)]
+        return ConnectionList(len(found), found[: request.limit or None])
+
+    async def _change_table(self, request: Table) -> TableAnswer:
         """Change the table manually, and show it."""
         manual = self.balancer.manual
-        refused = {each.operation: each.reason for each in await self.plane.apply(call.operations)}
-        reasons = [refused.get(operation, "") for operation in call.operations]
-        for operation, reason in zip(call.operations, reasons, strict=True):
+        refused = {each.operation: each.reason for each in await self.plane.apply(request.operations)}
+        reasons = [refused.get(operation, "") for operation in request.operations]
+        for operation, reason in zip(request.operations, reasons, strict=True):
             manual.note(operation, reason)
-        problem = await self.plane.set_timeouts(call.timeouts) if call.timeouts != PlaneTimeouts() else ""
-        zeroes = call.zero is not None or call.zero_all
+        problem = await self.plane.set_timeouts(request.timeouts) if request.timeouts != PlaneTimeouts() else ""
+        zeroes = request.zero is not None or request.zero_all
         view = None
-        if call.show or zeroes:
+        if request.show or zeroes:
             observed = await self.plane.observe()
             if zeroes:
-                manual.zero(observed, call.zero)
+                manual.zero(observed, request.zero)
             view = TableView(manual.shown(observed), await self.plane.settings())
-        return PlaneAnswer(call.number, table=view, refused=reasons, error=problem)
+        return TableAnswer(reasons, problem, view)
 
     # -- reports -----------------------------------------------------------------------------------------------
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import enum
-
 import msgspec
 
-from relevo.model import Configuration, PlaneTimeouts, ServiceKey
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState
+from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Table, TableAnswer
+from relevo.model import Configuration
+from relevo.model.table import SyncState
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
-from relevo.planes.port import PlaneSettings
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -107,24 +105,14 @@ class BalancerReport(msgspec.Struct, frozen=True, tag=True):
     snapshot: BalancerSnapshot
 
 
-class TableView(msgspec.Struct, frozen=True):
-    """The plane's table, whoever declared what is in it."""
-
-    services: list[ServiceState] = []
-    settings: PlaneSettings = PlaneSettings()
-
-
 class PlaneAnswer(msgspec.Struct, frozen=True, tag=True):
-    """Answer to the call of this number: how many connections were found or ended, and those that were to be listed; or the
-    state of synchronisation, the table, the reason of each operation (empty: done).
-    """
+    """Answer to the call of this number: what was asked for, or the ``error``. ``total`` counts connections that were synced."""
 
     number: int
     total: int = 0
-    connections: list[Connection] = []
+    connections: ConnectionList | None = None
     sync: SyncState | None = None
-    table: TableView | None = None
-    refused: list[str] = []
+    table: TableAnswer | None = None
     error: str = ""
 
 
@@ -155,17 +143,6 @@ class Reload(msgspec.Struct, frozen=True, tag=True):
     """This is the configuration from now on."""
 
     configuration: Configuration
-
-
-class PlaneAtStop(enum.StrEnum):
-    """What becomes of the data plane when the daemon stops."""
-
-    REMOVE = "remove"
-    """Nothing of it is left."""
-    KEEP_CONNECTIONS = "keep_connections"
-    """It is taken out of service, and its connections go on when a daemon is started again: the way of SIGTERM."""
-    KEEP = "keep"
-    """It stays at work without a daemon."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -203,52 +180,15 @@ class Synced(msgspec.Struct, frozen=True, tag=True):
     synced: bool
 
 
-class CompleteSync(msgspec.Struct, frozen=True, tag=True):
-    """Let the other directors know every connection, now; answered by a ``PlaneAnswer`` of this number."""
-
-    number: int
-
-
-class TakeSyncState(msgspec.Struct, frozen=True, tag=True):
-    """Report how synchronisation goes, connections counted, in a ``PlaneAnswer`` of this number."""
-
-    number: int
-
-
-class TableCall(msgspec.Struct, frozen=True, tag=True):
-    """Change the plane's table by hand, and show it: operations first, then time-outs, then zeroing counters (of ``zero``, or of
-    everything with ``zero_all``). A service that is added so is no business of the configuration.
-    """
-
-    number: int
-    operations: list[Operation] = []
-    timeouts: PlaneTimeouts = PlaneTimeouts()
-    zero: ServiceKey | None = None
-    zero_all: bool = False
-    show: bool = True
+class CompleteSync(msgspec.Struct, frozen=True, tag_field="command", tag="completesync"):
+    """Sync every connection to the other directors now."""
 
 
 class PlaneCall(msgspec.Struct, frozen=True, tag=True):
-    """List the connections that are meant, at most ``limit`` (0: all of them); or end them."""
+    """Do what a client of the control socket, or a hand-over, asks of the plane; answered by a ``PlaneAnswer`` of this number."""
 
     number: int
-    meant: ConnectionFilter
-    limit: int = 0
-    ends: bool = False
+    request: Connections | Table | Sync | CompleteSync
 
 
-ToWorker = (
-    PlaneCall
-    | TableCall
-    | CompleteSync
-    | TakeSyncState
-    | HandOver
-    | Synced
-    | PlaneReady
-    | TakeSnapshot
-    | Reload
-    | Stop
-    | Held
-    | Masters
-    | PlaneRestarted
-)
+ToWorker = PlaneCall | HandOver | Synced | PlaneReady | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted

@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from relevo.daemon.control import ask
+from relevo.api import schema
+from relevo.api.client import ask
 from relevo.errors import ControlError, LabError
 from relevo.host import libc
 from relevo.host.files import read_configuration
@@ -168,7 +169,7 @@ class Cluster:
 
     def snapshot(self, director: Host) -> Snapshot:
         """Return what a director knows; ``ControlError`` when it does not answer."""
-        return msgspec.json.decode(ask(self.run_dir(director) / "control.sock", "status", limit_s=2.0), type=Snapshot)
+        return ask(self.run_dir(director), schema.Status(), 2.0)
 
     def worker_pid(self, director: Host, role: str) -> int:
         """Process id of a worker."""

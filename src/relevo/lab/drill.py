@@ -18,10 +18,9 @@ from email.header import decode_header, make_header
 from functools import partial
 from typing import Any
 
-import msgspec
-
+from relevo.api import schema
+from relevo.api.client import ask
 from relevo.daemon import planes
-from relevo.daemon.control import CALL_S, ask
 from relevo.errors import ControlError
 from relevo.lab.client import Client, Prober, still_alive
 from relevo.lab.cluster import Cluster
@@ -505,10 +504,10 @@ class Drill:
 
     def _failover(self, director: Host, *, back: bool = False) -> None:
         for instance in self._instances():
-            command = {"instance": instance.name, "back": back}
-            refused = msgspec.json.decode(ask(self.cluster.run_dir(director) / "control.sock", "failover", command, CALL_S))
-            if refused.get("error"):
-                raise Unmet(refused["error"])
+            try:
+                ask(self.cluster.run_dir(director), schema.Failover(instance.name, back=back))
+            except ControlError as error:
+                raise Unmet(str(error)) from error
 
     def _is_synchronised(self, director: Host) -> bool:
         """Whether a director tells its peers of its connections."""

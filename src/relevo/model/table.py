@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 
 import msgspec
 
+from relevo.model.configuration import PlaneTimeouts
 from relevo.model.endpoint import Endpoint, Protocol
 from relevo.model.services import Forwarding, ServiceKey, Tunnel
 
@@ -128,6 +129,13 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     traffic: Traffic = Traffic()
     refused: dict[str, int] = {}
     listening: str = ""
+
+
+class PlaneSettings(msgspec.Struct, frozen=True):
+    """What a plane was set to. ``table_size`` counts the buckets of connections; 0 where there are none, as for time-outs."""
+
+    table_size: int = 0
+    timeouts: PlaneTimeouts = PlaneTimeouts()
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):

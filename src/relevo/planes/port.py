@@ -14,7 +14,7 @@ import msgspec
 
 from relevo.model import Configuration, Forwarding, PlaneTimeouts, RealServer, Sysctl, TunnelChecksum, TunnelKind
 from relevo.model import Protocol as Transport
-from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
+from relevo.model.table import Connection, ConnectionFilter, Operation, PlaneSettings, ServiceState, SyncState, SyncTask
 
 
 class PickRefusal(enum.StrEnum):
@@ -63,13 +63,6 @@ class Notice(msgspec.Struct, frozen=True):
 
     text: str
     grave: bool = False
-
-
-class PlaneSettings(msgspec.Struct, frozen=True):
-    """What a plane was set to. ``table_size`` counts the buckets of connections; 0 where there are none, as for time-outs."""
-
-    table_size: int = 0
-    timeouts: PlaneTimeouts = PlaneTimeouts()
 
 
 class Plane(Protocol):

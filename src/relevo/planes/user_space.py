@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from relevo.model import PlaneTimeouts, Sysctl
-from relevo.model.table import SyncState, SyncTask
-from relevo.planes.port import PlaneSettings
+from relevo.model.table import PlaneSettings, SyncState, SyncTask
 
 
 class UserSpace:

@@ -173,7 +173,7 @@ def test_who_did_not_ask_for_mail_gets_none_and_who_is_unknown_breaks_nothing(of
     office.dispatcher.server("[192.0.2.99]:tcp:80", A, True, True, "TCP_CHECK", "")
     office.dispatcher.quorum("[192.0.2.99]:tcp:80", True, 1)
     office.dispatcher.quorum("[192.0.2.11]:udp:53", False, 0)
-    office.dispatcher.farewell((("[192.0.2.99]:tcp:80", A),))
+    office.dispatcher.shutdown((("[192.0.2.99]:tcp:80", A),))
     assert office.told() == ([], [])
 
 
@@ -208,8 +208,8 @@ def test_a_quorum_gained_or_lost_is_mailed_and_runs_its_script(office: Office) -
     assert office.told() == ([f"Virtualserver {SERVICE} - UP", f"Virtualserver {SERVICE} - DOWN"], ["quorum-up", "quorum-down"])
 
 
-def test_a_farewell_tells_of_every_server_of_an_omega_service(office: Office) -> None:
-    office.dispatcher.farewell(((SERVICE, A), (SERVICE, B)))
+def test_a_shutdown_tells_of_every_server_of_an_omega_service(office: Office) -> None:
+    office.dispatcher.shutdown(((SERVICE, A), (SERVICE, B)))
     assert office.box.sent[0].body == "=> shutdown failed on service <=\n\nReason: the director is stopping"
     assert office.told() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down", "down"])
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from relevo.config import compile_text
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
-from relevo.daemon.supervisor import Options, Supervisor, Worker
+from relevo.daemon.processes import Worker
+from relevo.daemon.supervisor import Options, Supervisor
 
 
 async def _snapshot_after_the_end_was_read(folder: Path) -> tuple[float, bool]:
     supervisor = Supervisor(Options("-", folder, folder), compile_text("", "-", lambda _: []))
     ours, theirs = socket.socketpair()
     worker = Worker("balancer", 1, AsyncChannel(ours, decode_from_worker), None, 0.0)
-    supervisor.workers["balancer"] = worker
-    worker.reader = asyncio.create_task(supervisor._listen(worker))
+    supervisor.workers.present["balancer"] = worker
+    worker.reader = asyncio.create_task(supervisor.workers.listen(worker))
     theirs.close()
     await worker.reader
     loop = asyncio.get_running_loop()
@@ -34,10 +35,10 @@ def test_a_worker_that_hung_up_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_worker_that_comes_while_others_are_asked_is_in_the_next_status(tmp_path: Path) -> None:
     async def work() -> list[str]:
         supervisor = Supervisor(Options("-", tmp_path, tmp_path), compile_text("", "-"))
-        supervisor.workers["proxy"] = Worker("proxy", 1, None, None, 0.0)
+        supervisor.workers.present["proxy"] = Worker("proxy", 1, None, None, 0.0)
         asked = asyncio.create_task(supervisor.snapshot())
         await asyncio.sleep(0)
-        supervisor.workers["director"] = Worker("director", 2, None, None, 0.0)
+        supervisor.workers.present["director"] = Worker("director", 2, None, None, 0.0)
         return [worker.role for worker in (await asked).workers]
 
     assert asyncio.run(work()) == ["proxy"]

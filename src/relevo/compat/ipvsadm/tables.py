@@ -9,19 +9,19 @@ import time
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from relevo.daemon.control import ANSWER_S, CALL_S, ask
-from relevo.daemon.messages import PlaneAnswer, TableView
+from relevo.api import schema
+from relevo.api.client import SOCKET_NAME, ask
+from relevo.api.schema import ANSWER_S, TableView
 from relevo.errors import ControlError, HostError, PlaneError
 from relevo.host.files import runtime_directory
 from relevo.model import Endpoint, PlaneTimeouts, ServiceKey
 from relevo.model.table import (
     AddServer,
     AddService,
-    Connection,
     DeleteServer,
     DeleteService,
     EditServer,
@@ -29,7 +29,6 @@ from relevo.model.table import (
     Operation,
     ServiceState,
     SyncRole,
-    SyncState,
     Traffic,
 )
 from relevo.planes.ipvs import convert
@@ -62,6 +61,9 @@ _NUMBERS: Final = {
     "service not defined": errno.ESRCH,
 }
 """What planes say, as the numbers that the kernel would give."""
+
+
+A = TypeVar("A")
 
 
 class Table(Protocol):
@@ -167,36 +169,35 @@ class KernelTable:
 class DaemonTable:
     """The table of a running daemon's plane, through its control socket."""
 
-    def __init__(self, control: Path) -> None:
-        self._control = control
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
         self._view: TableView | None = None
         self._former: tuple[float, TableView] | None = None
 
     # -- asking ------------------------------------------------------------------------------------------------
 
-    def _ask(self, **arguments: Any) -> PlaneAnswer:
+    def _ask(self, request: schema.Table) -> schema.TableAnswer:
         """Let the daemon do something and show the table; an ``OSError`` when it does not."""
-        answer = msgspec.convert(self._answer("table", msgspec.to_builtins(arguments)), PlaneAnswer)
+        answer = self._answer(request)
+        if answer.problem:
+            raise OSError(errno.EOPNOTSUPP, answer.problem)
         self._view = answer.table
         return answer
 
-    def _answer(self, command: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _answer(self, request: schema._Request[A]) -> A:
         try:
-            answer: dict[str, Any] = msgspec.json.decode(ask(self._control, command, arguments, CALL_S))
+            return ask(self._run_dir, request)
         except ControlError as error:
             raise OSError(errno.EOPNOTSUPP, str(error)) from error
-        if answer.get("error"):
-            raise OSError(errno.EOPNOTSUPP, answer["error"])
-        return answer
 
     def _table(self) -> TableView:
         if self._view is None:
-            self._ask()
+            self._ask(schema.Table())
         assert self._view is not None
         return self._view
 
     def _change(self, operation: Operation) -> None:
-        (reason,) = self._ask(operations=[operation], show=False).refused
+        (reason,) = self._ask(schema.Table(operations=[operation], show=False)).refused
         if reason:
             raise OSError(_NUMBERS.get(reason, errno.EINVAL), reason)
 
@@ -210,7 +211,7 @@ class DaemonTable:
         """Look twice, a second apart."""
         self._former = time.monotonic(), self._table()
         time.sleep(MEASURE_S)
-        self._ask()
+        self._ask(schema.Table())
 
     def services(self) -> list[Service]:
         """Every service of the plane."""
@@ -262,8 +263,7 @@ class DaemonTable:
 
     def connections(self) -> Iterable[ConnectionLine]:
         """Ask for all of them."""
-        answered = self._answer("connections", {"meant": {}})
-        for found in msgspec.convert(answered["connections"], list[Connection]):
+        for found in self._answer(schema.Connections()).connections:
             virtual = str(IPv4Address(found.mark)) if found.mark else found.virtual.address
             yield ConnectionLine(
                 "IP" if found.mark else found.protocol.value,
@@ -284,7 +284,7 @@ class DaemonTable:
 
     def daemons(self) -> list[Daemon]:
         """The roles of this node in synchronisation."""
-        state = msgspec.convert(self._answer("sync").get("state"), SyncState | None)
+        state = self._answer(schema.Sync()).state
         if state is None:
             return []
         return [Daemon(state=_ROLES[role], interface=state.interface, sync_id=state.sync_id) for role in state.roles]
@@ -318,21 +318,23 @@ class DaemonTable:
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Change the plane's."""
-        self._ask(timeouts=PlaneTimeouts(timeouts.tcp_s, timeouts.tcp_fin_s, timeouts.udp_s), show=False)
+        wanted = PlaneTimeouts(timeouts.tcp_s, timeouts.tcp_fin_s, timeouts.udp_s)
+        self._ask(schema.Table(timeouts=wanted, show=False))
 
     def zero(self, identity: Identity | None) -> None:
         """Let counters begin at 0."""
         if identity is None:
-            self._ask(zero_all=True)
+            self._ask(schema.Table(zero_all=True))
             return
         self._state(identity)
-        self._ask(zero=self._key(identity))
+        self._ask(schema.Table(zero=self._key(identity)))
 
     def flush(self) -> None:
         """Remove every service. Those of the configuration come again."""
         keys = [state.service.key for state in self._table().services]
         for first in range(0, len(keys), BATCH):
-            self._ask(operations=[DeleteService(key) for key in keys[first : first + BATCH]], show=False)
+            removals: list[Operation] = [DeleteService(key) for key in keys[first : first + BATCH]]
+            self._ask(schema.Table(operations=removals, show=False))
 
     def start_daemon(self, daemon: Daemon) -> None:
         """The configuration does that."""
@@ -349,16 +351,16 @@ def table_in_charge() -> Table:
     ``PlaneError`` when a daemon is there and does not say: another table than the one in charge must not be changed.
     """
     try:
-        control = runtime_directory(os.environ.get("RELEVO_RUN_DIR")) / "control.sock"
+        run_dir = runtime_directory(os.environ.get("RELEVO_RUN_DIR"))
     except HostError:
         return KernelTable(Kernel())  # another user's daemon: none of ours
-    if not listens(control):
+    if not listens(run_dir / SOCKET_NAME):
         return KernelTable(Kernel())
     try:
-        name = msgspec.json.decode(ask(control, "plane"))["plane"]
-    except (ControlError, msgspec.MsgspecError, KeyError) as error:
-        raise PlaneError(f"the daemon at {control} does not say which plane is in charge: {error}") from error
-    return KernelTable(Kernel()) if name == "ipvs" else DaemonTable(control)
+        name = ask(run_dir, schema.Plane()).plane
+    except (ControlError, msgspec.MsgspecError) as error:
+        raise PlaneError(f"the daemon at {run_dir} does not say which plane is in charge: {error}") from error
+    return KernelTable(Kernel()) if name == "ipvs" else DaemonTable(run_dir)
 
 
 def listens(control: Path) -> bool:

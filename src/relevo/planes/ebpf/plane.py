@@ -17,7 +17,17 @@ from typing import Final
 from relevo.errors import PlaneError
 from relevo.host import privileges
 from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol, Sysctl
-from relevo.model.table import AddServer, AddService, Connection, ConnectionFilter, Operation, ServiceState, SyncState, SyncTask
+from relevo.model.table import (
+    AddServer,
+    AddService,
+    Connection,
+    ConnectionFilter,
+    Operation,
+    PlaneSettings,
+    ServiceState,
+    SyncState,
+    SyncTask,
+)
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
 from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
@@ -35,7 +45,7 @@ from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.synchroniser import Synchroniser
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
-from relevo.planes.port import Capabilities, Notice, PlaneSettings, Refused
+from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.schedulers import maglev
 
 TELL_EVERY_S: Final = 60.0

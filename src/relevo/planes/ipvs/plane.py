@@ -25,6 +25,7 @@ from relevo.model.table import (
     EditServer,
     EditService,
     Operation,
+    PlaneSettings,
     ServerEntry,
     ServiceEntry,
     ServiceState,
@@ -34,7 +35,7 @@ from relevo.model.table import (
 )
 from relevo.planes.ipvs import convert
 from relevo.planes.ipvs.kernel import PROC, Kernel
-from relevo.planes.port import Capabilities, Notice, PlaneSettings, Refused
+from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.wire import ipvs_netlink as wire
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_netlink import Command, Daemon, DaemonState, Destination, Method, Timeouts

@@ -14,36 +14,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relevo.daemon import control
-from relevo.daemon.control import MAX_CALLERS, MAX_REQUEST, ControlServer, ask, private_listener
+from relevo.api import schema
+from relevo.api import server as control
+from relevo.api.client import ask
+from relevo.api.schema import COMMANDS, Request
+from relevo.api.server import MAX_CALLERS, MAX_REQUEST, ControlServer
 from relevo.errors import ControlError, HostError
+from relevo.host.unix_socket import private_listener
 
 
-async def status(arguments: dict[str, Any]) -> dict[str, str]:
-    return {"state": "fine"}
+async def handle(request: Request) -> Any:
+    """Answer like a daemon: one command well, one at length, one by breaking, one by refusing."""
+    match request:
+        case schema.Plane():
+            return schema.PlaneName("fine")
+        case schema.Connections():
+            return "x" * (8 << 20)
+        case schema.Sync():
+            raise RuntimeError("a bug")
+        case _:
+            raise ControlError("not now", hint="try later")
 
 
-async def large(arguments: dict[str, Any]) -> str:
-    return "x" * (8 << 20)
-
-
-async def broken(arguments: dict[str, Any]) -> None:
-    raise RuntimeError("a bug")
-
-
-HANDLERS: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {"status": status, "large": large, "broken": broken}
-FINE = {"state": "fine"}
+FINE = {"plane": "fine"}
 
 
 def serving(path: Path, test: Callable[[], Awaitable[None]]) -> None:
     """Run ``test`` beside a control server, which must still answer afterwards."""
 
     async def work() -> None:
-        server = ControlServer(path, HANDLERS)
+        server = ControlServer(path, handle)
         await server.open()
         async with asyncio.timeout(20.0):
             await test()
-            assert await say(path, b'{"command": "status"}\n') == FINE
+            assert await say(path, b'{"command": "plane"}\n') == FINE
         await server.close()
         assert not path.exists()
 
@@ -71,10 +75,10 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_command_is_answered_by_its_value(path: Path) -> None:
     async def test() -> None:
-        assert await say(path, b'{"command": "status"}\n') == FINE
-        assert await say(path, b'{"command": "status", "more": [1, {}]}\n') == FINE
-        assert await say(path, b'{"command": "status"}') == FINE  # the last line needs no end
-        assert len(await say(path, b'{"command": "large"}\n')) == 8 << 20
+        assert await say(path, b'{"command": "plane"}\n') == FINE
+        assert await say(path, b'{"command": "plane", "more": [1, {}]}\n') == FINE
+        assert await say(path, b'{"command": "plane"}') == FINE  # the last line needs no end
+        assert len(await say(path, b'{"command": "connections"}\n')) == 8 << 20
 
     serving(path, test)
 
@@ -83,7 +87,7 @@ def test_one_caller_may_ask_many_times(path: Path) -> None:
     async def test() -> None:
         reader, writer = await asyncio.open_unix_connection(path)
         for _ in range(50):
-            writer.write(b'{"command": "status"}\n{"command": "nonsense"}\n')
+            writer.write(b'{"command": "plane"}\n{"command": "nonsense"}\n')
         for _ in range(50):
             assert json.loads(await reader.readline()) == FINE
             assert "unknown command 'nonsense'" in json.loads(await reader.readline())["error"]
@@ -94,7 +98,7 @@ def test_one_caller_may_ask_many_times(path: Path) -> None:
 
 def test_an_unknown_command_is_told_the_known_ones(path: Path) -> None:
     async def test() -> None:
-        expected = {"error": "unknown command 'reboot'; known: broken large status"}
+        expected = {"error": "unknown command 'reboot'; known: " + " ".join(COMMANDS)}
         assert await say(path, b'{"command": "reboot"}\n') == expected
         assert len((await say(path, b'{"command": "' + b"x" * 5000 + b'"}\n'))["error"]) < 200
 
@@ -104,12 +108,12 @@ def test_an_unknown_command_is_told_the_known_ones(path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"status",
+        b"plane",
         b"",
         b"{}",
         b"[]",
         b"7",
-        b'"status"',
+        b'"plane"',
         b'{"command": 7}',
         b'{"command": null}',
         b"{",
@@ -126,7 +130,7 @@ def test_what_is_no_request_is_told_so(path: Path, line: bytes) -> None:
 
 def test_a_request_nested_without_end_is_told_so(path: Path) -> None:
     async def test() -> None:
-        nested = b'{"command": "status", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}\n"
+        nested = b'{"command": "plane", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}\n"
         assert "error" in await say(path, nested)
 
     serving(path, test)
@@ -136,7 +140,7 @@ def test_a_request_nested_without_end_is_told_so(path: Path) -> None:
 def test_a_command_that_breaks_is_answered_with_an_error(path: Path) -> None:
     async def test() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        assert "error" in (await say(path, b'{"command": "broken"}\n') or {})
+        assert "error" in (await say(path, b'{"command": "sync"}\n') or {})
 
     serving(path, test)
 
@@ -145,7 +149,7 @@ def test_a_line_without_end_is_refused_and_not_kept(path: Path) -> None:
     async def test() -> None:
         for line in (b"x" * (MAX_REQUEST + 1), b"x" * (1 << 20) + b"\n"):
             answer = await say(path, line)
-            assert answer in (None, {"error": f"a request has at most {MAX_REQUEST} octets"})
+            assert answer in (None, {"error": f"a request has at most {MAX_REQUEST} bytes"})
 
     serving(path, test)
 
@@ -187,10 +191,10 @@ def test_a_caller_that_does_not_read_its_answer_is_hung_up_on(path: Path, monkey
     monkeypatch.setattr(control, "IDLE_S", 0.05)
 
     async def test() -> None:
-        server = ControlServer(path.with_name("other"), HANDLERS)
+        server = ControlServer(path.with_name("other"), handle)
         await server.open()
         _, writer = await asyncio.open_unix_connection(path.with_name("other"), limit=100)
-        writer.write(b'{"command": "large"}\n')
+        writer.write(b'{"command": "connections"}\n')
         await asyncio.sleep(0.5)
         callers = server._callers
         writer.transport.abort()
@@ -204,13 +208,13 @@ def test_more_callers_than_places_are_told_so_and_the_places_come_back(path: Pat
     async def test() -> None:
         held = [await asyncio.open_unix_connection(path) for _ in range(MAX_CALLERS)]
         for reader, writer in held:
-            writer.write(b'{"command": "status"}\n')
+            writer.write(b'{"command": "plane"}\n')
             await reader.readline()
-        assert await say(path, b'{"command": "status"}\n') == {"error": f"more than {MAX_CALLERS} callers"}
+        assert await say(path, b'{"command": "plane"}\n') == {"error": f"more than {MAX_CALLERS} callers"}
         for _, writer in held:
             writer.close()
         for _ in range(200):
-            if await say(path, b'{"command": "status"}\n') == FINE:
+            if await say(path, b'{"command": "plane"}\n') == FINE:
                 return
             await asyncio.sleep(0.01)
         raise AssertionError("no place came back")
@@ -220,7 +224,7 @@ def test_more_callers_than_places_are_told_so_and_the_places_come_back(path: Pat
 
 def test_a_caller_that_vanishes_amid_its_request_or_its_answer_harms_nothing(path: Path) -> None:
     async def test() -> None:
-        for request in (b'{"comm', b'{"command": "large"}\n', b'{"command": "status"}\n' * 1000):
+        for request in (b'{"comm', b'{"command": "connections"}\n', b'{"command": "plane"}\n' * 1000):
             for _ in range(5):
                 _, writer = await asyncio.open_unix_connection(path)
                 writer.write(request)
@@ -248,7 +252,7 @@ def test_the_socket_is_for_its_owner_alone_whatever_the_umask(path: Path) -> Non
 def test_a_second_daemon_is_refused_and_the_first_one_goes_on(path: Path) -> None:
     async def test() -> None:
         with pytest.raises(HostError, match="another Relevo is listening on") as refusal:
-            await ControlServer(path, HANDLERS).open()
+            await ControlServer(path, handle).open()
         assert "--run-dir" in refusal.value.hint
 
     serving(path, test)
@@ -277,20 +281,39 @@ def test_a_path_too_long_for_a_socket_says_so(tmp_path: Path) -> None:
 
 def test_ask_returns_the_answer_however_long(path: Path) -> None:
     async def test() -> None:
-        assert json.loads(await asyncio.to_thread(ask, path, "status")) == FINE
-        assert len(await asyncio.to_thread(ask, path, "large")) == (8 << 20) + 3
+        assert await asyncio.to_thread(ask, path.parent, schema.Plane()) == schema.PlaneName("fine")
+        assert len(await asyncio.to_thread(ask_raw, path, schema.Connections())) == (8 << 20) + 3
+
+    serving(path, test)
+
+
+def test_a_refusal_is_an_error_with_its_way_out(path: Path) -> None:
+    async def test() -> None:
+        with pytest.raises(ControlError, match=r"not now \(try later\)"):
+            await asyncio.to_thread(ask, path.parent, schema.Reload())
+
+    serving(path, test)
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"command":"failover"}', b'{"command":"connections","limit":"x"}', b'{"command":"stop","plane":"burn"}']
+)
+def test_a_request_with_wrong_arguments_is_told_so(path: Path, line: bytes) -> None:
+    async def test() -> None:
+        error = (await say(path, line + b"\n"))["error"]
+        assert error.startswith(f"{json.loads(line)['command']}: ")
 
     serving(path, test)
 
 
 def test_ask_says_when_no_daemon_is_there_or_it_does_not_answer(path: Path) -> None:
     with pytest.raises(ControlError, match="no daemon is running") as absent:
-        ask(path, "status")
+        ask_raw(path, schema.Plane())
     assert absent.value.hint == "start it with relevo run"
     with private_listener(path), pytest.raises(ControlError, match=r"no answer from the daemon at .*: no answer in time"):
-        ask(path, "status", limit_s=0.05)
+        ask_raw(path, schema.Plane(), 0.05)
     with pytest.raises(ControlError, match="Connection refused"):
-        ask(path, "status")
+        ask_raw(path, schema.Plane())
 
 
 def test_ask_waits_no_longer_than_told_for_an_answer_that_drips(path: Path) -> None:
@@ -310,7 +333,7 @@ def test_ask_waits_no_longer_than_told_for_an_answer_that_drips(path: Path) -> N
         thread.start()
         try:
             with pytest.raises((ControlError, BrokenPipeError)):
-                ask(path, "status", limit_s=0.2)
+                ask_raw(path, schema.Plane(), 0.2)
         finally:
             over.set()
             thread.join()
@@ -328,6 +351,6 @@ def test_ask_does_not_take_half_an_answer_for_one(path: Path) -> None:
         thread.start()
         try:
             with pytest.raises(ControlError):
-                ask(path, "status")
+                ask_raw(path, schema.Plane())
         finally:
             thread.join()

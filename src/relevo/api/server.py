@@ -1,0 +1,100 @@
+"""The control socket: one JSON object a line in, one out. It is 0600, so that only its owner may use it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from relevo.api.schema import COMMANDS, Refusal, Request
+from relevo.errors import RelevoError
+from relevo.host.unix_socket import private_listener
+
+MAX_REQUEST: Final = 65_536
+"""Bytes of a request: a few hundred operations on the table."""
+IDLE_S: Final = 30.0
+"""A client that sends nothing, or does not read its answer, for this long is disconnected."""
+MAX_CALLERS: Final = 32
+"""Clients at once."""
+MAX_QUOTED: Final = 64
+"""Characters of an unknown command that an answer repeats."""
+
+Handler = Callable[[Request], Awaitable[Any]]
+_decode = msgspec.json.Decoder(Request).decode
+
+
+class _Named(msgspec.Struct, frozen=True):
+    command: str
+
+
+class ControlServer:
+    """Listens at ``path`` and answers each request with what ``handle`` returns."""
+
+    def __init__(self, path: Path, handle: Handler) -> None:
+        self._path = path
+        self._handle = handle
+        self._server: asyncio.Server | None = None
+        self._callers = 0
+
+    async def open(self) -> None:
+        """Listen; ``HostError`` when another daemon does already."""
+        sock = private_listener(self._path)
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._callers += 1
+        try:
+            if self._callers > MAX_CALLERS:
+                writer.write(_line(Refusal(f"more than {MAX_CALLERS} callers")))
+                return
+            while True:
+                async with asyncio.timeout(IDLE_S):
+                    line = await reader.readline()
+                if not line:
+                    return
+                writer.write(_line(await self._answer(line)))
+                async with asyncio.timeout(IDLE_S):
+                    await writer.drain()
+        except ValueError:
+            writer.write(_line(Refusal(f"a request has at most {MAX_REQUEST} bytes")))
+        except (OSError, TimeoutError):
+            writer.transport.abort()
+        finally:
+            self._callers -= 1
+            writer.close()
+
+    async def _answer(self, line: bytes) -> Any:
+        try:
+            request = _decode(line)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            return Refusal(_explain(line, error))
+        try:
+            return await self._handle(request)
+        except RelevoError as error:
+            return Refusal(f"{error} ({error.hint})" if error.hint else str(error))
+        except Exception as error:  # a handler that breaks is an answer too
+            return Refusal(f"{type(error).__name__}: {error}")
+
+    async def close(self) -> None:
+        """Stop listening and remove the socket."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+
+
+def _line(value: Any) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
+
+
+def _explain(line: bytes, error: Exception) -> str:
+    """Return what is wrong with a request."""
+    try:
+        name = msgspec.json.decode(line, type=_Named).command
+    except (msgspec.MsgspecError, RecursionError):
+        return f"not a request: {error}"
+    if name in COMMANDS:
+        return f"{name}: {error}"
+    return f"unknown command '{name[:MAX_QUOTED]}'; known: {' '.join(COMMANDS)}"

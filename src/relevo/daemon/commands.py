@@ -1,0 +1,125 @@
+"""What clients of the control socket ask for, one method a request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from relevo.api import schema
+from relevo.api.schema import Request
+from relevo.daemon.messages import CompleteSync, HandOver, PlaneAnswer, PlaneCall
+from relevo.errors import ControlError
+
+if TYPE_CHECKING:
+    from relevo.daemon.supervisor import Supervisor
+
+COMPLETE_SYNC_S: Final = 20.0
+"""How long a complete sync may hold up a hand-over: a million connections take sixteen, with a key hardly one."""
+HAND_OVER_S: Final = 3.0
+"""How long a successor may take; a master waits for it a second at most."""
+
+PlaneRequest = schema.Connections | schema.Table | schema.Sync | CompleteSync
+
+
+class Commands:
+    """Answers requests for ``supervisor``."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._calls = 0
+        self._answers: dict[int, asyncio.Future[PlaneAnswer]] = {}
+
+    async def handle(self, request: Request) -> Any:
+        """Carry a request out; ``ControlError`` when it cannot be."""
+        match request:
+            case schema.Status():
+                return await self._supervisor.snapshot()
+            case schema.Reload():
+                return await self._reload()
+            case schema.Stop(plane=at_stop):
+                self._supervisor.stop(at_stop)
+                return schema.Done()
+            case schema.Plane():
+                return schema.PlaneName(self._supervisor.plane.name)
+            case schema.Connections():
+                return (await self.call_plane(request, schema.CALL_S)).connections
+            case schema.Table():
+                return (await self.call_plane(request, schema.CALL_S)).table
+            case schema.Sync():
+                answer = await self.call_plane(request, schema.CALL_S)
+                return schema.SyncReport(self._supervisor.plane.name, time.time(), answer.sync)
+            case schema.Failover():
+                return await self._failover(request)
+
+    async def _reload(self) -> schema.Done:
+        error = await self._supervisor.reload()
+        if error:
+            raise ControlError(error)
+        return schema.Done()
+
+    # -- the plane ---------------------------------------------------------------------------------------------
+
+    async def call_plane(self, request: PlaneRequest, limit_s: float) -> PlaneAnswer:
+        """Let the balancer ask its plane; ``ControlError`` when it refuses or does not answer."""
+        worker = self._supervisor.workers.get("balancer")
+        if worker is None or worker.channel is None:
+            raise ControlError("the configuration has no virtual server")
+        self._calls += 1
+        number = self._calls
+        answered: asyncio.Future[PlaneAnswer] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answered
+        worker.channel.send(PlaneCall(number, request))
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await answered
+        except TimeoutError:
+            raise ControlError(f"the balancer did not answer within {limit_s:g} s") from None
+        finally:
+            del self._answers[number]
+        if answer.error:
+            raise ControlError(answer.error)
+        return answer
+
+    def answered(self, answer: PlaneAnswer) -> None:
+        """Give an answer to whoever waits for it, if somebody still does."""
+        waiting = self._answers.get(answer.number)
+        if waiting is not None and not waiting.done():  # its time may be over in this very moment
+            waiting.set_result(answer)
+
+    # -- planned hand-over --------------------------------------------------------------------------------------
+
+    async def complete_sync(self) -> str:
+        """Sync every connection to the peers before an address goes; return a line for the log, empty when there was nothing."""
+        supervisor = self._supervisor
+        wanted = supervisor.configuration.global_defs.lvs_sync_daemon is not None
+        if not wanted or not supervisor.masters or supervisor.workers.get("balancer") is None:
+            return ""
+        try:
+            total = (await self.call_plane(CompleteSync(), COMPLETE_SYNC_S)).total
+        except ControlError as error:
+            return f"connection synchronisation is not complete: {error}"
+        return f"synced {total} connections to the peers" if total else ""
+
+    async def _failover(self, wanted: schema.Failover) -> schema.HandedOver:
+        supervisor = self._supervisor
+        known = [instance.name for instance in supervisor.configuration.vrrp_instances]
+        director = supervisor.workers.get("director")
+        if wanted.instance not in known or director is None:
+            raise ControlError(f"there is no vrrp_instance '{wanted.instance}'; there is {' '.join(known) or 'none'}")
+        if wanted.back:
+            director.send(HandOver(wanted.instance, back=True))
+            return schema.HandedOver(False)
+        if wanted.instance not in supervisor.masters:
+            raise ControlError(f"{wanted.instance} is not master here: ask the node that is")
+        await supervisor.complete_sync()
+        director.send(HandOver(wanted.instance))
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                while wanted.instance in supervisor.masters:
+                    supervisor.mastery_changed.clear()
+                    await supervisor.mastery_changed.wait()
+        except TimeoutError:
+            text = f"no other node took {wanted.instance} over within {HAND_OVER_S:g} s: it is still master here"
+            raise ControlError(text) from None
+        return schema.HandedOver(True)

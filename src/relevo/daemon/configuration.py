@@ -1,0 +1,30 @@
+"""Reading the configuration file for the daemon, and what must not be used."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relevo.config import Compiled, Severity, compile_text, exit_status
+from relevo.host.files import read_configuration, read_included
+
+BLOCKING: Final = (Severity.MISSING, Severity.FATAL)
+"""Findings with which nothing may start, or be reloaded."""
+
+
+def compile_file(file: str) -> Compiled:
+    """Read and compile a configuration file; ``ConfigurationError`` when it cannot be read."""
+    return compile_text(read_configuration(file), file, read_included)
+
+
+def blocking_problem(compiled: Compiled, *, strict: bool) -> str:
+    """Return why a configuration must not be used, or an empty string.
+
+    keepalived's tolerance: what is not understood is left out. A missing argument is fatal there, and so it is here.
+    """
+    for finding in compiled.findings.in_order():
+        if finding.severity in BLOCKING:
+            return f"{finding.place}: {finding.message}"
+    if strict and exit_status(compiled.findings):
+        worst = compiled.findings.in_order()[0]
+        return f"{worst.place}: {worst.message} (--strict)"
+    return ""

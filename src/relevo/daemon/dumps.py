@@ -1,0 +1,44 @@
+"""What keepalived's signals write: the state of the daemon as files, in the run folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from relevo.observe.snapshot import Snapshot
+
+FILE_MODE: Final = 0o600
+CLEAR: Final = signal.SIGRTMAX - 1
+NOT_CLEARED: Final = "signal to clear statistics ignored: counters only grow; read them twice and subtract"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A dump: its file, and whether it is the directors' counters alone."""
+
+    file: str
+    statistics: bool = False
+
+
+SIGNALS: Final = {
+    signal.SIGUSR1: Kind("relevo.data.json"),
+    signal.SIGUSR2: Kind("relevo.stats.json", statistics=True),
+    signal.SIGRTMIN + 2: Kind("relevo.json"),
+}
+"""keepalived(8), "SIGNALS": data, statistics, JSON. The content is the snapshot that ``relevo status -j`` prints."""
+
+
+def write(path: Path, kind: Kind, snapshot: Snapshot) -> None:
+    """Write a dump in one step: a reader finds the former file or the new one, never half of it."""
+    content = msgspec.json.encode(snapshot.director if kind.statistics else snapshot)
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(content, indent=2) + b"\n")
+    partial.replace(path)

@@ -1,0 +1,265 @@
+"""The life of worker processes: forked, watched, restarted when they die, ended when they are not needed.
+
+Workers are forked, not started anew: they share what is imported, and are there within milliseconds. What a worker does is
+its owner's business, which hears of messages and of deaths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, Protocol
+
+from relevo.daemon.channel import AsyncChannel, decode_from_worker
+from relevo.daemon.messages import FromWorker, Stop, ToWorker
+from relevo.host import libc
+
+STOP_S: Final = 5.0
+"""How long workers may take to stop gracefully (keepalived's ``child_wait_time``)."""
+QUICK_DEATH_S: Final = 0.2
+"""A worker that dies sooner than this, or before it was ready, did not get going."""
+MAX_QUICK_DEATHS: Final = 3
+"""After so many in a row the worker is given up for a while."""
+SLOW_RESTART_S: Final = 5.0
+IGNORED: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGRTMIN + 2,
+    signal.SIGRTMAX - 1,
+)
+"""Terminals and service managers signal the whole group: what that means is decided by the supervisor, which tells workers."""
+
+_WARNING, _ERROR = 4, 3
+
+
+@dataclass(slots=True)
+class Worker:
+    """A child process. One without a ``channel`` lives as long as ``alive`` is open."""
+
+    role: str
+    pid: int
+    channel: AsyncChannel[FromWorker] | None
+    alive: socket.socket | None
+    started_at: float
+    restarts: int = 0
+    quick_deaths: int = 0
+    ready: bool = False
+    reader: asyncio.Task[None] | None = None
+    report: asyncio.Future[Any] | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def send(self, message: ToWorker) -> None:
+        """Send a message, to a worker that takes any."""
+        if self.channel is not None:
+            self.channel.send(message)
+
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Owner(Protocol):
+    """What decides about workers."""
+
+    def roles(self) -> list[str]:
+        """Workers that are needed, in the order in which they are started."""
+        ...
+
+    def body(self, role: str, sock: socket.socket) -> Callable[[], None]:
+        """Return what the worker of a role does with its end of the channel, from the state of this moment."""
+        ...
+
+    def talks(self, role: str) -> bool:
+        """Whether the worker of a role sends messages."""
+        ...
+
+    def inherits(self, role: str) -> list[int]:
+        """Descriptors that the worker of a role needs beside its channel."""
+        ...
+
+    def handle(self, worker: Worker, message: FromWorker) -> None:
+        """Take a message of a worker."""
+        ...
+
+    def restarted(self, role: str) -> None:
+        """Take note that a worker died and another one has its place."""
+        ...
+
+    def lost(self, role: str) -> None:
+        """Take note that a worker died."""
+        ...
+
+    def given_up(self, role: str) -> None:
+        """Take note that a worker does not come back for a while, or had to be killed."""
+        ...
+
+    def log(self, text: str, level: int) -> None:
+        """Write a log line."""
+        ...
+
+
+class Workers:
+    """All workers of a daemon, by role."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.present: dict[str, Worker] = {}
+        self.stopping = False
+        self._owner = owner
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def get(self, role: str) -> Worker | None:
+        """Return the worker of a role, if it is there."""
+        return self.present.get(role)
+
+    def send(self, role: str, message: ToWorker) -> None:
+        """Send a message to a worker, if it is there."""
+        worker = self.present.get(role)
+        if worker is not None:
+            worker.send(message)
+
+    def start_missing(self) -> None:
+        """Start the workers that are needed and not there."""
+        for role in self._owner.roles():
+            if role not in self.present and not self.stopping:
+                self._spawn(role)
+
+    def _spawn(self, role: str, former: Worker | None = None) -> None:
+        if self.stopping:
+            return
+        ours, theirs = socket.socketpair()
+        body = self._owner.body(role, theirs)
+        pid = fork(body, f"relevo-{role}", [theirs.fileno(), *self._owner.inherits(role)])
+        theirs.close()
+        worker = Worker(role, pid, None, None, time.time())
+        if former is not None:
+            worker.restarts, worker.quick_deaths = former.restarts + 1, former.quick_deaths
+        self.present[role] = worker
+        if self._owner.talks(role):
+            worker.channel = AsyncChannel(ours, decode_from_worker)
+            worker.reader = asyncio.create_task(self.listen(worker), name=f"{role} messages")
+            self._tasks.add(worker.reader)
+            worker.reader.add_done_callback(self._tasks.discard)
+        else:
+            worker.alive = ours
+
+    async def listen(self, worker: Worker) -> None:
+        """Take what a worker sends, until it is gone."""
+        assert worker.channel is not None
+        await worker.channel.open()
+        async for message in worker.channel.messages():
+            self._owner.handle(worker, message)
+        worker.channel.close()
+        if worker.report is not None and not worker.report.done():
+            worker.report.set_result(None)  # it will not answer any more
+
+    def reap(self) -> None:
+        """Take note of workers that ended: on SIGCHLD."""
+        for worker in list(self.present.values()):
+            try:
+                pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
+            if pid:
+                worker.ended.set()
+                self._ended(worker, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, worker: Worker, status: int) -> None:
+        role = worker.role
+        if worker.alive is not None:
+            worker.alive.close()
+        if self.stopping or self.present.get(role) is not worker:
+            return
+        self._owner.lost(role)
+        if role not in self._owner.roles():
+            del self.present[role]
+            return
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        quick = time.time() - worker.started_at < QUICK_DEATH_S or not (worker.ready or worker.channel is None)
+        worker.quick_deaths = worker.quick_deaths + 1 if quick else 0
+        if worker.quick_deaths >= MAX_QUICK_DEATHS:
+            text = f"{role} worker {how}, {worker.quick_deaths} times in a row: next try in {SLOW_RESTART_S:g} s"
+            self._owner.log(text, _ERROR)
+            self._owner.given_up(role)
+            asyncio.get_running_loop().call_later(SLOW_RESTART_S, self._spawn, role, worker)
+            return
+        self._owner.log(f"{role} worker {how}: restarting it", _ERROR)
+        self._spawn(role, worker)
+        self._owner.restarted(role)
+
+    async def end(self, role: str, message: Stop) -> None:
+        """Stop a worker gracefully; kill it when that takes too long."""
+        worker = self.present.get(role)
+        if worker is None:
+            return
+        if worker.channel is not None:
+            worker.channel.send(message)
+        elif worker.alive is not None:
+            worker.alive.close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await worker.ended.wait()
+        except TimeoutError:
+            self._owner.log(f"{role} worker does not end: killed", _WARNING)
+            worker.kill()
+            self._owner.given_up(role)
+        if worker.reader is not None:
+            await asyncio.wait({worker.reader}, timeout=1.0)
+
+
+def fork(body: Callable[[], None], name: str, keep: list[int]) -> int:
+    """Fork a process that runs ``body`` with these descriptors and ends; return its id.
+
+    The child never returns from here: the frames, the loop and the objects of its parent stay where they are, unused, and
+    nothing of theirs is finalised. It would act on descriptors that are the child's by now, and on an epoll that is still
+    the parent's.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        _live(body, name, keep, parent)
+    return pid
+
+
+def _live(body: Callable[[], None], name: str, keep: list[int], parent: int) -> NoReturn:
+    status = 1
+    try:
+        asyncio.events._set_running_loop(None)
+        asyncio.set_event_loop(None)
+        _forget_parent(keep, parent)
+        libc.set_process_name(name)
+        body()
+        status = 0
+    except KeyboardInterrupt:
+        pass
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _forget_parent(keep: list[int], parent: int) -> None:
+    """Undo what a child got from its parent: signal handlers and descriptors."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    kept = {0, 1, 2, *keep}
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+    if os.getppid() != parent:
+        os._exit(1)  # the parent died between fork and here

@@ -1,0 +1,38 @@
+"""A listening Unix socket that only its owner may use."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from relevo.errors import HostError
+
+MAX_PATH: Final = 107
+"""Bytes of a Unix socket's address (unix(7))."""
+
+
+def private_listener(path: Path) -> socket.socket:
+    """Return a listening Unix socket at ``path``, 0600; a dead one in its place is replaced."""
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise HostError(f"{path} is too long for a Unix socket", hint=f"at most {MAX_PATH} bytes: give a shorter --run-dir")
+    if path.exists():
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                path.unlink(missing_ok=True)
+            else:
+                raise HostError(f"another Relevo is listening on {path}", hint="stop it, or give this one its own --run-dir")
+    sock = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+        sock.listen(64)
+    except OSError as error:
+        sock.close()
+        raise HostError(f"cannot listen on {path}: {error.strerror or error}") from error
+    finally:
+        os.umask(before)
+    return sock
