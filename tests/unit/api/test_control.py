@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from relevo.api import schema
 from relevo.api import server as control
-from relevo.api.client import ask
+from relevo.api.client import ask, ask_raw
 from relevo.api.schema import COMMANDS, Request
 from relevo.api.server import MAX_CALLERS, MAX_REQUEST, ControlServer
 from relevo.errors import ControlError, HostError
