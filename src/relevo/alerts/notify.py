@@ -142,7 +142,10 @@ def insecure(path: str, identity: dict[str, object]) -> str:
             found = os.stat(part)
         except OSError as error:
             return f"{part}: {error.strerror}"
-        if found.st_uid != 0 or found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0):
+        writable = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
+        # In a sticky directory of root's, as /tmp is, nobody can exchange what belongs to root.
+        sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        if found.st_uid != 0 or (writable and not sticky):
             return f"{part} can be written by others than root"
         if part == "/":
             return ""

@@ -12,7 +12,6 @@ from relevo.api import schema
 from relevo.api.client import ask
 from relevo.errors import ControlError
 from relevo.host.files import runtime_directory
-from relevo.observe.listing import ipvs_listing
 from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot
 
 A = TypeVar("A")
@@ -31,12 +30,14 @@ def ask_daemon(run_dir: str | None, request: schema._Request[A]) -> A:
 @run_dir_option
 def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
     """Show who is master, since when and why, and every service with its servers."""
+    if listing:
+        from relevo.compat.ipvsadm.program import listing_of
+
+        click.echo(listing_of(runtime_directory(run_dir)), nl=False)
+        return
     snapshot = ask_daemon(run_dir, schema.Status())
     if as_json:
         click.echo(msgspec.json.encode(snapshot))
-        return
-    if listing:
-        click.echo(ipvs_listing(snapshot.balancer.services), nl=False)
         return
     for line in _lines(snapshot):
         click.echo(line)
@@ -123,6 +124,8 @@ def _instance_lines(instance: InstanceSnapshot, now: float) -> list[str]:
         f"  addresses {' '.join(instance.addresses) or '-'}; "
         f"adverts sent {instance.adverts_sent}, heard {instance.adverts_received}",
     ]
+    if instance.waiting:
+        out.append(f"  does not take over yet: {_WAITING.get(instance.waiting, instance.waiting)}")
     if instance.refused:
         out.append("  adverts dropped: " + ", ".join(f"{count} {reason}" for reason, count in instance.refused.items()))
     return out
@@ -155,6 +158,14 @@ def _check_text(check: CheckSnapshot, now: float) -> str:
         return f"{check.kind} not run yet"
     return f"{check.kind} {check.last_result}, {_span(now - check.last_at)} ago"
 
+
+_WAITING = {
+    "nopreempt": "nopreempt",
+    "handed_over": "it handed over; relevo failover --back lets priorities decide again",
+    "data_plane": "its data plane is not ready",
+    "connections": "connections of the master are not all here",
+    "preempt_delay": "preempt_delay",
+}
 
 _COLOURS = {
     "MASTER": "green",

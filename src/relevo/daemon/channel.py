@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -126,9 +127,10 @@ class AsyncChannel(Generic[M]):
             self._writer.write(pack(message))
 
     async def drain(self) -> None:
-        """Wait until everything queued has left."""
+        """Wait until everything queued has left, or the other side is gone."""
         if self._writer is not None:
-            await self._writer.drain()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.drain()
 
     async def messages(self) -> AsyncIterator[M]:
         """Yield what the other side sends, until it is gone."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from relevo.api import schema
 from relevo.api.client import ask
+from relevo.compat.ipvsadm.program import listing_of
 from relevo.daemon import planes
 from relevo.errors import ControlError
 from relevo.lab.client import Client, Prober, still_alive
@@ -28,7 +29,6 @@ from relevo.lab.topology import Host, Service, kind_of
 from relevo.machines.vrrp import VrrpMachine
 from relevo.model import Endpoint, Protocol, RealServer, VirtualServer, VrrpInstance
 from relevo.model.table import SyncRole
-from relevo.observe.listing import ipvs_listing
 from relevo.observe.snapshot import ServiceSnapshot, Snapshot
 
 REQUESTS = 300
@@ -295,7 +295,7 @@ class Drill:
         if missing:
             raise Unmet(f"servers of {', '.join(missing)} are not in the table")
         servers = sum(len(s.servers) for s in services)
-        return f"{len(services)} services, {servers} servers", ipvs_listing(services)
+        return f"{len(services)} services, {servers} servers", listing_of(self.cluster.run_dir(master))
 
     # -- steps: balance ----------------------------------------------------------------------------------------
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 import msgspec
 
 from relevo.model.table import SyncState
@@ -162,8 +160,3 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     balancer: BalancerSnapshot = BalancerSnapshot()
     mail: MailSnapshot = MailSnapshot()
     scripts_failed: int = 0
-
-
-def ipvs_states(services: tuple[ServiceSnapshot, ...]) -> list[ServiceSnapshot]:
-    """Services in the order of ipvsadm's listing: marks last, by protocol, address and port."""
-    return sorted(services, key=lambda s: (s.mark, ":" in s.address, s.protocol, int(ip_address(s.address)), s.port))

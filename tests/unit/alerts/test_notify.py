@@ -257,6 +257,17 @@ def test_every_folder_above_a_script_and_what_a_link_leads_to_must_be_root_s(tmp
 
 
 @pytest.mark.usefixtures("as_root")
+def test_a_script_below_a_sticky_folder_of_root_s_is_as_safe_as_keepalived_takes_it_for(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    safe = script(shared, "safe", "exit 0")
+    shared.chmod(0o1777)
+    assert insecure(safe.argv[0], {}) == ""
+    Path(safe.argv[0]).chmod(0o1777)
+    assert insecure(safe.argv[0], {}) == f"{safe.argv[0]} can be written by others than root", "stickiness is for folders"
+
+
+@pytest.mark.usefixtures("as_root")
 def test_a_group_of_others_that_may_write_is_no_secret_either(tmp_path: Path) -> None:
     one = script(tmp_path, "one", "exit 0")
     Path(one.argv[0]).chmod(0o775)

@@ -8,14 +8,16 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from io import StringIO
+from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
 from relevo.compat.ipvsadm import grammar, listing
 from relevo.compat.ipvsadm.grammar import FAILED, REFUSED, USAGE, Names, Request, Usage
-from relevo.compat.ipvsadm.tables import Table, table_in_charge
-from relevo.errors import PlaneError
+from relevo.compat.ipvsadm.tables import DaemonTable, Table, table_in_charge
+from relevo.errors import ControlError, PlaneError
 from relevo.wire.ipvs_netlink import Command, Service
 
 VERSION = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)"
@@ -221,6 +223,14 @@ def _port_name(port: int, protocol: str) -> str:
         return socket.getservbyport(port, protocol)
     except OSError:
         return str(port)
+
+
+def listing_of(run_dir: Path) -> str:
+    """Return what ``ipvsadm -L -n`` prints of the table of the daemon with this run folder."""
+    out, err = StringIO(), StringIO()
+    if Program(lambda: DaemonTable(run_dir), StringIO(), out, err).run(["-L", "-n"]):
+        raise ControlError(err.getvalue().strip())
+    return out.getvalue()
 
 
 def main(words: list[str] | None = None) -> int:
