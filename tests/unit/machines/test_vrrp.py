@@ -63,6 +63,7 @@ INPUTS = {
     Symbol.RESTORE: Restore(),
     Symbol.RECONFIGURE: Reconfigure(instance(), grouped=False),
     Symbol.RESTART: Restart("virtual_router_id changed"),
+    Symbol.PLANE: SetPlaneReady(True),
 }
 
 
@@ -826,6 +827,17 @@ def test_while_its_plane_is_not_ready_a_router_leaves_a_lower_master_alone_howev
     machine.receive(heard(50), 100.0)
     machine.expire(103.0)
     assert (machine.state, machine.waiting) == (MASTER, None)
+
+
+@pytest.mark.parametrize(("changes", "wait_s"), [({}, 3.609375), ({"starts_as_master": True}, 1 + 1 / 256)])
+def test_a_router_declared_master_waits_no_longer_for_its_plane_than_it_does_at_a_start(changes, wait_s):
+    machine = without_plane(**changes)
+    machine.receive(heard(50), 1.0)
+    machine.receive(SetPlaneReady(True), 1.0)
+    assert machine.deadline() == pytest.approx(1.0 + wait_s)
+    machine.receive(heard(200), 1.1)
+    machine.receive(SetPlaneReady(True), 1.1)
+    assert machine.deadline() == pytest.approx(1.1 + 3.609375), "a better master is followed as ever"
 
 
 @pytest.mark.parametrize("changes", [{}, {"priority": 255}, {"starts_as_master": True}])

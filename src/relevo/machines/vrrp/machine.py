@@ -10,37 +10,17 @@ from __future__ import annotations
 from relevo.machines.faults import Fault
 from relevo.machines.machine import Rule, Timers, find_rule
 from relevo.machines.preemption import Preemption, Waiting
-from relevo.machines.vrrp import states
+from relevo.machines.vrrp import events, states
 from relevo.machines.vrrp.counters import Counters
-from relevo.machines.vrrp.events import (
-    Announce,
-    AskGroup,
-    Effect,
-    HandOver,
-    Heard,
-    Input,
-    Log,
-    Order,
-    Reconfigure,
-    Restart,
-    Restore,
-    SendAdvert,
-    SetFaults,
-    SetPlaneReady,
-    SetPriority,
-    SetSynced,
-    Start,
-    Stop,
-    Transition,
-)
+from relevo.machines.vrrp.events import Announce, AskGroup, Effect, Heard, Input, Log, SendAdvert, Transition
 from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
 from relevo.wire.vrrp import PRIORITY_OWNER, PRIORITY_STOP, address_rank
 
 _PLAIN = {
-    Stop: Symbol.STOP,
-    HandOver: Symbol.HAND_OVER,
-    Restore: Symbol.RESTORE,
+    events.Stop: Symbol.STOP,
+    events.HandOver: Symbol.HAND_OVER,
+    events.Restore: Symbol.RESTORE,
 }
 """Inputs that carry nothing."""
 
@@ -107,25 +87,26 @@ class VrrpMachine:
 
     def _classify(self, given: Input) -> Symbol | None:
         match given:
-            case Start(resume=resume):
+            case events.Start(resume=resume):
                 self._resume = resume
                 return Symbol.START
-            case SetFaults(faults=faults):
+            case events.SetFaults(faults=faults):
                 return self._take_faults(faults)
-            case SetPriority(priority=priority):
+            case events.SetPriority(priority=priority):
                 self.priority = priority
                 return Symbol.PRIORITY
-            case Order(state=state):
+            case events.Order(state=state):
                 return Symbol.GROUP_MASTER if state is State.MASTER else Symbol.GROUP_BACKUP
-            case SetSynced(synced=synced):
+            case events.SetSynced(synced=synced):
                 self.preemption.synced = synced
-            case SetPlaneReady(ready=ready):
+            case events.SetPlaneReady(ready=ready):
                 self.preemption.plane_ready = ready
-            case Reconfigure(instance=instance, grouped=grouped):
+                return Symbol.PLANE
+            case events.Reconfigure(instance=instance, grouped=grouped):
                 self.instance = self.preemption.instance = instance
                 self.grouped = grouped
                 return Symbol.RECONFIGURE
-            case Restart(reason=reason):
+            case events.Restart(reason=reason):
                 self._restart_reason = reason
                 return Symbol.RESTART
             case Heard():
@@ -182,8 +163,7 @@ class VrrpMachine:
             return self._become_master(now, "owner of the address")
         effects = self._enter(State.BACKUP, now, "started", remark=" (init)")
         if self.instance.starts_as_master and ready:
-            # keepalived's shorter first wait of a node declared MASTER
-            self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self.instance.advert_interval_s * 257 / 256)
+            self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self._first_wait_s())
         else:
             self._await_master(now)
         return effects
@@ -290,6 +270,22 @@ class VrrpMachine:
         self._timers.set(Symbol.MASTER_DOWN_TIMER, due if former is None else min(former, due))
         self._asked = self._asked and self.grouped
         return []
+
+    def _take_plane_up(self, now: float) -> list[Effect]:
+        """Let a router declared MASTER that only waited for its plane wait no longer than it does at a start."""
+        due = self._timers.get(Symbol.MASTER_DOWN_TIMER)
+        if (
+            due is not None
+            and self.preemption.plane_ready
+            and self.instance.starts_as_master
+            and self.master_priority < self.priority
+        ):
+            self._timers.set(Symbol.MASTER_DOWN_TIMER, min(due, now + self._first_wait_s()))
+        return []
+
+    def _first_wait_s(self) -> float:
+        """keepalived's shorter first wait of a node declared MASTER, in seconds."""
+        return self.instance.advert_interval_s * 257 / 256
 
     # -- taking over -------------------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ class Symbol(enum.StrEnum):
     RESTORE = "restore"
     RECONFIGURE = "reconfigure"
     RESTART = "restart"
+    PLANE = "plane"
     MASTER_DOWN_TIMER = "master_down_timer"
     ADVERT_TIMER = "advert_timer"
     GARP_TIMER = "garp_timer"
@@ -78,6 +79,7 @@ TRANSITIONS: Final = {
     (_I, Symbol.RESTORE): Rule("_ignore", (_I,)),
     (_I, Symbol.RECONFIGURE): Rule("_ignore", (_I,)),
     (_I, Symbol.RESTART): Rule("_ignore", (_I,)),
+    (_I, Symbol.PLANE): Rule("_ignore", (_I,)),
     # State: BACKUP. RFC 9568 §6.4.2: listens; takes over when the master-down timer fires.
     (_B, Symbol.STOP): Rule("_stop", (_I,)),
     (_B, Symbol.FAIL): Rule("_fail", (_F,)),
@@ -91,6 +93,7 @@ TRANSITIONS: Final = {
     (_B, Symbol.RESTORE): Rule("_restore", (_B,)),
     (_B, Symbol.RECONFIGURE): Rule("_wait_no_longer", (_B,)),
     (_B, Symbol.RESTART): Rule("_start_over", (_B,)),
+    (_B, Symbol.PLANE): Rule("_take_plane_up", (_B,)),
     (_B, Symbol.MASTER_DOWN_TIMER): Rule("_take_over", (_M, _B)),
     # State: MASTER. RFC 9568 §6.4.3: advertises; yields to a higher priority only.
     (_M, Symbol.STOP): Rule("_leave", (_L,)),
@@ -105,6 +108,7 @@ TRANSITIONS: Final = {
     (_M, Symbol.RESTORE): Rule("_ignore", (_M,)),
     (_M, Symbol.RECONFIGURE): Rule("_retime", (_M,)),
     (_M, Symbol.RESTART): Rule("_start_over", (_B,)),
+    (_M, Symbol.PLANE): Rule("_ignore", (_M,)),
     (_M, Symbol.ADVERT_TIMER): Rule("_advertise", (_M,)),
     (_M, Symbol.GARP_TIMER): Rule("_announce_again", (_M,)),
     (_M, Symbol.REFRESH_TIMER): Rule("_refresh", (_M,)),
@@ -121,6 +125,7 @@ TRANSITIONS: Final = {
     (_F, Symbol.RESTORE): Rule("_ignore", (_F,)),
     (_F, Symbol.RECONFIGURE): Rule("_ignore", (_F,)),
     (_F, Symbol.RESTART): Rule("_ignore", (_F,)),
+    (_F, Symbol.PLANE): Rule("_ignore", (_F,)),
     # State: LEAVING. The successor's first advert, the timer or an impatient second stop ends it.
     (_L, Symbol.STOP): Rule("_release", (_I,)),
     (_L, Symbol.FAIL): Rule("_release", (_I,)),
@@ -134,6 +139,7 @@ TRANSITIONS: Final = {
     (_L, Symbol.RESTORE): Rule("_ignore", (_L,)),
     (_L, Symbol.RECONFIGURE): Rule("_ignore", (_L,)),
     (_L, Symbol.RESTART): Rule("_ignore", (_L,)),
+    (_L, Symbol.PLANE): Rule("_ignore", (_L,)),
     (_L, Symbol.LEAVE_TIMER): Rule("_release", (_I,)),
     # State: HANDING_OVER. A planned hand-over: the successor's first advert ends it, or the timer when there is no successor.
     (_H, Symbol.STOP): Rule("_release", (_I,)),
@@ -148,6 +154,7 @@ TRANSITIONS: Final = {
     (_H, Symbol.RESTORE): Rule("_stay", (_M,)),
     (_H, Symbol.RECONFIGURE): Rule("_ignore", (_H,)),
     (_H, Symbol.RESTART): Rule("_start_over", (_B,)),
+    (_H, Symbol.PLANE): Rule("_ignore", (_H,)),
     (_H, Symbol.LEAVE_TIMER): Rule("_stay", (_M,)),
 }
 """(state, symbol) → action and possible next states. Timers of one state cannot fire in another: leaving clears them."""
