@@ -9,6 +9,7 @@ from relevo.machines.pool import PoolMachine
 from relevo.node import addresses, checks
 from relevo.node.director import Director
 from relevo.node.effects import AddAddress, RemoveAddress
+from relevo.node.groups import Groups
 from tests.sim import test_balancer_confluence, test_confluence
 
 MAX_HISTORIES = 3000
@@ -16,18 +17,19 @@ MAX_HISTORIES = 3000
 
 def former_members_count(monkeypatch):
     """A sync group remembers the faults of members that a reload took out (keepalived #1532, #2685)."""
-    failed = defaultdict(set)
-    judge = Director._judge_group
+    present = Groups.failed
+    remembered = defaultdict(set)
 
-    def remembering(self, group, present, now):
-        for name, router in self.routers.items():
-            (failed[id(group)].add if router.machine.faults else failed[id(group)].discard)(name)
-            if name in group.members and router.machine.faults:
-                group.once = {*getattr(group, "once", ()), name}
-        kept = {name for name in getattr(group, "once", ()) if name in failed[id(group)] and name not in group.members}
-        judge(self, group, present or bool(kept), now)
+    def failed(self, standings):
+        found = present(self, standings)
+        for name, group in self.machines.items():
+            known = remembered[id(group)]
+            known |= found[name]
+            known -= {m for m in known if m in standings and not standings[m].faults}
+            found[name] = set(known)
+        return found
 
-    monkeypatch.setattr(Director, "_judge_group", remembering)
+    monkeypatch.setattr(Groups, "failed", failed)
 
 
 def members_that_join_are_not_ordered(monkeypatch):

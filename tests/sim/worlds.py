@@ -253,7 +253,7 @@ class Run:
                 )
                 for name, r in director.routers.items()
             },
-            "groups": {name: (str(group.state), group.members) for name, group in director.groups.items()},
+            "groups": {name: (str(group.state), group.members) for name, group in director.groups.machines.items()},
             "addresses": {
                 (names[e.set.index], e.set.address, e.set.prefix_length, e.set.label, e.set.broadcast)
                 for e in self.host.kernel.addresses
@@ -292,7 +292,7 @@ class Run:
             assert last.get((InstanceChanged, name)) == str(router.machine.state), (
                 f"{name} is {router.machine.state}, last told {last}"
             )
-        for name, group in director.groups.items():
+        for name, group in director.groups.machines.items():
             assert last.get((GroupChanged, name)) == str(group.state), f"group {name} is {group.state}, last told {last}"
         entering = sum("Entering" in line.text for line in self.host.log)
         changes = sum(isinstance(e, InstanceChanged) and e.state != "STOP" for e in self.host.events)

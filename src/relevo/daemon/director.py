@@ -38,8 +38,9 @@ from relevo.host.vrrp_port import NeighbourSender, RawPort, UdpPort, open_port
 from relevo.model import Configuration
 from relevo.node import effects as do
 from relevo.node import observation as see
-from relevo.node.director import Director, interfaces_of
+from relevo.node.director import Director
 from relevo.node.observation import Kind, Observation, World
+from relevo.node.router import interfaces_of
 from relevo.observe.director import director_snapshot
 
 MAX_PACKETS = 64

@@ -15,8 +15,10 @@ from relevo.machines.sync_group import SyncGroupMachine
 from relevo.machines.vrrp import State
 from relevo.model import Configuration, VrrpInstance
 from relevo.model.diff import difference
+from relevo.node import observation as see
 from relevo.node.addresses import Addresses, AddressKey
 from relevo.node.announcer import Announcer
+from relevo.node.buffer import EffectBuffer
 from relevo.node.effects import (
     AddAddress,
     AddressesHeld,
@@ -25,31 +27,15 @@ from relevo.node.effects import (
     Effect,
     GroupChanged,
     InstanceChanged,
-    Log,
     OpenPort,
     RemoveAddress,
     Severity,
     state_name,
 )
+from relevo.node.groups import Groups, judge
 from relevo.node.network import believed, virtual_addresses
-from relevo.node.observation import (
-    AnnouncementFailed,
-    Configure,
-    HandOverRequested,
-    Input,
-    Kind,
-    NetworkObserved,
-    Observation,
-    OperationFailed,
-    PacketReceived,
-    PortFailed,
-    PortOpened,
-    SendFailed,
-    SetAddress,
-    StopRequested,
-    World,
-)
-from relevo.node.router import Router, identity_change, interfaces_of_instance
+from relevo.node.observation import Input, Kind, Observation, SetAddress, World, own_addresses
+from relevo.node.router import Router, identity_change
 from relevo.wire import vrrp as wire
 from relevo.wire.vrrp import Refusal
 
@@ -70,7 +56,7 @@ class Director:
         self.configuration = Configuration()
         self.world = world
         self.routers: dict[str, Router] = {}
-        self.groups: dict[str, SyncGroupMachine] = {}
+        self.groups = Groups()
         self.unknown: Counter[str] = Counter()
         self.stopping = False
         self.addresses = Addresses(placed)
@@ -78,15 +64,10 @@ class Director:
         self._resume = resume
         self._plane_ready = plane_ready
         self._synced = synced
-        self._group_of: dict[str, SyncGroupMachine] = {}
         self._announcer = Announcer()
+        self._out = EffectBuffer()
         self._held: AddressesHeld | None = None  # the first state is reported even if it is empty
-        self._logged: dict[tuple[str, str], str] = {}
         self._announced: set[str] = set()
-        self._moved = False
-        self._packets: list[Effect] = []
-        self._network: list[Effect] = []
-        self._events: list[Effect] = []
 
     # -- the shape every machine has ---------------------------------------------------------------------------
 
@@ -98,26 +79,26 @@ class Director:
     def receive(self, given: Input, now: float) -> list[Effect]:
         """Take an input; return what must be done, in order."""
         match given:
-            case Configure(configuration=configuration, world=world):
+            case see.Configure(configuration=configuration, world=world):
                 self._observe(world, now)
                 self._configure(configuration, now)
-            case NetworkObserved(world=world):
+            case see.NetworkObserved(world=world):
                 self._observe(world, now)
             case Observation():
                 self._take_observation(given, now)
-            case PacketReceived():
+            case see.PacketReceived():
                 self._take_packet(given, now)
-                return self._settle(now) if self._moved else self._flush()
-            case PortOpened(router=name) | PortFailed(router=name) | SendFailed(router=name):
+                return self._settle(now) if self._out.moved else self._out.flush()
+            case see.PortOpened(router=name) | see.PortFailed(router=name) | see.SendFailed(router=name):
                 if name in self.routers:
                     self._take_answer(self.routers[name], given, now)
-            case OperationFailed():
+            case see.OperationFailed():
                 self._take_refusal(given, now)
-            case AnnouncementFailed(address=address, interface=interface, reason=reason):
-                self._log_once((interface, address), f"cannot announce {address} on {interface}: {reason}")
-            case HandOverRequested():
+            case see.AnnouncementFailed(address=address, interface=interface, reason=reason):
+                self._out.warn_once((interface, address), f"cannot announce {address} on {interface}: {reason}")
+            case see.HandOverRequested():
                 self._hand_over(given, now)
-            case StopRequested():
+            case see.StopRequested():
                 self._stop(now)
         return self._settle(now)
 
@@ -140,7 +121,7 @@ class Director:
         if self.addresses.retry_at is not None and self.addresses.retry_at <= now:
             self.addresses.try_again()
             retried = True
-        effects = self._settle(now) if retried or self._moved else self._flush()
+        effects = self._settle(now) if retried or self._out.moved else self._out.flush()
         return [*announced, *effects]
 
     @staticmethod
@@ -169,7 +150,7 @@ class Director:
         former, self.world = self.world, world
         self.addresses.observe(world)
         virtual = self.virtual()
-        if former.links != world.links or _own(former, virtual) != _own(world, virtual):
+        if former.links != world.links or own_addresses(former, virtual) != own_addresses(world, virtual):
             for router in self.routers.values():
                 self._try_again(router)
         for router in self.routers.values():
@@ -204,7 +185,7 @@ class Director:
         for router in self.routers.values():
             self._tell(router, every, now)
 
-    def _take_packet(self, given: PacketReceived, now: float) -> None:
+    def _take_packet(self, given: see.PacketReceived, now: float) -> None:
         number = wire.virtual_router_id(given.payload)
         # Every socket of an interface sees the adverts of all virtual routers there: count only those of no local one.
         if number is not None and not any(r.instance.virtual_router_id == number for r in self.routers.values()):
@@ -219,31 +200,31 @@ class Director:
                 self._tell(router, vrrp.Heard(advert, source), now)
             elif router.refuse(advert) and advert is not Refusal.OWN:
                 why = advert.value.replace("_", " ")
-                self._log(f"({name}) advert from {source} dropped: {why}; further ones are only counted", Severity.WARNING)
+                self._out.log(f"({name}) advert from {source} dropped: {why}; further ones are only counted", Severity.WARNING)
 
-    def _take_answer(self, router: Router, given: PortOpened | PortFailed | SendFailed, now: float) -> None:
+    def _take_answer(self, router: Router, given: see.PortOpened | see.PortFailed | see.SendFailed, now: float) -> None:
         name = router.instance.name
         match given:
-            case PortOpened():
+            case see.PortOpened():
                 router.opened = router.spec is not None
                 router.port.end()
-            case PortFailed(reason=reason, hint=hint):
+            case see.PortFailed(reason=reason, hint=hint):
                 router.spec, router.opened = None, False
                 router.port.begin(f"{reason} ({hint})" if hint else reason, now)
-            case SendFailed(destination=destination, reason=reason):
+            case see.SendFailed(destination=destination, reason=reason):
                 router.failed(destination, reason, now)
-                self._log_once((name, destination), f"({name}) cannot send adverts to {destination}: {reason}")
+                self._out.warn_once((name, destination), f"({name}) cannot send adverts to {destination}: {reason}")
 
-    def _take_refusal(self, given: OperationFailed, now: float) -> None:
+    def _take_refusal(self, given: see.OperationFailed, now: float) -> None:
         """Do not believe that the address is set, or gone."""
         address = given.address
         self.world = believed(self.world, RemoveAddress(address) if given.adding else AddAddress(address))
         if self.addresses.refuse(given, now):
-            self._log(given.reason, Severity.ERROR)
+            self._out.log(given.reason, Severity.ERROR)
 
-    def _hand_over(self, wanted: HandOverRequested, now: float) -> None:
+    def _hand_over(self, wanted: see.HandOverRequested, now: float) -> None:
         """Hand an instance over, or let priorities decide again; members of a sync group go together."""
-        group = self._group_of.get(wanted.instance)
+        group = self.groups.of.get(wanted.instance)
         for name in group.members if group is not None else (wanted.instance,):
             if name in self.routers:
                 self._tell(self.routers[name], vrrp.Restore() if wanted.back else vrrp.HandOver(), now)
@@ -264,18 +245,19 @@ class Director:
         changes = difference(former, configuration).instances
         for new in changes.added:
             self.routers[new.name] = Router(new.value, grouped=False)
-        self._configure_groups(configuration, now)  # first: what becomes of a former member is no business of a group
+        for stopped, effects in self.groups.configure(configuration.sync_groups, self.routers, now):
+            self._carry_orders(stopped, effects, now)  # first: what becomes of a former member is no business of a group
         for gone in changes.removed:
             self._retire(gone.name, now)
         self._order_routers(configuration)
         for instance in configuration.vrrp_instances:
-            router, grouped = self.routers[instance.name], instance.name in self._group_of
+            router, grouped = self.routers[instance.name], instance.name in self.groups.of
             if router.instance != instance or router.machine.grouped is not grouped:
                 self._change(router, instance, grouped, now)
         for new in changes.added:
             self._tell(self.routers[new.name], vrrp.SetSynced(self._synced), now)
             self._tell(self.routers[new.name], vrrp.SetPlaneReady(self._plane_ready), now)
-        for group in self.groups.values():
+        for group in self.groups.machines.values():
             self._unite(group, now)
 
     def _order_routers(self, configuration: Configuration) -> None:
@@ -287,7 +269,7 @@ class Director:
         for _ in range(2):  # the second stop does not wait for a successor
             if router.machine.state is not State.INIT:
                 self._tell(router, vrrp.Stop(), now)
-        self._packets.append(ClosePort(name))
+        self._out.packets.append(ClosePort(name))
         del self.routers[name]
 
     def _change(self, router: Router, instance: VrrpInstance, grouped: bool, now: float) -> None:
@@ -299,18 +281,6 @@ class Director:
         router.instance = instance
         router.forget_packets()
         self._tell(router, vrrp.Reconfigure(instance, grouped), now)
-
-    def _configure_groups(self, configuration: Configuration, now: float) -> None:
-        present, self.groups, self._group_of = self.groups, {}, {}
-        declared = {group.name for group in configuration.sync_groups}
-        for name, machine in present.items():
-            if name not in declared:
-                self._report(machine, sync_group.Symbol.STOP, "", now)
-        for group in configuration.sync_groups:
-            members = tuple(name for name in group.members if name in self.routers)
-            machine = self.groups[group.name] = present.get(group.name) or SyncGroupMachine(group.name, members)
-            machine.set_members(members)
-            self._group_of.update(dict.fromkeys(members, machine))
 
     def _unite(self, group: SyncGroupMachine, now: float) -> None:
         masters = [name for name in group.members if self.routers[name].machine.state is State.MASTER]
@@ -324,30 +294,23 @@ class Director:
         self._match_ports(virtual)
         self._judge(virtual, now)
         self._match_network(now)
-        return self._flush()
+        return self._out.flush()
 
     def _judge(self, virtual: frozenset[str], now: float) -> None:
         """Let every router know its faults and its priority, and every group whether a member is at fault."""
         standings = {name: router.standing(self.world, virtual) for name, router in self.routers.items()}
-        failed = {name: {m for m in group.members if standings[m].faults} for name, group in self.groups.items()}
-        for name, group in self.groups.items():
-            self._judge_group(group, bool(failed[name]), now)
+        failed = self.groups.failed(standings)
+        for name, group in self.groups.machines.items():
+            before = group.state
+            if not self.stopping:
+                self._carry_orders(group, judge(group, bool(failed[name]), now), now)
+            if group.state is not before:
+                self._unite(group, now)  # members that joined meanwhile may be master
         for name, router in self.routers.items():
-            group_of = self._group_of.get(name)
-            others = failed[group_of.name] - {name} if group_of is not None else set()
-            faults = standings[name].faults + ((GROUP_FAULT,) if others else ())
+            faults = standings[name].faults + ((GROUP_FAULT,) if self.groups.others_failed(name, failed) else ())
             self._match_machine(router, faults, standings[name].priority, now)
         if self.stopping:
             self._stop_groups(now)
-
-    def _judge_group(self, group: SyncGroupMachine, failed: bool, now: float) -> None:
-        before = group.state
-        if before is State.INIT and not self.stopping:
-            self._report(group, sync_group.Symbol.START, "", now)
-        if (group.state is State.FAULT) is not failed:
-            self._report(group, sync_group.Symbol.FAIL if failed else sync_group.Symbol.RECOVER, "", now)
-        if group.state is not before:
-            self._unite(group, now)  # members that joined meanwhile may be master
 
     def _match_machine(self, router: Router, faults: tuple[Fault, ...], priority: int, now: float) -> None:
         machine = router.machine
@@ -361,17 +324,17 @@ class Director:
             self._resume -= {router.instance.name}
 
     def _stop_groups(self, now: float) -> None:
-        for group in self.groups.values():
+        for group in self.groups.machines.values():
             if all(self.routers[name].machine.state is State.INIT for name in group.members):
                 self._report(group, sync_group.Symbol.STOP, "", now)
 
     def _log_faults(self, name: str, before: tuple[Fault, ...], after: tuple[Fault, ...]) -> None:
         for fault in after:
             if fault not in before:
-                self._log(f"({name}) {fault}", Severity.WARNING)
+                self._out.log(f"({name}) {fault}", Severity.WARNING)
         for fault in before:
             if fault not in after:
-                self._log(f"({name}) no longer: {fault}")
+                self._out.log(f"({name}) no longer: {fault}")
 
     def _match_ports(self, virtual: frozenset[str]) -> None:
         for name, router in self.routers.items():
@@ -380,13 +343,13 @@ class Director:
             if wanted == router.spec:
                 continue
             if router.spec is not None:
-                self._packets.append(ClosePort(name))
+                self._out.packets.append(ClosePort(name))
             router.spec, router.opened = wanted, False
             if wanted is not None:
                 if router.machine.own_address != wanted.source:
                     router.machine.own_address = wanted.source
                     router.forget_packets()
-                self._packets.append(OpenPort(name, wanted))
+                self._out.packets.append(OpenPort(name, wanted))
 
     def _match_network(self, now: float) -> None:
         """Set and remove addresses; announce those that a master gets outside of a takeover."""
@@ -394,7 +357,7 @@ class Director:
         instances = [router.instance for router in self.routers.values()]
         for operation in self.addresses.operations(self.world, [router.instance for router in holders], instances):
             self.world = believed(self.world, operation)
-            self._network.append(operation)
+            self._out.network.append(operation)
             if isinstance(operation, AddAddress):
                 self._announce_added(operation.address, holders, now)
             self.addresses.done(operation)
@@ -413,14 +376,14 @@ class Director:
                 self._queue(router, [address.address], garp.repeat, now + garp.delay_s)
             if address.key in self.addresses.lost:
                 text = f"({name}) address {address.address} was removed by somebody else: putting it back"
-                self._log(text, Severity.WARNING)
+                self._out.log(text, Severity.WARNING)
 
     def _report_held(self, holders: list[Router]) -> None:
         addresses = frozenset(a.address for r in holders for a in (*r.instance.addresses, *r.instance.excluded_addresses))
         held = AddressesHeld(addresses, frozenset(self.addresses.placed))
         if held != self._held:
             self._held = held
-            self._network.append(held)
+            self._out.network.append(held)
 
     # -- effects -----------------------------------------------------------------------------------------------
 
@@ -432,28 +395,28 @@ class Director:
         for effect in effects:
             match effect:
                 case vrrp.SendAdvert(priority=priority):
-                    self._packets += router.send(priority)
+                    self._out.packets += router.send(priority)
                 case vrrp.Announce(count=count):
                     self._announced.add(name)
                     self._queue(router, [a.address for a in virtual_addresses(router.instance)], count, now)
                 case vrrp.Log(message=message, warning=warning):
-                    self._log(message, Severity.WARNING if warning else Severity.INFO)
+                    self._out.log(message, Severity.WARNING if warning else Severity.INFO)
                 case vrrp.Transition():
                     self._report_transition(router, effect, now)
                 case vrrp.AskGroup(wish=wish):
                     symbol = sync_group.Symbol.ASK if wish else sync_group.Symbol.WITHDRAW
-                    self._report(self._group_of.get(name), symbol, name, now)
+                    self._report(self.groups.of.get(name), symbol, name, now)
 
     def _report_transition(self, router: Router, transition: vrrp.Transition, now: float) -> None:
         name, after = router.instance.name, transition.after
-        self._moved = True
-        self._events.append(InstanceChanged(name, state_name(after), router.machine.priority, transition.reason))
+        self._out.moved = True
+        self._out.events.append(InstanceChanged(name, state_name(after), router.machine.priority, transition.reason))
         if after is State.MASTER:
-            self._report(self._group_of.get(name), sync_group.Symbol.MASTER, name, now)
+            self._report(self.groups.of.get(name), sync_group.Symbol.MASTER, name, now)
         elif after is State.BACKUP and transition.before is State.MASTER:
-            self._report(self._group_of.get(name), sync_group.Symbol.BACKUP, name, now)
-        elif after is State.BACKUP and name in self._group_of:
-            self._unite(self._group_of[name], now)  # it may have joined a group that is master
+            self._report(self.groups.of.get(name), sync_group.Symbol.BACKUP, name, now)
+        elif after is State.BACKUP and name in self.groups.of:
+            self._unite(self.groups.of[name], now)  # it may have joined a group that is master
 
     def _report(self, group: SyncGroupMachine | None, symbol: sync_group.Symbol, member: str, now: float) -> None:
         if group is not None:
@@ -466,8 +429,8 @@ class Director:
                     self._tell(self.routers[name], vrrp.Order(state), now)
                 case sync_group.GroupTransition(after=after):
                     if after is not State.INIT:
-                        self._log(f"VRRP_Group({group.name}) Syncing instances to {after} state")
-                    self._events.append(GroupChanged(group.name, state_name(after)))
+                        self._out.log(f"VRRP_Group({group.name}) Syncing instances to {after} state")
+                    self._out.events.append(GroupChanged(group.name, state_name(after)))
 
     def _queue(self, router: Router, addresses: list[str], count: int, at: float) -> None:
         self._announcer.add(router.instance.name, addresses, count, router.instance.garp.interval_s, at)
@@ -481,26 +444,3 @@ class Director:
                 if address.address == queued.address and link is not None and link.up and link.neighbours:
                     found.append(Announce(link, address.address))
         return found
-
-    def _flush(self) -> list[Effect]:
-        effects = [*self._packets, *self._network, *self._events]
-        self._packets, self._network, self._events = [], [], []
-        self._moved = False
-        return effects
-
-    def _log(self, text: str, severity: Severity = Severity.INFO) -> None:
-        self._events.append(Log(text, severity))
-
-    def _log_once(self, key: tuple[str, str], text: str) -> None:
-        if self._logged.get(key) != text:
-            self._logged[key] = text
-            self._log(text, Severity.WARNING)
-
-
-def _own(world: World, virtual: frozenset[str]) -> tuple[SetAddress, ...]:
-    return tuple(each.set for each in world.addresses if each.set.address not in virtual)
-
-
-def interfaces_of(configuration: Configuration) -> frozenset[str]:
-    """Names of the interfaces that matter to a configuration: a driver observes them."""
-    return frozenset(name for instance in configuration.vrrp_instances for name in interfaces_of_instance(instance))

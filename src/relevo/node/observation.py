@@ -185,3 +185,8 @@ Input = (
 def is_local_everywhere(address: str) -> bool:
     """Whether every node has ``address`` anyway: the loopback network. Directors share it by agreement, not on an interface."""
     return address.startswith("127.") or (":" in address and ip_address(address).is_loopback)
+
+
+def own_addresses(world: World, virtual: frozenset[str]) -> tuple[SetAddress, ...]:
+    """Return the addresses that are not ``virtual``: the machine's own."""
+    return tuple(each.set for each in world.addresses if each.set.address not in virtual)

@@ -7,7 +7,7 @@ from typing import Final
 from relevo.machines.faults import Fault, FaultKind
 from relevo.machines.tracker import Standing, evaluate
 from relevo.machines.vrrp import VrrpMachine
-from relevo.model import VrrpInstance
+from relevo.model import Configuration, VrrpInstance
 from relevo.node.effects import PortSpec, SendPacket
 from relevo.node.network import virtual_addresses
 from relevo.node.observation import World, is_local_everywhere
@@ -210,3 +210,8 @@ def interfaces_of_instance(instance: VrrpInstance) -> frozenset[str]:
     names.update(address.device for address in virtual_addresses(instance))
     names.add(instance.interface)
     return frozenset(names - {""})
+
+
+def interfaces_of(configuration: Configuration) -> frozenset[str]:
+    """Names of the interfaces that matter to a configuration: a driver observes them."""
+    return frozenset(name for instance in configuration.vrrp_instances for name in interfaces_of_instance(instance))

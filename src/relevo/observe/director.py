@@ -12,7 +12,8 @@ def director_snapshot(director: Director, offset: float, realtime: str) -> Direc
     return DirectorSnapshot(
         instances=tuple(_instance(router, offset) for router in director.routers.values()),
         groups=tuple(
-            GroupSnapshot(name=group.name, state=group.state.value, members=group.members) for group in director.groups.values()
+            GroupSnapshot(name=group.name, state=group.state.value, members=group.members)
+            for group in director.groups.machines.values()
         ),
         unknown_adverts=dict(director.unknown),
         realtime=realtime,
