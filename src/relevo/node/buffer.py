@@ -1,0 +1,33 @@
+"""Effects in the order in which they must be carried out: adverts, then addresses, then lines and events."""
+
+from __future__ import annotations
+
+from relevo.node.effects import Effect, Log, Severity
+
+
+class EffectBuffer:
+    """Collects effects; ``flush`` gives them out. ``moved`` tells whether a router changed state since then."""
+
+    def __init__(self) -> None:
+        self.packets: list[Effect] = []
+        self.network: list[Effect] = []
+        self.events: list[Effect] = []
+        self.moved = False
+        self._logged: dict[tuple[str, str], str] = {}
+
+    def log(self, text: str, severity: Severity = Severity.INFO) -> None:
+        """Write a log line."""
+        self.events.append(Log(text, severity))
+
+    def warn_once(self, key: tuple[str, str], text: str) -> None:
+        """Write a warning, unless the last one of this ``key`` said the same."""
+        if self._logged.get(key) != text:
+            self._logged[key] = text
+            self.log(text, Severity.WARNING)
+
+    def flush(self) -> list[Effect]:
+        """Take everything, in order."""
+        effects = [*self.packets, *self.network, *self.events]
+        self.packets, self.network, self.events = [], [], []
+        self.moved = False
+        return effects

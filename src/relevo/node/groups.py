@@ -1,0 +1,49 @@
+"""The sync groups of a node: which there are, whose members, and in which of them a member is at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from relevo.machines.sync_group import Effect, Report, Symbol, SyncGroupMachine
+from relevo.machines.tracker import Standing
+from relevo.machines.vrrp import State
+from relevo.model import SyncGroup
+
+Orders = list[tuple[SyncGroupMachine, list[Effect]]]
+
+
+class Groups:
+    """Machines by name, and the group of each member."""
+
+    def __init__(self) -> None:
+        self.machines: dict[str, SyncGroupMachine] = {}
+        self.of: dict[str, SyncGroupMachine] = {}
+
+    def configure(self, declared: tuple[SyncGroup, ...], routers: Mapping[str, object], now: float) -> Orders:
+        """Take the declared groups over, with those members that are among ``routers``; groups that are gone stop."""
+        present, self.machines, self.of = self.machines, {}, {}
+        names = {group.name for group in declared}
+        gone = [machine for name, machine in present.items() if name not in names]
+        for group in declared:
+            members = tuple(name for name in group.members if name in routers)
+            machine = self.machines[group.name] = present.get(group.name) or SyncGroupMachine(group.name, members)
+            machine.set_members(members)
+            self.of.update(dict.fromkeys(members, machine))
+        return [(machine, machine.receive(Report(Symbol.STOP), now)) for machine in gone]
+
+    def failed(self, standings: Mapping[str, Standing]) -> dict[str, set[str]]:
+        """Return the members of each group that have faults of their own."""
+        return {name: {m for m in group.members if standings[m].faults} for name, group in self.machines.items()}
+
+    def others_failed(self, member: str, failed: Mapping[str, set[str]]) -> bool:
+        """Whether another member of this one's group is at fault."""
+        group = self.of.get(member)
+        return group is not None and bool(failed[group.name] - {member})
+
+
+def judge(group: SyncGroupMachine, failed: bool, now: float) -> list[Effect]:
+    """Start a group that has not begun, and let it know whether a member is at fault."""
+    effects = group.receive(Report(Symbol.START), now) if group.state is State.INIT else []
+    if (group.state is State.FAULT) is not failed:
+        effects += group.receive(Report(Symbol.FAIL if failed else Symbol.RECOVER), now)
+    return effects
