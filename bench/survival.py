@@ -24,8 +24,8 @@ from bench.proxy import pids_of, raise_limit
 from bench.rig import BIG, VIP, Rig
 from relevo.api import schema
 from relevo.api.client import ask
-from relevo.daemon.planes import pin_folder
 from relevo.lab.namespaces import index_of, netlink
+from relevo.planes.catalogue import pin_folder
 from relevo.planes.ebpf import remove_pins
 
 HELD = 1000

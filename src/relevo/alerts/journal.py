@@ -8,9 +8,10 @@ import sys
 import time
 from typing import Final
 
+from relevo.severity import Severity
+
 _SOCKET: Final = "/dev/log"
 _FACILITY_DAEMON: Final = 3
-NAMES: Final = {3: "error", 4: "warning", 5: "notice", 6: "info", 7: "debug"}
 MAX_LINE: Final = 8192
 
 
@@ -33,22 +34,22 @@ class Journal:
             return None
         return sock
 
-    def write(self, text: str, level: int = 6, process: str = "") -> None:
+    def write(self, text: str, severity: int = Severity.INFO, process: str = "") -> None:
         """Write one line. Control characters are shown, not sent: a reply of a server may not forge lines."""
         clean = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)[:MAX_LINE]
         tag = f"Relevo_{process}" if process else "Relevo"
         if self._socket is not None:
             try:
-                self._socket.send(f"<{_FACILITY_DAEMON * 8 + level}>{tag}[{os.getpid()}]: {clean}".encode())
+                self._socket.send(f"<{_FACILITY_DAEMON * 8 + severity}>{tag}[{os.getpid()}]: {clean}".encode())
                 return
             except OSError:
                 self._socket.close()
                 self._socket = self._connect()
         if self._under_systemd:
-            line = f"<{level}>{tag}: {clean}\n"
+            line = f"<{severity}>{tag}: {clean}\n"
         else:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S") + f".{int(time.time() * 1000) % 1000:03d}"
-            mark = "" if level >= 6 else f"{NAMES.get(level, 'info')}: "
+            mark = "" if severity >= Severity.INFO else f"{Severity(severity).name.lower()}: "
             line = f"{stamp} {tag}: {mark}{clean}\n"
         try:
             sys.stderr.write(line)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relevo.model import GlobalDefs, Script
+from relevo.severity import Severity
 
 KILL_AFTER_S: Final = 2.0
 """Grace between TERM and KILL, as keepalived gives its scripts."""
@@ -44,7 +45,7 @@ class Notifier:
             self._queue.put_nowait((script, arguments))
         except asyncio.QueueFull:
             self.failed += 1
-            self._log(f"script {script.argv[0]} not run: {MAX_WAITING} others are waiting", 4)
+            self._log(f"script {script.argv[0]} not run: {MAX_WAITING} others are waiting", Severity.WARNING)
             return
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._work(), name="notify scripts")
@@ -63,7 +64,7 @@ class Notifier:
             error = await self._run(script, arguments)
             if error:
                 self.failed += 1
-                self._log(f"script {script.argv[0]}: {error}", 4)
+                self._log(f"script {script.argv[0]}: {error}", Severity.WARNING)
 
     async def _run(self, script: Script, arguments: tuple[str, ...]) -> str:
         """Run one script; return an empty string or what went wrong."""

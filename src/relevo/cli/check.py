@@ -9,13 +9,13 @@ import click
 import msgspec
 
 from relevo.config import Compiled, Finding, Place, Severity, exit_status, render
-from relevo.daemon import planes
 from relevo.daemon.configuration import compile_file
 from relevo.errors import ConfigurationError, HostError, PlaneError
 from relevo.host.addresses import local_networks
 from relevo.host.files import DEFAULT_CONFIGURATION
 from relevo.host.interfaces import Interfaces
 from relevo.model import Forwarding
+from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
 
 STATUS_UNREADABLE = 4
@@ -94,7 +94,7 @@ def _look_around(compiled: Compiled, file: str) -> None:
             findings.add(Severity.WARNING, _place_of(compiled, "interface", instance.interface, top), message, hint, "interface")
     interfaces.close()
     try:
-        plane = planes.choose(model)
+        plane = catalogue.choose(model)
     except PlaneError as error:
         findings.add(
             Severity.FATAL,
@@ -104,7 +104,7 @@ def _look_around(compiled: Compiled, file: str) -> None:
             "data_plane",
         )
         return
-    for lacking in shortcomings(model, planes.capabilities(plane.name)):
+    for lacking in shortcomings(model, catalogue.capabilities(plane.name)):
         place = _place_of(compiled, lacking.keyword, "", top)
         findings.add(Severity.NOTE, place, lacking.message, lacking.hint, lacking.keyword)
     if plane.name != "proxy":

@@ -66,7 +66,7 @@ def stop(keep_plane: bool, for_restart: bool, run_dir: str | None) -> None:
     try:
         ask_daemon(run_dir, schema.Stop(at_stop))
     except ControlError:
-        from relevo.daemon.planes import pin_folder
+        from relevo.planes.catalogue import pin_folder
         from relevo.planes.ebpf import remove_pins
 
         kept = pin_folder(runtime_directory(run_dir))

@@ -39,11 +39,12 @@ from relevo.model import Check, Configuration, PlaneTimeouts
 from relevo.node import balancer as node
 from relevo.node.balancer import Balancer
 from relevo.node.checks import CheckKey
-from relevo.node.effects import Log, Severity
+from relevo.node.effects import Log
 from relevo.observe.balancer import ServiceView
 from relevo.observe.snapshot import BalancerSnapshot
 from relevo.planes.port import Plane
 from relevo.probes import run_probe
+from relevo.severity import Severity
 
 MAX_PROBES: Final = 512
 """Probes under way at once; further ones wait their turn."""
@@ -280,7 +281,7 @@ class BalancerWorker:
     # -- reports -----------------------------------------------------------------------------------------------
 
     def _log(self, text: str, severity: Severity = Severity.INFO) -> None:
-        self.channel.send(LogLine(text, int(severity)))
+        self.channel.send(LogLine(text, severity))
 
     async def snapshot(self) -> BalancerSnapshot:
         """Return what this worker and the plane know."""

@@ -89,17 +89,13 @@ class Commands:
 
     # -- planned hand-over --------------------------------------------------------------------------------------
 
-    async def complete_sync(self) -> str:
-        """Sync every connection to the peers before an address goes; return a line for the log, empty when there was nothing."""
+    async def complete_sync(self) -> int:
+        """Sync every connection to the peers, before an address goes; return how many were sent."""
         supervisor = self._supervisor
         wanted = supervisor.configuration.global_defs.lvs_sync_daemon is not None
         if not wanted or not supervisor.masters or supervisor.workers.get("balancer") is None:
-            return ""
-        try:
-            total = (await self.call_plane(CompleteSync(), COMPLETE_SYNC_S)).total
-        except ControlError as error:
-            return f"connection synchronisation is not complete: {error}"
-        return f"synced {total} connections to the peers" if total else ""
+            return 0
+        return (await self.call_plane(CompleteSync(), COMPLETE_SYNC_S)).total
 
     async def _failover(self, wanted: schema.Failover) -> schema.HandedOver:
         supervisor = self._supervisor

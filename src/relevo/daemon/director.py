@@ -42,6 +42,7 @@ from relevo.node.director import Director
 from relevo.node.observation import Kind, Observation, World
 from relevo.node.router import interfaces_of
 from relevo.observe.director import director_snapshot
+from relevo.severity import Severity
 
 MAX_PACKETS = 64
 """Packets read from one socket before timers are looked at again."""
@@ -152,7 +153,7 @@ class DirectorWorker:
         try:
             addresses = self._addresses.addresses({link.index: link.name for link in links.values()})
         except HostError as error:
-            self._log(str(error), do.Severity.WARNING)
+            self._log(str(error), Severity.WARNING)
             addresses = known
         return World(links, addresses)
 
@@ -238,8 +239,8 @@ class DirectorWorker:
             case do.AddressesHeld():
                 self.channel.send(HeldEvent(effect.addresses, effect.placed))
 
-    def _log(self, text: str, severity: do.Severity) -> None:
-        self.channel.send(LogLine(text, int(severity)))
+    def _log(self, text: str, severity: Severity) -> None:
+        self.channel.send(LogLine(text, severity))
 
 
 def serve(configuration: Configuration, sock: socket.socket, resume: Resume) -> None:

@@ -8,6 +8,7 @@ from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Ta
 from relevo.model import Configuration
 from relevo.model.table import SyncState
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
+from relevo.severity import Severity
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -33,10 +34,10 @@ class PlaneReady(msgspec.Struct, frozen=True, tag=True):
 
 
 class LogLine(msgspec.Struct, frozen=True, tag=True):
-    """A line for the log. ``level`` is that of syslog: 3 error, 4 warning, 5 notice, 6 info."""
+    """A line for the log."""
 
     text: str
-    level: int = 6
+    severity: Severity = Severity.INFO
 
 
 class InstanceEvent(msgspec.Struct, frozen=True, tag=True):

@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn, Protocol
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
 from relevo.daemon.messages import FromWorker, Stop, ToWorker
 from relevo.host import libc
+from relevo.severity import Severity
 
 STOP_S: Final = 5.0
 """How long workers may take to stop gracefully (keepalived's ``child_wait_time``)."""
@@ -38,8 +39,6 @@ IGNORED: Final = (
     signal.SIGRTMAX - 1,
 )
 """Terminals and service managers signal the whole group: what that means is decided by the supervisor, which tells workers."""
-
-_WARNING, _ERROR = 4, 3
 
 
 @dataclass(slots=True)
@@ -104,7 +103,7 @@ class Owner(Protocol):
         """Take note that a worker does not come back for a while, or had to be killed."""
         ...
 
-    def log(self, text: str, level: int) -> None:
+    def log(self, text: str, severity: int) -> None:
         """Write a log line."""
         ...
 
@@ -189,11 +188,11 @@ class Workers:
         worker.quick_deaths = worker.quick_deaths + 1 if quick else 0
         if worker.quick_deaths >= MAX_QUICK_DEATHS:
             text = f"{role} worker {how}, {worker.quick_deaths} times in a row: next try in {SLOW_RESTART_S:g} s"
-            self._owner.log(text, _ERROR)
+            self._owner.log(text, Severity.ERROR)
             self._owner.given_up(role)
             asyncio.get_running_loop().call_later(SLOW_RESTART_S, self._spawn, role, worker)
             return
-        self._owner.log(f"{role} worker {how}: restarting it", _ERROR)
+        self._owner.log(f"{role} worker {how}: restarting it", Severity.ERROR)
         self._spawn(role, worker)
         self._owner.restarted(role)
 
@@ -210,7 +209,7 @@ class Workers:
             async with asyncio.timeout(STOP_S):
                 await worker.ended.wait()
         except TimeoutError:
-            self._owner.log(f"{role} worker does not end: killed", _WARNING)
+            self._owner.log(f"{role} worker does not end: killed", Severity.WARNING)
             worker.kill()
             self._owner.given_up(role)
         if worker.reader is not None:

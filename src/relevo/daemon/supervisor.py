@@ -29,7 +29,7 @@ from relevo.api.client import SOCKET_NAME
 from relevo.api.schema import PlaneAtStop
 from relevo.api.server import ControlServer
 from relevo.config import Compiled
-from relevo.daemon import balancer, director, dumps, planes
+from relevo.daemon import balancer, director, dumps
 from relevo.daemon.commands import Commands
 from relevo.daemon.configuration import blocking_problem, compile_file
 from relevo.daemon.messages import (
@@ -57,7 +57,7 @@ from relevo.daemon.messages import (
     TakeSnapshot,
 )
 from relevo.daemon.processes import Worker, Workers
-from relevo.errors import ConfigurationError, HostError, PlaneError
+from relevo.errors import ConfigurationError, ControlError, HostError, PlaneError
 from relevo.host import privileges, systemd
 from relevo.host.addresses import AddressTable
 from relevo.host.unix_socket import private_listener
@@ -68,15 +68,15 @@ from relevo.observe.snapshot import (
     Snapshot,
     WorkerSnapshot,
 )
+from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
 from relevo.planes.proxy import worker as proxy_worker
+from relevo.severity import Severity
 
 FLUSH_S: Final = 3.0
 """How long the stop waits for mails and scripts; unsent mails stay on disk."""
 SNAPSHOT_S: Final = 4.0
 """How long a worker may take to report: ten thousand servers on a busy machine take a second. Less than a client waits."""
-
-_INFO, _NOTICE, _WARNING, _ERROR = 6, 5, 4, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Supervisor:
         self.commands = Commands(self)
         self.started_at = self.reloaded_at = time.time()
         self.reload_error = ""
-        self.plane = planes.Choice("", "")
+        self.plane = catalogue.Choice("", "")
         self.held: frozenset[str] | None = frozenset() if self.configuration.vrrp_instances else None
         self.masters: set[str] = set()
         self.mastery_changed = asyncio.Event()
@@ -119,9 +119,9 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._finished: asyncio.Future[int] | None = None
 
-    def log(self, text: str, level: int = _INFO, process: str = "") -> None:
+    def log(self, text: str, severity: int = Severity.INFO, process: str = "") -> None:
         """Write a log line."""
-        self.journal.write(text, level, process)
+        self.journal.write(text, severity, process)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Supervisor:
         """Bring everything up."""
         loop = asyncio.get_running_loop()
         self._finished = loop.create_future()
-        self.log(f"Starting Relevo v{__version__} with {self.options.file}", _NOTICE)
+        self.log(f"Starting Relevo v{__version__} with {self.options.file}", Severity.NOTICE)
         self.plane = self._choose_plane()
         await self._control.open()
         privileges.raise_descriptor_limit()
@@ -149,7 +149,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self.workers.reap)
         for number, kind in dumps.SIGNALS.items():
             loop.add_signal_handler(number, self._begin_dump, kind)
-        loop.add_signal_handler(dumps.CLEAR, lambda: self.log(dumps.NOT_CLEARED, _NOTICE))
+        loop.add_signal_handler(dumps.CLEAR, lambda: self.log(dumps.NOT_CLEARED, Severity.NOTICE))
 
     def _begin_dump(self, kind: dumps.Kind) -> None:
         self._task(self._dump(kind), "dump")
@@ -159,9 +159,9 @@ class Supervisor:
         path = self.options.runtime / kind.file
         try:
             dumps.write(path, kind, await self.snapshot())
-            self.log(f"wrote {path}", _NOTICE)
+            self.log(f"wrote {path}", Severity.NOTICE)
         except OSError as error:
-            self.log(f"cannot write {path}: {error.strerror}", _ERROR)
+            self.log(f"cannot write {path}: {error.strerror}", Severity.ERROR)
 
     def stop(self, at_stop: PlaneAtStop = PlaneAtStop.KEEP_CONNECTIONS) -> None:
         """Stop gracefully; a second request stops immediately."""
@@ -170,7 +170,7 @@ class Supervisor:
                 worker.kill()
             return
         self.workers.stopping, self._at_stop = True, at_stop
-        self.log("Stopping", _NOTICE)
+        self.log("Stopping", Severity.NOTICE)
         systemd.notify("STOPPING=1")
         self._task(self._stop(), "stop")
 
@@ -182,15 +182,19 @@ class Supervisor:
         await self.outbox.flush(FLUSH_S)
         await self._control.close()
         self._proxy_path.unlink(missing_ok=True)
-        self.log(f"Stopped Relevo v{__version__}", _NOTICE)
+        self.log(f"Stopped Relevo v{__version__}", Severity.NOTICE)
         assert self._finished is not None
         self._finished.set_result(0)
 
     async def complete_sync(self) -> None:
         """Let the peers have every connection before an address goes."""
-        line = await self.commands.complete_sync()
-        if line:
-            self.log(line, _WARNING if "not complete" in line else _INFO)
+        try:
+            total = await self.commands.complete_sync()
+        except ControlError as error:
+            self.log(f"connection synchronisation is not complete: {error}", Severity.WARNING)
+        else:
+            if total:
+                self.log(f"synced {total} connections to the peers")
 
     async def finished(self) -> int:
         """Wait for the end; return the exit status."""
@@ -211,7 +215,7 @@ class Supervisor:
         return roles + (["director"] if self.configuration.vrrp_instances else [])
 
     def _needs_proxy(self) -> bool:
-        return self.plane.name == "proxy" and bool(self.configuration.virtual_servers)
+        return catalogue.needs_process(self.plane.name) and bool(self.configuration.virtual_servers)
 
     def talks(self, role: str) -> bool:
         """Whether a worker sends messages: the proxy is the balancer's to command."""
@@ -233,7 +237,7 @@ class Supervisor:
                 return lambda: self._proxy(sock)
 
     def _balance(self, sock: socket.socket, masters: frozenset[str]) -> None:
-        plane = planes.make(self.plane.name, self.options.runtime, self.configuration)
+        plane = catalogue.make(self.plane.name, self.options.runtime, self.configuration)
         balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held, masters)
 
     def _proxy(self, sock: socket.socket) -> None:
@@ -262,7 +266,7 @@ class Supervisor:
                 for key in self._placed & observed.keys():
                     table.remove(observed[key])
         except HostError as error:
-            self.log(str(error), _ERROR)
+            self.log(str(error), Severity.ERROR)
         self._placed = frozenset()
         self._set_held(frozenset())
 
@@ -271,8 +275,8 @@ class Supervisor:
     def handle(self, worker: Worker, message: FromWorker) -> None:
         """Take a message of a worker."""
         match message:
-            case LogLine(text=text, level=level):
-                self.log(text, level, worker.role)
+            case LogLine(text=text, severity=severity):
+                self.log(text, severity, worker.role)
             case InstanceEvent():
                 self._mastery(message)
             case HeldEvent(addresses=addresses, placed=placed):
@@ -328,12 +332,12 @@ class Supervisor:
 
     # -- configuration -----------------------------------------------------------------------------------------
 
-    def _choose_plane(self) -> planes.Choice:
-        choice = planes.choose(self.configuration)
+    def _choose_plane(self) -> catalogue.Choice:
+        choice = catalogue.choose(self.configuration)
         if self.configuration.virtual_servers:
-            self.log(f"data plane: {choice.name} ({choice.reason})", _NOTICE)
-            for lacking in shortcomings(self.configuration, planes.capabilities(choice.name)):
-                self.log(lacking.message, _WARNING)
+            self.log(f"data plane: {choice.name} ({choice.reason})", Severity.NOTICE)
+            for lacking in shortcomings(self.configuration, catalogue.capabilities(choice.name)):
+                self.log(lacking.message, Severity.WARNING)
         return choice
 
     async def reload(self) -> str:
@@ -344,7 +348,7 @@ class Supervisor:
             systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             self.reload_error = self._take_configuration()
             if self.reload_error:
-                self.log(f"reload refused, nothing changed: {self.reload_error}", _ERROR)
+                self.log(f"reload refused, nothing changed: {self.reload_error}", Severity.ERROR)
             self._tell_systemd(ready=True)
             return self.reload_error
 
@@ -354,20 +358,20 @@ class Supervisor:
             problem = blocking_problem(compiled, strict=self.options.strict)
             if problem:
                 return problem
-            plane = planes.choose(compiled.configuration)
+            plane = catalogue.choose(compiled.configuration)
         except (ConfigurationError, PlaneError) as error:
             return str(error)
         if plane.name != self.plane.name:
             return f"the data plane cannot change from {self.plane.name} to {plane.name} while running; restart instead"
         for finding in compiled.findings.in_order():
-            self.log(f"{finding.place}: {finding.severity.value}: {finding.message}", _WARNING)
+            self.log(f"{finding.place}: {finding.severity.value}: {finding.message}", Severity.WARNING)
         self.configuration = compiled.configuration
         self.reloaded_at = time.time()
         self.dispatcher.configure(self.configuration)
         if self.held is None and self.configuration.vrrp_instances:
             self._set_held(frozenset())
         self._match_workers()
-        self.log("Reloaded the configuration", _NOTICE)
+        self.log("Reloaded the configuration", Severity.NOTICE)
         return ""
 
     def _match_workers(self) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 from relevo.api import schema
 from relevo.api.client import ask
 from relevo.compat.ipvsadm.program import listing_of
-from relevo.daemon import planes
 from relevo.errors import ControlError
 from relevo.lab.client import Client, Prober, still_alive
 from relevo.lab.cluster import Cluster
@@ -30,6 +29,7 @@ from relevo.machines.vrrp import VrrpMachine
 from relevo.model import Endpoint, Protocol, RealServer, VirtualServer, VrrpInstance
 from relevo.model.table import SyncRole
 from relevo.observe.snapshot import ServiceSnapshot, Snapshot
+from relevo.planes import catalogue
 
 REQUESTS = 300
 """Requests that the weights are counted over: three servers of any small weights come out even."""
@@ -350,7 +350,7 @@ class Drill:
 
     def _template_lag_s(self) -> float:
         master = self._need_master()
-        return planes.capabilities(self.cluster.snapshot(master).balancer.plane).template_lag_s
+        return catalogue.capabilities(self.cluster.snapshot(master).balancer.plane).template_lag_s
 
     def _remembered(self, service: VirtualServer) -> int:
         master = self._master()

@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-from relevo.daemon import planes
 from relevo.errors import LabError
 from relevo.lab.namespaces import (
     NetworkNamespaces,
@@ -26,6 +25,7 @@ from relevo.lab.namespaces import (
 )
 from relevo.lab.rewrite import Changes
 from relevo.lab.topology import CLIENTS, Host, Topology, prepare_for_packets
+from relevo.planes import catalogue
 
 VRRP_PORT = 3112
 """UDP port of adverts on the loopback stage."""
@@ -177,7 +177,9 @@ class Namespaces(Stage):
         Where packets are forwarded with the client's address in them (NAT), a server's answer must come back through the
         director: its route to the clients is the virtual address, as LVS-NAT has it.
         """
-        if any(d.configuration and planes.choose(d.configuration).name != "proxy" for d in topology.directors):
+        if any(
+            d.configuration and not catalogue.needs_process(catalogue.choose(d.configuration).name) for d in topology.directors
+        ):
             prepare_for_packets(topology)
         for host in topology.hosts():
             with self._namespaces.inside(host.name), netlink() as ip:

@@ -18,9 +18,10 @@ from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, ServiceK
 from relevo.model.diff import difference
 from relevo.model.table import Desired, Operation, ServiceState, SyncRole, SyncTask
 from relevo.node.checks import CheckKey, CheckRunner, Checks
-from relevo.node.effects import Log, Severity
+from relevo.node.effects import Log
 from relevo.node.manual import ManualChanges
 from relevo.node.table import reconcile
+from relevo.severity import Severity
 
 # -- effects ----------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relevo.node.effects import Effect, Log, Severity
+from relevo.node.effects import Effect, Log
+from relevo.severity import Severity
 
 
 class EffectBuffer:

@@ -29,13 +29,13 @@ from relevo.node.effects import (
     InstanceChanged,
     OpenPort,
     RemoveAddress,
-    Severity,
     state_name,
 )
 from relevo.node.groups import Groups, judge
 from relevo.node.network import believed, virtual_addresses
 from relevo.node.observation import Input, Kind, Observation, SetAddress, World, own_addresses
 from relevo.node.router import Router, identity_change
+from relevo.severity import Severity
 from relevo.wire import vrrp as wire
 from relevo.wire.vrrp import Refusal
 

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from relevo.machines.vrrp import State
 from relevo.node.observation import Link, SetAddress
-
-
-class Severity(enum.IntEnum):
-    """Severity of a log line, by syslog's numbers."""
-
-    ERROR = 3
-    WARNING = 4
-    NOTICE = 5
-    INFO = 6
+from relevo.severity import Severity
 
 
 @dataclass(frozen=True, slots=True)

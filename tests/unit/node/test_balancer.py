@@ -22,7 +22,8 @@ from relevo.model import (
 from relevo.model.checks import CheckTiming
 from relevo.model.table import AddServer, AddService, DeleteService, ServiceEntry, ServiceState, SyncRole
 from relevo.node.balancer import AbandonProbe, Balancer, MatchTable, PlaneReady, QuorumChanged, ServerChanged, StartProbe
-from relevo.node.effects import Log, Severity
+from relevo.node.effects import Log
+from relevo.severity import Severity
 from relevo.sim.services import ServiceHost
 
 VIP = Endpoint("192.0.2.1", 80)

@@ -17,7 +17,7 @@ from relevo.model import (
     VrrpInstance,
     VrrpTransport,
 )
-from relevo.node.effects import GroupChanged, InstanceChanged, Severity
+from relevo.node.effects import GroupChanged, InstanceChanged
 from relevo.node.observation import (
     AnnouncementFailed,
     HandOverRequested,
@@ -29,6 +29,7 @@ from relevo.node.observation import (
     SendFailed,
     SetAddress,
 )
+from relevo.severity import Severity
 from relevo.sim.host import Host
 from relevo.sim.lan import Simulation
 from relevo.wire import vrrp as wire

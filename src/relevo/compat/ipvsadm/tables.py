@@ -31,6 +31,7 @@ from relevo.model.table import (
     SyncRole,
     Traffic,
 )
+from relevo.planes.catalogue import is_kernel_table
 from relevo.planes.ipvs import convert
 from relevo.planes.ipvs.kernel import PROC, Kernel
 from relevo.wire import ipvs_netlink as wire
@@ -360,7 +361,7 @@ def table_in_charge() -> Table:
         name = ask(run_dir, schema.Plane()).plane
     except (ControlError, msgspec.MsgspecError) as error:
         raise PlaneError(f"the daemon at {run_dir} does not say which plane is in charge: {error}") from error
-    return KernelTable(Kernel()) if name == "ipvs" else DaemonTable(run_dir)
+    return KernelTable(Kernel()) if is_kernel_table(name) else DaemonTable(run_dir)
 
 
 def listens(control: Path) -> bool:

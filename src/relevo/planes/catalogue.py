@@ -1,4 +1,7 @@
-"""Which data plane a configuration gets, and why."""
+"""Which data planes there are, what tells them apart, and which one a configuration gets, and why.
+
+No other module knows a plane by its name.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,16 @@ from relevo.planes.table import capabilities_of_user_space
 
 PACKET_PLANES = {"ipvs": ipvs.refusal, "ebpf": ebpf.refusal}
 """Planes that a system may refuse, with what tells why it does."""
+
+
+def needs_process(name: str) -> bool:
+    """Whether the plane moves connections in a process of its own."""
+    return name == "proxy"
+
+
+def is_kernel_table(name: str) -> bool:
+    """Whether the plane's table is the kernel's IPVS, which any tool may read."""
+    return name == "ipvs"
 
 
 @dataclass(frozen=True, slots=True)

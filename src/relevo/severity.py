@@ -1,0 +1,15 @@
+"""Severity of log lines, by syslog's numbers (RFC 5424 §6.2.1)."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Severity(enum.IntEnum):
+    """How grave a line is: what failed, what an administrator should look into, what changed, what happened."""
+
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
