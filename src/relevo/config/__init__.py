@@ -1,21 +1,25 @@
-"""The configuration language: text → tokens → tree → model, every finding with its place.
+"""The configuration language: text → lines → tree → blocks → model, every finding with its place.
 
 ``compile_text`` is the whole compiler; it reads no file. What a file includes is fetched through the ``Reader`` that
 the caller passes in.
 """
 
 from relevo.config.compile import Compiled, compile_text
-from relevo.config.diagnostics import Finding, Findings, Place, Severity, exit_status, render
-from relevo.config.tree import Included, Reader
+from relevo.config.diagnostics import Finding, Findings, Severity, exit_status, render
+from relevo.config.place import How, Place, Places, Step
+from relevo.config.preprocess import Included, Reader
 
 __all__ = [
     "Compiled",
     "Finding",
     "Findings",
+    "How",
     "Included",
     "Place",
+    "Places",
     "Reader",
     "Severity",
+    "Step",
     "compile_text",
     "exit_status",
     "render",

@@ -1,4 +1,4 @@
-"""A cursor over the arguments of one statement: typed reads whose complaints already know their place.
+"""A cursor over the arguments of one statement: typed reads whose findings already know their place.
 
 A read that cannot succeed records a finding and raises ``Rejected``; the evaluator then leaves the keyword out and goes
 on. (Model: Caddy's dispenser.)
@@ -14,11 +14,12 @@ from difflib import get_close_matches
 from typing import Final
 
 from relevo.config.diagnostics import Findings, Severity
-from relevo.config.lexer import Quoted, script_words
+from relevo.config.source import Quoted, script_words
 from relevo.config.tree import Statement
 from relevo.model import Endpoint, Script
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_TAIL = re.compile(r"[-/].*")
 MAX_DIGITS: Final = 20
 """Digits of a number that are looked at: more are out of every range, and ``int`` refuses 4300."""
 
@@ -33,28 +34,30 @@ class Rejected(Exception):
 class Cursor:
     """Reads the arguments of ``statement`` from left to right."""
 
-    __slots__ = ("findings", "position", "statement")
+    __slots__ = ("findings", "instead", "position", "statement")
 
-    def __init__(self, statement: Statement, findings: Findings) -> None:
+    def __init__(self, statement: Statement, findings: Findings, instead: str = "") -> None:
         self.statement = statement
         self.findings = findings
         self.position = 0
+        self.instead = instead  # the value that a keyword has whose argument is refused
 
-    # -- complaints --------------------------------------------------------------------------------------------
+    # -- findings ----------------------------------------------------------------------------------------------
 
-    def complain(self, severity: Severity, message: str, hint: str = "", *, word: int | None = None) -> None:
+    def report(self, severity: Severity, message: str, hint: str = "", *, word: int | None = None) -> None:
         """Record a finding at argument ``word`` (0 is the keyword; by default the argument read last)."""
         at = self.position if word is None else word
         self.findings.add(severity, self.statement.place(at), message, hint, self.statement.keyword)
 
     def reject(self, message: str, hint: str = "", *, word: int | None = None) -> Rejected:
         """Record an error and return the exception to raise."""
-        self.complain(Severity.ERROR, message, hint, word=word)
+        consequence = f": {self.instead} is used" if self.instead else ""
+        self.report(Severity.ERROR, message + consequence, hint, word=word)
         return Rejected()
 
     def warn(self, message: str, hint: str = "", *, word: int | None = None) -> None:
         """Record a warning."""
-        self.complain(Severity.WARNING, message, hint, word=word)
+        self.report(Severity.WARNING, message, hint, word=word)
 
     # -- words -------------------------------------------------------------------------------------------------
 
@@ -71,10 +74,17 @@ class Cursor:
         args = self.statement.args
         if self.position >= len(args):
             message = f"'{self.statement.keyword}' needs {what}"
-            self.complain(Severity.MISSING, message, f"write: {self.statement.keyword} <{what}>", word=0)
+            self.report(Severity.MISSING, message, f"write: {self.statement.keyword} <{what}>", word=0)
             raise Rejected
         self.position += 1
         return str(args[self.position - 1])
+
+    def value_of(self, option: str, what: str) -> str:
+        """Take the value of an option that stands within a line; without one the line cannot be used."""
+        if not self.peek():
+            shown = what.removeprefix("an ").removeprefix("a ")
+            raise self.reject(f"'{option}' needs {what}: left out", f"write {option} <{shown}>", word=self.position)
+        return self.word(what)
 
     def rest(self) -> list[str]:
         """Take all arguments that are left."""
@@ -84,10 +94,19 @@ class Cursor:
 
     # -- numbers -----------------------------------------------------------------------------------------------
 
-    def integer(self, low: int, high: int, what: str = "a number") -> int:
-        """Take a decimal integer in ``low``..``high``; garbage behind it is warned about and the number used."""
+    def integer(self, low: int, high: int, what: str = "a number", *, lenient: bool = True) -> int:
+        """Take a decimal integer in ``low``..``high``.
+
+        Garbage behind it is warned about and the number used, as keepalived does for most keywords; not where it is not
+        ``lenient``.
+        """
         text = self.word(what)
-        value = int(text[:MAX_DIGITS]) if _INTEGER.fullmatch(text) else self._leading_integer(text, what)
+        if _INTEGER.fullmatch(text):
+            value = int(text[:MAX_DIGITS])
+        elif lenient:
+            value = self._leading_integer(text, what)
+        else:
+            raise self.reject(f"'{text}' is not {what}", "write a decimal number")
         if not low <= value <= high:
             raise self.reject(f"{value} is out of range", f"{what} lies in {low}..{high}")
         return value
@@ -123,14 +142,17 @@ class Cursor:
             return False
         raise self.reject(f"'{text}' is neither on nor off", "write on, true, yes, off, false or no")
 
-    def choice(self, allowed: Iterable[str], what: str) -> str:
-        """Take one of ``allowed``, in any case; return it as listed."""
+    def choice(self, allowed: Iterable[str], what: str, *, any_case: bool = False) -> str:
+        """Take one of ``allowed``; with ``any_case`` in any case, and as listed. Case counts in nearly all of keepalived."""
         text = self.word(what)
         listed = list(allowed)
-        for name in listed:
-            if name.casefold() == text.casefold():
-                return name
+        if text in listed:
+            return text
         folded = {name.casefold(): name for name in listed}
+        if any_case and text.casefold() in folded:
+            return folded[text.casefold()]
+        if text.casefold() in folded:
+            raise self.reject(f"'{text}' is not {what}: case counts, in keepalived too", f"write {folded[text.casefold()]}")
         near = get_close_matches(text.casefold(), folded, n=1)
         hint = f"did you mean '{folded[near[0]]}'?" if near else f"one of: {' '.join(listed)}"
         raise self.reject(f"'{text}' is not {what}", hint)
@@ -138,16 +160,22 @@ class Cursor:
     # -- network -----------------------------------------------------------------------------------------------
 
     def address(self, what: str = "an IP address") -> str:
-        """Take an IPv4 or IPv6 literal; return its canonical text."""
-        return self.as_address(self.word(what), what)
+        """Take an IPv4 or IPv6 literal; return its canonical text. A prefix length or range behind it is warned about."""
+        text = self.word(what)
+        if "/" in text or "-" in text:  # keepalived cuts both off without a message
+            literal = _TAIL.sub("", text)
+            found = self.as_address(literal, what)
+            self.warn(f"'{text[len(literal) :]}' after the address {literal} is ignored", f"write {literal}")
+            return found
+        return self.as_address(text, what)
 
-    def as_address(self, text: str, what: str) -> str:
-        """Check that ``text`` is an address literal."""
+    def as_address(self, text: str, what: str, *, shown: str = "") -> str:
+        """Check that ``text`` is an address literal; a finding quotes ``shown``, by default ``text``."""
         try:
             return canonical_address(text)
         except ValueError:
             hint = "write a literal such as 192.0.2.1 or 2001:db8::1; names are not resolved here"
-            raise self.reject(f"'{text}' is not {what}", hint) from None
+            raise self.reject(f"'{shown or text}' is not {what}", hint) from None
 
     def port(self, low: int = 0) -> int:
         """Take a port number."""

@@ -8,9 +8,11 @@ A finding never stops the compiler, so that one pass reports everything. The exi
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+from relevo.config.place import Place
+from relevo.config.secrets import masked_line, masked_message
 
 
 class Severity(enum.StrEnum):
@@ -42,19 +44,6 @@ _RANK = list(Severity)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a word stands: line and column count from 1, ``length`` in characters."""
-
-    file: str
-    line: int
-    column: int = 1
-    length: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing to tell the administrator."""
 
@@ -67,12 +56,15 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """The findings of one compilation, in the order of the text."""
+    """The findings of one compilation, in the order of the text; ``sources`` are the lines of every file that was read."""
 
     items: list[Finding] = field(default_factory=list)
+    sources: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
     def add(self, severity: Severity, place: Place, message: str, hint: str = "", keyword: str = "") -> None:
-        """Record one finding."""
+        """Record one finding, without the secrets that its line holds."""
+        line = line_of(self.sources, place)
+        message, hint, keyword = (masked_message(text, line) for text in (message, hint, keyword))
         self.items.append(Finding(severity, place, message, hint, keyword))
 
     def __iter__(self) -> Iterator[Finding]:
@@ -101,14 +93,14 @@ def render(finding: Finding, sources: Mapping[str, list[str]]) -> str:
     """
     place = finding.place
     out = [f"{place}: {finding.severity.value}: {_printable(finding.message)}"]
-    lines = sources.get(place.file, [])
-    if 0 < place.line <= len(lines):
-        text = _SECRET.sub(lambda m: m[1] + "*" * len(m[2]), lines[place.line - 1].rstrip("\r\n"))
+    if 0 < place.line <= len(sources.get(place.file, [])):
+        text = masked_line(line_of(sources, place))
         shown, column = _window(text, place.column)
         margin = f"{place.line:5d} | "
         caret = "^" * max(1, min(place.length, len(shown) - column + 1))
         lead = "".join("\t" if c == "\t" else " " for c in shown[: column - 1])
         out += [margin + shown, " " * (len(margin) - 2) + "| " + lead + caret]
+    out += [f"      = {step}" for step in place.chain]
     if finding.hint:
         out.append(f"      = hint: {finding.hint}")
     return "\n".join(out)
@@ -118,7 +110,10 @@ _WINDOW = 160
 """Characters of a source line that are shown; a longer line is cut around the place."""
 
 
-_SECRET = re.compile(r"(\b(?:auth_pass|smtp_password|password)\s+)(.+)")
+def line_of(sources: Mapping[str, list[str]], place: Place) -> str:
+    """Return the source line of ``place``, empty where it is not known."""
+    lines = sources.get(place.file, [])
+    return lines[place.line - 1].rstrip("\r\n") if 0 < place.line <= len(lines) else ""
 
 
 def _printable(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relevo.config.diagnostics import Findings
-from relevo.config.lexer import OPEN, located_words
+from relevo.config.source import OPEN, located_words
 from relevo.config.tree import Statement, parse
 
 HEADS = ("virtual_server", "real_server", "sorry_server", "smtp_server")

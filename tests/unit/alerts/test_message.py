@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relevo import __version__
 from relevo.alerts.message import Alert, compose, quorum_alert, server_alert, vrrp_alert
-from relevo.config.keywords.global_defs import looks_like_address
+from relevo.config.blocks.global_defs import looks_like_address
 from relevo.model import Mail
 
 WHEN = datetime(2026, 11, 22, 12, 0, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relevo.config import Compiled, Included, Severity, compile_text, exit_status, render
-from relevo.config.lexer import words
+from relevo.config.source import words
 from relevo.model import Configuration, Endpoint, Protocol, SyncDaemon
 from tests.unit.config.compiling import (
     CORPUS,

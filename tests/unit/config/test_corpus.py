@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from relevo.config import Findings, exit_status
-from relevo.config.compile import ROOT
-from relevo.config.keywords.registry import Block
+from relevo.config.blocks.registry import Block
+from relevo.config.blocks.root import ROOT
 from relevo.config.tree import Statement, parse
 from tests.unit.config.compiling import CORPUS, compile_corpus, corpus_files, corpus_text, read_corpus, rendered
 
@@ -75,7 +75,7 @@ def test_exit_status_is_that_of_the_gravest_finding(name, status):
 
 
 def blocks(root: Block) -> list[Block]:
-    inner = [found for keyword in root.keywords if isinstance(keyword.read, Block) for found in blocks(keyword.read)]
+    inner = [found for keyword in root.keywords if keyword.argument.block for found in blocks(keyword.argument.block)]
     return list({found.name: found for found in [root, *inner]}.values())
 
 
@@ -86,8 +86,8 @@ def used(block: Block, statements: list[Statement]) -> set[tuple[str, str]]:
         if keyword is None:
             continue
         found.add((block.name, keyword.name))
-        if isinstance(keyword.read, Block):
-            found |= used(keyword.read, statement.block or [])
+        if keyword.argument.block:
+            found |= used(keyword.argument.block, statement.block or [])
     return found
 
 

@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from relevo.config import Findings, Severity
 from relevo.config.cursor import Cursor, Rejected, canonical_address
-from relevo.config.lexer import words
+from relevo.config.source import Line, words
 from relevo.config.tree import Statement
 from relevo.model import Endpoint, Script
 
 
 def cursor(line: str) -> Cursor:
     first, *args = words(line)
-    return Cursor(Statement(first, args, "f", [line], 1, 0), Findings())
+    return Cursor(Statement(first, args, Line("f", 1, line), 0), Findings())
 
 
 def only(at: Cursor) -> tuple[str, str, int]:
@@ -39,13 +39,13 @@ def test_a_missing_word_is_reported_at_the_keyword():
     assert refused(at, at.word, "a priority") == (Severity.MISSING, "'priority' needs a priority", 3)
 
 
-def test_complaints_stand_at_the_word_read_last_unless_told_otherwise():
+def test_findings_stand_at_the_word_read_last_unless_told_otherwise():
     at = cursor("k a b c")
     at.word()
     at.word()
     at.warn("here")
     at.warn("there", word=3)
-    at.complain(Severity.NOTE, "keyword", word=0)
+    at.report(Severity.NOTE, "keyword", word=0)
     assert [(found.message, found.place.column) for found in at.findings] == [("here", 5), ("there", 7), ("keyword", 1)]
 
 
@@ -132,8 +132,18 @@ def test_other_words_are_no_booleans(text):
 
 
 @pytest.mark.parametrize("text", ["starttls", "STARTTLS", "StartTLS"])
-def test_a_choice_is_returned_as_listed(text):
-    assert cursor(f"k {text}").choice(["none", "StartTls"], "a kind") == "StartTls"
+def test_a_choice_in_any_case_is_returned_as_listed(text):
+    assert cursor(f"k {text}").choice(["none", "StartTls"], "a kind", any_case=True) == "StartTls"
+
+
+@pytest.mark.parametrize(("text", "written"), [("pass", "PASS"), ("Pass", "PASS"), ("AH", None)])
+def test_case_counts_in_a_choice(text, written):
+    at = cursor(f"k {text}")
+    if written is None:
+        assert at.choice(["PASS", "AH"], "a type") == text
+        return
+    assert refused(at, at.choice, ["PASS", "AH"], "a type")[1] == f"'{text}' is not a type: case counts, in keepalived too"
+    assert at.findings.items[0].hint == f"write {written}"
 
 
 @pytest.mark.parametrize(("text", "hint"), [("starttl", "did you mean 'starttls'?"), ("zebra", "one of: none starttls")])
@@ -177,7 +187,7 @@ def test_addresses_are_returned_in_canonical_form(text, canonical):
         "192.0.2.x",
         "1234.0.2.1",
         "192..2.1",
-        "192.0.2.1/24",
+        "192.0.2/24",
         "\u0661.0.2.1",
         "www.example.net",
         "2001::1::2",
@@ -189,6 +199,29 @@ def test_what_is_no_address_is_rejected(text):
     severity, message, _ = refused(at, at.address, "a peer")
     assert severity is Severity.ERROR
     assert message.endswith("is not a peer")
+
+
+@pytest.mark.parametrize(("text", "tail"), [("192.0.2.1/24", "/24"), ("192.0.2.1-9", "-9"), ("2001:db8::1/64", "/64")])
+def test_what_follows_an_address_is_ignored_with_a_warning(text, tail):
+    at = cursor(f"k {text}")
+    address = text.removesuffix(tail)
+    assert at.address("a peer") == address
+    assert only(at) == (Severity.WARNING, f"'{tail}' after the address {address} is ignored", 3)
+
+
+@pytest.mark.parametrize("text", ["5s", "5.5"])
+def test_a_number_that_is_not_lenient_has_nothing_behind_it(text):
+    at = cursor(f"k {text}")
+    with pytest.raises(Rejected):
+        at.integer(0, 9, "a count", lenient=False)
+    assert only(at) == (Severity.ERROR, f"'{text}' is not a count", 3)
+
+
+def test_an_option_without_its_value_is_named():
+    at = cursor("k label")
+    at.word()
+    assert refused(at, at.value_of, "label", "a label") == (Severity.ERROR, "'label' needs a label: left out", 3)
+    assert at.findings.items[0].hint == "write label <label>"
 
 
 @settings(deadline=None)

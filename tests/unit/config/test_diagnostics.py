@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relevo.config import Finding, Findings, Place, Severity, exit_status, render
-from tests.unit.config.compiling import compiled, rendered, with_globals, with_instance
+from relevo.config import Compiled, Finding, Findings, Place, Severity, exit_status, render
+from relevo.config.secrets import masked_line, masked_message
+from tests.unit.config.compiling import INSTANCE, compiled, rendered, with_globals, with_instance
 
 HERE = Place("f.conf", 1)
 
@@ -129,6 +130,11 @@ def test_the_rest_of_a_secret_is_not_in_the_model_dump():
     assert "hush" not in repr(result.configuration)
 
 
+def told(result: Compiled) -> str:
+    """Everything that a finding says, in text or JSON."""
+    return rendered(result) + "".join(f"{f.message} {f.hint} {f.keyword}" for f in result.findings)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -136,12 +142,77 @@ def test_the_rest_of_a_secret_is_not_in_the_model_dump():
         "authentication {\nauth_type PASS\nauth_pass a hush-hush\n}",
         "authentication {\nauth_type PAS auth_pass hush-hush\n}",
         'authentication {\nauth_type PASS\nauth_pass "hush-hush" b\n}',
+        "authentication { auth_type PASS auth_pas hush }",
+        "authentication {\nauth_type PASS\nauth_pas hush\n}",
+        "authentication {\nauth_type PASS\nauth_psas hush\n}",
+        "authentication {\nauth_type PASS\nauht_pass hush\n}",
+        "authentication {\nauth_type PASS\nauthpass=hush\n}",
+        "authentication {\nauth_type PASS\nauth_pass hush\n{\n}\n}",
+        'auth_pas "hush',
+        "priority 1 auth_pass hush",
+        "hush_key hush-hush",
     ],
 )
-def test_secrets_are_not_in_rendered_findings(body):
+def test_secrets_are_not_in_findings(body):
     result = with_instance(body)
     assert len(result.findings)
-    assert "hush" not in rendered(result)
+    assert "hush" not in told(result).replace("hush_key", "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "$AUTH_PASS=hush",
+        "$PASSWORD=hush hush",
+        "$VRRP_SECRET=hush",
+        "$key=hush\\",
+        "auth_pass hush",
+        "passwd hush",
+        '$A_PASS="hush"',
+    ],
+)
+def test_secrets_outside_any_block_are_not_in_findings(line):
+    result = compiled(f"{line}\n{INSTANCE}")
+    assert len(result.findings)
+    assert "hush" not in told(result)
+
+
+@pytest.mark.parametrize(
+    "line", ["lvs_sync_key hush", "lvs_sync_kye hush", "lvs_sync_key", "smtp_password hush", "smtp_pasword hush"]
+)
+def test_keys_and_passwords_are_not_in_findings(line):
+    result = with_globals(line)
+    assert len(result.findings)
+    assert "hush" not in told(result)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("virtual_router_id 51x", "51x"),
+        ("auth_type PASSS", "PASSS"),
+        ("cache_bypass one", "one"),
+        ("notify /etc/pass.sh x", "x"),
+        ("track_script {", "{"),
+    ],
+)
+def test_what_is_no_secret_is_shown(line, shown):
+    assert masked_line(line) == line
+    assert shown in masked_line(line)
+
+
+@pytest.mark.parametrize(
+    ("message", "line", "expected"),
+    [
+        ("'ab' is 1", "auth_pass ab", "'***' is 1"),
+        ("'a' has a place", "auth_pass a", "'***' has a place"),
+        ("unknown keyword '$P_PASS=abc'", "$P_PASS=abc", "unknown keyword '$P_PASS=***'"),
+        ("'abc' behind abcdef", "auth_pass abcdef abc", "'***' behind ***"),
+        ("'abc' is odd", "priority abc", "'abc' is odd"),
+    ],
+)
+def test_a_message_is_masked_by_the_secrets_of_its_line(message, line, expected):
+    assert masked_message(message, line) == expected
 
 
 def test_a_mail_password_is_not_in_rendered_findings():
@@ -151,4 +222,6 @@ def test_a_mail_password_is_not_in_rendered_findings():
 
 
 def test_secrets_are_not_in_the_repr_of_what_was_compiled():
-    assert "hush" not in repr(with_instance("authentication {\nauth_type PASS\nauth_pass hush\n}"))
+    result = with_instance("authentication {\nauth_type PASS\nauth_pass hush\n}")
+    assert "hush" not in repr(result)
+    assert "hush" not in repr(result.findings)

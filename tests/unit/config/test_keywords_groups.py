@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relevo.config.keywords.groups import MAX_MEMBERS
+from relevo.config.blocks.groups import MAX_MEMBERS
 from relevo.model import Endpoint, Forwarding, Protocol, RealServer, ServiceKey, VirtualServer
 from tests.unit.config.compiling import compiled, messages
 
@@ -69,12 +69,29 @@ def test_a_bad_line_of_a_group_is_reported_and_the_rest_stands(line: str, told: 
     assert result.configuration.virtual_servers[0].keys == (tcp("192.0.2.77"),)
 
 
+@pytest.mark.parametrize(
+    ("line", "told", "keys"),
+    [
+        (
+            "192.0.2.9/31 80",
+            "warning: '192.0.2.9/31' is taken for the network 192.0.2.8/31; keepalived leaves the line out",
+            (tcp("192.0.2.8"), tcp("192.0.2.9")),
+        ),
+        ("192.0.2.9-9 80", "warning: '192.0.2.9-9' is a single address; keepalived leaves the line out", (tcp("192.0.2.9"),)),
+    ],
+)
+def test_a_line_that_keepalived_leaves_out_is_used_with_a_warning(line, told, keys) -> None:
+    result = compiled(group(line))
+    assert messages(result) == [told]
+    assert result.configuration.virtual_servers[0].keys == keys
+
+
 def test_a_group_too_large_is_left_out() -> None:
     result = compiled(group("10.0.0.0/20 80\n10.1.0.0 80"))
     assert set(messages(result)) == {
         "error: 'G' has 4097 members: at most 4096",
         "error: virtual_server_group 'G' does not exist or lists nothing: the virtual server is left out",
-        "fatal: nothing to run: no vrrp_instance and no virtual_server",
+        "fatal: nothing to run: every vrrp_instance and virtual_server was left out",
     }
 
 
@@ -169,5 +186,5 @@ def test_a_pool_of_source_addresses_is_named_by_the_service() -> None:
 
 def test_the_first_of_two_groups_with_one_name_is_used() -> None:
     result = compiled("virtual_server_group G {\n192.0.2.9 80\n}\n" + group("192.0.2.1 80"))
-    assert messages(result) == ["error: virtual_server_group 'G' is there already"]
+    assert messages(result) == ["error: virtual_server_group 'G' is there already: the first one counts"]
     assert result.configuration.virtual_servers[0].keys == (tcp("192.0.2.9"),)

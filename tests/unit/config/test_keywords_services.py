@@ -1,7 +1,7 @@
 import pytest
 
-from relevo.config.keywords.census import REMOVED
-from relevo.config.keywords.services import SCHEDULERS
+from relevo.config.blocks.census import REMOVED
+from relevo.config.blocks.services import SCHEDULERS
 from relevo.model import Endpoint, Forwarding, Protocol, Script, Tunnel
 from tests.unit.config.compiling import SECURED, compiled, messages, out_of_range, server, service, with_server, with_service
 
@@ -12,15 +12,15 @@ from tests.unit.config.compiling import SECURED, compiled, messages, out_of_rang
         ("", "endpoint", Endpoint("192.0.2.1", 80)),
         ("", "scheduler", "wlc"),
         ("lb_algo rr", "scheduler", "rr"),
-        ("lvs_sched MH", "scheduler", "mh"),
+        ("lvs_sched mh", "scheduler", "mh"),
         ("lb_algo sh\nsh-port\nsh-fallback\nsh-port", "scheduler_flags", ("sh-port", "sh-fallback")),
         (
-            "flag-1\nflag-2\nflag-3\nmh-port\nmh-fallback",
+            "lb_algo mh\nflag-1\nflag-2\nflag-3\nmh-port\nmh-fallback",
             "scheduler_flags",
             ("flag-1", "flag-2", "flag-3", "mh-port", "mh-fallback"),
         ),
         ("", "forwarding", Forwarding.NAT),
-        ("lb_kind dr", "forwarding", Forwarding.DR),
+        ("lb_kind DR", "forwarding", Forwarding.DR),
         ("lvs_method TUN", "forwarding", Forwarding.TUN),
         ("", "protocol", Protocol.TCP),
         ("protocol udp", "protocol", Protocol.UDP),
@@ -28,10 +28,8 @@ from tests.unit.config.compiling import SECURED, compiled, messages, out_of_rang
         ("persistence_timeout", "persistence_timeout_s", 360),
         ("persistence_timeout 2678400", "persistence_timeout_s", 31 * 86400),
         ("", "persistence_granularity", 32),
-        ("persistence_granularity 255.255.255.0", "persistence_granularity", 24),
-        ("persistence_granularity 0.0.0.0", "persistence_granularity", 0),
-        ("persistence_granularity 16", "persistence_granularity", 16),
-        ("persistence_granularity 64", "persistence_granularity", 32),
+        ("persistence_timeout\npersistence_granularity 255.255.255.0", "persistence_granularity", 24),
+        ("persistence_timeout\npersistence_granularity 0.0.0.0", "persistence_granularity", 0),
         ("", "delay_loop_s", 60.0),
         ("delay_loop 0.5", "delay_loop_s", 0.5),
         ("alpha", "alpha", True),
@@ -42,7 +40,7 @@ from tests.unit.config.compiling import SECURED, compiled, messages, out_of_rang
         ("quorum_down /bin/down", "quorum_down", Script(("/bin/down",))),
         ("sorry_server 10.0.0.9 8080", "sorry_server", Endpoint("10.0.0.9", 8080)),
         ("sorry_server 10.0.0.9", "sorry_server", Endpoint("10.0.0.9", 80)),
-        ("sorry_server_inhibit", "sorry_server_inhibit", True),
+        ("sorry_server 10.0.0.9\nsorry_server_inhibit", "sorry_server_inhibit", True),
         ("smtp_alert", "smtp_alert", True),
         ("", "smtp_alert", False),
     ],
@@ -68,8 +66,18 @@ def test_every_scheduler_can_be_named(name):
         ("lb_kind TUN type gue", "error: a GUE tunnel needs a port", "forwarding", Forwarding.NAT),
         ("lb_kind TUN type l2tp", "error: 'l2tp' is not a kind of tunnel", "forwarding", Forwarding.NAT),
         ("lb_kind TUN fast", "error: 'fast' is not an option of a tunnel", "forwarding", Forwarding.NAT),
-        ("lb_kind TUN csum", "warning: a tunnel of type ipip has no checksum: ignored", "tunnel", Tunnel()),
-        ("lb_kind TUN port 6080", "warning: a tunnel of type ipip has no port: ignored", "tunnel", Tunnel()),
+        (
+            "lb_kind TUN csum",
+            "warning: a tunnel of type ipip has no checksum: ignored; keepalived ignores the whole line",
+            "tunnel",
+            Tunnel(),
+        ),
+        (
+            "lb_kind TUN port 6080",
+            "warning: a tunnel of type ipip has no port: ignored; keepalived ignores the whole line",
+            "tunnel",
+            Tunnel(),
+        ),
         ("ops", "warning: ops is for UDP alone: ignored", "one_packet", False),
         (
             "laddr_group_name L",
@@ -84,7 +92,50 @@ def test_every_scheduler_can_be_named(name):
         ("quorum 0", "warning: quorum 0 would never be lost: 1 is used", "quorum", 1),
         ("quorum 2", "warning: quorum 2 is above the total weight 1: 1 is used", "quorum", 1),
         ("quorum 5", "warning: quorum 5 is above the total weight 1: 1 is used", "quorum", 1),
-        ("weight 0\nquorum 5", "warning: quorum 5 is above the total weight 0: 1 is used", "quorum", 1),
+        ("quorum many", "error: 'many' is not a quorum", "quorum", 1),
+        ("lb_algo RR", "error: 'RR' is not a scheduler: case counts, in keepalived too", "scheduler", "wlc"),
+        ("lb_kind dr", "error: 'dr' is not a forwarding method: case counts, in keepalived too", "forwarding", Forwarding.NAT),
+        ("lb_kind FNAT", "note: 'FNAT', the word of DPVS, is FULLNAT here", "forwarding", Forwarding.FULLNAT),
+        ("alpha 1", "note: 'alpha' takes no argument: '1' is ignored, in keepalived too", "alpha", True),
+        ("alpha off", "warning: 'alpha' takes no argument: 'off' is ignored, in keepalived too", "alpha", True),
+        ("omega no", "warning: 'omega' takes no argument: 'no' is ignored, in keepalived too", "omega", True),
+        (
+            "sh-port",
+            "warning: 'sh-port' counts only below 'lb_algo sh': ignored, in keepalived too",
+            "scheduler_flags",
+            (),
+        ),
+        (
+            "mh-fallback\nlb_algo mh",
+            "warning: 'mh-fallback' counts only below 'lb_algo mh': ignored, in keepalived too",
+            "scheduler_flags",
+            (),
+        ),
+        (
+            "sorry_server_inhibit\nsorry_server 10.0.0.9",
+            "warning: 'sorry_server_inhibit' counts only below 'sorry_server': ignored, in keepalived too",
+            "sorry_server_inhibit",
+            False,
+        ),
+        (
+            "persistence_granularity 255.255.255.0",
+            "note: persistence_granularity turns persistence on, as in keepalived: 360 s is used",
+            "persistence_timeout_s",
+            360,
+        ),
+        (
+            "persistence_timeout 9\npersistence_granularity 24",
+            "warning: 24 is taken for a prefix length; keepalived takes it for the netmask 0.0.0.24",
+            "persistence_granularity",
+            24,
+        ),
+        (
+            "persistence_timeout 9\npersistence_granularity 64",
+            "warning: 64 is taken for a prefix length; keepalived takes it for the netmask 0.0.0.64",
+            "persistence_granularity",
+            32,
+        ),
+        ("persistence_timeout 9s", "error: '9s' is not a persistence timeout", "persistence_timeout_s", 0),
         ("hysteresis 1", "warning: hysteresis must be below the quorum: 0 is used", "hysteresis", 0),
         ("weight 9\nquorum 5\nhysteresis 5", "warning: hysteresis must be below the quorum: 4 is used", "hysteresis", 4),
         ("protocol ICMP", "error: 'ICMP' is not a protocol", "protocol", Protocol.TCP),
@@ -188,7 +239,8 @@ def test_granularity_of_an_ipv6_service_goes_to_128():
         ("", "", "endpoint", Endpoint("10.0.0.1", 80)),
         ("", "", "weight", 1),
         ("weight 0", "", "weight", 0),
-        ("weight 65535", "", "weight", 65535),
+        ("weight 65536", "", "weight", 65536),
+        ("weight 2147483647", "", "weight", 2**31 - 1),
         ("", "weight 7", "weight", 7),
         ("weight 3", "weight 7", "weight", 3),
         ("", "lb_kind DR", "forwarding", Forwarding.DR),
@@ -256,6 +308,47 @@ def test_only_nat_changes_the_port(kind, port, expected, warned):
     assert messages(result) == ([f"warning: {kind} cannot change the port: 80 is used"] if warned else [])
 
 
+def test_a_service_of_weightless_servers_has_a_quorum_of_1():
+    result = compiled("virtual_server 192.0.2.1 80 {\nprotocol TCP\nquorum 5\nreal_server 10.0.0.1 80 {\nweight 0\n}\n}")
+    assert messages(result) == ["warning: quorum 5 is above the total weight 0: 1 is used"]
+    assert result.configuration.virtual_servers[0].quorum == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "around", "told", "field", "value"),
+    [
+        ("", "weight 0", "error: 0 is out of range", "weight", 1),
+        (
+            "",
+            "inhibit_on_failure off",
+            "warning: 'inhibit_on_failure' takes no argument: 'off' is ignored, in keepalived too",
+            "inhibit_on_failure",
+            True,
+        ),
+        ("inhibit_on_failure maybe", "", "error: 'maybe' is neither on nor off", "inhibit_on_failure", False),
+        ("weight -1", "", "error: -1 is out of range", "weight", 1),
+        (
+            "lvs_method dr",
+            "lb_kind TUN",
+            "error: 'dr' is not a forwarding method: case counts, in keepalived too",
+            "forwarding",
+            Forwarding.TUN,
+        ),
+    ],
+)
+def test_what_is_odd_in_a_real_server_is_reported_and_the_rest_stands(body, around, told, field, value):
+    result = with_server(body, around)
+    assert messages(result) == [told]
+    assert getattr(result.configuration.virtual_servers[0].real_servers[0], field) == value
+
+
+@pytest.mark.parametrize("keyword", ["notify_up", "notify_down"])
+def test_the_first_of_two_scripts_of_a_server_counts(keyword):
+    result = with_server(f"{keyword} /first\n{keyword} /second", "", SECURED)
+    assert messages(result) == [f"warning: '{keyword}' is given already: the first one counts, in keepalived too"]
+    assert getattr(result.configuration.virtual_servers[0].real_servers[0], keyword) == Script(("/first",))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -288,15 +381,15 @@ def test_a_granularity_of_many_digits_is_rejected_not_raised():
 @pytest.mark.parametrize(
     ("keyword", "low", "high", "step"),
     [
-        ("weight", 0, 65535, 1),
-        ("retry", 0, 1000, 1),
-        ("delay_before_retry", 0, 86400, 0.5),
-        ("warmup", 0, 86400, 0.5),
-        ("connect_timeout", 0.001, 86400, 0.0005),
-        ("delay_loop", 0.001, 86400, 0.0005),
+        ("weight", 1, 2**31 - 1, 1),
+        ("retry", 1, 2**32 - 1, 1),
+        ("delay_before_retry", 0, 31 * 86400, 0.5),
+        ("warmup", 0, 31 * 86400, 0.5),
+        ("connect_timeout", 0.001, 4294.967, 0.0005),
+        ("delay_loop", 0.001, 31 * 86400, 0.0005),
         ("persistence_timeout", 0, 2678400, 1),
-        ("quorum", 0, 1000000, 1),
-        ("hysteresis", 0, 1000000, 1),
+        ("quorum", 0, 2**32 - 1, 1),
+        ("hysteresis", 0, 2**32 - 1, 1),
         ("sorry_server 10.0.0.9", 0, 65535, 1),
     ],
 )
@@ -308,14 +401,14 @@ def test_numbers_of_a_service_have_a_range(keyword, low, high, step):
 @pytest.mark.parametrize(
     ("keyword", "low", "high", "step"),
     [
-        ("weight", 0, 65535, 1),
-        ("retry", 0, 1000, 1),
-        ("delay_before_retry", 0, 86400, 0.5),
-        ("warmup", 0, 86400, 0.5),
-        ("connect_timeout", 0.001, 86400, 0.0005),
-        ("delay_loop", 0.001, 86400, 0.0005),
-        ("uthreshold", 0, 2147483647, 1),
-        ("lthreshold", 0, 2147483647, 1),
+        ("weight", 0, 2**31 - 1, 1),
+        ("retry", 1, 2**32 - 1, 1),
+        ("delay_before_retry", 0, 31 * 86400, 0.5),
+        ("warmup", 0, 31 * 86400, 0.5),
+        ("connect_timeout", 0.001, 4294.967, 0.0005),
+        ("delay_loop", 0.001, 31 * 86400, 0.0005),
+        ("uthreshold", 0, 2**32 - 1, 1),
+        ("lthreshold", 0, 2**32 - 1, 1),
     ],
 )
 def test_numbers_of_a_real_server_have_a_range(keyword, low, high, step):

@@ -53,12 +53,12 @@ A = VirtualAddress(address="192.0.2.1")
         ("smtp_alert", "smtp_alert", True),
         ("", "smtp_alert", False),
         (
-            "track_interface {\neth1\neth2 weight -253 reverse\neth3 reverse\n}",
+            "track_interface {\neth1\neth2 weight -253 reverse\n}\ntrack_interface {\neth3\n}",
             "track_interfaces",
-            (TrackedInterface("eth1"), TrackedInterface("eth2", -253, True), TrackedInterface("eth3", 0, True)),
+            (TrackedInterface("eth1"), TrackedInterface("eth2", -253, True), TrackedInterface("eth3")),
         ),
         (
-            "authentication {\nauth_type pass\nauth_pass 12345678\n}",
+            "authentication {\nauth_type PASS\nauth_pass 12345678\n}",
             "authentication",
             Authentication(AuthenticationType.PASS, "12345678"),
         ),
@@ -80,19 +80,121 @@ def test_an_instance_holds(body, field, value):
     ("line", "value"),
     [
         ("10.0.0.1", VirtualAddress(address="10.0.0.1")),
-        ("10.0.0.1/", VirtualAddress(address="10.0.0.1")),
         ("10.0.0.1/0", VirtualAddress(address="10.0.0.1", prefix_length=0)),
         ("10.0.0.1/32", VirtualAddress(address="10.0.0.1")),
         ("10.0.0.1 dev eth1 label eth1:0", VirtualAddress(address="10.0.0.1", device="eth1", label="eth1:0")),
-        ("10.0.0.1 scope link brd +", VirtualAddress(address="10.0.0.1", scope="link", broadcast="+")),
+        (
+            "10.0.0.1/24 scope link brd +",
+            VirtualAddress(address="10.0.0.1", prefix_length=24, scope="link", broadcast="10.0.0.255"),
+        ),
+        ("10.0.0.9/30 brd +", VirtualAddress(address="10.0.0.9", prefix_length=30, broadcast="10.0.0.11")),
+        ("10.0.0.9/30 brd -", VirtualAddress(address="10.0.0.9", prefix_length=30, broadcast="10.0.0.8")),
+        ("10.0.0.1/0 brd +", VirtualAddress(address="10.0.0.1", prefix_length=0, broadcast="255.255.255.255")),
+        ("10.0.0.1 scope 99", VirtualAddress(address="10.0.0.1", scope="99")),
+        ("10.0.0.1 scope 253", VirtualAddress(address="10.0.0.1", scope="link")),
+        ("10.0.0.1 scope 0", VirtualAddress(address="10.0.0.1", scope="global")),
+        ("10.0.0.1 scope 255", VirtualAddress(address="10.0.0.1", scope="nowhere")),
+        ("10.0.0.1 label fifteen-letters", VirtualAddress(address="10.0.0.1", label="fifteen-letters")),
         ("10.0.0.1 broadcast 10.0.0.255", VirtualAddress(address="10.0.0.1", broadcast="10.0.0.255")),
         ("2001:DB8::1", VirtualAddress(address="2001:db8::1", prefix_length=128)),
         ("2001:DB8::1/64", VirtualAddress(address="2001:db8::1", prefix_length=64)),
     ],
 )
 def test_a_virtual_address_is_read(line, value):
-    found = instance(f"virtual_ipaddress_excluded {{\n{line}\n}}")
-    assert found.excluded_addresses == (value,)
+    result = with_instance(f"virtual_ipaddress_excluded {{\n{line}\n}}")
+    assert messages(result) == []
+    assert result.configuration.vrrp_instances[0].excluded_addresses == (value,)
+
+
+BARE = VirtualAddress(address="10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("line", "told", "value"),
+    [
+        ("10.0.0.1/", "warning: '/' without a length: /32 is used; keepalived takes it for /0", BARE),
+        ("10.0.0.1/33", "error: '/33' is not a prefix length: /32 is used, as in keepalived", BARE),
+        ("10.0.0.1/x", "error: '/x' is not a prefix length: /32 is used, as in keepalived", BARE),
+        ("10.0.0.1/-1", "error: '/-1' is not a prefix length: /32 is used, as in keepalived", BARE),
+        (
+            "10.0.0.1/255.255.255.0",
+            "error: '/255.255.255.0' is not a prefix length: /32 is used, as in keepalived",
+            BARE,
+        ),
+        (
+            "2001:db8::1/129",
+            "error: '/129' is not a prefix length: /128 is used, as in keepalived",
+            VirtualAddress(address="2001:db8::1", prefix_length=128),
+        ),
+        (
+            "10.0.0.1 label sixteen-letters0",
+            "warning: label 'sixteen-letters0' is too long: the address has none; keepalived leaves the address out",
+            BARE,
+        ),
+        ("10.0.0.1 scope near", "error: 'near' is not a scope: ignored", BARE),
+        ("10.0.0.1 scope 256", "error: '256' is not a scope: ignored", BARE),
+        ("10.0.0.1 brd +", "warning: a /32 is too long for a broadcast address: there is none", BARE),
+        (
+            "10.0.0.1/31 brd -",
+            "warning: a /31 is too long for a broadcast address: there is none",
+            VirtualAddress(address="10.0.0.1", prefix_length=31),
+        ),
+        (
+            "10.0.0.1 brd all",
+            "error: 'all' is not a broadcast address: the address has none; keepalived leaves the address out",
+            BARE,
+        ),
+        (
+            "10.0.0.1 brd ::1",
+            "error: '::1' is not a broadcast address: the address has none; keepalived leaves the address out",
+            BARE,
+        ),
+        (
+            "2001:db8::1/64 dev eth1 label x",
+            "warning: label, scope and broadcast are for IPv4: ignored",
+            VirtualAddress(address="2001:db8::1", prefix_length=64, device="eth1"),
+        ),
+        (
+            "10.0.0.1 dev eth1 dev eth2",
+            "warning: 'dev' is given already: the first one counts",
+            VirtualAddress(address="10.0.0.1", device="eth1"),
+        ),
+    ],
+)
+def test_what_is_odd_about_an_address_is_reported_and_the_address_stays(line, told, value):
+    result = with_instance(f"virtual_ipaddress_excluded {{\n{line}\n}}")
+    assert messages(result) == [told]
+    assert result.configuration.vrrp_instances[0].excluded_addresses == (value,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "devices"),
+    [
+        ("10.0.0.1 dev eth1\n10.0.0.1 dev eth2", ["eth1", "eth2"]),
+        ("10.0.0.1\n10.0.0.1 dev eth1", ["", "eth1"]),
+        ("10.0.0.1 dev eth1\n10.0.0.1/24 dev eth1", ["eth1"]),
+        ("10.0.0.1 dev eth0\n10.0.0.1", ["eth0"]),
+    ],
+)
+def test_an_address_may_be_on_two_devices_but_not_twice_on_one(lines, devices):
+    result = with_instance(f"virtual_ipaddress_excluded {{\n{lines}\n}}")
+    assert [found.device for found in result.configuration.vrrp_instances[0].excluded_addresses] == devices
+    count = len(lines.split("\n")) - len(devices)
+    assert messages(result) == ["warning: address 10.0.0.1 is listed twice: the second is left out"] * count
+    assert all(found.place.line == 9 for found in result.findings)
+
+
+def test_an_address_is_not_both_advertised_and_excluded():
+    result = with_instance("virtual_ipaddress_excluded {\n192.0.2.1\n}")
+    assert messages(result) == ["warning: address 192.0.2.1 is listed twice: the second is left out"]
+    assert result.configuration.vrrp_instances[0].excluded_addresses == ()
+
+
+def test_lists_that_stand_twice_are_one_list():
+    body = "virtual_ipaddress {\n192.0.2.2\n}\nunicast_peer {\n10.0.0.2\n}\nunicast_peer {\n10.0.0.3\n}"
+    found = instance(body)
+    assert [address.address for address in found.addresses] == ["192.0.2.1", "192.0.2.2"]
+    assert found.unicast_peers == ("10.0.0.2", "10.0.0.3")
 
 
 @pytest.mark.parametrize(
@@ -112,13 +214,9 @@ def test_options_that_are_not_known_leave_the_address(line, told):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("10.0.0.1/33", "error: '/33' is not a prefix length"),
-        ("10.0.0.1/x", "error: '/x' is not a prefix length"),
-        ("10.0.0.1/-1", "error: '/-1' is not a prefix length"),
-        ("2001:db8::1/129", "error: '/129' is not a prefix length"),
         ("10.0.0/24", "error: '10.0.0' is not an IP address"),
-        ("10.0.0.1 dev", "missing: 'virtual_ipaddress_excluded' needs a value for dev"),
-        ("10.0.0.1 peer", "missing: 'virtual_ipaddress_excluded' needs a value for peer"),
+        ("10.0.0.1 dev", "error: 'dev' needs an interface: left out"),
+        ("10.0.0.1 peer", "error: 'peer' needs a value: left out"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_left_out_and_its_neighbours_stand(line, told):
@@ -127,8 +225,8 @@ def test_an_address_that_cannot_be_used_is_left_out_and_its_neighbours_stand(lin
     assert result.configuration.vrrp_instances[0].excluded_addresses == (VirtualAddress(address="10.9.9.9"),)
 
 
-def test_a_prefix_length_of_many_digits_is_rejected_not_raised():
-    assert instance(f"virtual_ipaddress_excluded {{\n10.0.0.1/{'9' * 5000}\n}}").excluded_addresses == ()
+def test_a_prefix_length_of_many_digits_is_reported_not_raised():
+    assert instance(f"virtual_ipaddress_excluded {{\n10.0.0.1/{'9' * 5000}\n}}").excluded_addresses == (BARE,)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +234,90 @@ def test_a_prefix_length_of_many_digits_is_rejected_not_raised():
     [
         ("state SLAVE", "error: unknown state 'SLAVE': BACKUP is used", "starts_as_master", False),
         ("state master", "error: unknown state 'master': BACKUP is used", "starts_as_master", False),
-        ("priority 0", "error: 0 is out of range", "priority", 100),
-        ("priority 256", "error: 256 is out of range", "priority", 100),
+        ("priority 0", "error: 0 is out of range: 100 is used", "priority", 100),
+        ("priority 256", "error: 256 is out of range: 100 is used", "priority", 100),
+        ("state MASTER\npriority 300", "error: 300 is out of range: 100 is used", "priority", 100),
+        ("priority 150x", "error: '150x' is not a priority: 100 is used", "priority", 100),
+        (
+            "state MASTER\nstate BACKUP",
+            "warning: state is MASTER already: BACKUP is ignored, in keepalived too",
+            "starts_as_master",
+            True,
+        ),
+        (
+            "version 3\nversion 2",
+            "warning: 'version' is given already: the first one counts, in keepalived too",
+            "version",
+            3,
+        ),
+        (
+            "unicast_src_ip 10.0.0.9/24",
+            "warning: '/24' after the address 10.0.0.9 is ignored",
+            "source_address",
+            "10.0.0.9",
+        ),
+        (
+            "unicast_peer {\n10.0.0.8/24\n}",
+            "warning: '/24' after the address 10.0.0.8 is ignored",
+            "unicast_peers",
+            ("10.0.0.8",),
+        ),
+        (
+            "unicast_peer 10.0.0.2",
+            "error: 'unicast_peer' needs a block: without peers adverts go to the multicast group",
+            "unicast_peers",
+            (),
+        ),
+        (
+            "unicast_peer {\nfd00::2\n10.0.0.2\n}",
+            "error: peer fd00::2 is of another IP version than the addresses: left out",
+            "unicast_peers",
+            ("10.0.0.2",),
+        ),
+        (
+            "unicast_src_ip fd00::1",
+            "error: source fd00::1 is of another IP version than 192.0.2.1: ignored",
+            "source_address",
+            "",
+        ),
+        ("mcast_dst_ip 10.0.0.1", "error: '10.0.0.1' is not a multicast address", "multicast_group", "224.0.0.18"),
+        (
+            "skip_check_adv_addr off",
+            "warning: 'skip_check_adv_addr off' is off here, but on in keepalived",
+            "skip_check_adv_addr",
+            False,
+        ),
+        (
+            "nopreempt off",
+            "warning: 'nopreempt' takes no argument: 'off' is ignored, in keepalived too",
+            "preempt",
+            False,
+        ),
+        (
+            "dont_track_primary yes",
+            "note: 'dont_track_primary' takes no argument: 'yes' is ignored, in keepalived too",
+            "track_primary",
+            False,
+        ),
+        (
+            "authentication {\nauth_type PASS\nauth_pass x\n}\ngarp_master_repeat 0",
+            "warning: a count of messages is at least 1: 1 is used",
+            "garp",
+            GarpPolicy(repeat=1, lower_prio_repeat=1),
+        ),
+        (
+            "garp_master_refresh 1.5",
+            "warning: '.5' after the number 1 is ignored",
+            "garp",
+            GarpPolicy(refresh_s=1),
+        ),
+        ("garp_master_refresh x", "error: 'x' is not an interval: 0 is used", "garp", GarpPolicy()),
+        (
+            "interface sixteen-letters0",
+            "error: 'sixteen-letters0' is no interface's name",
+            "interface",
+            "eth0",
+        ),
         ("version 4", "error: 4 is out of range", "version", 2),
         ("advert_int 0", "error: 0 is out of range", "advert_interval_s", 1.0),
         ("advert_int 256", "error: 256 is out of range", "advert_interval_s", 1.0),
@@ -146,11 +326,21 @@ def test_a_prefix_length_of_many_digits_is_rejected_not_raised():
         ("advert_int 2.4", "warning: VRRPv2 cannot carry 2.4 s: 2 s is used", "advert_interval_s", 2.0),
         ("advert_int 0.256\nversion 3", "warning: VRRPv3 cannot carry 0.256 s: 0.26 s is used", "advert_interval_s", 0.26),
         ("advert_int 41\nversion 3", "warning: VRRPv3 cannot carry 41 s: 40.95 s is used", "advert_interval_s", 40.95),
-        ("authentication {\nauth_type PASS\n}", "error: 'authentication' without auth_pass: ignored", "authentication", None),
-        ("authentication {\nauth_pass x\n}", "error: 'authentication' without auth_type: ignored", "authentication", None),
+        (
+            "authentication {\nauth_type PASS\n}",
+            "error: 'authentication' without auth_pass: adverts have none",
+            "authentication",
+            None,
+        ),
+        (
+            "authentication {\nauth_pass x\n}",
+            "error: 'authentication' without a valid auth_type: adverts have none",
+            "authentication",
+            None,
+        ),
         (
             "authentication {\nauth_type PASS\nauth_pass éééééé\n}",
-            "warning: only the first 8 characters of auth_pass are used",
+            "warning: only the first 8 bytes of auth_pass are used",
             "authentication",
             Authentication(AuthenticationType.PASS, "éééééé"),
         ),
@@ -183,30 +373,41 @@ def test_a_prefix_length_of_many_digits_is_rejected_not_raised():
         ),
         (
             "track_interface {\neth1 wait 3\neth2\n}",
-            "error: 'wait' is not an option of a tracked interface",
+            "error: 'wait' is not an option of a tracked interface: left out",
             "track_interfaces",
             (TrackedInterface("eth2"),),
         ),
         (
             "track_interface {\neth1 weight 254\neth2\n}",
-            "error: 254 is out of range",
+            "warning: a weight is at most 253 either way: 253 is used",
             "track_interfaces",
-            (TrackedInterface("eth2"),),
+            (TrackedInterface("eth1", 253), TrackedInterface("eth2")),
+        ),
+        (
+            "track_interface {\neth1\neth1 weight 5\n}",
+            "warning: interface eth1 is tracked already: the first line counts, in keepalived too",
+            "track_interfaces",
+            (TrackedInterface("eth1"),),
+        ),
+        (
+            "track_interface {\neth1 reverse\n}",
+            "warning: 'reverse' without a weight above it: keepalived leaves the interface out",
+            "track_interfaces",
+            (TrackedInterface("eth1", 0, True),),
         ),
         ("track_interface eth1", "error: 'track_interface' needs a block", "track_interfaces", ()),
         (
-            "virtual_ipaddress {\n192.0.2.1\n2001:db8::1\n}",
+            "virtual_ipaddress {\n2001:db8::1\n}",
             "error: 1 addresses of the other IP version are left out",
             "addresses",
             (A,),
         ),
         (
-            "virtual_ipaddress {\n192.0.2.1/24\n192.0.2.1\n}",
+            "virtual_ipaddress {\n192.0.2.1/24\n}",
             "warning: address 192.0.2.1 is listed twice: the second is left out",
             "addresses",
-            (VirtualAddress(address="192.0.2.1", prefix_length=24),),
+            (A,),
         ),
-        ("virtual_ipaddress {\n}", "error: no virtual_ipaddress: the instance moves nothing", "addresses", ()),
         (
             "lvs_sync_daemon_inteface eth0",
             "warning: 'lvs_sync_daemon_inteface' is a misprint that keepalived ignores; it is taken as it was meant",
@@ -304,7 +505,7 @@ def test_an_instance_without_an_interface_is_left_out(text):
 
 @pytest.mark.parametrize(("count", "advertised", "excluded"), [(255, 255, 1), (256, 255, 2), (300, 255, 46)])
 def test_addresses_that_an_advert_cannot_hold_are_excluded(count, advertised, excluded):
-    block = "\n".join(f"10.0.{number // 200}.{number % 200}" for number in range(count))
+    block = "\n".join(f"10.0.{number // 200}.{number % 200}" for number in range(count - 1))
     result = with_instance(f"virtual_ipaddress {{\n{block}\n}}\nvirtual_ipaddress_excluded {{\n10.9.9.9\n}}")
     (found,) = result.configuration.vrrp_instances
     assert (len(found.addresses), len(found.excluded_addresses)) == (advertised, excluded)
@@ -383,8 +584,41 @@ def test_an_instance_may_name_the_sync_daemon(keyword):
     )
 
 
+def test_an_instance_that_moves_nothing_is_reported():
+    result = compiled("vrrp_instance A {\ninterface eth0\nvirtual_router_id 1\nvirtual_ipaddress {\n}\n}")
+    assert messages(result) == ["error: no virtual_ipaddress: the instance moves nothing"]
+
+
+def test_a_weight_out_of_range_is_0_and_the_interface_is_tracked():
+    result = with_instance("track_interface {\neth1 weight 300\n}")
+    assert messages(result) == [
+        "error: 300 is out of range",
+        "warning: the weight is 0: without the interface there is FAULT",
+    ]
+    assert result.configuration.vrrp_instances[0].track_interfaces == (TrackedInterface("eth1"),)
+
+
+@pytest.mark.parametrize("kind", ["pass", "Pass", "ah"])
+def test_a_kind_of_authentication_in_the_wrong_case_is_none_as_in_keepalived(kind):
+    result = with_instance(f"authentication {{\nauth_type {kind}\nauth_pass 12345678\n}}")
+    assert messages(result) == [
+        "error: 'authentication' without a valid auth_type: adverts have none",
+        f"error: '{kind}' is not an authentication type: case counts, in keepalived too",
+    ]
+    assert result.configuration.vrrp_instances[0].authentication is None
+
+
+@pytest.mark.parametrize("keyword", ["notify_master", "notify_backup", "notify_fault", "notify_stop", "notify"])
+def test_the_first_of_two_scripts_counts(keyword):
+    result = with_instance(f"{keyword} /first\n{keyword} /second", SECURED)
+    assert messages(result) == [f"warning: '{keyword}' is given already: the first one counts, in keepalived too"]
+    (found,) = [script for script in msgspec.structs.astuple(result.configuration.vrrp_instances[0].notify) if script]
+    assert found.argv == ("/first",)
+
+
 def test_the_global_sync_daemon_wins_over_an_instance_s():
     result = with_instance("lvs_sync_daemon_interface eth1", "global_defs {\nlvs_sync_daemon eth2\n}")
+    assert messages(result) == ["warning: the synchronisation daemon is declared already: ignored, in keepalived too"]
     assert result.configuration.global_defs.lvs_sync_daemon == SyncDaemon(interface="eth2")
 
 
@@ -453,12 +687,12 @@ def test_an_empty_name_is_reported(option):
         ("version", 2, 3, 1),
         ("preempt_delay", 0, 1000, 0.5),
         ("down_timer_adverts", 1, 100, 1),
-        ("garp_master_delay", 0, 3600, 0.5),
-        ("garp_master_repeat", 1, 100, 1),
-        ("garp_master_refresh", 0, 86400, 0.5),
-        ("garp_master_refresh_repeat", 1, 100, 1),
-        ("garp_lower_prio_delay", 0, 3600, 0.5),
-        ("garp_lower_prio_repeat", 0, 100, 1),
+        ("garp_master_delay", 0, 4294, 1),
+        ("garp_master_repeat", 0, 2**32 - 1, 1),
+        ("garp_master_refresh", 0, 2**32 - 1, 1),
+        ("garp_master_refresh_repeat", 0, 2**32 - 1, 1),
+        ("garp_lower_prio_delay", 0, 4294, 1),
+        ("garp_lower_prio_repeat", 0, 2**31 - 1, 1),
         ("vrrp_transport udp", 1, 65535, 1),
     ],
 )

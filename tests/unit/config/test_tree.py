@@ -1,8 +1,9 @@
 import pytest
 
-from relevo.config import Findings, Included, Place, Severity
-from relevo.config.lexer import MAX_LINE_LENGTH
-from relevo.config.tree import INCLUDES, MAX_BLOCK_DEPTH, MAX_INCLUDE_DEPTH, Statement, Tree, parse
+from relevo.config import Findings, How, Included, Place, Severity, Step
+from relevo.config.preprocess import INCLUDES, MAX_INCLUDE_DEPTH
+from relevo.config.source import MAX_LINE_LENGTH, Line
+from relevo.config.tree import MAX_BLOCK_DEPTH, Statement, Tree, parse
 
 
 def nothing(pattern: str, including: str) -> list[Included]:
@@ -74,8 +75,50 @@ def test_blocks_may_nest_as_deep_as_the_limit():
 
 
 def test_every_unclosed_block_is_named():
-    findings = parsed("a {\nb {\n c {\n}")[1]
+    findings = parsed("a {\nb {\nc {\n}")[1]
     assert [found.keyword for found in findings] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a {\n  b {\n    x\n  c {\n  }\n}\n", 2),
+        ("a {\n  b {\n  }\n  c {\n    d {\n  }\n}\n", 5),
+        ("a {\n\tb {\n\t\tx\n\tc {\n\t}\n}\n", 2),
+        ("a {\n  b {\n  }\n", 1),
+    ],
+)
+def test_a_missing_brace_is_blamed_on_the_block_that_the_indentation_shows(text, line):
+    assert [found.place.line for found in parsed(text)[1]] == [line]
+
+
+def test_a_line_knows_every_include_on_its_way():
+    tree, _ = parsed("x\ninclude g", files(g="include h", h="a"))
+    chain = tree.statements[1].place().chain
+    assert [str(step) for step in chain] == ["included from g:1", "included from f:2"]
+
+
+@pytest.mark.parametrize("line", ["~LST(x, a, b) y $x", "~SEQ(i, 1, 9) y$i", "~SEQx(i, 1, 9) {"])
+def test_a_repetition_is_one_finding(line):
+    tree, findings = parsed(f"{line}\na")
+    assert shape(tree.statements) == [["a"]]
+    name = line.partition("(")[0]
+    assert [found.message for found in findings] == [f"{name}(…) is not supported by this version: the line is ignored"]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "code"), [("a\u00a0b", 2, "U+00A0"), ("\u3000a b", 1, "U+3000"), ("a b\u2003", 4, "U+2003")]
+)
+def test_an_odd_blank_is_a_blank_with_a_warning(text, column, code):
+    tree, findings = parsed(text)
+    assert tree.statements[0].keyword == "a"
+    assert [found.message[:6] for found in findings] == [code]
+    assert findings.items[0].place.column == column
+
+
+@pytest.mark.parametrize("text", ["a # \u00a0", 'a "b\u00a0c"', "a é"])
+def test_an_odd_blank_in_a_comment_or_in_quotes_is_nothing(text):
+    assert len(parsed(text)[1]) == 0
 
 
 @pytest.mark.parametrize(
@@ -94,7 +137,7 @@ def test_places_of_a_statement_are_those_of_its_words(word, expected):
 
 
 def test_a_statement_on_a_line_without_words_is_placed_at_its_beginning():
-    assert Statement("", [], "f", ["# x"], 1, 0).place() == Place("f", 1)
+    assert Statement("", [], Line("f", 1, "# x"), 0).place() == Place("f", 1)
 
 
 @pytest.mark.parametrize(("text", "column"), [("a }", 3), ("  {", 3), ("a { } {", 7)])
@@ -118,7 +161,7 @@ def test_an_included_file_stands_in_place_of_the_line(keyword):
 
 def test_statements_of_an_included_file_are_placed_in_it():
     tree, _ = parsed("include g", files(g="\n  b"))
-    assert tree.statements[0].place() == Place("g", 2, 3, 1)
+    assert tree.statements[0].place() == Place("g", 2, 3, 1, (Step(How.INCLUDED, "f", 1),))
     assert tree.sources == {"f": ["include g"], "g": ["", "  b"]}
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relevo.config.lexer import CLOSE, OPEN, Brace, Quoted, columns, has_open_quote, located_words, script_words, words
+from relevo.config.source import CLOSE, OPEN, Brace, Quoted, columns, has_open_quote, located_words, script_words, words
 
 lines = st.text(alphabet=st.one_of(st.sampled_from("ab1./\t \"'#!\\{}"), st.characters(exclude_characters="\n")), max_size=60)
 plain_lines = st.text(alphabet=st.characters(exclude_characters='\n"#!\\{}'), max_size=60)

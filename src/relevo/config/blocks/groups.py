@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from relevo.config.blocks.arguments import Argument, Located, entries, listing
 from relevo.config.cursor import Cursor, Rejected
-from relevo.config.keywords.registry import entries, reads_block
 from relevo.model import Endpoint, ServiceKey
 
 MAX_MEMBERS = 4096
@@ -43,6 +43,8 @@ def addresses(cursor: Cursor) -> list[str]:
     last = _end(cursor, first, last_text)
     if last < int(first):
         raise cursor.reject(f"the range {word} ends before it begins", "write the lower address first")
+    if last == int(first):
+        cursor.warn(f"'{word}' is a single address; keepalived leaves the line out", f"write {first}")
     return _counted(cursor, word, first, last - int(first) + 1)
 
 
@@ -66,6 +68,9 @@ def _network(cursor: Cursor, word: str) -> list[str]:
         network = ipaddress.ip_network(word, strict=False)
     except ValueError:
         raise cursor.reject(f"'{word}' is not a network", "write 192.0.2.0/28") from None
+    if not word.startswith(f"{network.network_address}/"):
+        message = f"'{word}' is taken for the network {network}; keepalived leaves the line out"
+        cursor.warn(message, f"write {network}")
     return _counted(cursor, word, network.network_address, network.num_addresses)
 
 
@@ -100,7 +105,7 @@ def _local_members(line: Cursor) -> Iterator[Member]:
         line.warn(f"interface '{line.word()}' is ignored: the address is used where the node has it", "remove the word")
 
 
-def _group(cursor: Cursor, members: Callable[[Cursor], Iterator[Member]]) -> Group:
+def _group(cursor: Cursor, members: Callable[[Cursor], Iterator[Member]]) -> Located[Group]:
     name = str(cursor.word("a name"))
     found: dict[Member, None] = {}
     for line in entries(cursor):
@@ -115,16 +120,14 @@ def _group(cursor: Cursor, members: Callable[[Cursor], Iterator[Member]]) -> Gro
         raise cursor.reject(f"'{name}' has {len(found)} members: at most {MAX_MEMBERS}", "use a firewall mark for so many")
     if not found:
         cursor.warn(f"'{name}' lists nothing", "list addresses", word=1)
-    return Group(name, tuple(found))
+    return Located(Group(name, tuple(found)), cursor.statement)
 
 
-@reads_block
-def virtual_server_group(cursor: Cursor) -> Group:
-    """Read a group of virtual addresses and marks."""
-    return _group(cursor, _service_members)
+def virtual_server_group() -> Argument[Located[Group]]:
+    """A group of virtual addresses and marks."""
+    return listing(lambda cursor: _group(cursor, _service_members), "NAME { ADDRESS[-LAST|/LENGTH] [PORT] | fwmark N … }")
 
 
-@reads_block
-def local_address_group(cursor: Cursor) -> Group:
-    """Read a pool of source addresses for FULLNAT."""
-    return _group(cursor, _local_members)
+def local_address_group() -> Argument[Located[Group]]:
+    """A pool of source addresses for FULLNAT."""
+    return listing(lambda cursor: _group(cursor, _local_members), "NAME { ADDRESS[-LAST|/LENGTH] … }")

@@ -1,0 +1,52 @@
+"""Evaluated blocks → model: defaults across blocks, and the checks that look at more than one of them. One concern a file."""
+
+from __future__ import annotations
+
+from relevo.config.assemble.global_defs import global_defs
+from relevo.config.assemble.groups import named_groups
+from relevo.config.assemble.instances import Instances
+from relevo.config.assemble.scripts import look_at_scripts
+from relevo.config.assemble.services import services
+from relevo.config.assemble.sync_groups import sync_groups
+from relevo.config.blocks.global_defs import GLOBAL_DEFS, SYNC_DAEMON
+from relevo.config.blocks.registry import Fields
+from relevo.config.blocks.root import GLOBALS, INSTANCES, LOCAL_GROUPS, SERVICE_GROUPS, SERVICES
+from relevo.config.diagnostics import Severity
+from relevo.config.place import Places
+from relevo.model import Configuration
+
+
+def configuration(root: Fields, places: Places) -> Configuration:
+    """Put the evaluated blocks of ``root`` together. ``global_defs`` may stand anywhere, so its defaults are applied here."""
+    defaults: Fields = root.given(GLOBALS) or Fields(root.cursor, GLOBAL_DEFS)
+    _record(root, places)
+    instances = Instances(defaults, places)
+    built = instances.build(root.given(INSTANCES, []))
+    pools = named_groups(root, LOCAL_GROUPS)
+    virtual_servers = services(root.given(SERVICES, []), defaults, named_groups(root, SERVICE_GROUPS), pools, places)
+    groups = sync_groups(root, defaults, {instance.name for instance in built})
+    look_at_scripts(root, defaults)
+    if not built and not virtual_servers:
+        _nothing_to_run(root)
+    return Configuration(
+        global_defs=global_defs(defaults, defaults.given(SYNC_DAEMON) or instances.sync_daemon, root.given(INSTANCES, [])),
+        vrrp_instances=built,
+        sync_groups=groups,
+        virtual_servers=virtual_servers,
+    )
+
+
+def _nothing_to_run(root: Fields) -> None:
+    """Say so, at what was left out if there is something."""
+    refused = next((block for row in (INSTANCES, SERVICES) for block in root.given(row, [])), None)
+    if refused is None:
+        message, hint = "nothing to run: no vrrp_instance and no virtual_server", "is this the right file?"
+        root.findings.add(Severity.FATAL, root.cursor.statement.source.place(), message, hint)
+    else:
+        message = "nothing to run: every vrrp_instance and virtual_server was left out"
+        refused.report(Severity.FATAL, "", message, "see what is said of them")
+
+
+def _record(root: Fields, places: Places) -> None:
+    for keyword, statement in root.given(GLOBALS, root).origin.items() if places.wanted else ():
+        places.record(statement.place(1 if statement.args else 0), "global_defs", keyword)

@@ -1,0 +1,319 @@
+"""``vrrp_instance`` blocks → instances, with the defaults of ``global_defs``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from relevo.config.blocks.arguments import Located
+from relevo.config.blocks.global_defs import GARP_INTERVAL, SYNC_DAEMON
+from relevo.config.blocks.registry import Fields, Keyword
+from relevo.config.blocks.vrrp import (
+    ADDRESSES,
+    ADVERT_INT,
+    AUTH_PASS,
+    AUTH_TYPE,
+    AUTHENTICATIONS,
+    CHECKSUM_AS_V2,
+    EXCLUDED,
+    GARP_LOWER_DELAY,
+    GARP_LOWER_REPEAT,
+    GARP_MASTER_DELAY,
+    GARP_REPEAT,
+    GROUP_ADDRESS,
+    INSTANCE_TRANSPORT,
+    INTERFACE,
+    PEERS,
+    PREEMPT,
+    PREEMPT_DELAY,
+    PRIORITY,
+    ROUTER_ID,
+    SOURCE,
+    STATE,
+    SYNC_INTERFACE,
+    TRACKED,
+    VERSION,
+    name_of,
+)
+from relevo.config.cursor import Rejected
+from relevo.config.diagnostics import Severity
+from relevo.config.place import Places
+from relevo.model import (
+    Authentication,
+    AuthenticationType,
+    GarpPolicy,
+    SyncDaemon,
+    TrackedInterface,
+    VirtualAddress,
+    VrrpInstance,
+    VrrpNotify,
+    VrrpTransport,
+)
+
+MAX_ADVERTISED: Final = 255
+"""Addresses in an advert: the count is one byte (RFC 9568 §5.2.5)."""
+OWNER: Final = 255
+"""Priority of the router that owns the addresses."""
+SECRET_LENGTH: Final = 8
+"""Bytes of a secret that an advert carries (RFC 2338 §5.3.10)."""
+
+
+class Instances:
+    """Builds the instances, and knows the synchronisation daemon that one of them asks for in the old way."""
+
+    def __init__(self, defaults: Fields, places: Places) -> None:
+        self.sync_daemon: SyncDaemon | None = None
+        self._defaults = defaults
+        self._places = places
+
+    def build(self, blocks: Sequence[Fields]) -> tuple[VrrpInstance, ...]:
+        """Return those that can be used: of two with one name, or one number on an interface, the first."""
+        built: dict[str, VrrpInstance] = {}
+        routers: dict[tuple[int, str], list[VrrpInstance]] = {}
+        for fields in blocks:
+            fields.above = {"global_defs": self._defaults}
+            name = name_of(fields)
+            if name in built:
+                message = f"vrrp_instance '{name}' is there already: left out"
+                fields.report(Severity.ERROR, "name", message, "rename one of the two")
+                continue
+            try:
+                instance = self._instance(fields)
+            except Rejected:
+                continue
+            number = (instance.virtual_router_id, instance.interface)
+            other = next((o for o in routers.get(number, ()) if _meet(o, instance)), None)
+            if other is not None:
+                message = f"virtual_router_id {number[0]} is used by '{other.name}' on the same interface: left out"
+                fields.report(Severity.ERROR, ROUTER_ID.key, message, "give each virtual router its own number")
+                continue
+            routers.setdefault(number, []).append(instance)
+            built[name] = instance
+            self._record(fields, name)
+        return tuple(built.values())
+
+    def _record(self, fields: Fields, name: str) -> None:
+        if not self._places.wanted:
+            return
+        for keyword in (*fields.origin, ""):
+            self._places.record(fields.place(keyword), "vrrp_instance", name, keyword)
+        for row in (ADDRESSES, EXCLUDED):
+            for address in fields.given(row, ()):
+                words = [address.at.args.index("dev") + 2] if "dev" in address.at.args[:-1] else [1]
+                path = (row.key, str(address.value), address.value.device)
+                self._places.record(address.at.place(words[0]), "vrrp_instance", name, *path)
+        for tracked in fields.given(TRACKED, ()):
+            self._places.record(tracked.at.place(1), "vrrp_instance", name, TRACKED.key, tracked.value.name)
+
+    def _instance(self, fields: Fields) -> VrrpInstance:
+        version = fields.effective(VERSION, 2)
+        authentication = _authentication(fields, version)
+        addresses, excluded = _addresses(fields)
+        peers = _peers(fields, addresses)
+        transport = fields.effective(INSTANCE_TRANSPORT, VrrpTransport())
+        interface = fields.given(INTERFACE) or next((a.device for a in addresses if peers and a.device), "")
+        source = _source(fields, addresses, peers)
+        router_id = fields.given(ROUTER_ID)
+        if router_id is None:
+            raise _refused(fields, "has no virtual_router_id: left out", "write virtual_router_id 1..255")
+        if not interface:
+            raise _refused(fields, "has no interface: left out", "write interface <name>")
+        if transport.udp_port and not (peers and source):
+            raise _refused(fields, "uses UDP without unicast_src_ip and unicast_peer: left out", "name both ends")
+        if not addresses and not excluded:
+            message = "no virtual_ipaddress: the instance moves nothing"
+            fields.report(Severity.ERROR, "name", message, "add a virtual_ipaddress block")
+        if addresses and _is_ipv6(addresses[0].address):
+            message = "has IPv6 addresses, which this version does not carry: left out"
+            raise _refused(fields, message, "use virtual_ipaddress_excluded")
+        if len(addresses) > MAX_ADVERTISED:
+            message = f"an advert holds {MAX_ADVERTISED} addresses: the rest is treated as excluded"
+            fields.report(Severity.WARNING, ADDRESSES.key, message)
+            addresses, excluded = addresses[:MAX_ADVERTISED], (*addresses[MAX_ADVERTISED:], *excluded)
+        starts_as_master = fields.given(STATE, False)
+        priority = fields.given(PRIORITY, OWNER if starts_as_master else 100)
+        self._note_sync_daemon(fields)
+        return fields.into(
+            VrrpInstance,
+            name=name_of(fields),
+            interface=interface,
+            virtual_router_id=router_id,
+            priority=priority,
+            starts_as_master=starts_as_master or priority == OWNER,
+            version=version,
+            advert_interval_s=_advert_interval(fields, version),
+            authentication=authentication,
+            addresses=addresses,
+            excluded_addresses=excluded,
+            source_address=source,
+            unicast_peers=peers,
+            multicast_group=fields.effective(GROUP_ADDRESS, ""),
+            transport=transport,
+            preempt=_preempt(fields, starts_as_master, priority),
+            preempt_delay_s=_preempt_delay(fields, starts_as_master),
+            checksum_with_pseudo_header=not fields.effective(CHECKSUM_AS_V2, False),
+            track_interfaces=_tracked(fields),
+            garp=_garp(fields),
+            notify=fields.into(VrrpNotify),
+        )
+
+    def _note_sync_daemon(self, fields: Fields) -> None:
+        interface = fields.given(SYNC_INTERFACE)
+        if interface is None:
+            return
+        if SYNC_DAEMON.key in self._defaults or self.sync_daemon is not None:
+            message = "the synchronisation daemon is declared already: ignored, in keepalived too"
+            fields.report(Severity.WARNING, SYNC_INTERFACE.key, message, "keep lvs_sync_daemon in global_defs alone")
+            return
+        self.sync_daemon = SyncDaemon(interface=interface, instance=name_of(fields))
+
+
+def _meet(one: VrrpInstance, other: VrrpInstance) -> bool:
+    """Whether the adverts of two instances reach one another's peers: unicast and multicast are separate number spaces."""
+    if one.unicast_peers or other.unicast_peers:
+        return not set(one.unicast_peers).isdisjoint(other.unicast_peers)
+    return one.multicast_group == other.multicast_group
+
+
+def _refused(fields: Fields, message: str, hint: str) -> Rejected:
+    fields.report(Severity.ERROR, "name", f"vrrp_instance '{name_of(fields)}' {message}", hint)
+    return Rejected()
+
+
+def _is_ipv6(address: str) -> bool:
+    return ":" in address
+
+
+# -- addresses -------------------------------------------------------------------------------------------------------
+
+
+def _addresses(fields: Fields) -> tuple[tuple[VirtualAddress, ...], tuple[VirtualAddress, ...]]:
+    """Return the advertised and the excluded addresses: the former of one IP version, and none twice on a device."""
+    found: dict[tuple[str, str], None] = {}
+    advertised = _without_twins(fields, ADDRESSES, found)
+    kept = tuple(a for a in advertised if _is_ipv6(a.address) == _is_ipv6(advertised[0].address))
+    if len(kept) < len(advertised):
+        message = f"{len(advertised) - len(kept)} addresses of the other IP version are left out"
+        fields.report(Severity.ERROR, ADDRESSES.key, message, "put them in virtual_ipaddress_excluded")
+    return kept, _without_twins(fields, EXCLUDED, found)
+
+
+def _without_twins(
+    fields: Fields, row: Keyword[tuple[Located[VirtualAddress], ...]], found: dict[tuple[str, str], None]
+) -> tuple[VirtualAddress, ...]:
+    kept = []
+    for address in fields.given(row, ()):
+        key = (address.value.address, address.value.device or fields.given(INTERFACE, ""))
+        if key in found:
+            message = f"address {key[0]} is listed twice: the second is left out"
+            fields.findings.add(Severity.WARNING, address.at.place(1), message, "remove one of the two", row.name)
+            continue
+        found[key] = None
+        kept.append(address.value)
+    return tuple(kept)
+
+
+def _peers(fields: Fields, addresses: tuple[VirtualAddress, ...]) -> tuple[str, ...]:
+    """Return the peers, all of the IP version of the addresses."""
+    kept: dict[str, None] = {}
+    given = fields.given(PEERS, ())
+    for peer in given:
+        if addresses and _is_ipv6(peer.value) != _is_ipv6(addresses[0].address):
+            message = f"peer {peer.value} is of another IP version than the addresses: left out"
+            fields.findings.add(Severity.ERROR, peer.at.place(1), message, "name the peer's address of that version", PEERS.name)
+        else:
+            kept[peer.value] = None
+    if given and not kept:
+        message = "no peer is left: adverts go to the multicast group"
+        fields.report(Severity.WARNING, PEERS.key, message, "list the peers' addresses")
+    return tuple(kept)
+
+
+def _source(fields: Fields, addresses: tuple[VirtualAddress, ...], peers: tuple[str, ...]) -> str:
+    source = fields.given(SOURCE, "")
+    other = next((a.address for a in addresses), next(iter(peers), ""))
+    if source and other and _is_ipv6(source) != _is_ipv6(other):
+        message = f"source {source} is of another IP version than {other}: ignored"
+        fields.report(Severity.ERROR, SOURCE.key, message, "name this node's address of that version")
+        return ""
+    return source
+
+
+def _tracked(fields: Fields) -> tuple[TrackedInterface, ...]:
+    kept: dict[str, TrackedInterface] = {}
+    for tracked in fields.given(TRACKED, ()):
+        name = tracked.value.name
+        if name in kept:
+            message = f"interface {name} is tracked already: the first line counts, in keepalived too"
+            fields.findings.add(Severity.WARNING, tracked.at.place(1), message, "remove one of the two", TRACKED.name)
+        kept.setdefault(name, tracked.value)
+    return tuple(kept.values())
+
+
+# -- timing and authentication ---------------------------------------------------------------------------------------
+
+
+def _advert_interval(fields: Fields, version: int) -> float:
+    """Advert interval a version can carry: whole seconds in 2, centiseconds up to 40.95 s in 3 (RFC 9568 §5.2.7)."""
+    given = fields.effective(ADVERT_INT, 1.0)
+    if version == 2:
+        value = float(max(1, math.floor(given + 0.5)))
+        hint = "write whole seconds, or version 3 for shorter ones"
+    else:
+        value = min(40.95, max(0.01, math.floor(given * 100 + 0.5) / 100))
+        hint = "VRRPv3 carries hundredths of a second up to 40.95"
+    if not math.isclose(value, given):
+        fields.report(Severity.WARNING, ADVERT_INT.key, f"VRRPv{version} cannot carry {given:g} s: {value:g} s is used", hint)
+    return value
+
+
+def _authentication(fields: Fields, version: int) -> Authentication | None:
+    found: Fields | None = fields.given(AUTHENTICATIONS)
+    if found is None:
+        return None
+    kind, secret = found.given(AUTH_TYPE), found.given(AUTH_PASS)
+    if kind is None:
+        found.report(Severity.ERROR, "", "'authentication' without a valid auth_type: adverts have none", "write auth_type PASS")
+        return None
+    if secret is None:
+        found.report(Severity.ERROR, "", "'authentication' without auth_pass: adverts have none", "write auth_pass <secret>")
+        return None
+    if version == 3:
+        message = "VRRPv3 has no authentication: left out"
+        fields.report(Severity.WARNING, AUTHENTICATIONS.key, message, "remove the block, or write version 2")
+        return None
+    if kind == AuthenticationType.AH:
+        raise _refused(fields, "uses auth_type AH, which this version does not speak: left out", "write auth_type PASS")
+    if len(secret.encode("utf-8", "surrogatepass")) > SECRET_LENGTH:
+        found.report(Severity.WARNING, AUTH_PASS.key, f"only the first {SECRET_LENGTH} bytes of auth_pass are used")
+    return Authentication(AuthenticationType.PASS, secret)
+
+
+def _preempt(fields: Fields, starts_as_master: bool, priority: int) -> bool:
+    preempt = fields.given(PREEMPT, True)
+    if not preempt and (starts_as_master or priority == OWNER):
+        message = "nopreempt has no effect with state MASTER: ignored"
+        fields.report(Severity.WARNING, PREEMPT.key, message, "write state BACKUP on every node")
+        return True
+    return preempt
+
+
+def _preempt_delay(fields: Fields, starts_as_master: bool) -> float:
+    delay = fields.given(PREEMPT_DELAY, 0.0)
+    if delay and (starts_as_master or not fields.given(PREEMPT, True)):
+        message = "preempt_delay has no effect with state MASTER or nopreempt: ignored"
+        fields.report(Severity.WARNING, PREEMPT_DELAY.key, message, "write state BACKUP and no nopreempt")
+        return 0.0
+    return delay
+
+
+def _garp(fields: Fields) -> GarpPolicy:
+    """Bursts after a lower master are as those at a takeover unless they are given."""
+    defaults = fields.above["global_defs"]
+    return fields.into(
+        GarpPolicy,
+        lower_prio_repeat=fields.effective(GARP_LOWER_REPEAT, fields.effective(GARP_REPEAT, 5)),
+        lower_prio_delay_s=fields.effective(GARP_LOWER_DELAY, fields.effective(GARP_MASTER_DELAY, 5.0)),
+        interval_s=defaults.given(GARP_INTERVAL, 0.0),
+    )

@@ -1,0 +1,328 @@
+"""The keyword registry: what a keyword is, what a block is, and how a block is evaluated.
+
+One row declares a keyword: its argument, where its value goes in the model, what it inherits, what the reference page says.
+The rows feed the compiler, "did you mean", the reference page and completion. To teach the language a word, add a row to the
+block it belongs to; ``tests/unit/config`` then asks for a corpus entry.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final, Generic, TypeVar, overload
+
+import msgspec
+
+from relevo.config.blocks.arguments import Argument
+from relevo.config.blocks.census import CENSUS, REMOVED, homes, known
+from relevo.config.cursor import Cursor, Rejected
+from relevo.config.diagnostics import Findings, Severity
+from relevo.config.place import Place
+from relevo.config.secrets import is_secret
+from relevo.config.tree import Statement
+
+T = TypeVar("T")
+D = TypeVar("D")
+S = TypeVar("S", bound=msgspec.Struct)
+
+MAX_GUESSES: Final = 500
+"""Findings after which nothing is guessed any more: a guess costs a millisecond, and such a file is no configuration."""
+
+OURS: Final = "Relevo"
+"""``since`` of a keyword that keepalived does not have."""
+
+_HOMES: dict[str, dict[str, Keyword[Any]]] = {}
+"""Keyword → the blocks that have it, with its row there: a word in the wrong block is told where it belongs."""
+
+
+class Again(enum.Enum):
+    """What a keyword means that its block has twice, as in keepalived."""
+
+    LAST = enum.auto()
+    """The last one counts."""
+    FIRST = enum.auto()
+    """The first one counts; the others are reported."""
+    JOIN = enum.auto()
+    """Lists are put together, and blocks are one block."""
+    EACH = enum.auto()
+    """Each is a thing of its own."""
+
+
+class Fields(dict[str, Any]):
+    """Values of a block by keyword, the statements they came from, and the blocks whose values they inherit."""
+
+    __slots__ = ("above", "block", "cursor", "joined", "origin")
+
+    def __init__(self, cursor: Cursor, block: Block) -> None:
+        super().__init__()
+        self.cursor = cursor
+        self.block = block
+        self.origin: dict[str, Statement] = {}
+        self.joined: dict[str, list[Statement]] = {}
+        self.above: Mapping[str, Fields] = {}
+
+    @property
+    def findings(self) -> Findings:
+        """Where findings about this block go."""
+        return self.cursor.findings
+
+    def report(self, severity: Severity, keyword: str, message: str, hint: str = "") -> None:
+        """Record a finding at the statement that set ``keyword``, or at the block's head."""
+        statement = self.origin.get(keyword, self.cursor.statement)
+        self.findings.add(severity, self.place(keyword), message, hint, statement.keyword)
+
+    def place(self, keyword: str = "") -> Place:
+        """Place of the value of ``keyword``; of the block's head where it is not given."""
+        statement = self.origin.get(keyword)
+        if statement is None:
+            return self.cursor.statement.place()
+        return statement.place(1 if statement.args else 0)
+
+    @overload
+    def given(self, row: Keyword[T]) -> T | None: ...
+
+    @overload
+    def given(self, row: Keyword[T], otherwise: D) -> T | D: ...
+
+    def given(self, row: Keyword[T], otherwise: Any = None) -> Any:
+        """Return the value that the block gives for ``row``, else ``otherwise``."""
+        return self.get(row.key, otherwise)
+
+    @overload
+    def effective(self, row: Keyword[T]) -> T | None: ...
+
+    @overload
+    def effective(self, row: Keyword[T], otherwise: T) -> T: ...
+
+    def effective(self, row: Keyword[T], otherwise: Any = None) -> Any:
+        """Return the value of ``row`` here, or the nearest one it inherits, else its default, else ``otherwise``."""
+        if row.key in self:
+            return self[row.key]
+        for block, key in row.sources:
+            outer = self.above.get(block)
+            if outer is not None and key in outer:
+                return outer[key]
+        return otherwise if row.default is None else row.default
+
+    def into(self, model: type[S], **computed: Any) -> S:
+        """Make a ``model`` of the values whose rows go there, given or inherited; ``computed`` ones come first.
+
+        What is neither given nor inherited keeps the row's default, else the model's.
+        """
+        return model(**{**self.values_for(model), **computed})
+
+    def values_for(self, model: type[msgspec.Struct]) -> dict[str, Any]:
+        """Return those values, by field of ``model``."""
+        found = {}
+        above = self.above
+        for key, target, sources, default in self.block.plans[model]:
+            if key in self:
+                found[target] = self[key]
+                continue
+            for block, name in sources:
+                outer = above.get(block)
+                if outer is not None and name in outer:
+                    found[target] = outer[name]
+                    break
+            else:
+                if default is not None:
+                    found[target] = default
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword(Generic[T]):
+    """One word of the language in one block: everything that is to be said about it.
+
+    ``target`` is the model's field that it fills (by default the field of its own name, if there is one); a keyword without a
+    target is read by ``assemble``. ``inherits`` names keywords as ``block.keyword``, the nearest first. ``default`` holds
+    where the model has none; ``default_text`` describes one that is not a value. ``otherwise`` is the value after a refused
+    argument. ``sets`` names another keyword of the block whose value this one gives; ``alias_of`` and ``note`` make a
+    deprecated or misspelt word work, with a warning. ``below`` is a keyword (and its value) that has to stand above.
+    """
+
+    name: str
+    argument: Argument[T]
+    help: str
+    target: str = ""
+    default: T | None = None
+    default_text: str = ""
+    inherits: tuple[str, ...] = ()
+    again: Again = Again.LAST
+    otherwise: T | None = None
+    sets: str = ""
+    alias_of: str = ""
+    note: str = ""
+    since: str = ""
+    below: tuple[str, str] | None = None
+    merge: Callable[[T, T, Cursor], T] | None = None
+    key: str = field(init=False)
+    sources: tuple[tuple[str, str], ...] = field(init=False)
+    secret: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.sets or self.alias_of or self.name)
+        parts = (source.partition(".") for source in self.inherits)
+        object.__setattr__(self, "sources", tuple((block, keyword) for block, _, keyword in parts))
+        object.__setattr__(self, "secret", is_secret(self.name))
+
+
+Plan = tuple[tuple[str, str, tuple[tuple[str, str], ...], Any], ...]
+"""(key, field of the model, where it inherits from, default) of each row that fills a model."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """A block of keywords. ``header`` reads the words before the brace; ``models`` are what the values go to."""
+
+    name: str
+    keywords: tuple[Keyword[Any], ...]
+    models: tuple[type[msgspec.Struct], ...] = ()
+    header: Callable[[Cursor, Fields], None] | None = None
+    syntax: str = ""
+    table: dict[str, Keyword[Any]] = field(init=False)
+    plans: dict[type[msgspec.Struct], Plan] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "table", {keyword.name: keyword for keyword in self.keywords})
+        object.__setattr__(self, "plans", {model: tuple(self._plan(model)) for model in self.models})
+        for keyword in self.keywords:
+            _HOMES.setdefault(keyword.name, {}).setdefault(self.name, keyword)
+            if keyword.target and self.model_of(keyword) is None:
+                raise AssertionError(f"{self.name}.{keyword.name}: no model of the block has a field '{keyword.target}'")
+
+    def _plan(self, model: type[msgspec.Struct]) -> list[tuple[str, str, tuple[tuple[str, str], ...], Any]]:
+        rows = (k for k in self.keywords if k.key == k.name and self.model_of(k) is model)
+        return [(k.key, k.target or k.name, k.sources, k.default) for k in rows]
+
+    def model_of(self, keyword: Keyword[Any]) -> type[msgspec.Struct] | None:
+        """Return the model that a keyword's value goes to, ``None`` for one that the assembler reads."""
+        name = keyword.target or keyword.name
+        return next((model for model in self.models if name in model.__struct_fields__), None)
+
+    @property
+    def argument(self) -> Argument[Fields]:
+        """The block as the argument of a keyword."""
+        return Argument(self.read, f"{self.syntax} {{ … }}".strip(), takes_block=True, block=self)
+
+    def read(self, cursor: Cursor) -> Fields:
+        """Evaluate the block that stands behind the cursor's statement."""
+        fields = Fields(cursor, self)
+        if self.header is not None:
+            self.header(cursor, fields)
+        statements = cursor.statement.block
+        if statements is None:
+            raise cursor.reject(f"'{self.name}' needs a block", "open it with '{' and close it with '}'", word=0)
+        self.evaluate(statements, fields)
+        return fields
+
+    def evaluate(self, statements: list[Statement], fields: Fields) -> None:
+        """Read every statement into ``fields``; one that is refused is left out, with its finding."""
+        findings = fields.findings
+        for statement in statements:
+            keyword = self.table.get(statement.keyword)
+            if keyword is None:
+                if statement.keyword or statement.block is None:  # a brace without a keyword is reported already
+                    self._unknown(statement, findings)
+                continue
+            if keyword.note:
+                findings.add(Severity.WARNING, statement.place(), keyword.note, _instead(keyword), keyword.name)
+            if keyword.below is not None and not _stands_below(keyword, fields, statement):
+                continue
+            if keyword.again is Again.JOIN and keyword.argument.block is not None and keyword.key in fields:
+                keyword.argument.block.evaluate(statement.block or [], fields[keyword.key])
+                continue
+            cursor = Cursor(statement, findings, "" if keyword.otherwise is None else f"{keyword.otherwise:g}")
+            try:
+                value = keyword.argument.read(cursor)
+            except Rejected:
+                if keyword.otherwise is None:
+                    continue
+                value = keyword.otherwise
+            else:
+                if cursor.position < len(statement.args) or statement.block is not None:
+                    _look_behind(keyword, cursor)
+            _store(fields, keyword, value, cursor)
+
+    def _nearest(self, word: str) -> list[str]:
+        """Return what the word may have been meant to be, at most one; words of this block come first."""
+        near = get_close_matches(word, self.table, n=1, cutoff=0.75)
+        return near or get_close_matches(word, CENSUS.get(self.name, ()), n=1, cutoff=0.75)
+
+    def _unknown(self, statement: Statement, findings: Findings) -> None:
+        word = statement.keyword
+        where = f"in '{self.name}'" if self.name else "outside any block"
+        behind = " with its block" if statement.block is not None else ""
+        elsewhere = _HOMES.get(word, {})
+        alias = next((row.alias_of for row in elsewhere.values() if row.alias_of in self.table), "")
+        message = f"unknown keyword '{word}' {where}: ignored{behind}"
+        if word in REMOVED:
+            message, hint = f"keyword '{word}' is ignored: {REMOVED[word]}", "remove the line"
+        elif alias:
+            hint = f"write '{alias}'"
+        elif known(self.name, word):
+            message = f"keyword '{word}' {where} is not supported by this version: ignored{behind}"
+            hint = f"keepalived knows it since {known(self.name, word)}; see docs/reference/differences.md"
+        elif elsewhere:
+            message = f"keyword '{word}' does not belong {where}: ignored{behind}"
+            hint = f"it belongs {_named(elsewhere)}"
+        elif homes(word):
+            hint = f"keepalived has it {_named(homes(word))}"
+        else:
+            near = self._nearest(word) if len(findings) < MAX_GUESSES else []
+            hint = f"did you mean '{near[0]}'?" if near else "see docs/reference/keywords.md"
+        findings.add(Severity.WARNING, statement.place(), message, hint, word)
+
+
+def _named(blocks: Mapping[str, Any] | list[str]) -> str:
+    return " or ".join(sorted(f"in '{block}'" if block else "outside any block" for block in blocks))
+
+
+def _instead(keyword: Keyword[Any]) -> str:
+    return f"write '{keyword.alias_of}' instead" if keyword.alias_of else ""
+
+
+def _stands_below(keyword: Keyword[Any], fields: Fields, statement: Statement) -> bool:
+    """Whether what ``keyword`` needs stands above it; keepalived reads a block from top to bottom."""
+    assert keyword.below is not None
+    other, value = keyword.below
+    if other in fields and value in ("", fields[other]):
+        return True
+    message = f"'{keyword.name}' counts only below '{f'{other} {value}'.strip()}': ignored, in keepalived too"
+    fields.findings.add(Severity.WARNING, statement.place(), message, "move or remove the line", keyword.name)
+    return False
+
+
+def _look_behind(keyword: Keyword[Any], cursor: Cursor) -> None:
+    """Report words and blocks that the keyword did not read."""
+    statement, findings = cursor.statement, cursor.findings
+    if cursor.position < len(statement.args):
+        word = statement.args[cursor.position]
+        ignored = "what follows the secret" if keyword.secret else f"'{word}' and what follows"
+        place = statement.place(cursor.position + 1)
+        findings.add(Severity.NOTE, place, f"{ignored} on this line is ignored", "", keyword.name)
+    if statement.block is not None and not keyword.argument.takes_block:
+        findings.add(Severity.ERROR, statement.place(), f"'{keyword.name}' takes no block: ignored")
+
+
+def _store(fields: Fields, keyword: Keyword[Any], value: Any, cursor: Cursor) -> None:
+    key, again = keyword.key, keyword.again
+    if again is Again.EACH:
+        fields.setdefault(key, []).append(value)
+    elif key not in fields:
+        fields[key] = value
+    elif keyword.merge is not None:
+        fields[key] = keyword.merge(fields[key], value, cursor)
+    elif again is Again.JOIN:
+        fields[key] = (*fields[key], *value)
+    elif again is Again.FIRST:
+        message = f"'{keyword.name}' is given already: the first one counts, in keepalived too"
+        cursor.report(Severity.WARNING, message, "remove one of the two", word=0)
+        return
+    else:
+        fields[key] = value
+    fields.origin[key] = cursor.statement
+    if again is Again.JOIN:
+        fields.joined.setdefault(key, []).append(cursor.statement)

@@ -1,0 +1,26 @@
+"""The top level of the language."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from relevo.config.blocks.global_defs import GLOBAL_DEFS
+from relevo.config.blocks.groups import local_address_group, virtual_server_group
+from relevo.config.blocks.registry import OURS, Again, Block, Keyword
+from relevo.config.blocks.services import VIRTUAL_SERVER
+from relevo.config.blocks.vrrp import VRRP_INSTANCE, VRRP_SYNC_GROUP
+
+GLOBALS: Final[Keyword[Any]] = Keyword("global_defs", GLOBAL_DEFS.argument, "identity, mail and defaults", again=Again.JOIN)
+INSTANCES: Final[Keyword[Any]] = Keyword("vrrp_instance", VRRP_INSTANCE.argument, "a virtual router", again=Again.EACH)
+SYNC_GROUPS: Final[Keyword[Any]] = Keyword(
+    "vrrp_sync_group", VRRP_SYNC_GROUP.argument, "instances that move together", again=Again.EACH
+)
+SERVICES: Final[Keyword[Any]] = Keyword("virtual_server", VIRTUAL_SERVER.argument, "a virtual service", again=Again.EACH)
+SERVICE_GROUPS: Final[Keyword[Any]] = Keyword(
+    "virtual_server_group", virtual_server_group(), "addresses and firewall marks that one pool serves", again=Again.EACH
+)
+LOCAL_GROUPS: Final[Keyword[Any]] = Keyword(
+    "local_address_group", local_address_group(), "source addresses for FULLNAT", again=Again.EACH, since=OURS
+)
+
+ROOT: Final = Block("", (GLOBALS, INSTANCES, SYNC_GROUPS, SERVICES, SERVICE_GROUPS, LOCAL_GROUPS))

@@ -1,0 +1,51 @@
+"""Which words of a line are secret, so that no finding and no excerpt prints them.
+
+A line is judged by its words, not by the keyword table: a misspelt ``auth_pas`` and a definition ``$AUTH_PASS=…`` hold secrets
+too. It is better to hide a harmless word than to show a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from relevo.config.source import words
+
+_CANDIDATE = re.compile(r'(?<![^\s{"])(\$?[A-Za-z_][\w-]*)(=|[\s"]+)(?=[^\s{}])')
+_LETTERS = re.compile(r"[^a-z]")
+_TELLING: Final = ("pas", "psw", "pwd", "secret", "token")
+_HARMLESS: Final = ("passive", "authtype", "authentication", "authhmac", "bypass")
+MASK: Final = "***"
+SHORTEST: Final = 3
+"""Characters of a secret that is replaced wherever a message has it; a shorter one only where it is quoted alone."""
+
+
+def is_secret(word: str) -> bool:
+    """Whether what follows the keyword or definition ``word`` is a secret, judged by its name alone."""
+    name = _LETTERS.sub("", word.lower())
+    if any(harmless in name for harmless in _HARMLESS):
+        return False
+    return any(part in name for part in _TELLING) or name.endswith("key") or name.startswith(("auth", "lvssynck"))
+
+
+def secret_start(text: str) -> int:
+    """Return the position in ``text`` from which on it is secret; its length when nothing is."""
+    return next((match.end() for match in _CANDIDATE.finditer(text) if is_secret(match[1])), len(text))
+
+
+def masked_line(text: str) -> str:
+    """Return a source line with an asterisk for every secret character, so that columns stay."""
+    start = secret_start(text)
+    return text[:start] + "*" * (len(text) - start)
+
+
+def masked_message(message: str, line: str) -> str:
+    """Return ``message``, which is about the source line ``line``, without that line's secrets."""
+    start = secret_start(line)
+    if start == len(line):
+        return message
+    rest = line[start:]
+    for word in sorted({*rest.split(), *map(str, words(rest))} - {"{", "}", ""}, key=len, reverse=True):
+        shown = word if len(word) >= SHORTEST else f"'{word}'"
+        message = message.replace(shown, MASK if shown == word else f"'{MASK}'")
+    return message
