@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import grp
+import pwd
 import sys
+from collections.abc import Iterator
 from ipaddress import ip_address
 
 import click
 import msgspec
 
-from relevo.config import Compiled, Finding, Place, Severity, exit_status, render
-from relevo.daemon.configuration import compile_file
+from relevo.config import Compiled, Finding, Place, Places, Severity, compile_text, exit_status, render
 from relevo.errors import ConfigurationError, HostError, PlaneError
 from relevo.host.addresses import local_networks
-from relevo.host.files import DEFAULT_CONFIGURATION
+from relevo.host.files import DEFAULT_CONFIGURATION, read_configuration, read_included
 from relevo.host.interfaces import Interfaces
-from relevo.model import Forwarding
+from relevo.model import Forwarding, Script
 from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
 
@@ -33,9 +35,10 @@ def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool) ->
 
     Findings are about the file and, unless --offline, about how it fits this machine and its data plane.
     """
-    compiled = _compile(file)
+    places = Places()
+    compiled = _compile(file, places)
     if not offline:
-        _look_around(compiled, file)
+        _Surroundings(compiled, places, Place(file, 1)).look()
     findings = compiled.findings.in_order()
     status = exit_status(findings) or (5 if strict and findings else 0)
     if as_json:
@@ -47,9 +50,9 @@ def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool) ->
     sys.exit(status)
 
 
-def _compile(file: str) -> Compiled:
+def _compile(file: str, places: Places | None = None) -> Compiled:
     try:
-        return compile_file(file)
+        return compile_text(read_configuration(file), file, read_included, places=places)
     except ConfigurationError as error:
         click.echo(f"relevo: {error}", err=True)
         sys.exit(STATUS_UNREADABLE)
@@ -63,6 +66,7 @@ def _plain(finding: Finding) -> dict[str, object]:
         "line": place.line,
         "column": place.column,
         "length": place.length,
+        "chain": [{"how": step.how.value, "file": step.file, "line": step.line} for step in place.chain],
         "keyword": finding.keyword,
         "message": finding.message,
         "hint": finding.hint,
@@ -82,69 +86,145 @@ def _summary(compiled: Compiled, findings: list[Finding]) -> str:
     return f"{parts}: {', '.join(counts) or 'no findings'}"
 
 
-def _look_around(compiled: Compiled, file: str) -> None:
-    """Add findings about this machine: interfaces that are not there, what the data plane cannot do."""
-    model, findings = compiled.configuration, compiled.findings
-    top = Place(file, 1)
-    interfaces = Interfaces()
-    for instance in model.vrrp_instances:
-        if instance.interface and interfaces.find(instance.interface) is None:
-            message = f"interface {instance.interface} of vrrp_instance '{instance.name}' is not on this machine"
-            hint = "the instance stays in FAULT until it appears; --offline leaves this out"
-            findings.add(Severity.WARNING, _place_of(compiled, "interface", instance.interface, top), message, hint, "interface")
-    interfaces.close()
+class _Surroundings:
+    """Adds findings about this machine: what a configuration names that is not here, and what the data plane cannot do.
+
+    The compiler does no I/O, so it cannot know; it says where the things stand.
+    """
+
+    def __init__(self, compiled: Compiled, places: Places, top: Place) -> None:
+        self.model = compiled.configuration
+        self.findings = compiled.findings
+        self.places = places
+        self.top = top
+
+    def look(self) -> None:
+        """Look at interfaces, users and the data plane."""
+        self._look_for_interfaces()
+        self._look_for_users()
+        try:
+            plane = catalogue.choose(self.model)
+        except PlaneError as error:
+            self._add(Severity.FATAL, str(error), error.hint, "global_defs", "data_plane")
+            return
+        for lacking in shortcomings(self.model, catalogue.capabilities(plane.name)):
+            name = next((s.name for s in self.model.virtual_servers if lacking.message.startswith(f"{s.name}: ")), "")
+            path = ("virtual_server", name) if name else ("global_defs",)
+            self._add(Severity.NOTE, lacking.message, lacking.hint, *path, lacking.keyword)
+        if plane.name != "proxy":
+            self._look_for_neighbours()
+
+    def _add(self, severity: Severity, message: str, hint: str, *path: str) -> None:
+        """Add a finding about what stands at ``path``, whose last part is a keyword."""
+        self._add_at(self.places.of(*path), severity, message, hint, path[-1])
+
+    def _add_at(self, place: Place | None, severity: Severity, message: str, hint: str, keyword: str) -> None:
+        self.findings.add(severity, place or self.top, message, hint, keyword)
+
+    def _look_for_interfaces(self) -> None:
+        interfaces = Interfaces()
+        for name, what, path, hint in self._named_interfaces():
+            if "$" in name:
+                message = f"{what}: '{name}' holds a definition, which this version does not replace"
+                self._add_at(self.places.of(*path), Severity.WARNING, message, "write the interface's name", path[2])
+            elif interfaces.find(name) is None:
+                message = f"interface {name} of {what} is not on this machine"
+                self._add_at(self.places.of(*path), Severity.WARNING, message, f"{hint}; --offline leaves this out", path[2])
+        interfaces.close()
+
+    def _named_interfaces(self) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+        """Yield each interface that is named, of what, the path of the word, and what it means that it is not there."""
+        for instance in self.model.vrrp_instances:
+            path = ("vrrp_instance", instance.name)
+            called = f"vrrp_instance '{instance.name}'"
+            yield instance.interface, called, (*path, "interface"), "the instance stays in FAULT until it appears"
+            for keyword, addresses in (
+                ("virtual_ipaddress", instance.addresses),
+                ("virtual_ipaddress_excluded", instance.excluded_addresses),
+            ):
+                for address in addresses:
+                    if address.device not in ("", instance.interface):
+                        what = f"address {address} of {called}"
+                        yield address.device, what, (*path, keyword, str(address), address.device), "the address cannot be set"
+            for tracked in instance.track_interfaces:
+                what = f"track_interface of {called}"
+                yield (
+                    tracked.name,
+                    what,
+                    (*path, "track_interface", tracked.name),
+                    "it counts as down; keepalived ignores the line",
+                )
+        daemon = self.model.global_defs.lvs_sync_daemon
+        if daemon is not None:
+            yield daemon.interface, "lvs_sync_daemon", ("global_defs", "lvs_sync_daemon", ""), "connections are not synchronised"
+
+    def _look_for_users(self) -> None:
+        known = self.model.global_defs
+        if known.script_user:
+            self._look_for_user(known.script_user, known.script_group, "script_user", ("global_defs", "script_user"))
+        for script, path in self._scripts():
+            if script.user:
+                self._look_for_user(script.user, script.group, f"{path[-1]} of {path[0]} '{path[1]}'", path)
+
+    def _scripts(self) -> Iterator[tuple[Script, tuple[str, ...]]]:
+        """Yield each script with its path."""
+        for instance in self.model.vrrp_instances:
+            for kind in instance.notify.__struct_fields__:
+                script = getattr(instance.notify, kind)
+                if script is not None:
+                    yield script, ("vrrp_instance", instance.name, "notify" if kind == "any" else f"notify_{kind}")
+        for service in self.model.virtual_servers:
+            for keyword, script in (("quorum_up", service.quorum_up), ("quorum_down", service.quorum_down)):
+                if script is not None:
+                    yield script, ("virtual_server", service.name, keyword)
+            for server in service.real_servers:
+                for keyword, script in (("notify_up", server.notify_up), ("notify_down", server.notify_down)):
+                    if script is not None:
+                        yield script, ("virtual_server", service.name, "real_server", server.endpoint.address, keyword)
+
+    def _look_for_user(self, user: str, group: str, what: str, path: tuple[str, ...]) -> None:
+        missing = _missing_identity(user, group)
+        if missing:
+            message = f"{missing} of {what} is not on this machine: scripts cannot run"
+            self._add(Severity.WARNING, message, "make it, or name another one; --offline leaves this out", *path)
+
+    def _look_for_neighbours(self) -> None:
+        """Warn of translated servers (NAT) on a network of which clients may be: those would get answers from a stranger."""
+        try:
+            networks = local_networks()
+        except HostError:
+            return
+        for service in self.model.virtual_servers:
+            virtual = ip_address(service.endpoint.address)
+            near = [network for network in networks if virtual in network]
+            for server in service.real_servers:
+                shared = next((n for n in near if ip_address(server.endpoint.address) in n), None)
+                if server.forwarding is not Forwarding.NAT or shared is None:
+                    continue
+                message = (
+                    f"{service.name}: {server.endpoint} is on the virtual server's own network {shared}: a client there gets the "
+                    "server's answer directly, from an address that it did not ask"
+                )
+                hint = (
+                    "lb_kind FULLNAT serves every client; with NAT, "
+                    f"{server.endpoint.address} must answer others through this node"
+                )
+                place = self.places.of("virtual_server", service.name, "real_server", server.endpoint.address)
+                self._add_at(place, Severity.WARNING, message, hint, "lb_kind")
+
+
+def _missing_identity(user: str, group: str) -> str:
+    """Return what of a user and group this machine does not have, empty when it has both."""
     try:
-        plane = catalogue.choose(model)
-    except PlaneError as error:
-        findings.add(
-            Severity.FATAL,
-            _place_of(compiled, "data_plane", model.global_defs.plane, top),
-            str(error),
-            error.hint,
-            "data_plane",
-        )
-        return
-    for lacking in shortcomings(model, catalogue.capabilities(plane.name)):
-        place = _place_of(compiled, lacking.keyword, "", top)
-        findings.add(Severity.NOTE, place, lacking.message, lacking.hint, lacking.keyword)
-    if plane.name != "proxy":
-        _look_for_neighbours(compiled, top)
-
-
-def _look_for_neighbours(compiled: Compiled, top: Place) -> None:
-    """Warn of translated servers (NAT) on a network of which clients may be: those would get answers from a stranger."""
+        pwd.getpwnam(user)
+    except KeyError:
+        return f"user '{user}'"
     try:
-        networks = local_networks()
-    except HostError:
-        return
-    for service in compiled.configuration.virtual_servers:
-        virtual = ip_address(service.endpoint.address)
-        near = [network for network in networks if virtual in network]
-        for server in service.real_servers:
-            shared = next((n for n in near if ip_address(server.endpoint.address) in n), None)
-            if server.forwarding is not Forwarding.NAT or shared is None:
-                continue
-            message = (
-                f"{service.name}: {server.endpoint} is on the virtual server's own network {shared}: a client there gets the "
-                "server's answer directly, from an address that it did not ask"
-            )
-            hint = (
-                f"lb_kind FULLNAT serves every client; with NAT, {server.endpoint.address} must answer others through this node"
-            )
-            place = _place_of(compiled, "real_server", server.endpoint.address, top)
-            findings = compiled.findings
-            findings.add(Severity.WARNING, place, message, hint, "lb_kind")
-
-
-def _place_of(compiled: Compiled, keyword: str, value: str, otherwise: Place) -> Place:
-    """Find the first line that begins with ``keyword`` (and says ``value``); the model does not keep places."""
-    for name, lines in compiled.sources.items():
-        for number, line in enumerate(lines, 1):
-            words = line.split()
-            if words and words[0].startswith(keyword) and (not value or words[1:2] == [value]):
-                shown = value or words[0]
-                return Place(name, number, line.index(shown) + 1, len(shown))
-    return otherwise
+        if group:
+            grp.getgrnam(group)
+    except KeyError:
+        return f"group '{group}'"
+    return ""
 
 
 @click.command()
