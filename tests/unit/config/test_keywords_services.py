@@ -95,7 +95,12 @@ def test_every_scheduler_can_be_named(name):
         ("quorum many", "error: 'many' is not a quorum", "quorum", 1),
         ("lb_algo RR", "error: 'RR' is not a scheduler: case counts, in keepalived too", "scheduler", "wlc"),
         ("lb_kind dr", "error: 'dr' is not a forwarding method: case counts, in keepalived too", "forwarding", Forwarding.NAT),
-        ("lb_kind FNAT", "note: 'FNAT', the word of DPVS, is FULLNAT here", "forwarding", Forwarding.FULLNAT),
+        (
+            "lb_kind FNAT",
+            "note: 'FNAT', the word of DPVS, is FULLNAT here; keepalived ignores the line",
+            "forwarding",
+            Forwarding.FULLNAT,
+        ),
         ("alpha 1", "note: 'alpha' takes no argument: '1' is ignored, in keepalived too", "alpha", True),
         ("alpha off", "warning: 'alpha' takes no argument: 'off' is ignored, in keepalived too", "alpha", True),
         ("omega no", "warning: 'omega' takes no argument: 'no' is ignored, in keepalived too", "omega", True),

@@ -303,7 +303,7 @@ def test_a_prefix_length_of_many_digits_is_reported_not_raised():
             "authentication {\nauth_type PASS\nauth_pass x\n}\ngarp_master_repeat 0",
             "warning: a count of messages is at least 1: 1 is used",
             "garp",
-            GarpPolicy(repeat=1, lower_prio_repeat=1),
+            GarpPolicy(repeat=1),
         ),
         (
             "garp_master_refresh 1.5",
@@ -539,16 +539,17 @@ vrrp_garp_interval 0.5
                 interval_s=0.5,
             ),
         ),
-        ("vrrp_garp_master_delay 0", "garp_master_delay 7", GarpPolicy(delay_s=7, lower_prio_delay_s=7)),
-        ("vrrp_garp_master_delay 7", "garp_master_delay 0", GarpPolicy(delay_s=0, lower_prio_delay_s=0)),
+        ("vrrp_garp_master_delay 0", "garp_master_delay 7", GarpPolicy(delay_s=7, lower_prio_delay_s=0)),
+        ("vrrp_garp_master_delay 7", "garp_master_delay 0", GarpPolicy(delay_s=0, lower_prio_delay_s=7)),
         ("", "garp_master_repeat 9\ngarp_lower_prio_repeat 0", GarpPolicy(repeat=9, lower_prio_repeat=0)),
+        ("", "garp_master_repeat 9", GarpPolicy(repeat=9, lower_prio_repeat=5)),
         ("vrrp_garp_lower_prio_repeat 3", "", GarpPolicy(lower_prio_repeat=3)),
         ("vrrp_garp_lower_prio_delay 4", "", GarpPolicy(lower_prio_delay_s=4)),
         ("", "garp_lower_prio_delay 4\ngarp_master_refresh 60", GarpPolicy(lower_prio_delay_s=4, refresh_s=60)),
         ("", "garp_master_refresh_repeat 2", GarpPolicy(refresh_repeat=2)),
     ],
 )
-def test_gratuitous_arp_is_the_instance_s_or_the_global_or_the_master_s(defaults, body, expected):
+def test_gratuitous_arp_is_the_instance_s_or_the_global(defaults, body, expected):
     assert instance(body, f"global_defs {{\n{defaults}\n}}").garp == expected
 
 

@@ -1,14 +1,21 @@
+import pkgutil
+from typing import get_args
+
 import msgspec
 import pytest
 
 from relevo.config import Findings, Severity
+from relevo.config.blocks import checkers
 from relevo.config.blocks.arguments import Argument, entries, integer, text, word_list
 from relevo.config.blocks.census import CENSUS, REMOVED, known
+from relevo.config.blocks.checks import KINDS
 from relevo.config.blocks.registry import OURS, Again, Block, Fields, Keyword
 from relevo.config.blocks.root import ROOT
+from relevo.config.blocks.services import REAL_SERVER
 from relevo.config.cursor import Cursor
 from relevo.config.source import Line
 from relevo.config.tree import Statement, parse
+from relevo.model import Check
 from tests.unit.config.compiling import with_globals, with_server, with_service
 from tests.unit.config.test_corpus import blocks
 
@@ -331,3 +338,22 @@ def test_every_argument_describes_itself(block):
         assert isinstance(argument, Argument)
         assert bool(argument.block) <= argument.takes_block
         assert not argument.unit or argument.limits
+
+
+# -- checkers ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_type_of_check_has_a_kind_and_each_kind_a_type():
+    assert {kind.block.models[0] for kind in KINDS.values()} == set(get_args(Check))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_a_kind_is_a_keyword_of_a_real_server_and_makes_checks_of_its_type(kind):
+    assert REAL_SERVER.table[kind.name].argument.block is kind.block
+    (server,) = with_server(f"{kind.name} {{\nurl {{\npath /\n}}\n}}").configuration.virtual_servers[0].real_servers
+    assert [type(check) for check in server.checks] == [kind.block.models[0]]
+
+
+def test_every_file_of_checkers_registers_itself():
+    files = {module.name for module in pkgutil.iter_modules(checkers.__path__)}
+    assert files == {kind.build.__module__.rpartition(".")[2] for kind in KINDS.values()}

@@ -17,10 +17,6 @@ from relevo.config.blocks.vrrp import (
     AUTHENTICATIONS,
     CHECKSUM_AS_V2,
     EXCLUDED,
-    GARP_LOWER_DELAY,
-    GARP_LOWER_REPEAT,
-    GARP_MASTER_DELAY,
-    GARP_REPEAT,
     GROUP_ADDRESS,
     INSTANCE_TRANSPORT,
     INTERFACE,
@@ -154,7 +150,7 @@ class Instances:
             preempt_delay_s=_preempt_delay(fields, starts_as_master),
             checksum_with_pseudo_header=not fields.effective(CHECKSUM_AS_V2, False),
             track_interfaces=_tracked(fields),
-            garp=_garp(fields),
+            garp=fields.into(GarpPolicy, interval_s=self._defaults.given(GARP_INTERVAL, 0.0)),
             notify=fields.into(VrrpNotify),
         )
 
@@ -306,14 +302,3 @@ def _preempt_delay(fields: Fields, starts_as_master: bool) -> float:
         fields.report(Severity.WARNING, PREEMPT_DELAY.key, message, "write state BACKUP and no nopreempt")
         return 0.0
     return delay
-
-
-def _garp(fields: Fields) -> GarpPolicy:
-    """Bursts after a lower master are as those at a takeover unless they are given."""
-    defaults = fields.above["global_defs"]
-    return fields.into(
-        GarpPolicy,
-        lower_prio_repeat=fields.effective(GARP_LOWER_REPEAT, fields.effective(GARP_REPEAT, 5)),
-        lower_prio_delay_s=fields.effective(GARP_LOWER_DELAY, fields.effective(GARP_MASTER_DELAY, 5.0)),
-        interval_s=defaults.given(GARP_INTERVAL, 0.0),
-    )

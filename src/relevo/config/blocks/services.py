@@ -40,7 +40,7 @@ class Method(NamedTuple):
 def _method(cursor: Cursor) -> Method:
     if cursor.peek() == "FNAT":
         cursor.word()
-        cursor.report(Severity.NOTE, "'FNAT', the word of DPVS, is FULLNAT here", "write FULLNAT")
+        cursor.report(Severity.NOTE, "'FNAT', the word of DPVS, is FULLNAT here; keepalived ignores the line", "write FULLNAT")
         return Method(Forwarding.FULLNAT)
     kind = Forwarding(cursor.choice(tuple(Forwarding), "a forwarding method"))
     return Method(kind, _tunnel(cursor)) if kind is Forwarding.TUN else Method(kind)

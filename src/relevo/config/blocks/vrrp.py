@@ -349,32 +349,6 @@ CHECKSUM_AS_V2: Final = Keyword(
 SYNC_INTERFACE: Final = Keyword(
     "lvs_sync_daemon_interface", text("an interface"), "connection synchronisation with this instance's role"
 )
-GARP_REPEAT: Final = Keyword(
-    "garp_master_repeat", BURST, "messages in a burst", target="repeat", inherits=("global_defs.vrrp_garp_master_repeat",)
-)
-GARP_MASTER_DELAY: Final = Keyword(
-    "garp_master_delay",
-    GARP_DELAY,
-    "delay of the second gratuitous ARP burst",
-    target="delay_s",
-    inherits=("global_defs.vrrp_garp_master_delay",),
-)
-GARP_LOWER_DELAY: Final = Keyword(
-    "garp_lower_prio_delay",
-    GARP_DELAY,
-    "second burst after a lower master",
-    target="lower_prio_delay_s",
-    inherits=("global_defs.vrrp_garp_lower_prio_delay",),
-    default_text="that of `garp_master_delay`",
-)
-GARP_LOWER_REPEAT: Final = Keyword(
-    "garp_lower_prio_repeat",
-    GARP_LOWER_BURST,
-    "burst after a lower master",
-    target="lower_prio_repeat",
-    inherits=("global_defs.vrrp_garp_lower_prio_repeat",),
-    default_text="that of `garp_master_repeat`",
-)
 
 _INSTANCE_ROWS: tuple[Keyword[Any], ...] = (
     STATE,
@@ -398,12 +372,18 @@ _INSTANCE_ROWS: tuple[Keyword[Any], ...] = (
     Keyword("down_timer_adverts", DOWN_TIMER_ADVERTS, "missed adverts before takeover", inherits=("global_defs.vrrp_down_timer_adverts",)),
     TRACKED,
     Keyword("dont_track_primary", flag(value=False), "do not go to FAULT with the own interface", target="track_primary", default_text="off"),
-    GARP_MASTER_DELAY,
-    GARP_REPEAT,
+    Keyword("garp_master_delay", GARP_DELAY, "delay of the second gratuitous ARP burst", target="delay_s", inherits=("global_defs.vrrp_garp_master_delay",)),
+    Keyword("garp_master_repeat", BURST, "messages in a burst", target="repeat", inherits=("global_defs.vrrp_garp_master_repeat",)),
     Keyword("garp_master_refresh", GARP_REFRESH, "interval of refreshing while master", target="refresh_s", inherits=("global_defs.vrrp_garp_master_refresh",), otherwise=0.0),
     Keyword("garp_master_refresh_repeat", BURST, "messages in a refresh", target="refresh_repeat", inherits=("global_defs.vrrp_garp_master_refresh_repeat",)),
-    GARP_LOWER_DELAY,
-    GARP_LOWER_REPEAT,
+    Keyword(
+        "garp_lower_prio_delay", GARP_DELAY, "second burst after a lower master", target="lower_prio_delay_s",
+        inherits=("global_defs.vrrp_garp_lower_prio_delay", "global_defs.vrrp_garp_master_delay"),
+    ),
+    Keyword(
+        "garp_lower_prio_repeat", GARP_LOWER_BURST, "burst after a lower master", target="lower_prio_repeat",
+        inherits=("global_defs.vrrp_garp_lower_prio_repeat", "global_defs.vrrp_garp_master_repeat"),
+    ),
     Keyword("lower_prio_no_advert", boolean(), "do not answer an advert of lower priority", inherits=("global_defs.vrrp_lower_prio_no_advert",)),
     Keyword("higher_prio_send_advert", boolean(), "send one more advert before giving way", inherits=("global_defs.vrrp_higher_prio_send_advert",)),
     Keyword("skip_check_adv_addr", SKIP_CHECK_ADV_ADDR, "skip the address list of a master already checked", inherits=("global_defs.vrrp_skip_check_adv_addr",)),
