@@ -94,15 +94,18 @@ class Cursor:
 
     # -- numbers -----------------------------------------------------------------------------------------------
 
-    def integer(self, low: int, high: int, what: str = "a number", *, lenient: bool = True) -> int:
+    def integer(self, low: int, high: int, what: str = "a number", *, lenient: bool = True, words: bool = False) -> int:
         """Take a decimal integer in ``low``..``high``.
 
         Garbage behind it is warned about and the number used, as keepalived does for most keywords; not where it is not
-        ``lenient``.
+        ``lenient``. With ``words``, what has no digits at all is 0 there, where 0 is in the range.
         """
         text = self.word(what)
         if _INTEGER.fullmatch(text):
             value = int(text[:MAX_DIGITS])
+        elif lenient and words and low <= 0 <= high and _INTEGER.match(text) is None:
+            self.report(Severity.ERROR, f"'{text}' is not {what}: 0 is used, as in keepalived", "write a decimal number")
+            return 0
         elif lenient:
             value = self._leading_integer(text, what)
         else:
@@ -121,11 +124,17 @@ class Cursor:
         return value
 
     def seconds(self, low: float, high: float, what: str = "seconds") -> float:
-        """Take decimal seconds in ``low``..``high``, kept to the microsecond as keepalived does."""
+        """Take decimal seconds in ``low``..``high``, kept to the microsecond as keepalived does.
+
+        What has no digits is 0 there, where 0 is in the range, and so it is here.
+        """
         text = self.word(what)
         try:
             value = float(text if "_" not in text else "")
         except ValueError:
+            if low <= 0 and text[:1].isalpha():
+                self.report(Severity.ERROR, f"'{text}' is not a time: 0 is used, as in keepalived", "write decimal seconds")
+                return 0.0
             raise self.reject(f"'{text}' is not a time", "write decimal seconds, such as 1 or 0.25") from None
         if not math.isfinite(value) or not low <= value <= high:
             raise self.reject(f"{text} is out of range", f"{what} lies in {low:g}..{high:g}")

@@ -92,6 +92,16 @@ def test_an_integer_that_cannot_be_used_is_rejected(text, message):
     assert at.findings.items[-1].severity is Severity.ERROR
 
 
+@pytest.mark.parametrize(("low", "value"), [(0, 0), (-5, 0), (1, None)])
+def test_a_word_for_a_number_is_0_where_keepalived_takes_it_so(low, value):
+    at = cursor("k off")
+    if value is None:
+        assert refused(at, lambda: at.integer(low, 9, "a count", words=True))[1] == "'off' is not a count"
+    else:
+        assert at.integer(low, 9, "a count", words=True) == value
+        assert only(at) == (Severity.ERROR, "'off' is not a count: 0 is used, as in keepalived", 3)
+
+
 def test_a_number_of_many_digits_is_rejected_not_raised():
     at = cursor("k " + "9" * 5000)
     with pytest.raises(Rejected):
@@ -105,10 +115,18 @@ def test_seconds_are_kept_to_the_microsecond(text, value):
     assert cursor(f"k {text}").seconds(0, 10) == value
 
 
-@pytest.mark.parametrize("text", ["-1", "10.5", "nan", "inf", "-inf", "1e300", "soon", '""'])
+@pytest.mark.parametrize("text", ["-1", "10.5", "nan", "inf", "-inf", "1e300", "10s", '""'])
 def test_a_time_that_cannot_be_used_is_rejected(text):
     at = cursor(f"k {text}")
     assert refused(at, at.seconds, 0, 10)[0] is Severity.ERROR
+
+
+def test_a_word_for_a_time_is_0_as_in_keepalived():
+    at = cursor("k off")
+    assert at.seconds(0, 10) == 0.0
+    assert only(at) == (Severity.ERROR, "'off' is not a time: 0 is used, as in keepalived", 3)
+    at = cursor("k off")
+    assert refused(at, at.seconds, 1, 10)[1] == "'off' is not a time"
 
 
 def test_a_time_holds_no_underscores():

@@ -30,6 +30,7 @@ from tests.unit.config.compiling import SECURED, compiled, messages, out_of_rang
         ("", "persistence_granularity", 32),
         ("persistence_timeout\npersistence_granularity 255.255.255.0", "persistence_granularity", 24),
         ("persistence_timeout\npersistence_granularity 0.0.0.0", "persistence_granularity", 0),
+        ("persistence_timeout\npersistence_granularity 0", "persistence_granularity", 0),
         ("", "delay_loop_s", 60.0),
         ("delay_loop 0.5", "delay_loop_s", 0.5),
         ("alpha", "alpha", True),
@@ -56,6 +57,9 @@ IGNORED = "are not supported by this version: ignored"
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_can_be_named(name):
     assert service(f"lb_algo {name}").scheduler == name
+
+
+HOLES = "error: '%s' has holes for a netmask: an address is a client, unlike in keepalived"
 
 
 @pytest.mark.parametrize(
@@ -87,8 +91,10 @@ def test_every_scheduler_can_be_named(name):
         ),
         ("persistence_timeout 0", "warning: persistence_timeout 0 means off", "persistence_timeout_s", 0),
         ("persistence_timeout 2678401", "error: 2678401 is out of range", "persistence_timeout_s", 0),
-        ("persistence_granularity 255.0.255.0", "error: '255.0.255.0' is not a netmask", "persistence_granularity", 32),
-        ("persistence_granularity 129", "error: '129' is not a netmask", "persistence_granularity", 32),
+        ("persistence_timeout 9\npersistence_granularity 255.0.255.0", HOLES % "255.0.255.0", "persistence_granularity", 32),
+        ("persistence_timeout 9\npersistence_granularity 129", HOLES % "129", "persistence_granularity", 32),
+        ("persistence_granularity none", "error: 'none' is not a netmask", "persistence_timeout_s", 0),
+        ("warmup off", "error: 'off' is not a time: 0 is used, as in keepalived", "quorum", 1),
         ("quorum 0", "warning: quorum 0 would never be lost: 1 is used", "quorum", 1),
         ("quorum 2", "warning: quorum 2 is above the total weight 1: 1 is used", "quorum", 1),
         ("quorum 5", "warning: quorum 5 is above the total weight 1: 1 is used", "quorum", 1),

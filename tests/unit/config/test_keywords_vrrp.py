@@ -311,7 +311,7 @@ def test_a_prefix_length_of_many_digits_is_reported_not_raised():
             "garp",
             GarpPolicy(refresh_s=1),
         ),
-        ("garp_master_refresh x", "error: 'x' is not an interval: 0 is used", "garp", GarpPolicy()),
+        ("garp_master_refresh x", "error: 'x' is not an interval: 0 is used, as in keepalived", "garp", GarpPolicy()),
         (
             "interface sixteen-letters0",
             "error: 'sixteen-letters0' is no interface's name",
@@ -563,6 +563,9 @@ def test_gratuitous_arp_is_the_instance_s_or_the_global(defaults, body, expected
         ("vrrp_down_timer_adverts 5", "", "down_timer_adverts", 5),
         ("vrrp_down_timer_adverts 5", "down_timer_adverts 4", "down_timer_adverts", 4),
         ("vrrp_skip_check_adv_addr", "", "skip_check_adv_addr", True),
+        ("vrrp_skip_check_adv_addr 0", "", "skip_check_adv_addr", True),
+        ("vrrp_skip_check_adv_addr word", "", "skip_check_adv_addr", True),
+        ("vrrp_skip_check_adv_addr off", "", "skip_check_adv_addr", False),
         ("vrrp_skip_check_adv_addr", "skip_check_adv_addr off", "skip_check_adv_addr", False),
         ("vrrp_lower_prio_no_advert", "", "lower_prio_no_advert", True),
         ("vrrp_higher_prio_send_advert", "", "higher_prio_send_advert", True),

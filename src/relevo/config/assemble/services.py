@@ -190,7 +190,7 @@ def _granularity(fields: Fields, endpoint: Endpoint) -> int:
     longest = 128 if ":" in endpoint.address else 32
     given = fields.given(GRANULARITY, longest)
     statement = fields.origin.get(GRANULARITY.key)
-    if statement is not None and longest == 32 and statement.args[0].isdecimal():
+    if statement is not None and longest == 32 and given and statement.args[0] == str(given):
         message = f"{given} is taken for a prefix length; keepalived takes it for the netmask 0.0.0.{given}"
         fields.report(Severity.WARNING, GRANULARITY.key, message, "write a netmask such as 255.255.255.0")
     return min(longest, given)

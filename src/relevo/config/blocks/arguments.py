@@ -74,7 +74,7 @@ def integer(
     bottom, top = low if least is None else least, high if most is None else most
 
     def read(cursor: Cursor) -> int:
-        value = cursor.integer(low, high, what, lenient=lenient)
+        value = cursor.integer(low, high, what, lenient=lenient, words=True)
         used = min(top, max(bottom, value))
         if used != value:
             side = "at least" if used > value else "at most"
@@ -97,7 +97,10 @@ def seconds(low: float, high: float, what: str) -> Argument[float]:
 
 def seconds_or(otherwise: float, low: float, high: float) -> Argument[float]:
     """A time in seconds in a range; nothing means ``otherwise``."""
-    read: Callable[[Cursor], float] = lambda cursor: cursor.seconds(low, high, "a time") if cursor.more() else otherwise  # noqa: E731
+
+    def read(cursor: Cursor) -> float:
+        return cursor.seconds(low, high, "a time") if cursor.more() else otherwise
+
     return Argument(read, "[N]", "s", _range(low, high))
 
 

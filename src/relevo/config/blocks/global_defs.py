@@ -24,7 +24,7 @@ from relevo.config.blocks.arguments import (
     whole_seconds,
 )
 from relevo.config.blocks.registry import OURS, Again, Block, Keyword
-from relevo.config.cursor import Cursor, Rejected
+from relevo.config.cursor import FALSE, TRUE, Cursor, Rejected
 from relevo.config.diagnostics import Severity
 from relevo.model import Endpoint, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon, Sysctl, VrrpTransport, sysctls
 
@@ -226,6 +226,11 @@ def _skip_check_adv_addr(cursor: Cursor) -> bool:
 SKIP_CHECK_ADV_ADDR: Final = Argument(_skip_check_adv_addr, "[on|off]")
 
 
+def _skip_check_adv_addr_everywhere(cursor: Cursor) -> bool:
+    """The same for every instance: here keepalived reads no argument, so that any word but ``off`` is on."""
+    return _skip_check_adv_addr(cursor) if cursor.peek() in ("", *TRUE, *FALSE) else flag().read(cursor)
+
+
 def _garp_interval(cursor: Cursor) -> float:
     value = cursor.seconds(0, FOREVER_S, "an interval")
     if value == 0:
@@ -300,7 +305,7 @@ KEYWORDS: tuple[Keyword[Any], ...] = (
     Keyword("vrrp_garp_lower_prio_delay", GARP_DELAY, "second burst after an advert of lower priority", default_text="that of `vrrp_garp_master_delay`"),
     Keyword("vrrp_garp_lower_prio_repeat", GARP_LOWER_BURST, "burst after an advert of lower priority", default_text="that of `vrrp_garp_master_repeat`"),
     GARP_INTERVAL,
-    Keyword("vrrp_skip_check_adv_addr", SKIP_CHECK_ADV_ADDR, "skip the address list of a master already checked", default_text="off"),
+    Keyword("vrrp_skip_check_adv_addr", Argument(_skip_check_adv_addr_everywhere, "[on|off]"), "skip the address list of a master already checked", default_text="off"),
     Keyword("vrrp_lower_prio_no_advert", boolean(), "do not answer an advert of lower priority", default_text="off"),
     Keyword("vrrp_higher_prio_send_advert", boolean(), "send one more advert before giving way", default_text="off"),
     Keyword("vrrp_down_timer_adverts", DOWN_TIMER_ADVERTS, "missed adverts before takeover", default=3),

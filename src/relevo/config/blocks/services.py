@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any, Final, NamedTuple
 
 from relevo.config.blocks.arguments import (
@@ -84,7 +85,15 @@ def _granularity(cursor: Cursor) -> int:
     try:
         return ipaddress.IPv4Network(f"0.0.0.0/{word}").prefixlen
     except ValueError:
-        raise cursor.reject(f"'{word}' is not a netmask", "write 255.255.255.0 or 24") from None
+        hint = "write 255.255.255.0 or 24"
+        if not _DOTTED.fullmatch(word):
+            raise cursor.reject(f"'{word}' is not a netmask", hint) from None
+        cursor.report(Severity.ERROR, f"'{word}' has holes for a netmask: an address is a client, unlike in keepalived", hint)
+        return 128
+
+
+_DOTTED = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10}){0,3}")
+"""What keepalived takes for an IPv4 netmask, of whichever bits."""
 
 
 def _quorum(cursor: Cursor) -> int:

@@ -217,7 +217,7 @@ def _tracked_interface(line: Cursor) -> TrackedInterface:
         line.value_of("weight", "a number")
         line.position -= 1
         try:
-            weight = line.integer(-254, 254, "a weight")
+            weight = line.integer(-254, 254, "a weight", words=True)
         except Rejected:
             line.warn("the weight is 0: without the interface there is FAULT", f"write -{MAX_TRACK_WEIGHT}..{MAX_TRACK_WEIGHT}")
             continue
