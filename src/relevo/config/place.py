@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Protocol
 
 
 class How(enum.StrEnum):
@@ -42,6 +43,13 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+class Placed(Protocol):
+    """What knows the places of its words."""
+
+    def place(self, word: int) -> Place:
+        """Place of word ``word``."""
+
+
 class Places:
     """Where declared things stand: for findings that are made about the model, which keeps no places.
 
@@ -50,17 +58,18 @@ class Places:
 
     def __init__(self, *, wanted: bool = True) -> None:
         self.wanted = wanted
-        self._found: dict[tuple[str, ...], Place] = {}
+        self._found: dict[tuple[str, ...], tuple[Placed, int]] = {}
 
-    def record(self, place: Place, *path: str) -> None:
-        """Note that ``path`` stands at ``place``; what is declared again keeps its first place."""
-        self._found.setdefault(tuple(part for part in path if part), place)
+    def record(self, at: Placed, word: int, *path: str) -> None:
+        """Note that ``path`` is word ``word`` of a statement; what is declared again keeps its first place."""
+        self._found.setdefault(tuple(part for part in path if part), (at, word))
 
     def of(self, *path: str) -> Place | None:
         """Return the place of ``path``, or of the innermost thing around it that has one."""
         path = tuple(part for part in path if part)
         while path:
             if path in self._found:
-                return self._found[path]
+                statement, word = self._found[path]
+                return statement.place(word)
             path = path[:-1]
         return None

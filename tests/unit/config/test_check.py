@@ -1,6 +1,7 @@
 """What ``relevo check`` adds to the compiler's findings: how a file fits this machine and its data plane."""
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,12 @@ def test_the_place_in_an_included_file_is_rendered_with_its_includer(tmp_path):
     file.write_text("include more.conf\n")
     output = CliRunner().invoke(check, ["--offline", str(file)]).stderr
     assert f"      = included from {file}:1\n" in output
+
+
+def test_a_server_beside_its_clients_is_named_where_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr("relevo.cli.check.local_networks", lambda: [ip_network("192.0.2.0/24")])
+    text = (HEAD % "").replace("proxy", "memory") + SERVICE % (80, "NAT", 80, "")
+    text += (SERVICE % (81, "NAT", 81, "")).replace("10.0.0.1", "192.0.2.9")
+    findings = [f for f in found(tmp_path, text) if "own network" in f["message"]]
+    assert [word for word, _ in places(findings, text)] == ["192.0.2.9"]
+    assert "192.0.2.9:81 is on the virtual server's own network 192.0.2.0/24" in findings[0]["message"]

@@ -1,3 +1,4 @@
+import gc
 import re
 
 import msgspec
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from relevo.config import Compiled, Included, Severity, compile_text, exit_status, render
 from relevo.config.source import words
+from relevo.config.tree import Statement
 from relevo.model import Configuration, Endpoint, Protocol, SyncDaemon
 from tests.unit.config.compiling import (
     CORPUS,
@@ -160,6 +162,20 @@ def test_a_file_of_a_hundred_thousand_lines_is_compiled_whole():
     assert len(result.sources["test.conf"]) > 100_000
     assert len(result.configuration.virtual_servers[0].real_servers) == 25_000
     assert messages(result) == []
+
+
+def test_the_tree_is_freed_with_the_compiler():
+    """No cycle keeps the statements: a daemon would hold megabytes of them until its garbage collector comes by."""
+    text = corpus_text(CORPUS / "every-service.conf") + corpus_text(CORPUS / "every-vrrp.conf")
+    gc.collect()
+    gc.disable()
+    try:
+        result = compile_text(text, "f")
+        left = sum(isinstance(found, Statement) for found in gc.get_objects())
+    finally:
+        gc.enable()
+    assert result.configuration.virtual_servers
+    assert left == 0
 
 
 def test_a_hundred_thousand_comments_blanks_and_surplus_braces_are_survived():

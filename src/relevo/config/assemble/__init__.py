@@ -49,4 +49,4 @@ def _nothing_to_run(root: Fields) -> None:
 
 def _record(root: Fields, places: Places) -> None:
     for keyword, statement in root.given(GLOBALS, root).origin.items() if places.wanted else ():
-        places.record(statement.place(1 if statement.args else 0), "global_defs", keyword)
+        places.record(statement, 1 if statement.args else 0, "global_defs", keyword)

@@ -23,6 +23,7 @@ def checks(server: Fields, declared: Endpoint, inherited_port: int) -> tuple[Che
     for fields in found:
         fields.above = above
         check = _check(fields, declared, inherited_port)
+        fields.above = {}  # a cycle would keep the whole tree in memory
         if check is not None:
             built.append(check)
     return tuple(built)

@@ -93,14 +93,14 @@ class Instances:
         if not self._places.wanted:
             return
         for keyword in (*fields.origin, ""):
-            self._places.record(fields.place(keyword), "vrrp_instance", name, keyword)
+            self._places.record(*fields.located(keyword), "vrrp_instance", name, keyword)
         for row in (ADDRESSES, EXCLUDED):
             for address in fields.given(row, ()):
-                words = [address.at.args.index("dev") + 2] if "dev" in address.at.args[:-1] else [1]
+                word = address.at.args.index("dev") + 2 if "dev" in address.at.args[:-1] else 1
                 path = (row.key, str(address.value), address.value.device)
-                self._places.record(address.at.place(words[0]), "vrrp_instance", name, *path)
+                self._places.record(address.at, word, "vrrp_instance", name, *path)
         for tracked in fields.given(TRACKED, ()):
-            self._places.record(tracked.at.place(1), "vrrp_instance", name, TRACKED.key, tracked.value.name)
+            self._places.record(tracked.at, 1, "vrrp_instance", name, TRACKED.key, tracked.value.name)
 
     def _instance(self, fields: Fields) -> VrrpInstance:
         version = fields.effective(VERSION, 2)

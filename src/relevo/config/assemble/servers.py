@@ -18,6 +18,7 @@ def real_servers(fields: Fields, service: Endpoint) -> tuple[RealServer, ...]:
     for found in blocks:
         found.above = above
         server = _server(found, fields, service)
+        found.above = {}  # a cycle would keep the whole tree in memory
         if (":" in server.endpoint.address) != ipv6 and server.forwarding is not Forwarding.TUN:
             message = f"{server.endpoint} and the virtual server are of different IP versions: left out"
             found.report(Severity.ERROR, "", message, "only lb_kind TUN may mix them")

@@ -59,11 +59,11 @@ def _record(fields: Fields, service: VirtualServer, places: Places) -> None:
     if not places.wanted:
         return
     for keyword in (*fields.origin, ""):
-        places.record(fields.place(keyword), "virtual_server", service.name, keyword)
+        places.record(*fields.located(keyword), "virtual_server", service.name, keyword)
     servers: list[Fields] = fields.given(REAL_SERVERS, [])
     for server in servers:
         path = ("virtual_server", service.name, "real_server", endpoint_of(server).address)
-        places.record(server.cursor.statement.place(1), *path)
+        places.record(server.cursor.statement, 1, *path)
 
 
 def _service(fields: Fields, groups: Mapping[str, Group], pools: Mapping[str, Group]) -> VirtualServer | None:

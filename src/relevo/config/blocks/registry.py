@@ -19,7 +19,6 @@ from relevo.config.blocks.arguments import Argument
 from relevo.config.blocks.census import CENSUS, REMOVED, homes, known
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Severity
-from relevo.config.place import Place
 from relevo.config.secrets import is_secret
 from relevo.config.tree import Statement
 
@@ -71,14 +70,15 @@ class Fields(dict[str, Any]):
     def report(self, severity: Severity, keyword: str, message: str, hint: str = "") -> None:
         """Record a finding at the statement that set ``keyword``, or at the block's head."""
         statement = self.origin.get(keyword, self.cursor.statement)
-        self.findings.add(severity, self.place(keyword), message, hint, statement.keyword)
+        at, word = self.located(keyword)
+        self.findings.add(severity, at.place(word), message, hint, statement.keyword)
 
-    def place(self, keyword: str = "") -> Place:
-        """Place of the value of ``keyword``; of the block's head where it is not given."""
+    def located(self, keyword: str) -> tuple[Statement, int]:
+        """Return the statement and word of the value of ``keyword``; the block's head where it is not given."""
         statement = self.origin.get(keyword)
         if statement is None:
-            return self.cursor.statement.place()
-        return statement.place(1 if statement.args else 0)
+            return self.cursor.statement, 0
+        return statement, 1 if statement.args else 0
 
     @overload
     def given(self, row: Keyword[T]) -> T | None: ...
