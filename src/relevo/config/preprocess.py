@@ -13,7 +13,7 @@ from typing import Final
 
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.place import How, Place, Step
-from relevo.config.source import MAX_LINE_LENGTH, Brace, Line, has_open_quote, odd_blanks, words
+from relevo.config.source import CLOSE, MAX_LINE_LENGTH, OPEN, Brace, Line, has_open_quote, odd_blanks, words
 
 MAX_INCLUDE_DEPTH: Final = 32
 """Files that include files: deeper is a loop (keepalived limits itself to the same order)."""
@@ -68,7 +68,7 @@ class Preprocessor:
             if found[0] in INCLUDES:
                 yield from self._include(line, found, outer)
             elif found[0][0:1] == "~" and _REPETITION.match(found[0]):
-                self._refuse_repetition(line, found[0])
+                yield from self._refuse_repetition(line, found)
             else:
                 yield line, found
 
@@ -81,10 +81,20 @@ class Preprocessor:
             place = Place(line.file, line.number, column, 1, line.chain)
             self._findings.add(Severity.WARNING, place, message, "write an ordinary blank")
 
-    def _refuse_repetition(self, line: Line, word: str) -> None:
-        name = word.partition("(")[0]
-        message = f"{name}(…) is not supported by this version: the line is ignored"
-        self._findings.add(Severity.ERROR, line.place(0), message, "write the lines out", name)
+    def _refuse_repetition(self, line: Line, found: list[str]) -> Iterator[Read]:
+        """Report a repeated line once; if it opens a block, yield a block without a keyword, which nothing reads."""
+        name = found[0].partition("(")[0]
+        opens = sum(word is OPEN for word in found) > sum(word is CLOSE for word in found)
+        what = "the line and its block are" if opens else "the line is"
+        self._findings.add(
+            Severity.ERROR,
+            line.place(0),
+            f"{name}(…) is not supported by this version: {what} ignored",
+            "write the lines out",
+            name,
+        )
+        if opens:
+            yield line, ["", OPEN]
 
     def _include(self, line: Line, found: list[str], outer: tuple[str, ...]) -> Iterator[Read]:
         keyword = found[0]

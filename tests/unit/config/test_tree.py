@@ -98,7 +98,15 @@ def test_a_line_knows_every_include_on_its_way():
     assert [str(step) for step in chain] == ["included from g:1", "included from f:2"]
 
 
-@pytest.mark.parametrize("line", ["~LST(x, a, b) y $x", "~SEQ(i, 1, 9) y$i", "~SEQx(i, 1, 9) {"])
+def test_a_repetition_of_a_block_is_one_finding():
+    tree, findings = parsed("~LST(n, 1, 2) b V$n {\nc {\n}\n}\na")
+    assert shape(tree.statements) == [["", [["c", []]]], ["a"]]
+    assert [found.message for found in findings] == [
+        "~LST(…) is not supported by this version: the line and its block are ignored"
+    ]
+
+
+@pytest.mark.parametrize("line", ["~LST(x, a, b) y $x", "~SEQ(i, 1, 9) y$i", "~SEQx(i, 1, 9) { }"])
 def test_a_repetition_is_one_finding(line):
     tree, findings = parsed(f"{line}\na")
     assert shape(tree.statements) == [["a"]]
