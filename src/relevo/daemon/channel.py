@@ -1,24 +1,20 @@
-"""Messages over a socket pair: four octets of length and MessagePack, blocking for the director, asyncio for the rest."""
+"""Messages over a socket pair, as frames of MessagePack: non-blocking for the director, asyncio for the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-import struct
 from collections.abc import AsyncIterator
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from relevo.daemon.messages import FromWorker, ToWorker
-
-_LENGTH: Final = struct.Struct("!I")
-MAX_MESSAGE: Final = 512 << 20
-"""Octets of a message: the configuration of a million servers fits."""
+from relevo.wire.framing import Deframer, frame
 
 MAX_UNSENT: Final = 16 << 20
-"""Octets the director keeps for a supervisor that does not read; beyond it messages are dropped, adverts go on."""
+"""Bytes the director keeps for a supervisor that does not read; beyond it messages are dropped, adverts go on."""
 
 M = TypeVar("M")
 
@@ -28,33 +24,20 @@ decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
 
 
 def pack(message: Any) -> bytes:
-    """Encode a message with its length in front."""
-    body = _encode(message)
-    return _LENGTH.pack(len(body)) + body
+    """Encode a message as a frame."""
+    return frame(_encode(message))
 
 
 class Unpacker(Generic[M]):
-    """Cuts a stream of octets into messages."""
+    """Cuts a stream into messages."""
 
     def __init__(self, decode: Any) -> None:
         self._decode = decode
-        self._buffer = bytearray()
+        self._frames = Deframer()
 
     def feed(self, data: bytes) -> list[M]:
-        """Take octets; return the messages they complete."""
-        self._buffer += data
-        found: list[M] = []
-        while len(self._buffer) >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(self._buffer)
-            if size > MAX_MESSAGE:
-                raise ValueError(f"a message of {size} octets")
-            end = _LENGTH.size + size
-            if len(self._buffer) < end:
-                break
-            body = bytes(self._buffer[_LENGTH.size : end])
-            del self._buffer[:end]
-            found.append(self._decode(body))
-        return found
+        """Take bytes; return the messages that they complete."""
+        return [self._decode(body) for body in self._frames.feed(data)]
 
 
 class DirectorChannel:

@@ -35,11 +35,12 @@ from relevo.daemon.messages import (
     ToWorker,
 )
 from relevo.model import Configuration, GlobalDefs
+from relevo.severity import Severity
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 FROM_WORKER = st.one_of(
     st.just(Ready()),
-    st.builds(LogLine, TEXT, st.integers(0, 7)),
+    st.builds(LogLine, TEXT, st.sampled_from(Severity)),
     st.builds(InstanceEvent, TEXT, TEXT, st.integers(0, 255), TEXT),
     st.builds(GroupEvent, TEXT, TEXT),
     st.builds(HeldEvent, st.frozensets(TEXT, max_size=5)),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,14 @@ from relevo.errors import PlaneError
 from relevo.model import Endpoint, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
 from relevo.planes.proxy.client import ProxyPlane
-from relevo.planes.proxy.messages import LENGTH, MAX_FRAME, Apply, ListConnections, Observe, Reply, decode_reply, encode, frame
+from relevo.planes.proxy.messages import Apply, ListConnections, Observe, Reply, decode_reply, encode, pack
+from relevo.wire.framing import LENGTH_SIZE, MAX_BODY, body_size
 from tests.unit.proxy.rig import Backend, Process, dial, echo, proxy_process, read_all, read_exactly, read_line, wait_until
 
 Make = Callable[..., Backend]
 DEEP = b"\x82\xa4type\xa7Observe\xa1x" + b"\x91" * 100_000 + b"\x01"
+
+LENGTH = struct.Struct("!I")
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def still_works(plane: Process, key: ServiceKey) -> None:
 
 
 def read_reply(sock: socket.socket) -> Reply:
-    (size,) = LENGTH.unpack(read_exactly(sock, LENGTH.size))
+    size = body_size(read_exactly(sock, LENGTH_SIZE))
     return decode_reply(read_exactly(sock, size))
 
 
@@ -55,10 +59,10 @@ def read_reply(sock: socket.socket) -> Reply:
         b"GET / HTTP/1.0\r\n\r\n" * 100,
         LENGTH.pack(0),
         LENGTH.pack(3) + b"\xc1\xc1\xc1",
-        LENGTH.pack(MAX_FRAME + 1) + b"x",
+        LENGTH.pack(MAX_BODY + 1) + b"x",
         LENGTH.pack(0xFFFFFFFF) + bytes(1000),
         LENGTH.pack(5) + b"\x81\xa4ty",
-        frame(Observe())[:-1] + b"\x00",
+        pack(Observe())[:-1] + b"\x00",
         LENGTH.pack(len(encode({"type": "FormatDisk"}))) + encode({"type": "FormatDisk"}),
         LENGTH.pack(len(encode({"type": "Apply", "operations": 7}))) + encode({"type": "Apply", "operations": 7}),
         LENGTH.pack(len(encode([1, 2, 3]))) + encode([1, 2, 3]),
@@ -86,7 +90,7 @@ def test_random_octets_harm_nothing(plane: Process, backend: Make) -> None:
             if chance.random() < 0.5:
                 body = LENGTH.pack(len(body)) + body
             if chance.random() < 0.5:  # a true request with a few octets changed
-                request = bytearray(frame(Apply((AddService(ServiceEntry(key=key)),))))
+                request = bytearray(pack(Apply((AddService(ServiceEntry(key=key)),))))
                 for _ in range(chance.randint(1, 4)):
                     request[chance.randrange(4, len(request))] = chance.randrange(256)
                 body = bytes(request)
@@ -112,7 +116,7 @@ def test_a_port_beyond_65535_harms_nothing(mortal: Process, backend: Make) -> No
     impossible = ServiceKey(Protocol.TCP, Endpoint("127.0.40.1", 70_000))
     server = ServerEntry(endpoint=Endpoint("127.0.41.1", 1))
     with call(mortal) as sock:
-        sock.sendall(frame(Apply((AddService(ServiceEntry(key=impossible)), AddServer(impossible, server)))))
+        sock.sendall(pack(Apply((AddService(ServiceEntry(key=impossible)), AddServer(impossible, server)))))
         sock.recv(1)
     still_works(mortal, key)
     still_works(mortal, mortal.serve(backend(echo("A")).entry))
@@ -121,10 +125,10 @@ def test_a_port_beyond_65535_harms_nothing(mortal: Process, backend: Make) -> No
 def test_requests_may_come_octet_by_octet_and_many_in_one_go(plane: Process, backend: Make) -> None:
     key = plane.serve(backend(echo("A")).entry)
     with call(plane) as sock:
-        for octet in frame(Observe()):
+        for octet in pack(Observe()):
             sock.sendall(bytes([octet]))
         assert read_reply(sock).services[0].service.key == key
-        sock.sendall((frame(Observe()) + frame(ListConnections())) * 50)
+        sock.sendall((pack(Observe()) + pack(ListConnections())) * 50)
         for _ in range(50):
             assert len(read_reply(sock).services) == 1
             assert read_reply(sock).services == []
@@ -135,7 +139,7 @@ def test_an_answer_longer_than_the_socket_s_buffer_arrives_whole(plane: Process)
     servers = tuple(ServerEntry(endpoint=Endpoint(f"10.{n >> 8}.{n & 255}.1", 80)) for n in range(20_000))
     assert plane.apply(*(AddServer(key, server) for server in servers[:3000])) == []
     with call(plane) as sock:
-        sock.sendall(frame(Observe()) * 20)
+        sock.sendall(pack(Observe()) * 20)
         wait_until(plane.observe, "others are answered meanwhile")
         for _ in range(20):
             assert len(read_reply(sock).services[0].servers) == 3000
@@ -148,7 +152,7 @@ def test_a_balancer_that_hangs_up_leaves_everything_as_it_was(plane: Process, ba
         before = sorted(plane.descriptors())
         for _ in range(10):
             with call(plane) as sock:
-                sock.sendall(frame(Observe())[:3])
+                sock.sendall(pack(Observe())[:3])
         client.sendall(b"x")
         assert client.recv(1) == b"x"
         wait_until(lambda: sorted(plane.descriptors()) == before, "their descriptors are gone")
@@ -182,7 +186,7 @@ async def answer_with(octets: bytes, path: Path) -> asyncio.Server:
 
 @pytest.mark.parametrize(
     "octets",
-    [b"", b"\0", LENGTH.pack(10), LENGTH.pack(MAX_FRAME + 1), LENGTH.pack(1) + b"\xc1", LENGTH.pack(2) + b"\x81\xa8"],
+    [b"", b"\0", LENGTH.pack(10), LENGTH.pack(MAX_BODY + 1), LENGTH.pack(1) + b"\xc1", LENGTH.pack(2) + b"\x81\xa8"],
     ids=["nothing", "half a length", "no body", "too long", "garbage", "cut"],
 )
 def test_an_answer_that_is_none_is_a_plane_error_and_the_next_call_connects_anew(tmp_path: Path, octets: bytes) -> None:
@@ -194,7 +198,7 @@ def test_an_answer_that_is_none_is_a_plane_error_and_the_next_call_connects_anew
             await plane.observe()
         server.close()
         path.unlink()
-        server = await answer_with(frame(Reply()), path)
+        server = await answer_with(pack(Reply()), path)
         assert await plane.observe() == []
         server.close()
         await plane.close()
@@ -222,12 +226,12 @@ def test_a_cancelled_call_does_not_leave_its_answer_to_the_next_one(tmp_path: Pa
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while size := await reader.read(4):
-            body = await reader.readexactly(*LENGTH.unpack(size))
+            body = await reader.readexactly(body_size(size))
             if b"Observe" in body:
                 await asyncio.sleep(0.05)
-                writer.write(frame(Reply(error="observed")))
+                writer.write(pack(Reply(error="observed")))
             else:
-                writer.write(frame(Reply(error="applied")))
+                writer.write(pack(Reply(error="applied")))
 
     async def check() -> None:
         server = await asyncio.start_unix_server(serve, tmp_path / "socket")

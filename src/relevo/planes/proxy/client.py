@@ -9,8 +9,6 @@ from relevo.errors import PlaneError
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import Capabilities, Notice, Refused
 from relevo.planes.proxy.messages import (
-    LENGTH,
-    MAX_FRAME,
     Apply,
     EndConnections,
     Hold,
@@ -19,10 +17,11 @@ from relevo.planes.proxy.messages import (
     Reply,
     Request,
     decode_reply,
-    frame,
+    pack,
 )
 from relevo.planes.table import capabilities_of_user_space
 from relevo.planes.user_space import UserSpace
+from relevo.wire.framing import LENGTH_SIZE, body_size
 
 TIMEOUT_S = 5.0
 """A plane that does not answer for this long is taken for dead; the next call connects anew."""
@@ -90,9 +89,7 @@ class ProxyPlane(UserSpace):
         if self._streams is None:
             self._streams = await asyncio.open_unix_connection(self._path)
         reader, writer = self._streams
-        writer.write(frame(request))
+        writer.write(pack(request))
         await writer.drain()
-        (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-        if size > MAX_FRAME:
-            raise ValueError("frame too long")
+        size = body_size(await reader.readexactly(LENGTH_SIZE))
         return decode_reply(await reader.readexactly(size))

@@ -1,18 +1,12 @@
-"""What the balancer and the proxy's process say to each other: frames of four octets of length and MessagePack."""
+"""Requests of the balancer to the proxy's process, and its replies: frames of MessagePack."""
 
 from __future__ import annotations
-
-import struct
-from typing import Final
 
 import msgspec
 
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import Refused
-
-LENGTH: Final = struct.Struct("!I")
-MAX_FRAME: Final = 256 << 20
-"""Octets in a frame: a million connections listed at once."""
+from relevo.wire.framing import frame
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
@@ -58,7 +52,6 @@ decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
 
-def frame(message: Request | Reply) -> bytes:
-    """Encode a message with its length in front."""
-    body = encode(message)
-    return LENGTH.pack(len(body)) + body
+def pack(message: Request | Reply) -> bytes:
+    """Encode a message as a frame."""
+    return frame(encode(message))

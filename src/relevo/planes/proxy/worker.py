@@ -16,8 +16,6 @@ import msgspec
 from relevo.planes.proxy.annex import Annex
 from relevo.planes.proxy.engine import Engine
 from relevo.planes.proxy.messages import (
-    LENGTH,
-    MAX_FRAME,
     Apply,
     EndConnections,
     Hold,
@@ -25,8 +23,9 @@ from relevo.planes.proxy.messages import (
     Observe,
     Reply,
     decode_request,
-    frame,
+    pack,
 )
+from relevo.wire.framing import Deframer
 
 READ_SIZE = 1 << 16
 
@@ -37,7 +36,7 @@ class Commander:
     def __init__(self, engine: Engine, connection: socket.socket) -> None:
         self.engine = engine
         self.connection = connection
-        self.received = bytearray()
+        self.received = Deframer()
         self.unsent = b""
         connection.setblocking(False)
         engine.watch(connection.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET, self.on_event)
@@ -48,25 +47,13 @@ class Commander:
             if mask & select.EPOLLOUT and self.unsent:
                 self._send(b"")
             while data := self.connection.recv(READ_SIZE):
-                self.received += data
-                self._answer()
+                for body in self.received.feed(data):
+                    self._send(pack(self._handle(body)))
             self.close()
         except BlockingIOError:
             return
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
             self.close()
-
-    def _answer(self) -> None:
-        while len(self.received) >= LENGTH.size:
-            (size,) = LENGTH.unpack_from(self.received)
-            if size > MAX_FRAME:
-                raise ValueError("frame too long")
-            end = LENGTH.size + size
-            if len(self.received) < end:
-                return
-            body = bytes(self.received[LENGTH.size : end])
-            del self.received[:end]
-            self._send(frame(self._handle(body)))
 
     def _handle(self, body: bytes) -> Reply:
         match decode_request(body):
