@@ -8,13 +8,21 @@ import contextlib
 import ctypes
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6TimeExceeded, IPv6
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6PacketTooBig,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrFragment,
+    fragment6,
+)
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -42,6 +50,7 @@ PASS, SHOT, REDIRECT = 0xFFFFFFFF, 2, 7  # TC_ACT_UNSPEC: on to the next program
 XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4
 
 ETHERNET = 14
+ETH_P_ALL = 3
 NOWHERE = 0xFFFFFFFF
 SMALL = Sizes(connections=2048, services=64, servers=256, rosters=1 << 19, announcements=1 << 16)
 
@@ -173,8 +182,9 @@ class Director:
         ctypes.memmove(ctypes.byref(self.settings), self._usual, len(self._usual))
         asyncio.run(self.plane.hold(frozenset(), frozenset()))
         self.apply(*(DeleteService(key) for key in list(self.table.services)))
-        for key in self._keys("fragments"):
-            self.instance.maps["fragments"].delete(key)
+        for name in ("fragments", "held"):
+            for key in self._keys(name):
+                self.instance.maps[name].delete(key)
         if self._hops_kept:
             self.forget_hops()
 
@@ -354,6 +364,26 @@ class Director:
         after = self.instance.reasons()
         return Outcome(verdict, frame, {Reason(i): after[i] - before[i] for i in range(len(after)) if after[i] != before[i]})
 
+    @contextlib.contextmanager
+    def returning(self, interface: int = 0) -> Iterator[Callable[[], list[bytes]]]:
+        """A call for the frames that runs have put back at an interface's ingress since the last call: no program is attached
+        there that would take them in again. They are all there when a run ends.
+        """
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL)) as returned:
+            returned.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            returned.bind((socket.if_indextoname(interface or self.outside), ETH_P_ALL))
+
+            def read() -> list[bytes]:
+                found = []
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        frame, (_, _, direction, *_) = returned.recvfrom(1 << 16)
+                        if direction == socket.PACKET_HOST:
+                            found.append(frame)
+                return found
+
+            yield read
+
     def forget_hops(self) -> None:
         """Let every next hop be asked for again."""
         self._hops_kept = False
@@ -434,6 +464,18 @@ def datagram(
     """A client's datagram to the virtual service."""
     header = ip(client or CLIENT[family], VIRTUAL[family], ttl)
     return from_client(header / UDP(sport=port, dport=PORT) / Raw(payload))
+
+
+BIG = bytes(range(256)) * 10
+"""A datagram's payload that takes three fragments."""
+
+
+def pieces(packet: Packet) -> list[Packet]:
+    """A packet in fragments."""
+    if isinstance(packet, IP):
+        return list(fragment(packet, 1000))
+    with_header = IPv6(src=packet.src, dst=packet.dst, hlim=packet.hlim) / IPv6ExtHdrFragment(id=4711) / packet.payload
+    return list(fragment6(with_header, 1100))
 
 
 def local_port(entry: Connection) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
-from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6TimeExceeded, IPv6ExtHdrDestOpt
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6PacketTooBig, ICMPv6TimeExceeded, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
@@ -264,12 +264,18 @@ def test_an_error_about_a_connection_whose_server_was_removed_is_left_to_the_sta
 # -- answers -----------------------------------------------------------------------------------------------------------
 
 
-def answer_of(packet: Packet, error: Packet, octets: int) -> bytes:
-    """The ICMP error that answers a frame, as scapy builds it: from where it was sent to, back where it came from."""
+ERROR_MOST = {4: 576, 6: 1280}
+"""Bytes of an ICMP error: RFC 1812 §4.3.2.3, RFC 4443 §2.4."""
+
+
+def answer_of(packet: Packet, error: Packet) -> bytes:
+    """The ICMP error that answers a frame, as scapy builds it: from where it was sent to, back where it came from; it quotes as
+    much of the packet as fits.
+    """
     ethernet, inner = packet, packet.payload
     family = 4 if isinstance(inner, IP) else 6
     fields = {"id": 0, "flags": "DF"} if family == 4 else {}
-    quote = bytes(inner)[: header_of(family) + octets]
+    quote = bytes(inner)[: ERROR_MOST[family] - header_of(family) - 8]
     header = ip(inner.dst, inner.src, 64, **fields)
     return bytes(Ether(src=ethernet.dst, dst=ethernet.src) / header / error / Raw(quote))
 
@@ -283,7 +289,7 @@ def too_big(family: int, mtu: int) -> Packet:
 
 
 @families
-@pytest.mark.parametrize("length", [0, 1, 12, 13, 1000])
+@pytest.mark.parametrize("length", [0, 1, 12, 13, 519, 520, 521, 1000, 1183, 1184, 1185, 1400])
 @kinds
 def test_without_a_server_the_port_is_unreachable(director: Director, family: int, kind: Kind, length: int) -> None:
     key = director.serve(family, kind.protocol)
@@ -291,7 +297,7 @@ def test_without_a_server_the_port_is_unreachable(director: Director, family: in
     packet = from_client(ip(CLIENT[family], VIRTUAL[family]) / kind.make(CLIENT_PORT, PORT) / bytes(length))
     ran = director.tc(packet)
     assert ran.verdict == REDIRECT
-    assert ran.frame == answer_of(packet, UNREACHABLE_PORT[family], 20 if kind.protocol is Protocol.TCP else 8)
+    assert ran.frame == answer_of(packet, UNREACHABLE_PORT[family])
     assert ran.reasons == {Reason.REFUSED_NO_DESTINATION: 1}
     assert director.service(key).refused == 1
 
@@ -307,7 +313,7 @@ def test_a_clients_packet_whose_time_is_over_is_answered(
     packet = from_client(ip(CLIENT[family], VIRTUAL[family], ttl) / kind.make(CLIENT_PORT, PORT))
     ran = director.tc(packet)
     assert ran.verdict == REDIRECT
-    assert ran.frame == answer_of(packet, EXPIRED[family], 20 if kind.protocol is Protocol.TCP else 8)
+    assert ran.frame == answer_of(packet, EXPIRED[family])
     assert ran.reasons == {Reason.REFUSED_TTL: 1}
 
 
@@ -318,7 +324,7 @@ def test_a_servers_packet_whose_time_is_over_is_answered(director: Director, fam
     client, port = (LOCAL[family], local_port(director.connection())) if method is FULLNAT else (CLIENT[family], CLIENT_PORT)
     packet = from_server(ip(SERVER[family], client, 1) / UDP(sport=SERVER_PORT, dport=port) / b"answer")
     ran = director.tc(packet, director.inside)
-    assert ran.frame == answer_of(packet, EXPIRED[family], 8)
+    assert ran.frame == answer_of(packet, EXPIRED[family])
     assert ran.reasons == {Reason.REFUSED_TTL: 1}
 
 
@@ -336,7 +342,7 @@ def test_a_clients_packet_that_is_too_big_for_the_way_is_answered_with_its_mtu(
         ran = director.tc(packet)
         assert ran.verdict == REDIRECT
         if over:
-            assert ran.frame == answer_of(packet, too_big(family, NARROW_MTU), 8)
+            assert ran.frame == answer_of(packet, too_big(family, NARROW_MTU))
             assert ran.reasons == {Reason.REFUSED_TOO_BIG: 1}
         else:
             assert not ran.reasons
@@ -355,14 +361,8 @@ def test_a_servers_packet_that_is_too_big_for_the_way_is_answered_with_its_mtu(
     fields = {"flags": "DF"} if family == 4 else {}
     packet = from_server(ip(SERVER[family], client, **fields) / UDP(sport=SERVER_PORT, dport=port) / bytes(1400))
     ran = director.tc(packet, director.inside)
-    assert ran.frame == answer_of(packet, too_big(family, NARROW_MTU), 8)
+    assert ran.frame == answer_of(packet, too_big(family, NARROW_MTU))
     assert ran.reasons == {Reason.REFUSED_TOO_BIG: 1}
-
-
-def test_a_packet_that_is_too_big_and_may_be_fragmented_is_dropped(director: Director) -> None:
-    director.serve(4, Protocol.UDP, server(NARROW[4]))
-    ran = director.tc(datagram(payload=bytes(1400)))
-    assert (ran.verdict, ran.reasons) == (SHOT, {Reason.DROP_TOO_BIG: 1})
 
 
 OVERHEAD = {(4, 0): 20, (6, 0): 40, (4, 1): 32, (6, 1): 52}
@@ -392,7 +392,7 @@ def test_the_mtu_that_is_told_leaves_room_for_the_tunnel(director: Director, inn
     header = ip(CLIENT[inner], VIRTUAL[inner], **fields) / UDP(sport=CLIENT_PORT, dport=PORT)
     packet = from_client(header / bytes(1500 - len(header)))
     ran = director.tc(packet)
-    assert ran.frame == answer_of(packet, too_big(inner, 1500 - OVERHEAD[outer, tunnel]), 8)
+    assert ran.frame == answer_of(packet, too_big(inner, 1500 - OVERHEAD[outer, tunnel]))
 
 
 PROTOCOL_OF_TUNNEL = {(4, 0): 4, (6, 0): 41}
@@ -423,7 +423,7 @@ def test_a_clients_packets_fit_a_tunnels_way_as_a_router_told(
     assert director.tc(packet).verdict == REDIRECT
     told_by_a_router(director, inner, outer, tunnel, mtu)
     least = {4: 552, 6: 1280}[outer]
-    assert director.tc(packet).frame == answer_of(packet, too_big(inner, max(mtu, least) - OVERHEAD[outer, tunnel]), 8)
+    assert director.tc(packet).frame == answer_of(packet, too_big(inner, max(mtu, least) - OVERHEAD[outer, tunnel]))
     director.instance.maps["path_mtus"].delete(packed(SERVER[outer]))
     assert director.tc(packet).verdict == REDIRECT
 
@@ -462,19 +462,22 @@ def test_no_more_is_answered_in_a_second_than_is_allowed(director: Director, lim
     assert [ran.reasons for ran in seen[limit:]] == [{Reason.REFUSED_TTL: 1, Reason.DROP_ANSWER_LIMIT: 1}] * 2
 
 
-SILENT_CASES = {
+WITH_MORE_HEADERS = {
     "with options": from_client(ip(CLIENT[4], VIRTUAL[4], 1, options=[IPOption_NOP()] * 4) / UDP(sport=CLIENT_PORT, dport=PORT)),
     "with an extension header": from_client(
         ip(CLIENT[6], VIRTUAL[6], 1) / IPv6ExtHdrDestOpt() / UDP(sport=CLIENT_PORT, dport=PORT)
     ),
+    "a first fragment": from_client(ip(CLIENT[6], VIRTUAL[6], 1) / IPv6ExtHdrFragment(m=1) / UDP(sport=CLIENT_PORT, dport=PORT)),
 }
 
 
-@pytest.mark.parametrize("packet", SILENT_CASES.values(), ids=SILENT_CASES.keys())
-def test_a_packet_that_cannot_be_quoted_is_dropped_without_a_word(director: Director, packet: Packet) -> None:
-    director.serve(4 if IP in packet else 6, Protocol.UDP)
+@pytest.mark.parametrize("packet", WITH_MORE_HEADERS.values(), ids=WITH_MORE_HEADERS.keys())
+def test_an_error_quotes_whatever_headers_there_are(director: Director, packet: Packet) -> None:
+    family = 4 if IP in packet else 6
+    director.serve(family, Protocol.UDP)
     ran = director.tc(packet)
-    assert (ran.verdict, ran.reasons) == (SHOT, {Reason.REFUSED_TTL: 1})
+    assert (ran.verdict, ran.reasons) == (REDIRECT, {Reason.REFUSED_TTL: 1})
+    assert ran.frame == answer_of(packet, EXPIRED[family])
 
 
 # -- resets ------------------------------------------------------------------------------------------------------------

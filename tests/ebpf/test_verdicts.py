@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
-    ICMPv6EchoRequest,
     IPv6,
-    IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
     PadN,
-    fragment6,
 )
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
@@ -26,6 +25,7 @@ from relevo.model.table import AddServer, AddService, DeleteServer, ServiceEntry
 from relevo.planes.ebpf.layout import SettingFlag, TcpState, packed
 from relevo.planes.ebpf.reasons import Reason
 from tests.ebpf.packets import (
+    BIG,
     CLIENT,
     CLIENT_PORT,
     ETHERNET,
@@ -39,7 +39,6 @@ from tests.ebpf.packets import (
     PORT,
     REDIRECT,
     SERVER,
-    SERVER_PORT,
     SHOT,
     UNREACHABLE,
     VIRTUAL,
@@ -47,9 +46,8 @@ from tests.ebpf.packets import (
     Director,
     datagram,
     from_client,
-    from_server,
     ip,
-    local_port,
+    pieces,
     server,
     syn,
 )
@@ -84,15 +82,24 @@ def of_a_moved_service(director: Director, address: str) -> tuple[int, dict[Reas
     return said(director, from_client(ip(CLIENT[4], address) / TCP(sport=CLIENT_PORT, dport=PORT, flags="S")))
 
 
+@contextlib.contextmanager
+def switched_off(family: str, *interfaces: str) -> Iterator[None]:
+    """Interfaces that do not forward."""
+    switches = [Path(f"/proc/sys/net/{family}/conf/{interface}/forwarding") for interface in interfaces]
+    for switch in switches:
+        switch.write_text("0")
+    try:
+        yield
+    finally:
+        for switch in switches:
+            switch.write_text("1")
+
+
 def without_forwarding(director: Director) -> tuple[int, dict[Reason, int]]:
-    switch = Path("/proc/sys/net/ipv4/conf/outside/forwarding")
     director.serve()
     director.forget_hops()
-    switch.write_text("0")
-    try:
+    with switched_off("ipv4", "outside", "lo"):
         return said(director, syn())
-    finally:
-        switch.write_text("1")
 
 
 def fill(director: Director, key: ServiceKey, state: TcpState = TcpState.ESTABLISHED) -> None:
@@ -175,6 +182,20 @@ def refused_by_reset(director: Director) -> tuple[int, dict[Reason, int]]:
     return said(director, syn())
 
 
+def too_big_later_fragment_with_options(director: Director) -> tuple[int, dict[Reason, int]]:
+    director.serve(4, Protocol.TCP, server(NARROW[4]))
+    header: dict[str, Any] = {"src": CLIENT[4], "dst": VIRTUAL[4], "id": 7}
+    director.run(from_client(IP(**header, flags="MF") / TCP(sport=CLIENT_PORT, dport=PORT, flags="S") / bytes(1200)))
+    return said(director, from_client(IP(**header, frag=152, proto=6, options=[IPOption_NOP()] * 4) / bytes(1300)))
+
+
+def first_after_later(director: Director) -> tuple[int, dict[Reason, int]]:
+    director.serve(4, Protocol.UDP)
+    first, later, *_ = pieces(ip(CLIENT[4], VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
+    director.run(from_client(later))
+    return said(director, from_client(first))
+
+
 PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
     Reason.PASS_NOT_IP: (PASS, served(Ether(src=GATEWAY_MAC, dst=OUTSIDE_MAC) / ARP() / Raw(bytes(20)))),
     Reason.PASS_NOT_OURS: (PASS, served(from_client(ip(CLIENT[4], "10.1.0.9") / TCP(dport=PORT, flags="S")))),
@@ -202,11 +223,14 @@ PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
     Reason.DROP_NO_LOCAL_PORT: (SHOT, without_a_local_port),
     Reason.DROP_NO_ROUTE: (SHOT, lambda director: to_address(director, UNREACHABLE[4])),
     Reason.DROP_FORWARDING_OFF: (SHOT, without_forwarding),
-    Reason.DROP_FRAGMENT: (SHOT, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], frag=3, proto=6) / bytes(20)))),
+    Reason.DROP_FRAGMENT: (SHOT, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], flags="MF", proto=6) / bytes(8)))),
     Reason.DROP_ORPHAN: (SHOT, lambda director: orphan(director, SettingFlag.KEEP_ORPHANS)),
     Reason.DROP_ANSWER_LIMIT: (SHOT, beyond_the_limit),
-    Reason.DROP_TOO_BIG: (SHOT, served(syn() / bytes(1400), address=NARROW[4])),
+    Reason.DROP_TOO_BIG: (SHOT, too_big_later_fragment_with_options),
     Reason.DROP_NOT_YET: (SHOT, lambda director: of_a_moved_service(director, VIRTUAL[4])),
+    Reason.AGAIN_HELD: (SHOT, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], frag=3, proto=6) / bytes(20)))),
+    Reason.AGAIN_RELEASED: (SHOT, first_after_later),
+    Reason.AGAIN_CUT: (SHOT, served(syn() / bytes(1400), address=NARROW[4])),
     Reason.COUNT_EVICTED: (REDIRECT, with_half_open_ones),
     Reason.COUNT_UNTOLD: (REDIRECT, with_nobody_reading_the_ring),
     Reason.COUNT_TEMPLATE_FULL: (SHOT, without_a_slot_for_a_template),
@@ -447,140 +471,6 @@ def test_a_tcp_header_longer_than_its_packet_is_left_to_the_stack(director: Dire
     assert director.run(packet) == (PASS, bytes(packet))
     packet = bytes(packet) + bytes(6)
     assert director.run(packet) == (PASS, packet)
-
-
-# -- fragments ---------------------------------------------------------------------------------------------------------
-
-BIG = bytes(range(256)) * 10
-
-
-def pieces(packet: Packet) -> list[Packet]:
-    """A packet in fragments."""
-    if isinstance(packet, IP):
-        return list(fragment(packet, 1000))
-    with_header = IPv6(src=packet.src, dst=packet.dst, hlim=packet.hlim) / IPv6ExtHdrFragment(id=4711) / packet.payload
-    return list(fragment6(with_header, 1100))
-
-
-def put_together(frames: list[bytes], family: int) -> bytes:
-    """What the fragments carry, in order of their offsets."""
-    if family == 4:
-        parsed = sorted((IP(frame[ETHERNET:]) for frame in frames), key=lambda part: part.frag)
-        return b"".join(bytes(part.payload) for part in parsed)
-    parts = sorted((IPv6(frame[ETHERNET:]) for frame in frames), key=lambda part: part[IPv6ExtHdrFragment].offset)
-    return b"".join(bytes(part[IPv6ExtHdrFragment].payload) for part in parts)
-
-
-def ends(frame: bytes, family: int) -> tuple[str, str, int]:
-    header = (IP if family == 4 else IPv6)(frame[ETHERNET:])
-    return header.src, header.dst, header.ttl if family == 4 else header.hlim
-
-
-@families
-@pytest.mark.parametrize("method", [NAT, DR, FULLNAT], ids=lambda method: method.value)
-@pytest.mark.parametrize("later_first", [False, True], ids=["in-order", "last-before-second"])
-def test_fragments_follow_their_first(director: Director, family: int, method: Forwarding, later_first: bool) -> None:
-    director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
-    first, *later = pieces(ip(CLIENT[family], VIRTUAL[family]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
-    assert len(later) >= 2
-    frames = []
-    for packet in (first, *(reversed(later) if later_first else later)):
-        verdict, frame = director.run(from_client(packet))
-        assert verdict == REDIRECT
-        frames.append(frame)
-    source, destination, port = {
-        NAT: (CLIENT[family], SERVER[family], SERVER_PORT),
-        DR: (CLIENT[family], VIRTUAL[family], PORT),
-        FULLNAT: (LOCAL[family], SERVER[family], SERVER_PORT),
-    }[method]
-    source_port = local_port(director.connection()) if method is FULLNAT else CLIENT_PORT
-    expected = ip(source, destination, 63) / UDP(sport=source_port, dport=port) / BIG
-    assert put_together(frames, family) == bytes(expected)[20 if family == 4 else 40 :]
-    assert {ends(frame, family) for frame in frames} == {(source, destination, 63)}
-    assert director.connection().packets == len(frames)
-
-
-@families
-@pytest.mark.parametrize("method", [NAT, FULLNAT], ids=lambda method: method.value)
-def test_fragments_of_an_answer_follow_their_first(director: Director, family: int, method: Forwarding) -> None:
-    director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
-    assert director.run(datagram(family))[0] == REDIRECT
-    client, port = (LOCAL[family], local_port(director.connection())) if method is FULLNAT else (CLIENT[family], CLIENT_PORT)
-    answer = ip(SERVER[family], client) / UDP(sport=SERVER_PORT, dport=port) / BIG
-    frames = []
-    for packet in pieces(answer):
-        verdict, frame = director.run(from_server(packet), director.inside)
-        assert verdict == REDIRECT
-        frames.append(frame)
-    expected = ip(VIRTUAL[family], CLIENT[family], 63) / UDP(sport=PORT, dport=CLIENT_PORT) / BIG
-    assert put_together(frames, family) == bytes(expected)[20 if family == 4 else 40 :]
-    assert {ends(frame, family) for frame in frames} == {(VIRTUAL[family], CLIENT[family], 63)}
-
-
-@families
-def test_a_later_fragment_before_its_first_is_dropped(director: Director, family: int) -> None:
-    director.serve(family, Protocol.UDP)
-    director.run(datagram(family))
-    _, later, *_ = pieces(ip(CLIENT[family], VIRTUAL[family]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
-    assert said(director, from_client(later)) == (SHOT, {Reason.DROP_FRAGMENT: 1})
-
-
-@families
-def test_a_later_fragment_of_a_servers_before_its_first_is_left_to_the_stack(director: Director, family: int) -> None:
-    director.serve(family, Protocol.UDP)
-    director.run(datagram(family))
-    _, later, *_ = pieces(ip(SERVER[family], CLIENT[family]) / UDP(sport=SERVER_PORT, dport=CLIENT_PORT) / BIG)
-    assert director.run(from_server(later), director.inside) == (PASS, bytes(from_server(later)))
-
-
-def test_fragments_of_different_packets_are_told_apart(director: Director) -> None:
-    director.serve(4, Protocol.UDP)
-    first, later, *_ = pieces(IP(src=CLIENT[4], dst=VIRTUAL[4], id=7) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
-    assert director.run(from_client(first))[0] == REDIRECT
-    for fields in ({"id": 8}, {"proto": 6}, {"src": "10.7.0.3"}):
-        other = later.copy()
-        for name, value in fields.items():
-            setattr(other, name, value)
-        other.chksum = None
-        assert said(director, from_client(other)) == (SHOT, {Reason.DROP_FRAGMENT: 1})
-    assert director.run(from_client(later))[0] == REDIRECT
-
-
-def test_fragments_to_a_port_without_a_service_are_left_to_the_stack(director: Director) -> None:
-    director.serve(4, Protocol.UDP)
-    for packet in pieces(IP(src=CLIENT[4], dst=VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=53) / BIG):
-        assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
-
-
-def test_fragments_between_others_are_left_to_the_stack(director: Director) -> None:
-    director.serve(4, Protocol.UDP)
-    for packet in pieces(IP(src=CLIENT[4], dst="10.9.9.9") / UDP(sport=CLIENT_PORT, dport=53) / BIG):
-        assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
-
-
-@families
-def test_fragments_of_other_protocols_are_left_to_the_stack(director: Director, family: int) -> None:
-    director.serve(family, Protocol.UDP)
-    echo = ICMP() / BIG if family == 4 else ICMPv6EchoRequest(data=BIG)
-    for packet in pieces(ip(CLIENT[family], VIRTUAL[family]) / echo):
-        assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
-
-
-def test_a_fragment_that_is_the_whole_packet_is_treated_as_one(director: Director) -> None:
-    director.serve(6, Protocol.UDP)
-    packet = IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / IPv6ExtHdrFragment(id=9) / UDP(sport=CLIENT_PORT, dport=PORT) / b"octets"
-    _, frame = director.run(from_client(packet))
-    expected = IPv6(src=CLIENT[6], dst=SERVER[6], hlim=63) / IPv6ExtHdrFragment(id=9)
-    assert frame[ETHERNET:] == bytes(expected / UDP(sport=CLIENT_PORT, dport=SERVER_PORT) / b"octets")
-    assert not [*director.instance.maps["fragments"].keys()]
-
-
-def test_a_later_fragment_with_a_last_hop_is_dropped_without_a_word(director: Director) -> None:
-    director.serve(4, Protocol.UDP)
-    first, later, *_ = pieces(IP(src=CLIENT[4], dst=VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
-    director.run(from_client(first))
-    later.ttl, later.chksum = 1, None
-    assert said(director, from_client(later)) == (SHOT, {Reason.REFUSED_TTL: 1})
 
 
 # -- slots -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from struct import Struct
 from typing import Final
 
-LAYOUT_VERSION: Final = 4
+LAYOUT_VERSION: Final = 5
 BUCKET_SLOTS: Final = 8
 FILTER_BITS: Final = 15
 TIMEOUTS: Final = 16

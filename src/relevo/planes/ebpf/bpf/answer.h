@@ -29,22 +29,6 @@ INLINE int may_answer(const struct settings *s, const struct packet *p)
 	return 1;
 }
 
-/* Whether the transport checksum is only begun. */
-INLINE int checksum_begun(frame_t *frame, const struct packet *p)
-{
-	__u32 at = p->l4 + checksum_offset(p->protocol);
-	__u16 before = 0, after = 0;
-
-	bpf_skb_load_bytes(frame, at, &before, 2);
-	if (bpf_l4_csum_replace(frame, at, 0, 0x1234, 0))
-		return 0;
-	bpf_skb_load_bytes(frame, at, &after, 2);
-	if (before == after)
-		return 1;
-	bpf_l4_csum_replace(frame, at, 0, 0xffff - 0x1234, 0);
-	return 0;
-}
-
 INLINE void swap_macs(struct ethhdr *e)
 {
 	__u8 mac[6];
@@ -155,64 +139,93 @@ NOINLINE int answer_reset(frame_t *frame)
 	return bpf_redirect(frame->ifindex, 0);
 }
 
-#define QUOTED_TCP 20
-#define QUOTED_UDP 8
-#define QUOTED_MAX (sizeof(struct ipv6hdr) + QUOTED_TCP)
+#define ERROR_MOST_V4 576  /* an error quotes as much as fits in so many bytes (RFC 1812 §4.3.2.3) */
+#define ERROR_MOST_V6 1280 /* (RFC 4443 §2.4) */
+#define SUM_CHUNK 256
+#define QUOTED_ROOM (5 * SUM_CHUNK)
+_Static_assert(QUOTED_ROOM >= ERROR_MOST_V6, "a whole error");
+
+/* The sum of the draft's bytes from `from` on; behind what is quoted they are zero. */
+GLOBAL __u32 sum_draft(__u32 from)
+{
+	struct draft *draft = the_draft();
+	__s64 sum = 0;
+	__u32 i;
+
+	if (!draft)
+		return 0;
+	BOUND(from, 0x3ff);
+	for (i = 0; i < 5; i++)
+		sum = bpf_csum_diff(0, 0, draft->bytes + from + i * SUM_CHUNK, SUM_CHUNK, (__u32)sum);
+	return (__u32)sum;
+}
+
+GLOBAL int clear_draft(void)
+{
+	struct draft *draft = the_draft();
+	volatile __u64 *words;
+	__u32 i;
+
+	if (!draft)
+		return 0;
+	words = (void *)draft->bytes;
+	for (i = 0; i < 2 * QUOTED_ROOM / 8; i++)
+		words[i] = 0;
+	return 1;
+}
 
 /*
- * What finishing a begun checksum will add to the sum of the quoted packet: the kernel does it over the octets from the
+ * What finishing a begun checksum will add to the sum of the quoted packet: the kernel does it over the bytes from the
  * transport header to the end, after us.
  */
-INLINE __u64 sum_of_finishing(frame_t *frame, const struct packet *p, __u32 at)
+INLINE __u64 sum_of_finishing(frame_t *frame, const struct packet *p, __u32 begin)
 {
-	__u16 words[QUOTED_TCP / 2] = {}, field = 0, finished;
+	__u16 field = 0, finished;
 
-	if (p->protocol == IPPROTO_TCP)
-		bpf_skb_load_bytes(frame, at, words, QUOTED_TCP);
-	else
-		bpf_skb_load_bytes(frame, at, words, QUOTED_UDP);
-	bpf_skb_load_bytes(frame, at + checksum_offset(p->protocol), &field, 2);
-	finished = (__u16)~fold_16(sum_words(words, QUOTED_TCP / 2));
+	bpf_skb_load_bytes(frame, begin + p->l4 - ETHERNET + checksum_offset(p->protocol), &field, 2);
+	finished = (__u16)~fold_16(sum_draft(p->l4 - ETHERNET));
 	return (__u64)(__u16)~field + (finished ? finished : 0xffff);
 }
 
-/* The sum of the packet quoted at `at`, `length` octets of it. */
-INLINE __u64 sum_quoted(frame_t *frame, __u32 at, __u32 length)
+/* Copies the first `length` bytes of the packet into the draft, zeros behind them. */
+INLINE int copy_quoted(frame_t *frame, __u32 length)
 {
-	__u16 words[QUOTED_MAX / 2] = {};
+	struct draft *draft = the_draft();
 
-	if (length > QUOTED_MAX || !length)
+	if (!draft || length > ERROR_MOST_V6 || !clear_draft())
 		return 0;
-	bpf_skb_load_bytes(frame, at, words, length);
-	return sum_words(words, QUOTED_MAX / 2);
+	return !bpf_skb_load_bytes(frame, ETHERNET, draft->bytes, LENGTH(length, 0x7ff));
 }
 
 /*
- * Turns the packet into an ICMP error about itself, from the address it was sent to, and sends it back. It quotes the IP
- * header and the ports, and of TCP the whole fixed header.
+ * Turns the packet into an ICMP error about itself, from the address it was sent to, and sends it back. It quotes as much of
+ * the packet as an error may.
  */
-NOINLINE int answer_icmp(frame_t *frame, __u32 type, __u32 code, __u32 mtu)
+NOINLINE int answer_icmp(frame_t *frame)
 {
-	struct icmp_header icmp = {.type = type, .code = code, .mtu = be16((__u16)mtu)};
 	struct packet *p = the_packet();
-	__u32 header, quoted, begun, at;
+	struct icmp_header icmp = {};
+	__u32 header, quoted, most, begun;
 	__u64 sum;
 
 	if (!p)
 		return TC_ACT_SHOT;
+	if (p->quoted || (p->family == 4 && p->fragment == LATER_FRAGMENT))
+		return TC_ACT_SHOT; /* no errors about errors, nor about later fragments (RFC 1812 §4.3.2.7) */
+	icmp.type = p->icmp_type;
+	icmp.code = p->icmp_code;
+	icmp.mtu = be16(p->mtu);
+	begun = p->fragment == WHOLE && checksum_begun(frame, p);
 	header = ip_header(p);
-	if (p->quoted || p->fragment == LATER_FRAGMENT || p->l4 != ETHERNET + header)
-		return TC_ACT_SHOT; /* no errors about errors; options are not quoted */
-	begun = checksum_begun(frame, p);
-	quoted = header + (p->protocol == IPPROTO_TCP ? QUOTED_TCP : QUOTED_UDP);
-	if (bpf_skb_change_tail(frame, ETHERNET + quoted, 0))
+	most = (p->family == 4 ? ERROR_MOST_V4 : ERROR_MOST_V6) - header - ICMP_ERROR_HEADER;
+	quoted = p->length < most ? p->length : most;
+	if (!copy_quoted(frame, quoted) || bpf_skb_change_tail(frame, ETHERNET + quoted, 0))
 		return TC_ACT_SHOT;
 	if (bpf_skb_adjust_room(frame, header + ICMP_ERROR_HEADER, BPF_ADJ_ROOM_MAC, 0))
 		return TC_ACT_SHOT;
-	at = ETHERNET + header + ICMP_ERROR_HEADER;
-	sum = sum_words((void *)&icmp, 4) + sum_quoted(frame, at, quoted);
+	sum = sum_words((void *)&icmp, 4) + sum_draft(0);
 	if (begun)
-		sum += sum_of_finishing(frame, p, at + header);
+		sum += sum_of_finishing(frame, p, ETHERNET + header + ICMP_ERROR_HEADER);
 	if (p->family == 6)
 		sum += sum_pseudo(&p->destination, &p->source, IPPROTO_ICMPV6, ICMP_ERROR_HEADER + quoted);
 	icmp.checksum = (__sum16)~fold_16(sum);
@@ -223,12 +236,12 @@ NOINLINE int answer_icmp(frame_t *frame, __u32 type, __u32 code, __u32 mtu)
 	return bpf_redirect(frame->ifindex, 0);
 }
 
-/* The answer that `reason` calls for; the program's return value. */
-NOINLINE int answer(frame_t *frame, enum reason reason, __u32 mtu)
+/* The answer that the packet's `reason` calls for; the program's return value. */
+NOINLINE int answer(frame_t *frame)
 {
 	struct settings *s = the_settings();
 	struct packet *p = the_packet();
-	int v4;
+	__u32 v4;
 
 	if (!s || !p)
 		return TC_ACT_SHOT;
@@ -237,13 +250,21 @@ NOINLINE int answer(frame_t *frame, enum reason reason, __u32 mtu)
 		count(DROP_ANSWER_LIMIT);
 		return TC_ACT_SHOT;
 	}
-	switch (reason) {
+	switch (p->reason) {
 	case REFUSED_NO_DESTINATION:
-		return v4 ? answer_icmp(frame, 3, 3, 0) : answer_icmp(frame, 1, 4, 0);
+		p->icmp_type = v4 ? 3 : 1;
+		p->icmp_code = v4 ? 3 : 4;
+		p->mtu = 0;
+		return answer_icmp(frame);
 	case REFUSED_TTL:
-		return v4 ? answer_icmp(frame, 11, 0, 0) : answer_icmp(frame, 3, 0, 0);
+		p->icmp_type = v4 ? 11 : 3;
+		p->icmp_code = 0;
+		p->mtu = 0;
+		return answer_icmp(frame);
 	case REFUSED_TOO_BIG:
-		return v4 ? answer_icmp(frame, 3, 4, mtu) : answer_icmp(frame, 2, 0, mtu);
+		p->icmp_type = v4 ? 3 : 2;
+		p->icmp_code = v4 ? 4 : 0;
+		return answer_icmp(frame);
 	case REFUSED_ORPHAN:
 	case REFUSED_WITH_RESET:
 		return answer_reset(frame);

@@ -14,6 +14,7 @@
 #include "service.h"
 #include "state.h"
 #ifndef RELEVO_XDP
+#include "fragment.h"
 #include "open.h"
 #include "relate.h"
 #endif
@@ -56,7 +57,7 @@ INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s
 		job->way.mtu = path_mtu(job->server, job->way.mtu);
 	if (unlikely(!fits(frame, p, &job->way, overhead))) {
 		job->way.mtu -= overhead; /* what the client may send */
-		return p->dont_fragment ? REFUSED_TOO_BIG : DROP_TOO_BIG;
+		return p->dont_fragment ? REFUSED_TOO_BIG : AGAIN_CUT;
 	}
 #ifdef RELEVO_XDP
 	if (job->way.interface != frame->ingress_ifindex && !has_exit(&job->way))
@@ -118,7 +119,7 @@ INLINE enum reason to_client(frame_t *frame, struct job *job)
 	if (unlikely(reason != GO_ON))
 		return reason;
 	if (unlikely(!fits(frame, p, &job->way, 0)))
-		return p->dont_fragment ? REFUSED_TOO_BIG : DROP_TOO_BIG;
+		return p->dont_fragment ? REFUSED_TOO_BIG : AGAIN_CUT;
 #ifdef RELEVO_XDP
 	if (job->way.interface != frame->ingress_ifindex && !has_exit(&job->way))
 		return PASS_SLOW;
@@ -282,31 +283,6 @@ NOINLINE enum reason balance_error(frame_t *frame, struct job *job)
 	return PASS_NO_CONNECTION;
 }
 
-/* Later fragments have no ports: the first one left them. */
-NOINLINE enum reason reassemble(struct packet *p)
-{
-	struct fragment_ports ports, *found;
-	struct fragment_key key;
-
-	__builtin_memset(&key, 0, sizeof(key));
-	key.source = p->source;
-	key.destination = p->destination;
-	key.identification = p->identification;
-	key.protocol = p->protocol;
-	if (p->fragment == FIRST_FRAGMENT) {
-		ports.source = p->source_port;
-		ports.destination = p->destination_port;
-		bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
-		return GO_ON;
-	}
-	found = bpf_map_lookup_elem(&fragments, &key);
-	if (!found)
-		return PASS_NO_CONNECTION;
-	p->source_port = found->source;
-	p->destination_port = found->destination;
-	return GO_ON;
-}
-
 /* Takes over the connection that was just opened; one-packet scheduling leaves no entry. */
 INLINE void take_opened(struct job *job)
 {
@@ -317,8 +293,11 @@ INLINE void take_opened(struct job *job)
 	if (!work)
 		return;
 	job->server = work->fresh.server;
-	if (work->place == NOWHERE)
+	if (work->place == NOWHERE) {
+		if (unlikely(job->packet->fragment))
+			remember_scheduled(job->server);
 		return;
+	}
 	job->place.number = work->place;
 	number = work->place / BUCKET_SLOTS;
 	slot = work->place % BUCKET_SLOTS;
@@ -343,11 +322,22 @@ INLINE enum reason begin_connection(frame_t *frame, struct job *job)
 
 	if (service == NOWHERE)
 		return PASS_NOT_OURS;
+	if (unlikely(job->packet->fragment == LATER_FRAGMENT && job->packet->scheduled)) {
+		job->server = job->packet->scheduled;
+		job->place.entry = 0;
+		return GO_ON;
+	}
 	reason = open_connection(service);
 	if (reason == GO_ON)
 		take_opened(job);
 	return reason;
 #endif
+}
+
+/* Whether the packet may be of a service: its client's, or its server's. */
+INLINE int is_ours(const struct settings *s, const struct packet *p)
+{
+	return maybe_virtual(s, &p->destination) || maybe_server(s, &p->source);
 }
 
 /* Everything from the frame to the changed frame. */
@@ -358,19 +348,23 @@ INLINE enum reason balance(frame_t *frame, struct job *job)
 	int opened;
 
 	reason = parse(frame, job->settings, p);
-	if (unlikely(reason != GO_ON))
+	if (unlikely(reason != GO_ON)) {
+		/* So short a first fragment hides its ports from us, not from who puts it together (RFC 1858). */
+		if (reason == PASS_MALFORMED && p->fragment && is_ours(job->settings, p))
+			return DROP_FRAGMENT;
 		return reason;
+	}
 	if (unlikely(p->quoted || p->fragment)) {
 #ifdef RELEVO_XDP
 		return PASS_SLOW;
 #else
 		if (p->quoted)
 			return balance_error(frame, job);
-		if (!maybe_virtual(job->settings, &p->destination) && !maybe_server(job->settings, &p->source))
+		if (!is_ours(job->settings, p))
 			return PASS_NOT_OURS;
-		reason = reassemble(p);
+		reason = follow_fragments(frame, job->settings, p);
 		if (reason != GO_ON)
-			return maybe_virtual(job->settings, &p->destination) ? DROP_FRAGMENT : reason;
+			return reason;
 #endif
 	}
 	if (maybe_virtual(job->settings, &p->destination)) {

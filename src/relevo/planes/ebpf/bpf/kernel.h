@@ -16,7 +16,10 @@
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static __attribute__((always_inline)) inline
-/* A function that the verifier reads once: its arguments are numbers (kernels before 5.12 allow nothing else). */
+/*
+ * A function that the verifier reads once. Its arguments are numbers: kernels before 5.12 allow no pointers, and without type
+ * information of their own no kernel knows a context.
+ */
 #define GLOBAL __attribute__((noinline))
 #define NOINLINE static __attribute__((noinline))
 #define likely(x) __builtin_expect(!!(x), 1)
@@ -25,6 +28,14 @@
 #define barrier() __asm__ volatile("" ::: "memory")
 /* Bounds `x` by `mask` in the very register that is used next, where the verifier looks. */
 #define BOUND(x, mask) __asm__ volatile("%0 &= %1" : "+r"(x) : "i"(mask))
+
+/* `x`, known to be 1 … mask + 1, as the verifier learns it: a length that it lets a helper read or write. */
+#define LENGTH(x, mask)                                                                                               \
+	({                                                                                                            \
+		__u32 length_ = (x) - 1;                                                                              \
+		BOUND(length_, mask);                                                                                 \
+		length_ + 1;                                                                                          \
+	})
 
 #define HELPER(name) (*name)
 static void *HELPER(bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
@@ -36,6 +47,8 @@ static long HELPER(bpf_spin_lock)(struct bpf_spin_lock *lock) = (void *)BPF_FUNC
 static long HELPER(bpf_spin_unlock)(struct bpf_spin_lock *lock) = (void *)BPF_FUNC_spin_unlock;
 static long HELPER(bpf_fib_lookup)(void *ctx, struct bpf_fib_lookup *params, int length, __u32 flags) = (void *)BPF_FUNC_fib_lookup;
 static long HELPER(bpf_redirect)(__u32 interface, __u64 flags) = (void *)BPF_FUNC_redirect;
+static long HELPER(bpf_clone_redirect)(struct __sk_buff *skb, __u32 interface, __u64 flags) = (void *)BPF_FUNC_clone_redirect;
+static __s64 HELPER(bpf_csum_diff)(const void *from, __u32 from_size, const void *to, __u32 to_size, __u32 seed) = (void *)BPF_FUNC_csum_diff;
 static long HELPER(bpf_redirect_peer)(__u32 interface, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
 static long HELPER(bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)BPF_FUNC_redirect_map;
 static long HELPER(bpf_redirect_neigh)(__u32 interface, struct bpf_redir_neigh *hop, int length, __u64 flags) = (void *)BPF_FUNC_redirect_neigh;

@@ -10,7 +10,7 @@
 #pragma once
 #include <linux/bpf.h>
 
-#define LAYOUT_VERSION 4
+#define LAYOUT_VERSION 5
 
 struct address {
 	__u64 half[2];
@@ -168,12 +168,29 @@ enum device_flag {
 struct fragment_key {
 	struct address source, destination;
 	__u32 identification;
+	__u8 protocol;           /* IPv6: 0 */
+	__u8 reserved[3];
+};
+
+struct fragment_ports {      /* what later fragments follow */
+	__be16 source, destination;
+	__u32 expires;
+	__u32 server, generation; /* one-packet scheduling: where the first went; else 0, and there is a connection */
 	__u8 protocol;
 	__u8 reserved[3];
 };
 
-struct fragment_ports {
-	__be16 source, destination;
+struct held_key {
+	struct fragment_key datagram;
+	__u32 number;            /* in the order that they came */
+	__u32 reserved;
+};
+
+#define HELD_BYTES 2048      /* the largest frame that is held */
+struct held_frame {          /* a later fragment whose first has not come */
+	__u32 length;
+	__u32 expires;
+	__u8 bytes[HELD_BYTES];
 };
 
 /* What a router on the way to a tunnel's end let through: the kernel learns that for its own tunnels alone. */

@@ -107,6 +107,28 @@ struct {
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+	NUMBER(max_entries, 1024); /* two megabytes */
+	TYPE(key, struct held_key);
+	TYPE(value, struct held_frame);
+} held SEC(".maps");
+
+/* Where a frame's bytes are while the frame is made anew. */
+#define DRAFT_BYTES 9216     /* the largest: a jumbo frame */
+struct draft {
+	struct iphdr whole, piece;   /* a packet that is cut: its header, and the next piece's … */
+	__u32 at, length;            /* … place and length in the payload, which is in `bytes` */
+	__u8 bytes[24576];           /* room for what the verifier thinks possible: masks are powers of two */
+};
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, __u32);
+	TYPE(value, struct draft);
+} drafts SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
 	NUMBER(max_entries, 1024);
 	TYPE(key, struct address);
 	TYPE(value, struct path_mtu);

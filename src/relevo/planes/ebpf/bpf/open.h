@@ -15,10 +15,10 @@ INLINE enum reason may_open(const struct packet *p, const struct service *servic
 		return PASS_CLOSED;
 	if (p->quoted)
 		return PASS_NO_CONNECTION;
-	if (p->fragment == LATER_FRAGMENT)
-		return DROP_FRAGMENT;
 	if (p->source_port == FTP_DATA)
 		return PASS_FTP_DATA;
+	if (p->fragment == LATER_FRAGMENT)
+		return DROP_FRAGMENT;
 	if (p->protocol != IPPROTO_TCP)
 		return GO_ON;
 	if (p->tcp_flags & TCP_RST)

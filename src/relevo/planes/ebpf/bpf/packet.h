@@ -32,8 +32,13 @@ struct packet {
 	__u8 dont_fragment;
 	__u8 l4_length;         /* octets of the transport header */
 	__u32 identification;   /* of a fragment */
+	__u32 scheduled;        /* a later fragment under one-packet scheduling: the server of its first, or 0 */
 	__u32 now;              /* jiffies */
 	__u32 flags;            /* of the settings */
+	/* Of one that is not simply forwarded: */
+	__u16 reason;
+	__u16 mtu;              /* of its way, or 0 */
+	__u8 icmp_type, icmp_code; /* of the error that answers it */
 };
 
 /*
@@ -59,6 +64,13 @@ INLINE struct settings *the_settings(void)
 	__u32 key = 0;
 
 	return bpf_map_lookup_elem(&settings, &key);
+}
+
+INLINE struct draft *the_draft(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&drafts, &key);
 }
 
 INLINE struct scratch *the_scratch(__u32 which)

@@ -271,8 +271,9 @@ INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet
 	if (unlikely(reason != GO_ON))
 		return reason;
 	p->now = (__u32)bpf_jiffies64();
-	if (unlikely(p->fragment == LATER_FRAGMENT))
-		return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP ? GO_ON : PASS_PROTOCOL;
+	if (unlikely(p->fragment == LATER_FRAGMENT)) /* behind IPv6 options only the first tells what it is */
+		return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP || (p->family == 6 && p->protocol == IPPROTO_DSTOPTS)
+			       ? GO_ON : PASS_PROTOCOL;
 	if (likely(p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP))
 		return parse_transport(frame, p);
 	if (p->protocol == (p->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) && p->fragment == WHOLE)

@@ -63,6 +63,26 @@ INLINE int correct_checksum(frame_t *frame, const struct packet *p, __u64 addres
 #endif
 }
 
+#ifndef RELEVO_XDP
+
+/* Whether the transport checksum is only begun. */
+INLINE int checksum_begun(frame_t *frame, const struct packet *p)
+{
+	__u32 at = p->l4 + checksum_offset(p->protocol);
+	__u16 before = 0, after = 0;
+
+	bpf_skb_load_bytes(frame, at, &before, 2);
+	if (bpf_l4_csum_replace(frame, at, 0, 0x1234, 0))
+		return 0;
+	bpf_skb_load_bytes(frame, at, &after, 2);
+	if (before == after)
+		return 1;
+	bpf_l4_csum_replace(frame, at, 0, 0xffff - 0x1234, 0);
+	return 0;
+}
+
+#endif
+
 INLINE int write_ports(frame_t *frame, const struct packet *p, const struct translation *t)
 {
 	__u32 at = p->l4;

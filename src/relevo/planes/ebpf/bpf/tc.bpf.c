@@ -51,7 +51,26 @@ NOINLINE void deliver(frame_t *frame, struct job *job)
 	bpf_sk_release(socket);
 }
 
-/* Packets that are not ours go on to the programs behind this one (TC_ACT_UNSPEC; it is TCX_NEXT too). */
+/*
+ * What becomes of a packet that is not forwarded; its `reason` says why. Packets that are not ours go on to the programs behind
+ * this one (TC_ACT_UNSPEC; it is TCX_NEXT too).
+ */
+NOINLINE int refuse(frame_t *frame)
+{
+	struct packet *p = the_packet();
+
+	if (!p)
+		return TC_ACT_SHOT;
+	if (p->reason == AGAIN_CUT && !cut(frame))
+		p->reason = p->fragment == LATER_FRAGMENT ? DROP_TOO_BIG : REFUSED_TOO_BIG;
+	count(p->reason);
+	if (p->reason < REFUSED_NO_DESTINATION)
+		return TC_ACT_UNSPEC;
+	if (p->reason < DROP_TABLE_FULL)
+		return answer(frame);
+	return TC_ACT_SHOT;
+}
+
 INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 {
 	if (likely(reason == GO_ON))
@@ -60,12 +79,10 @@ INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 		reason = closed(frame, job);
 	if (unlikely(reason == PASS_LOCAL))
 		deliver(frame, job);
-	count(reason);
-	if (reason < REFUSED_NO_DESTINATION)
-		return TC_ACT_UNSPEC;
-	if (reason < DROP_TABLE_FULL)
-		return answer(frame, reason, job->way.mtu);
-	return TC_ACT_SHOT;
+	/* By the map, not as arguments: the verifier forgets which of the many ways led here, and reads on once for them all. */
+	job->packet->reason = reason;
+	job->packet->mtu = job->way.mtu;
+	return refuse(frame);
 }
 
 SEC("tc")
