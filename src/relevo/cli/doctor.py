@@ -14,6 +14,8 @@ from relevo.errors import PlaneError
 from relevo.lab.namespaces import refusal as namespace_refusal
 from relevo.planes import ebpf, ipvs
 
+WITHOUT_FORWARDING = "ipvs needs it for NAT, not for DR and TUN; ebpf does without"
+
 
 class Finding(msgspec.Struct, frozen=True):
     """One line: what was asked, whether it is so, and what was found."""
@@ -78,7 +80,7 @@ def _forwarding() -> list[Finding]:
             on = Path(file).read_text(encoding="ascii").strip() == "1"
         except OSError:
             continue
-        found.append(Finding(f"{family} forwarding", on, "on" if on else f"off: the ebpf and ipvs planes need it ({file})"))
+        found.append(Finding(f"{family} forwarding", on, "on" if on else f"off: {WITHOUT_FORWARDING} ({file})"))
     return found
 
 

@@ -28,7 +28,7 @@ from relevo.model.table import (
     SyncState,
     SyncTask,
 )
-from relevo.planes.ebpf import syscall
+from relevo.planes.ebpf import forwarding, syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
 from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
 from relevo.planes.ebpf.layout import (
@@ -176,6 +176,7 @@ class EbpfPlane:
         self._busy = asyncio.Lock()
         self._hooks, self._attach = hooks, attach
         self._notices: list[Notice] = []
+        self._forwarding_notices: list[Notice] = []
         self._losses: dict[Reason, int] = {}
         self._told_at = -math.inf
         self._instance: Instance | None = None
@@ -208,6 +209,7 @@ class EbpfPlane:
             if self._attach and self._attacher is not None:
                 audit = partial(self._attacher.audit, behind_filters=table.has_marks)
                 self._notices += map(Notice, await asyncio.to_thread(audit))  # the netlink library wants a loop of its own
+                self._allow_look_ups(table)
             self._note_losses(instance, time.monotonic())
             await asyncio.to_thread(instance.sweep)
             return await asyncio.to_thread(table.observe)
@@ -218,11 +220,19 @@ class EbpfPlane:
         try:
             async with self._busy:
                 refused = await asyncio.to_thread(table.apply, operations)
+                if self._attach:
+                    self._allow_look_ups(table)
             if self._synchroniser is not None and any(isinstance(each, AddService | AddServer) for each in operations):
                 self._synchroniser.table_changed()
             return refused
         except (OSError, MemoryError) as error:
             raise PlaneError(f"ebpf plane: {error}") from error
+
+    def _allow_look_ups(self, table: Table) -> None:
+        """Let the programs find routes to servers, forwarding or not; say once what is in the way."""
+        found = forwarding.allow_look_ups(table.families())
+        self._notices += [notice for notice in found if notice not in self._forwarding_notices]
+        self._forwarding_notices = found
 
     async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
         """Serve, of the addresses that VRRP moves, only those held; addresses that nobody moves are always served."""
@@ -369,6 +379,8 @@ class EbpfPlane:
         instance, _ = self.open()
         if self._attacher is not None:
             await asyncio.to_thread(self._attacher.detach)
+        if self._attach:
+            forwarding.restore()
         if keep_connections:
             instance.close()
         else:

@@ -272,6 +272,11 @@ class Table:
         """Whether a service is found by its packets' firewall mark."""
         return any(key.mark for key in self.services)
 
+    def families(self) -> set[int]:
+        """Return the families (4, 6) that servers' addresses have."""
+        addresses = (server.entry.endpoint.address for service in self.services.values() for server in service.servers)
+        return {6 if ":" in address else 4 for address in addresses}
+
     def _edit_service(self, entry: ServiceEntry) -> str:
         service = self.services.get(entry.key)
         if service is None:

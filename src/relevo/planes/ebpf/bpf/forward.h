@@ -98,6 +98,26 @@ INLINE __u8 flags_of(__u32 interface)
 	return flags ? *flags : 0;
 }
 
+#define LOOPBACK 1 /* the index of every namespace's lo */
+
+/*
+ * Asks the kernel for the route. It answers for interfaces that forward only: where the frame's own does not (ip_forward=0)
+ * for a packet of this node's, as which IPVS sends them too; the loader sees to it that lo forwards.
+ */
+INLINE long look_up_route(frame_t *frame, const struct packet *p, const struct address *source, const struct address *destination,
+			  struct bpf_fib_lookup *fib)
+{
+	long answer;
+
+	describe_route(frame, p, source, destination, fib);
+	answer = bpf_fib_lookup(frame, fib, sizeof(*fib), 0);
+	if (likely(answer != BPF_FIB_LKUP_RET_FWD_DISABLED))
+		return answer;
+	describe_route(frame, p, source, destination, fib);
+	fib->ifindex = LOOPBACK;
+	return bpf_fib_lookup(frame, fib, sizeof(*fib), 0);
+}
+
 /* Asks the kernel, and keeps the answer if it names a neighbour. */
 NOINLINE enum reason ask_kernel(frame_t *frame, const struct packet *p, const struct address *source,
 				const struct address *destination, struct way *way)
@@ -107,8 +127,7 @@ NOINLINE enum reason ask_kernel(frame_t *frame, const struct packet *p, const st
 	struct hop *hop = way->hop;
 	long answer;
 
-	describe_route(frame, p, source, destination, &fib);
-	answer = bpf_fib_lookup(frame, &fib, sizeof(fib), 0);
+	answer = look_up_route(frame, p, source, destination, &fib);
 	if (answer == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		answer = BPF_FIB_LKUP_RET_NO_NEIGH; /* a route MTU of 1? only its number is wanted */
 	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
