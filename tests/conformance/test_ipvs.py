@@ -21,6 +21,7 @@ from relevo.planes.port import Refused
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_netlink import Daemon, DaemonState
 from tests.conformance.packet_links import PacketAdapter
+from tests.conformance.selftest import SelftestSuite, Stage
 from tests.conformance.suite import Lack, PlaneSuite
 from tests.ebpf.rig import Network, Servers
 
@@ -167,3 +168,21 @@ class TestIpvsPlane(PlaneSuite):
         plane._run(lambda: plane.plane.set_timeouts(before.timeouts))
         assert (after.timeouts.tcp_s, after.timeouts.tcp_fin_s, after.timeouts.udp_s) == (900, 120, 77)
         assert after.table_size == before.table_size > 0
+
+
+class TestIpvsSelftest(SelftestSuite):
+    """The kernel's scenarios by its own table."""
+
+    nat_needs_forwarding = True
+
+    @pytest.fixture
+    def apply(self, stage: Stage) -> Iterator[Callable[..., list[Refused]]]:
+        plane = IpvsPlane()
+
+        def change(*operations: Operation) -> list[Refused]:
+            with stage.inside("director"):
+                return asyncio.run(plane.apply(operations))
+
+        yield change
+        with stage.inside("director"):
+            asyncio.run(plane.close())
