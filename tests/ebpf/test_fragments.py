@@ -373,6 +373,14 @@ def test_a_clients_packet_too_big_for_the_way_is_cut(director: Director, method:
     assert reasons == {Reason.AGAIN_CUT: 1}
 
 
+def test_a_datagram_without_checksum_is_cut_and_has_none(director: Director) -> None:
+    director.serve(4, Protocol.UDP, server(NARROW[4]))
+    packet = ip(CLIENT[4], VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT, chksum=0) / payload_of(1400)
+    frames, _ = arrive(director, [from_client(packet)])
+    expected = ip(CLIENT[4], NARROW[4]) / UDP(sport=CLIENT_PORT, dport=SERVER_PORT, chksum=0) / payload_of(1400)
+    assert put_together(frames, 4) == bytes(expected)[20:]
+
+
 @translations
 def test_a_servers_packet_too_big_for_the_way_is_cut(director: Director, method: Forwarding) -> None:
     director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=method))

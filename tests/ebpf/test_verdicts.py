@@ -39,6 +39,7 @@ from tests.ebpf.packets import (
     PORT,
     REDIRECT,
     SERVER,
+    SERVER_PORT,
     SHOT,
     UNREACHABLE,
     VIRTUAL,
@@ -46,7 +47,9 @@ from tests.ebpf.packets import (
     Director,
     datagram,
     from_client,
+    from_server,
     ip,
+    local_port,
     pieces,
     server,
     syn,
@@ -264,6 +267,41 @@ def test_a_server_on_this_node_gets_its_packets_by_the_stack(director: Director,
 def test_a_server_that_no_route_leads_to_gets_nothing(director: Director, family: int) -> None:
     director.serve(family, Protocol.TCP, server({4: "192.0.2.1", 6: "2001:db8::1"}[family]))
     assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
+
+
+# -- without forwarding ------------------------------------------------------------------------------------------------
+
+
+@families
+@pytest.mark.parametrize("method", [NAT, DR, TUN, FULLNAT], ids=lambda method: method.value)
+def test_interfaces_need_not_forward_where_lo_does(director: Director, family: int, method: Forwarding) -> None:
+    director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
+    fields = {"flags": "DF"} if family == 4 else {}  # else a tunnel's header has a random identification
+    packet = from_client(ip(CLIENT[family], VIRTUAL[family], **fields) / UDP(sport=CLIENT_PORT, dport=PORT) / b"datagram")
+    director.forget_hops()
+    expected = director.tc(packet)
+    assert expected.verdict == REDIRECT
+    client, port = (LOCAL[family], local_port(director.connection())) if method is FULLNAT else (CLIENT[family], CLIENT_PORT)
+    answer = from_server(ip(SERVER[family], client) / UDP(sport=SERVER_PORT, dport=port) / b"answer")
+    answered = director.tc(answer, director.inside)
+    director.forget_hops()
+    with switched_off(f"ipv{family}", "outside", "inside"):
+        assert director.tc(packet) == expected
+        assert director.tc(answer, director.inside) == answered
+
+
+@families
+def test_without_forwarding_the_kernels_routes_still_refuse(director: Director, family: int) -> None:
+    director.serve(family, Protocol.TCP, server(UNREACHABLE[family]))
+    director.forget_hops()
+    with switched_off(f"ipv{family}", "outside", "inside"):
+        assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
+
+
+def test_without_forwarding_a_service_whose_address_has_just_come_waits_all_the_same(director: Director) -> None:
+    director.forget_hops()
+    with switched_off("ipv4", "outside", "inside"):
+        assert of_a_moved_service(director, VIRTUAL[4]) == (SHOT, {Reason.DROP_NOT_YET: 1})
 
 
 # -- frames and headers ------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ TELL_EVERY_S: Final = 60.0
 LOSSES: Final = {
     Reason.DROP_TABLE_FULL: "new connections dropped, the table is full: raise connection_table_size",
     Reason.DROP_NO_LOCAL_PORT: "new connections dropped, no local port is left: give lb_kind FULLNAT a local_address_group",
-    Reason.DROP_FORWARDING_OFF: "packets dropped, an interface may not forward: set net.ipv4.ip_forward",
+    Reason.DROP_FORWARDING_OFF: "packets dropped, neither their interface nor lo may forward: set net.ipv4.ip_forward",
     Reason.DROP_NO_ROUTE: "packets dropped, there is no route to their server or client",
     Reason.COUNT_UNTOLD: "announcements to other directors late or lost, they came faster than they could be sent",
     Reason.COUNT_TEMPLATE_FULL: "clients not remembered, the table is full: raise connection_table_size",

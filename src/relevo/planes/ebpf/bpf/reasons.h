@@ -31,8 +31,8 @@ enum reason {
 	DROP_TABLE_FULL,
 	DROP_NO_LOCAL_PORT,      /* FULLNAT: every local port towards this server is taken */
 	DROP_NO_ROUTE,
-	DROP_FORWARDING_OFF,     /* the interface may not forward: net.ipv4.ip_forward */
-	DROP_FRAGMENT,           /* its first had no connection, or came never, or there was no room to hold it till then */
+	DROP_FORWARDING_OFF,     /* neither the interface nor lo may forward: net.ipv4.ip_forward */
+	DROP_FRAGMENT,           /* its first had no connection, or hides its ports, or there is no room to hold it */
 	DROP_REWRITE,            /* the kernel refused to change the packet */
 	DROP_ORPHAN,             /* the connection's server was removed and orphans are kept */
 	DROP_ANSWER_LIMIT,       /* an answer was due, but too many were sent this second */
@@ -40,7 +40,7 @@ enum reason {
 	DROP_NOT_YET,            /* the service's address has just come, and the loader has not opened the service yet */
 
 	/* Dropped, and comes in once more. */
-	AGAIN_HELD,              /* a later fragment before its first: kept till that comes */
+	AGAIN_HELD,              /* a later fragment before its first: kept till that comes, two seconds at most */
 	AGAIN_RELEASED,          /* a first fragment, with those that were held for it */
 	AGAIN_CUT,               /* larger than the path, and may be fragmented: in pieces */
 
