@@ -265,6 +265,20 @@ def test_a_fragment_is_held_for_two_seconds(director: Director) -> None:
         assert bool(director._keys("held")) is (outcome == REDIRECT)
 
 
+def test_of_those_held_only_the_recent_ones_come_in_once_more(director: Director) -> None:
+    director.serve(4, Protocol.UDP)
+    first, second, last = clients(4, BIG)
+    assert [director.tc(part).reasons for part in (second, last)] == [HELD, HELD]
+    (key,) = [key for key in director._keys("held") if key[40] == 1]
+    held = bytearray(director.instance.maps["held"].lookup(key) or b"")
+    held[4:8] = (director.instance.jiffies() - 1 & 0xFFFFFFFF).to_bytes(4, "little")
+    director.instance.maps["held"].update(key, bytes(held))
+    with director.returning() as returned:
+        assert director.tc(first).reasons == RELEASED
+        assert returned() == [bytes(first), bytes(second)]
+    assert not director._keys("held")
+
+
 def test_ports_are_followed_for_two_seconds(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     first, later, _ = map(from_client, pieces(ip(CLIENT[4], VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import fcntl
 import socket
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import count, permutations
@@ -256,6 +259,38 @@ def refusal(sock: socket.socket, payload: bytes) -> int:
     except OSError as error:
         return error.errno or 0
     return 0
+
+
+@contextlib.contextmanager
+def without_offload(network: Network) -> Iterator[None]:
+    """The director's device towards the client finishes no checksums: its kernel does."""
+    set_checksums, ethtool = 0x17, 0x8946
+
+    def switch(on: int) -> None:
+        value = ctypes.create_string_buffer(struct.pack("II", set_checksums, on), 8)
+        with network.inside("director"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            fcntl.ioctl(control, ethtool, struct.pack("16sQ16x", b"outside", ctypes.addressof(value)))
+
+    switch(0)
+    try:
+        yield
+    finally:
+        switch(1)
+
+
+@families
+@pytest.mark.parametrize("length", [0, 1, 500, 519, 520, 521, 1184, 1185, 1400])
+def test_an_answer_is_right_although_the_kernel_finishes_what_it_quotes(
+    network: Network, plane: Plane, family: int, length: int
+) -> None:
+    """A neighbour's checksum is only begun; the client believes no error whose own checksum is wrong."""
+    key = ServiceKey(Protocol.UDP, Endpoint(SERVICE[family], next(ports)))
+    assert plane.apply(AddService(ServiceEntry(key=key))) == []
+    with without_offload(network), network.socket("client", socket.SOCK_DGRAM, KIND[family]) as client:
+        client.connect((key.endpoint.address, key.endpoint.port))
+        client.send(PAYLOAD[:length])
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(1)
 
 
 def test_a_jumbo_frame_is_cut_for_a_server_behind_a_smaller_link(network: Network, plane: Plane) -> None:
