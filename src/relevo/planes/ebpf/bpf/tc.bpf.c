@@ -51,10 +51,7 @@ NOINLINE void deliver(frame_t *frame, struct job *job)
 	bpf_sk_release(socket);
 }
 
-/*
- * What becomes of a packet that is not forwarded; its `reason` says why. Packets that are not ours go on to the programs behind
- * this one (TC_ACT_UNSPEC; it is TCX_NEXT too).
- */
+/* What becomes of a packet that goes nowhere as it is; its `reason` says why. */
 NOINLINE int refuse(frame_t *frame)
 {
 	struct packet *p = the_packet();
@@ -64,13 +61,10 @@ NOINLINE int refuse(frame_t *frame)
 	if (p->reason == AGAIN_CUT && !cut(frame))
 		p->reason = p->fragment == LATER_FRAGMENT ? DROP_TOO_BIG : REFUSED_TOO_BIG;
 	count(p->reason);
-	if (p->reason < REFUSED_NO_DESTINATION)
-		return TC_ACT_UNSPEC;
-	if (p->reason < DROP_TABLE_FULL)
-		return answer(frame);
-	return TC_ACT_SHOT;
+	return p->reason < DROP_TABLE_FULL ? answer(frame) : TC_ACT_SHOT;
 }
 
+/* Packets that are not ours go on to the programs behind this one (TC_ACT_UNSPEC; it is TCX_NEXT too). */
 INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 {
 	if (likely(reason == GO_ON))
@@ -79,6 +73,10 @@ INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 		reason = closed(frame, job);
 	if (unlikely(reason == PASS_LOCAL))
 		deliver(frame, job);
+	if (reason < REFUSED_NO_DESTINATION) {
+		count(reason);
+		return TC_ACT_UNSPEC;
+	}
 	/* By the map, not as arguments: the verifier forgets which of the many ways led here, and reads on once for them all. */
 	job->packet->reason = reason;
 	job->packet->mtu = job->way.mtu;
