@@ -18,7 +18,7 @@ bpf: $(STAMP) ## build the eBPF programs, where a source has changed
 	@$(BIN)/python -m relevo.planes.ebpf.build || echo "setup: without these the ebpf plane is left out" >&2
 
 demo: bpf ## run the article's cluster and take it through its checks
-	@$(BIN)/relevo lab drill --details $(DRILL) examples/article/master.conf examples/article/backup.conf
+	@$(BIN)/relevo lab drill --details --speed-up 10 $(DRILL) examples/article/master.conf examples/article/backup.conf
 
 test: bpf ## run every test this machine can run
 	@scripts/test "$(BIN)"

@@ -165,7 +165,7 @@ def udp_rates(rig: Rig, rounds: int, count: int) -> dict[str, list[float]]:
             else:
                 with Plane(rig, "xdp") as plane:
                     rates[path].append(datagrams(rig, sinks, generator, packet, count))
-                    print(f"    {plane.notes()} {plane.packets()}", file=sys.stderr)
+                    print(f"    {plane.attachments()} {plane.drop_counters()}", file=sys.stderr)
             for number_of, sink in enumerate(sinks, 1):
                 sink.close()
                 with rig.inside(f"server-{number_of}"):

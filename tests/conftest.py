@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from relevo.lab.namespaces import refusal
+from relevo.lab.namespaces import unavailable_reason
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
@@ -23,7 +23,7 @@ def program(name: str) -> str:
 @pytest.fixture(scope="session")
 def namespace_refusal() -> str:
     """Why no network namespaces can be made here; empty when they can."""
-    return refusal()
+    return unavailable_reason()
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def namespaces(namespace_refusal: str) -> None:
 @pytest.fixture(scope="session")
 def ebpf(namespace_refusal: str) -> None:
     """Skip where the eBPF plane cannot be had."""
-    from relevo.planes.ebpf import refusal
+    from relevo.planes.ebpf import unavailable_reason
 
-    why = namespace_refusal or ("not root" if os.geteuid() != 0 else "") or refusal()
+    why = namespace_refusal or ("not root" if os.geteuid() != 0 else "") or unavailable_reason()
     if why:
         pytest.skip(f"no eBPF plane: {why}")
 

@@ -18,14 +18,14 @@ import pytest
 from relevo.compat.ipvsadm.program import Program
 from relevo.compat.ipvsadm.tables import KernelTable
 from relevo.lab.namespaces import NetworkNamespaces, bring_up, netlink
-from relevo.planes.ipvs import refusal
+from relevo.planes.ipvs import unavailable_reason
 from relevo.planes.ipvs.kernel import Kernel
 from relevo.wire.ipvs_netlink import DaemonState, Timeouts
 from tests.compat.cases import CASES
 from tests.conftest import PATH
 
-if refusal():
-    pytest.skip(refusal(), allow_module_level=True)
+if unavailable_reason():
+    pytest.skip(unavailable_reason(), allow_module_level=True)
 
 VIRTUAL, SERVER = "10.99.0.1", "10.99.0.2"
 LISTINGS = (

@@ -43,7 +43,7 @@ class EbpfAdapter(PacketAdapter):
         return self.plane.connections()
 
     def forget(self, client: Endpoint) -> None:
-        self.plane.end(ConnectionFilter(client=client.address, client_port=client.port))
+        self.plane.drop(ConnectionFilter(client=client.address, client_port=client.port))
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,9 @@ class Director:
         with self._stage.inside("director"):
             return [Path(f"/proc/sys/net/ipv{family}/conf/lo/forwarding").read_text().strip() for family in (4, 6)]
 
-    def notices(self) -> list[str]:
+    def events(self) -> list[str]:
         """What has been told since the last call, if something is lost by it."""
-        return [notice.text for notice in self.plane.notices() if notice.grave]
+        return [notice.text for notice in self.plane.events() if notice.grave]
 
 
 @pytest.mark.usefixtures("ebpf")
@@ -149,11 +149,11 @@ class TestEbpfSelftest(SelftestSuite):
         with stage.inside("director"):
             advertise("veth10", "fd00:a::9")
         self.serve(director.apply, 6, Forwarding.NAT)
-        (notice,) = director.notices()
+        (notice,) = director.events()
         assert "would forget the routes that routers advertise on veth10" in notice
         assert director.lo_forwards() == ["0", "0"]
         director.run(director.plane.observe)
-        assert director.notices() == [], "it is told once"
+        assert director.events() == [], "it is told once"
         stage.switch("director", "ipv6/conf/veth10/accept_ra", 2)
         director.run(director.plane.observe)
         assert director.lo_forwards() == ["0", "1"]

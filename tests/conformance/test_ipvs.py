@@ -15,7 +15,7 @@ import pytest
 from relevo.errors import PlaneError
 from relevo.model import Endpoint, PlaneTimeouts, Sysctl
 from relevo.model.table import Connection, ConnectionFilter, DeleteService, Operation, ServiceState
-from relevo.planes.ipvs import IpvsPlane, refusal
+from relevo.planes.ipvs import IpvsPlane, unavailable_reason
 from relevo.planes.ipvs.convert import METHODS, PROTOCOLS
 from relevo.planes.port import Refused
 from relevo.wire import ipvs_sync
@@ -25,8 +25,8 @@ from tests.conformance.selftest import SelftestSuite, Stage
 from tests.conformance.suite import Lack, PlaneSuite
 from tests.ebpf.rig import Network, Servers
 
-if refusal():
-    pytest.skip(refusal(), allow_module_level=True)
+if unavailable_reason():
+    pytest.skip(unavailable_reason(), allow_module_level=True)
 
 Result = TypeVar("Result")
 STATES = {"ESTABLISHED": 1, "FIN_WAIT": 4, "TIME_WAIT": 5, "CLOSE": 6, "CLOSE_WAIT": 7}
@@ -145,7 +145,7 @@ class TestIpvsPlane(PlaneSuite):
 
     def test_it_says_that_it_cannot_end_connections(self, plane: IpvsAdapter) -> None:
         with pytest.raises(PlaneError, match="cannot end connections"):
-            plane._run(lambda: plane.plane.end(ConnectionFilter()))
+            plane._run(lambda: plane.plane.drop(ConnectionFilter()))
 
     def test_sysctls_are_written_where_this_kernel_has_them(self, plane: IpvsAdapter) -> None:
         file = Path("/proc/sys/net/ipv4/vs/sync_threshold")

@@ -180,7 +180,7 @@ class Director:
         for key in self._keys("translations"):
             self.instance.maps["translations"].delete(key)
         ctypes.memmove(ctypes.byref(self.settings), self._usual, len(self._usual))
-        asyncio.run(self.plane.hold(frozenset(), frozenset()))
+        asyncio.run(self.plane.set_local(frozenset(), frozenset()))
         self.apply(*(DeleteService(key) for key in list(self.table.services)))
         for name in ("fragments", "held"):
             for key in self._keys(name):

@@ -179,11 +179,11 @@ class Plane:
         return found
 
     def end(self, meant: ConnectionFilter) -> int:
-        ended: int = self._run(lambda: self.plane.end(meant))
+        ended: int = self._run(lambda: self.plane.drop(meant))
         return ended
 
     def reasons(self) -> dict[str, int]:
-        return self.plane.packets()
+        return self.plane.drop_counters()
 
     def remove(self) -> None:
         self._run(self.plane.remove)

@@ -271,7 +271,7 @@ def test_a_server_on_this_node_may_have_an_address_and_port_of_its_own(
 
 def attached(plane: Plane) -> set[str]:
     """The TC hooks that are in use."""
-    return {word for note in plane.plane.notes() for word in note.split(": ")[1].split(" (")[0].split(" and ")} - {"xdp"}
+    return {word for note in plane.plane.attachments() for word in note.split(": ")[1].split(" (")[0].split(" and ")} - {"xdp"}
 
 
 def has_tcx() -> bool:

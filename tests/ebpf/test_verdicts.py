@@ -81,7 +81,7 @@ def to_address(director: Director, address: str) -> tuple[int, dict[Reason, int]
 def of_a_moved_service(director: Director, address: str) -> tuple[int, dict[Reason, int]]:
     key = ServiceKey(Protocol.TCP, Endpoint(address, PORT))
     director.apply(AddService(ServiceEntry(key=key)), AddServer(key, server(SERVER[4])))
-    asyncio.run(director.plane.hold(frozenset(), frozenset((address,))))
+    asyncio.run(director.plane.set_local(frozenset(), frozenset((address,))))
     return said(director, from_client(ip(CLIENT[4], address) / TCP(sport=CLIENT_PORT, dport=PORT, flags="S")))
 
 
@@ -557,7 +557,7 @@ def test_a_full_table_says_so_to_who_enters(director: Director) -> None:
 
 def told(director: Director) -> list[str]:
     asyncio.run(director.plane.observe())
-    return [notice.text for notice in director.plane.notices() if notice.grave]
+    return [notice.text for notice in director.plane.events() if notice.grave]
 
 
 def test_a_full_table_is_told_of_once_a_minute(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:

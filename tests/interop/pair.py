@@ -88,7 +88,7 @@ class Pair:
 
     def revive(self, node: Node) -> None:
         self.clear(node)
-        self.cluster.stage.plug(node.host, True)
+        self.cluster.stage.set_link(node.host, True)
         self.start(node)
 
     def clear(self, node: Node) -> None:

@@ -41,8 +41,8 @@ def wait_for_log(cluster: Cluster, director: Host, text: str, limit_s: float = 1
     wait_until(lambda: text in cluster.log_text(director), limit_s, f"{director.name} logs: {text}")
 
 
-def build(stage: Stage, files: tuple[str, ...] = FILES, hurry: float = 20.0) -> Cluster:
-    return Cluster(plan([(file, compile_file(file).configuration) for file in files]), stage, hurry=hurry)
+def build(stage: Stage, files: tuple[str, ...] = FILES, speed_up: float = 20.0) -> Cluster:
+    return Cluster(plan([(file, compile_file(file).configuration) for file in files]), stage, speed_up=speed_up)
 
 
 def on_proxy(folder: Path) -> tuple[str, ...]:

@@ -117,11 +117,11 @@ def test_a_lost_interface_is_fault_and_its_return_is_mastery(pair: Pair) -> None
         pair.start(node)
     high, low = pair.nodes
     pair.wait_for_master(high, 12, low)
-    pair.cluster.stage.plug(high.host, False)
+    pair.cluster.stage.set_link(high.host, False)
     wait_until(lambda: state_of(pair.cluster, high.host) == "FAULT", 2.0, "FAULT")
     assert not pair.has_address(high)
     pair.wait_for_master(low)
-    pair.cluster.stage.plug(high.host, True)
+    pair.cluster.stage.set_link(high.host, True)
     pair.wait_for_master(high, 12, low)
 
 

@@ -33,7 +33,7 @@ def states(cluster: Cluster, director: Host) -> dict[str, str]:
 
 def test_two_directors_are_both_at_work_and_one_answers_for_two(stage: Stage) -> None:
     files = tuple(str(EXAMPLES / "active-active" / f"director-{n}.conf") for n in (1, 2))
-    with build(stage, files, hurry=1.0) as cluster:
+    with build(stage, files, speed_up=1.0) as cluster:
         one, two = cluster.topology.directors
         cluster.start_servers()
         cluster.start_director(one)

@@ -55,7 +55,7 @@ def cluster(
         files = on_proxy(tmp_path_factory.mktemp("proxy"))
     elif not ipvs.refusal() or ebpf.refusal():
         pytest.skip("the cluster would not be on the ebpf plane")
-    with build(Namespaces(), files, hurry=1.0) as made:
+    with build(Namespaces(), files, speed_up=1.0) as made:
         run_all(made)
         wait_until(lambda: ipvsadm(made, "-Ln").stdout.partition("\n")[2] == WHOLE, 10, "every server is in the table")
         yield made

@@ -91,7 +91,7 @@ def test_a_step_that_fails_makes_the_drill_fail(tmp_path: Path) -> None:
     text = text.replace("TCP_CHECK {", "HTTP_GET {\n url {\n path /\n digest 00000000000000000000000000000000\n }\n", 1)
     file = tmp_path / "broken.conf"
     file.write_text(text)
-    process = lab("drill", "-j", "--hurry", "20", "--stage", "loopback", str(file))
+    process = lab("drill", "-j", "--speed-up", "20", "--stage", "loopback", str(file))
     out, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert any(not o["passed"] for o in json.loads(out))

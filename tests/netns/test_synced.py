@@ -62,7 +62,7 @@ def relevo(cluster: Cluster, director: Host, *words: str) -> None:
 def make(folder: Path, keys: tuple[str, str] = (KEY, KEY), *, unicast: bool = False) -> Cluster:
     if ebpf.refusal():
         pytest.skip(f"ebpf: {ebpf.refusal()}")
-    return build(Namespaces(), files(folder, keys, unicast=unicast), hurry=1.0)
+    return build(Namespaces(), files(folder, keys, unicast=unicast), speed_up=1.0)
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
 @pytest.fixture
 def cluster(pair: tuple[str, str], tmp_path: Path) -> Iterator[Cluster]:
     """The article's cluster with an echo server, the first director master, on a plane each."""
-    with build(Namespaces(), files(pair, tmp_path), hurry=1.0) as made:
+    with build(Namespaces(), files(pair, tmp_path), speed_up=1.0) as made:
         for host in made.topology.hosts():
             for service in host.services:
                 if service.port != SERVER.port:

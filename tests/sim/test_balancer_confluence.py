@@ -104,12 +104,12 @@ class Watcher:
                 self.up |= {(name, at): health.up for at, health in pool.servers.items()}
 
     def follow(self, declared):
-        spelled = {(s.name, r.endpoint.spelled(s.protocol)): (s.name, r.endpoint) for s in declared for r in s.real_servers}
+        formatted = {(s.name, r.endpoint.formatted(s.protocol)): (s.name, r.endpoint) for s in declared for r in s.real_servers}
         gone = set(self.quorum) - set(self.host.balancer.pools)
         lines = [each.text for each in self.host.effects[self.seen :] if isinstance(each, Log)]
         for effect in self.host.effects[self.seen :]:
             if isinstance(effect, ServerChanged) and effect.moved:
-                key = spelled[effect.service, effect.server]
+                key = formatted[effect.service, effect.server]
                 assert self.up.get(key, False) is not effect.up, f"told twice: {effect}"
                 self.up[key] = effect.up
                 if effect.service not in gone:

@@ -29,7 +29,7 @@ def test_transfers_outlive_their_director_from_plane_to_plane_and_beside_keepali
     assert "has no IPVS" not in ran.output, "hardly anything was tested"
 
 
-@pytest.mark.uml(*RELEVO, "lab", "drill", "--details", "--hurry", "10", *FILES)
+@pytest.mark.uml(*RELEVO, "lab", "drill", "--details", "--speed-up", "10", *FILES)
 def test_the_drill_passes(ran: Ran) -> None:
     assert ran.status == 0, ran.output[-6000:]
     assert "data plane ipvs" in ran.output

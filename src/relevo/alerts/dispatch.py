@@ -33,7 +33,7 @@ class Dispatcher:
         self._groups = {g.name: g for each in both for g in each.sync_groups}
         self._services = {s.name: s for each in both for s in each.virtual_servers}
         self._servers = {
-            (s.name, r.endpoint.spelled(s.protocol)): r for each in both for s in each.virtual_servers for r in s.real_servers
+            (s.name, r.endpoint.formatted(s.protocol)): r for each in both for s in each.virtual_servers for r in s.real_servers
         }
         self._outbox.configure(configuration.global_defs.mail, configuration.global_defs.router_id)
         self._notifier.configure(configuration.global_defs)

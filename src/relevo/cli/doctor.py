@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from relevo.errors import PlaneError
-from relevo.lab.namespaces import refusal as namespace_refusal
+from relevo.lab.namespaces import unavailable_reason as namespace_refusal
 from relevo.planes import ebpf, ipvs
 
 WITHOUT_FORWARDING = "ipvs needs it for NAT, not for DR and TUN; ebpf does without"
@@ -51,12 +51,12 @@ def doctor(as_json: bool, load: bool) -> None:
 
 
 def _ipvs() -> Finding:
-    why = ipvs.refusal()
+    why = ipvs.unavailable_reason()
     return Finding("plane ipvs", not why, why or "the kernel answers")
 
 
 def _ebpf(load: bool) -> Finding:
-    why = ebpf.refusal()
+    why = ebpf.unavailable_reason()
     if why:
         return Finding("plane ebpf", False, why)
     if not load:

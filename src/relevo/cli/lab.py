@@ -45,11 +45,11 @@ _stage = click.option(
     help="Where the machines are.",
 )
 _hurry = click.option(
-    "--hurry", type=click.FloatRange(1, 100), default=1.0, help="Divide delay_loop and persistence_timeout by this."
+    "--speed-up", type=click.FloatRange(1, 100), default=1.0, help="Divide delay_loop and persistence_timeout by this."
 )
 
 
-def _make(files: tuple[str, ...], stage: str, hurry: float, console: Console) -> Cluster:
+def _make(files: tuple[str, ...], stage: str, speed_up: float, console: Console) -> Cluster:
     compiled = [(file, compile_file(file)) for file in files]
     for _, found in compiled:
         for finding in found.findings.in_order():
@@ -59,9 +59,9 @@ def _make(files: tuple[str, ...], stage: str, hurry: float, console: Console) ->
     console.print(f"Stage: {chosen.description}.", highlight=False)
     if nginx() is None:
         console.print("nginx is not installed: Relevo's own small web server stands in for it.", highlight=False)
-    if hurry != 1.0:
-        console.print(f"In a hurry: check intervals and persistence are divided by {hurry:g}.", highlight=False)
-    return Cluster(plan([(file, found.configuration) for file, found in compiled]), chosen, hurry=hurry)
+    if speed_up != 1.0:
+        console.print(f"Sped up: check intervals and persistence are divided by {speed_up:g}.", highlight=False)
+    return Cluster(plan([(file, found.configuration) for file, found in compiled]), chosen, speed_up=speed_up)
 
 
 def _end_on_signals() -> None:
@@ -78,12 +78,12 @@ def _end_on_signals() -> None:
 @_files
 @_stage
 @_hurry
-def up(files: tuple[str, ...], stage: str, hurry: float) -> None:
+def up(files: tuple[str, ...], stage: str, speed_up: float) -> None:
     """Bring the cluster up and keep it until Ctrl-C."""
     console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     try:
-        with _make(files, stage, hurry, console) as cluster:
+        with _make(files, stage, speed_up, console) as cluster:
             cluster.start_servers()
             for director in cluster.topology.directors:
                 cluster.start_director(director)
@@ -106,14 +106,14 @@ def up(files: tuple[str, ...], stage: str, hurry: float) -> None:
 @click.option("-j", "--json", "as_json", is_flag=True, help="Outcomes as JSON.")
 @click.option("--details", is_flag=True, help="Also show the table of services and the subjects of the mails.")
 @click.option("--keep-logs", type=click.Path(file_okay=False), help="Copy the directors' logs to this folder.")
-def drill(files: tuple[str, ...], stage: str, hurry: float, as_json: bool, details: bool, keep_logs: str | None) -> None:
+def drill(files: tuple[str, ...], stage: str, speed_up: float, as_json: bool, details: bool, keep_logs: str | None) -> None:
     """Take the cluster through an administrator's checks; exit 1 when one of them fails."""
     console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     begun = time.monotonic()
     outcomes: list[Outcome] = []
     try:
-        with _make(files, stage, hurry, console) as cluster:
+        with _make(files, stage, speed_up, console) as cluster:
             _drill(cluster, console, outcomes)
             if keep_logs:
                 _keep_logs(cluster, keep_logs)

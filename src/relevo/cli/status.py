@@ -102,7 +102,7 @@ def _lines(snapshot: Snapshot) -> list[str]:
         out += ["", f"data plane {snapshot.balancer.plane} ({snapshot.balancer.plane_reason})"]
         if snapshot.balancer.plane_error:
             out.append(f"  {snapshot.balancer.plane_error}")
-        out += [f"  {note}" for note in snapshot.balancer.plane_notes]
+        out += [f"  {note}" for note in snapshot.balancer.plane_attachments]
         odd = {name: count for name, count in snapshot.balancer.packets.items() if not name.startswith("pass_")}
         if odd:
             out.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in odd.items()))

@@ -89,7 +89,7 @@ def exit_status(findings: Iterable[Finding]) -> int:
 def render(finding: Finding, sources: Mapping[str, list[str]]) -> str:
     """Spell a finding with its line, a caret under the word and the hint.
 
-    ``sources`` maps file names to their lines; a place whose text is not there is spelled without the excerpt.
+    ``sources`` maps file names to their lines; a place whose text is not there is formatted without the excerpt.
     """
     place = finding.place
     out = [f"{place}: {finding.severity.value}: {_printable(finding.message)}"]

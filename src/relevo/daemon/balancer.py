@@ -16,7 +16,7 @@ from relevo.daemon.channel import AsyncChannel, decode_to_worker
 from relevo.daemon.messages import (
     BalancerReport,
     CompleteSync,
-    Held,
+    LocalAddresses,
     LogLine,
     Masters,
     PlaneAnswer,
@@ -113,7 +113,7 @@ class BalancerWorker:
                     self._task(self._serve(message))
                 case Reload(configuration=configuration):
                     self._execute(self.balancer.configure(configuration, time.monotonic()))
-                case Held(addresses=addresses):
+                case LocalAddresses(addresses=addresses):
                     self.held = addresses
                     self._wake.set()
                 case Masters(instances=instances):
@@ -203,7 +203,7 @@ class BalancerWorker:
 
     async def _reconcile(self) -> None:
         if self.held is not None:
-            await self.plane.hold(self.held, self.balancer.floating())
+            await self.plane.set_local(self.held, self.balancer.floating())
         await self._match_settings()
         problem = await self.plane.synchronise(self.balancer.sync_task(), self._report_sync)
         observed = await self.plane.observe()
@@ -212,7 +212,7 @@ class BalancerWorker:
         if operations:
             refused = [(each.operation, each.reason) for each in await self.plane.apply(operations)]
             observed = await self.plane.observe()
-        for notice in self.plane.notices():
+        for notice in self.plane.events():
             self._log(notice.text, Severity.WARNING if notice.grave else Severity.INFO)
         self._execute(self.balancer.reconciled(observed, operations, refused, problem))
 
@@ -256,7 +256,7 @@ class BalancerWorker:
 
     async def _connections(self, request: Connections) -> ConnectionList:
         if request.drop:
-            return ConnectionList(await self.plane.end(request.filter))
+            return ConnectionList(await self.plane.drop(request.filter))
         matches = request.filter.test()
         found = [connection for connection in await self.plane.connections() if matches(connection)]
         return ConnectionList(len(found), found[: request.limit or None])
@@ -295,8 +295,8 @@ class BalancerWorker:
             plane=self.plane.capabilities().name,
             plane_reason=self.plane_reason,
             plane_error=error,
-            plane_notes=self.plane.notes(),
-            packets=self.plane.packets(),
+            plane_attachments=self.plane.attachments(),
+            packets=self.plane.drop_counters(),
             sync=sync,
             services=ServiceView(self.balancer, observed, self._offset).services(),
         )
@@ -313,7 +313,7 @@ def serve(
     """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none; ``masters`` the
     instances that are master.
     """
-    privileges.confine(privileges.BALANCERS[plane.capabilities().name])
+    privileges.drop_capabilities(privileges.BALANCERS[plane.capabilities().name])
     gc.collect()
     gc.freeze()
     channel: AsyncChannel[ToWorker] = AsyncChannel(sock, decode_to_worker)

@@ -18,8 +18,8 @@ from relevo.daemon.messages import (
     DirectorReport,
     GroupEvent,
     HandOver,
-    HeldEvent,
     InstanceEvent,
+    LocalAddressesEvent,
     LogLine,
     PlaneReady,
     Ready,
@@ -236,8 +236,8 @@ class DirectorWorker:
                 self.channel.send(InstanceEvent(effect.name, effect.state, effect.priority, effect.reason))
             case do.GroupChanged():
                 self.channel.send(GroupEvent(effect.name, effect.state))
-            case do.AddressesHeld():
-                self.channel.send(HeldEvent(effect.addresses, effect.placed))
+            case do.LocalAddresses():
+                self.channel.send(LocalAddressesEvent(effect.addresses, effect.placed))
 
     def _log(self, text: str, severity: Severity) -> None:
         self.channel.send(LogLine(text, severity))
@@ -247,8 +247,8 @@ def serve(configuration: Configuration, sock: socket.socket, resume: Resume) -> 
     """Be the director worker."""
     channel = DirectorChannel(sock)
     wanted = configuration.global_defs.vrrp_realtime_priority
-    refused = privileges.be_punctual(privileges.DEFAULT_REALTIME_PRIORITY if wanted is None else wanted)
-    privileges.confine(privileges.DIRECTOR)
+    refused = privileges.enable_realtime(privileges.DEFAULT_REALTIME_PRIORITY if wanted is None else wanted)
+    privileges.drop_capabilities(privileges.DIRECTOR)
     worker = DirectorWorker(configuration, channel, resume)
     worker.realtime = refused or "real-time scheduling"
     gc.collect()

@@ -56,7 +56,7 @@ class GroupEvent(msgspec.Struct, frozen=True, tag=True):
     state: str
 
 
-class HeldEvent(msgspec.Struct, frozen=True, tag=True):
+class LocalAddressesEvent(msgspec.Struct, frozen=True, tag=True):
     """The virtual addresses this node holds now; ``placed`` (index, address, prefix length) are those it set on interfaces."""
 
     addresses: frozenset[str]
@@ -123,7 +123,7 @@ FromWorker = (
     | LogLine
     | InstanceEvent
     | GroupEvent
-    | HeldEvent
+    | LocalAddressesEvent
     | ServerEvent
     | QuorumEvent
     | SyncEvent
@@ -152,7 +152,7 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     plane: PlaneAtStop = PlaneAtStop.KEEP_CONNECTIONS
 
 
-class Held(msgspec.Struct, frozen=True, tag=True):
+class LocalAddresses(msgspec.Struct, frozen=True, tag=True):
     """The virtual addresses this node holds now."""
 
     addresses: frozenset[str]
@@ -192,4 +192,4 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     request: Connections | Table | Sync | CompleteSync
 
 
-ToWorker = PlaneCall | HandOver | Synced | PlaneReady | TakeSnapshot | Reload | Stop | Held | Masters | PlaneRestarted
+ToWorker = PlaneCall | HandOver | Synced | PlaneReady | TakeSnapshot | Reload | Stop | LocalAddresses | Masters | PlaneRestarted

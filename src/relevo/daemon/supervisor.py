@@ -37,9 +37,9 @@ from relevo.daemon.messages import (
     DirectorReport,
     FromWorker,
     GroupEvent,
-    Held,
-    HeldEvent,
     InstanceEvent,
+    LocalAddresses,
+    LocalAddressesEvent,
     LogLine,
     Masters,
     PlaneAnswer,
@@ -242,7 +242,7 @@ class Supervisor:
 
     def _proxy(self, sock: socket.socket) -> None:
         assert self._proxy_listener is not None
-        privileges.confine(privileges.RELAY)
+        privileges.drop_capabilities(privileges.RELAY)
         proxy_worker.serve(self._proxy_listener, sock)
 
     def lost(self, role: str) -> None:
@@ -279,7 +279,7 @@ class Supervisor:
                 self.log(text, severity, worker.role)
             case InstanceEvent():
                 self._mastery(message)
-            case HeldEvent(addresses=addresses, placed=placed):
+            case LocalAddressesEvent(addresses=addresses, placed=placed):
                 self._placed = placed
                 self._set_held(addresses)
             case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
@@ -323,7 +323,7 @@ class Supervisor:
     def _set_held(self, addresses: frozenset[str] | None) -> None:
         self.held = addresses
         if addresses is not None:
-            self.workers.send("balancer", Held(addresses))
+            self.workers.send("balancer", LocalAddresses(addresses))
 
     def _set_synced(self, synced: bool) -> None:
         """The director may have to wait for it before it takes over (``preempt_when_synced``)."""

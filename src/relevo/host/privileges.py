@@ -33,7 +33,7 @@ DEFAULT_REALTIME_PRIORITY: Final = 1
 MAX_DESCRIPTORS: Final = 1 << 20
 
 
-def confine(kept: frozenset[int]) -> None:
+def drop_capabilities(kept: frozenset[int]) -> None:
     """Drop all capabilities but ``kept``, and the way to new ones. A system that refuses leaves the worker as it is."""
     try:
         libc.no_new_privileges()
@@ -49,7 +49,7 @@ def may_load_programs() -> bool:
     return bool(enough and held >> CAP_NET_ADMIN & 1)
 
 
-def be_punctual(priority: int = DEFAULT_REALTIME_PRIORITY) -> str:
+def enable_realtime(priority: int = DEFAULT_REALTIME_PRIORITY) -> str:
     """Ask for real-time scheduling; return an empty string or why it was refused.
 
     Late adverts make a second master, so the director goes before everything that merely moves data. The child of a

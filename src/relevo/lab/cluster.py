@@ -37,9 +37,9 @@ END_S = 8.0
 class Cluster:
     """The lab while it runs. Use it as a context manager: leaving it ends every process and removes every file."""
 
-    def __init__(self, topology: Topology, stage: Stage, *, hurry: float = 1.0) -> None:
+    def __init__(self, topology: Topology, stage: Stage, *, speed_up: float = 1.0) -> None:
         self.stage = stage
-        self.hurry = hurry
+        self.speed_up = speed_up
         self.folder = Path(tempfile.mkdtemp(prefix="relevo-lab-"))
         self.topology = stage.build(topology)
         self._processes: dict[str, int] = {}
@@ -118,8 +118,8 @@ class Cluster:
     def start_director(self, director: Host) -> None:
         """Start the daemon of a director with its own file, adapted as the stage needs."""
         changes = self.stage.changes(self.topology, director)
-        if self.hurry != 1.0:
-            changes = replace(changes, hurry=self.hurry)
+        if self.speed_up != 1.0:
+            changes = replace(changes, speed_up=self.speed_up)
         file = director.file
         if changes != Changes():
             target = self.folder / f"{director.name}.conf"
@@ -159,12 +159,12 @@ class Cluster:
         """
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._processes[director.name], signal.SIGSTOP)
-        self.stage.plug(director, False)
+        self.stage.set_link(director, False)
         self._kill(director.name, signal.SIGKILL)
 
     def revive_director(self, director: Host) -> None:
         """Let a dead machine come back, without the addresses that it held."""
-        self.stage.plug(director, True)
+        self.stage.set_link(director, True)
         self.start_director(director)
 
     def snapshot(self, director: Host) -> Snapshot:

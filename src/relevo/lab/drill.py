@@ -44,10 +44,10 @@ POLL_S = 0.1
 
 
 Step = Callable[[], str | tuple[str, str]]
-"""Does a check; returns what was measured, and details if there are any. ``Unmet`` says what is wrong."""
+"""Does a check; returns what was measured, and details if there are any. ``StepFailed`` says what is wrong."""
 
 
-class Unmet(Exception):
+class StepFailed(Exception):
     """A step found something else than it must; the text says what."""
 
 
@@ -79,7 +79,7 @@ class Drill:
     def __init__(self, cluster: Cluster, tell: Callable[[str], None]) -> None:
         self.cluster = cluster
         self.tell = tell
-        self.client = Client(cluster.stage, cluster.topology.client, abrupt=cluster.hurry != 1)
+        self.client = Client(cluster.stage, cluster.topology.client, abrupt=cluster.speed_up != 1)
         self.directors = cluster.topology.directors
         self.expected: dict[str, Expected] = {d.name: Expected() for d in self.directors}
         self._clients = FIRST_CLIENT
@@ -95,7 +95,7 @@ class Drill:
             try:
                 measured, detail = _pair(step())
                 passed = True
-            except Unmet as unmet:
+            except StepFailed as unmet:
                 measured, detail, passed = str(unmet), "", False
             except (OSError, ControlError) as error:
                 measured, detail, passed = f"{type(error).__name__}: {error}", "", False
@@ -175,11 +175,13 @@ class Drill:
     def _removal_bound_s(self, service: VirtualServer) -> float:
         """Longest time in which checks must notice a dead server."""
         timings = [(c.timing, c.connect_timeout_s) for r in service.real_servers for c in r.checks]
-        waits = [t.delay_loop_s / self.cluster.hurry + t.retry * (t.delay_before_retry_s + limit) + limit for t, limit in timings]
+        waits = [
+            t.delay_loop_s / self.cluster.speed_up + t.retry * (t.delay_before_retry_s + limit) + limit for t, limit in timings
+        ]
         return max(waits, default=0.0) + SLACK_S
 
-    def _spelled(self, endpoint: Endpoint, service: VirtualServer) -> str:
-        return self._here(endpoint).spelled(service.protocol)
+    def _formatted(self, endpoint: Endpoint, service: VirtualServer) -> str:
+        return self._here(endpoint).formatted(service.protocol)
 
     # -- what the directors say --------------------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Drill:
                 return time.monotonic() - begun
             now = time.monotonic()
             if now - begun > limit_s:
-                raise Unmet(f"not within {limit_s:.0f} s: {what}")
+                raise StepFailed(f"not within {limit_s:.0f} s: {what}")
             if now - last_told > 1.0:
                 last_told = now
                 self.tell(f"waiting until {what} ({now - begun:.0f} of at most {limit_s:.0f} s)")
@@ -256,7 +258,7 @@ class Drill:
             servers = [s for x in found for v in x.balancer.services for s in v.servers]
             return all(c.last_at is not None for s in servers for c in s.checks)
 
-        self._wait("every server was checked", checked, longest / self.cluster.hurry + 5.0 + SLACK_S)
+        self._wait("every server was checked", checked, longest / self.cluster.speed_up + 5.0 + SLACK_S)
 
     def _expect_vrrp(self, director: Host, state: str) -> None:
         assert director.configuration is not None
@@ -268,13 +270,13 @@ class Drill:
         """The virtual addresses are where the master is, and only there."""
         master = self._master()
         if master is not self._wanted_master():
-            raise Unmet(f"the master is {master.name if master else 'nobody'}, wanted {self._wanted_master().name}")
+            raise StepFailed(f"the master is {master.name if master else 'nobody'}, wanted {self._wanted_master().name}")
         addresses = [self._here(Endpoint(a.address, 1)).address for i in self._instances() for a in i.addresses]
         for director in self.directors:
             present = self._addresses_of(director)
             wrong = [a for a in addresses if (a in present) is not (director is master)]
             if wrong:
-                raise Unmet(f"{', '.join(wrong)}: wrong on {director.name}")
+                raise StepFailed(f"{', '.join(wrong)}: wrong on {director.name}")
         return f"{', '.join(addresses)} on {master.name} ({master.address})"
 
     def _addresses_of(self, director: Host) -> set[str]:
@@ -293,7 +295,7 @@ class Drill:
         services = self.cluster.snapshot(master).balancer.services
         missing = [f"{s.address}:{s.port}" for s in services for r in s.servers if r.up and not r.in_plane and not r.sorry]
         if missing:
-            raise Unmet(f"servers of {', '.join(missing)} are not in the table")
+            raise StepFailed(f"servers of {', '.join(missing)} are not in the table")
         servers = sum(len(s.servers) for s in services)
         return f"{len(services)} services, {servers} servers", listing_of(self.cluster.run_dir(master))
 
@@ -310,15 +312,15 @@ class Drill:
         failed = answers.pop("", 0)
         shares = ", ".join(f"{name} {answers[name]}" for name in self._names(service))
         if failed:
-            raise Unmet(f"{failed} of {REQUESTS} failed; {shares}")
+            raise StepFailed(f"{failed} of {REQUESTS} failed; {shares}")
         if service.scheduler == "wrr":
             total = sum(r.weight for r in service.real_servers)
             for server, name in zip(service.real_servers, self._names(service), strict=True):
                 wanted = REQUESTS * server.weight / total
                 if abs(answers[name] - wanted) > max(2.0, REQUESTS * 0.02):
-                    raise Unmet(f"{shares}; wanted {wanted:.0f} for {name}")
+                    raise StepFailed(f"{shares}; wanted {wanted:.0f} for {name}")
         elif set(answers) - set(self._names(service)):
-            raise Unmet(f"strangers answered: {dict(answers)}")
+            raise StepFailed(f"strangers answered: {dict(answers)}")
         return f"{shares} ({service.scheduler})"
 
     def persistence_holds(self, service: VirtualServer) -> str:
@@ -329,16 +331,16 @@ class Drill:
         for _ in range(4):
             again = [self.client.who(here, number) for number in numbers]
             if again != first or "" in first:
-                raise Unmet(f"clients moved: {first} then {again}")
+                raise StepFailed(f"clients moved: {first} then {again}")
         self._sticky[service.name] = (numbers, first, time.monotonic())
         return f"12 clients, 5 times each: the same server ({dict(Counter(first))})"
 
     def persistence_expires(self, service: VirtualServer) -> str:
         """After the time-out the director has forgotten the clients."""
         if service.name not in self._sticky:
-            raise Unmet("no client was remembered")
+            raise StepFailed("no client was remembered")
         _, _, since = self._sticky[service.name]
-        timeout = max(2, round(service.persistence_timeout_s / self.cluster.hurry)) if self.cluster.hurry != 1 else None
+        timeout = max(2, round(service.persistence_timeout_s / self.cluster.speed_up)) if self.cluster.speed_up != 1 else None
         timeout_s = timeout or service.persistence_timeout_s
         self.tell(f"waiting for the {timeout_s} s of persistence to pass")
         self._wait(
@@ -378,7 +380,7 @@ class Drill:
         here = self._here(service.endpoint)
         answers = {self.client.who(here, n) for n in self._fresh_clients(10)}
         if host.name in answers or "" in answers:
-            raise Unmet(f"out after {took:.1f} s, but {answers} answer")
+            raise StepFailed(f"out after {took:.1f} s, but {answers} answer")
         return f"{host.name} out after {took:.1f} s; {watch.failed} of {watch.sent} requests failed"
 
     def server_returns(self, service: VirtualServer) -> str:
@@ -391,7 +393,7 @@ class Drill:
         here = self._here(service.endpoint)
         answers = Counter(self.client.who(here, n) for n in self._fresh_clients(30))
         if not answers[host.name]:
-            raise Unmet(f"back after {took:.1f} s, but gets nothing: {dict(answers)}")
+            raise StepFailed(f"back after {took:.1f} s, but gets nothing: {dict(answers)}")
         return f"{host.name} back after {took:.1f} s"
 
     def _wait_up(self, service: VirtualServer, servers: list[RealServer]) -> float:
@@ -414,7 +416,7 @@ class Drill:
         self._wait(f"{sorry} answers", lambda: self.client.who(here, next(iter(self._fresh_clients(1)))) == sorry, SLACK_S)
         answers = Counter(self.client.who(here, n) for n in self._fresh_clients(20))
         if set(answers) != {sorry}:
-            raise Unmet(f"{dict(answers)} answer, wanted {sorry}")
+            raise StepFailed(f"{dict(answers)} answer, wanted {sorry}")
         return f"{sorry} answers after {took:.1f} s"
 
     def all_return(self, service: VirtualServer) -> str:
@@ -426,7 +428,7 @@ class Drill:
         here = self._here(service.endpoint)
         answers = Counter(self.client.who(here, n) for n in self._fresh_clients(30))
         if set(answers) - set(self._names(service)):
-            raise Unmet(f"{dict(answers)} answer")
+            raise StepFailed(f"{dict(answers)} answer")
         return f"back after {took:.1f} s: {', '.join(f'{n} {c}' for n, c in sorted(answers.items()))}"
 
     def _expect_server(self, service: VirtualServer, server: RealServer, state: str) -> None:
@@ -438,12 +440,12 @@ class Drill:
         """Expect a mail for each server, in any order; that of the quorum may stand anywhere between them."""
         subjects = [self._server_subject(service, r, state) for r in service.real_servers if r.smtp_alert]
         if service.smtp_alert:
-            subjects.append(f"Virtualserver {self._spelled(service.endpoint, service)} - {state}")
+            subjects.append(f"Virtualserver {self._formatted(service.endpoint, service)} - {state}")
         for name in self._snapshots():
             self.expected[name].add(*subjects)
 
     def _server_subject(self, service: VirtualServer, server: RealServer, state: str) -> str:
-        where = f"{self._spelled(server.endpoint, service)} of virtual server {self._spelled(service.endpoint, service)}"
+        where = f"{self._formatted(server.endpoint, service)} of virtual server {self._formatted(service.endpoint, service)}"
         return f"Realserver {where} - {state}"
 
     # -- steps: directors --------------------------------------------------------------------------------------
@@ -476,7 +478,7 @@ class Drill:
     def _need_master(self) -> Host:
         master = self._master()
         if master is None:
-            raise Unmet("there is no master")
+            raise StepFailed("there is no master")
         return master
 
     def master_hands_over(self) -> str:
@@ -507,7 +509,7 @@ class Drill:
             try:
                 ask(self.cluster.run_dir(director), schema.Failover(instance.name, back=back))
             except ControlError as error:
-                raise Unmet(str(error)) from error
+                raise StepFailed(str(error)) from error
 
     def _is_synchronised(self, director: Host) -> bool:
         """Whether a director tells its peers of its connections."""
@@ -529,10 +531,10 @@ class Drill:
             sock.close()
         gap = watch.longest_gap_s()
         if gap > bound or len(watch.answers) < 10:
-            raise Unmet(f"nobody answered for {gap:.2f} s, at most {bound:.1f} s are right")
+            raise StepFailed(f"nobody answered for {gap:.2f} s, at most {bound:.1f} s are right")
         taker = self._need_master()
         if lost and synchronised:
-            raise Unmet(f"{lost} of {HELD} held connections lost, though connections are synchronised")
+            raise StepFailed(f"{lost} of {HELD} held connections lost, though connections are synchronised")
         return f"{taker.name} answers after a gap of {gap * 1000:.0f} ms; {lost} of {HELD} held connections lost"
 
     def master_returns(self) -> str:
@@ -565,7 +567,7 @@ class Drill:
                 continue
             wanted = [group for group in self.expected[director.name].groups if group]
             count = sum(group.total() for group in wanted)
-            with contextlib.suppress(Unmet):
+            with contextlib.suppress(StepFailed):
                 self._wait("the mails have arrived", partial(self._arrived, director, count), 5.0)
             time.sleep(0.5)  # one too many would arrive now
             subjects = [_subject(record["text"]) for record in self.cluster.inbox(director)]
@@ -573,7 +575,7 @@ class Drill:
             router_id = director.configuration.global_defs.router_id
             problem = _compare(wanted, [s.removeprefix(f"[{router_id}] ") for s in subjects])
             if problem:
-                raise Unmet(f"{director.name}: {problem}")
+                raise StepFailed(f"{director.name}: {problem}")
             total += len(subjects)
         if not total:
             return "no mail is configured", ""
@@ -586,7 +588,7 @@ class Drill:
         """The directors logged the transitions in keepalived's words."""
         wanted = [rf"\({re.escape(i.name)}\) Entering MASTER STATE" for i in self._instances()]
         wanted += [
-            rf"{verb} service {re.escape(self._spelled(s.real_servers[0].endpoint, s))}"
+            rf"{verb} service {re.escape(self._formatted(s.real_servers[0].endpoint, s))}"
             for s in self._services()
             if s.protocol is Protocol.TCP
             for verb in ("Removing", "Adding")
@@ -595,10 +597,10 @@ class Drill:
         for director in self.directors:
             text = self.cluster.log_text(director)
             if "Traceback" in text:
-                raise Unmet(f"{director.name} logged a traceback")
+                raise StepFailed(f"{director.name} logged a traceback")
             for pattern in wanted:
                 if not re.search(pattern, text):
-                    raise Unmet(f"{director.name} did not log {pattern!r}")
+                    raise StepFailed(f"{director.name} did not log {pattern!r}")
                 found += len(re.findall(pattern, text))
         return f"{found} lines of {len(wanted)} kinds"
 

@@ -135,7 +135,7 @@ def own_bpf_file_system() -> None:
         libc.mount("bpf", "/sys/fs/bpf", "bpf")
 
 
-def refusal() -> str:
+def unavailable_reason() -> str:
     """Say why no namespaces can be made here, or nothing. Tried in a child: entering a user namespace cannot be undone."""
     reader, writer = os.pipe()
     pid = os.fork()

@@ -27,7 +27,7 @@ class Changes:
     address: Callable[[str], str] = lambda text: text
     port: Callable[[int], int] = lambda number: number
     instance: tuple[str, ...] = ()
-    hurry: float = 1.0
+    speed_up: float = 1.0
     mail_server: str = ""
     interface: str = ""
 
@@ -71,8 +71,8 @@ def _visit(statement: Statement, changes: Changes, edits: _Edits) -> None:
         _move_port(statement, 2, changes, edits)
     elif statement.keyword == "connect_port":
         _move_port(statement, 1, changes, edits)
-    elif statement.keyword in TIMES and statement.args and changes.hurry != 1.0:
-        value = float(statement.args[0]) / changes.hurry
+    elif statement.keyword in TIMES and statement.args and changes.speed_up != 1.0:
+        value = float(statement.args[0]) / changes.speed_up
         edits.word(statement, 1, f"{value:.2f}" if statement.keyword == "delay_loop" else str(max(2, round(value))))
     elif statement.keyword in ("interface", "track_interface") and changes.interface:
         _move_interface(statement, changes.interface, edits)

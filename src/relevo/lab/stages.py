@@ -21,7 +21,7 @@ from relevo.lab.namespaces import (
     index_of,
     netlink,
     own_bpf_file_system,
-    refusal,
+    unavailable_reason,
 )
 from relevo.lab.rewrite import Changes
 from relevo.lab.topology import CLIENTS, Host, Topology, prepare_for_packets
@@ -56,7 +56,7 @@ class Stage(ABC):
         """Make sockets and processes in ``host`` while the context lasts."""
 
     @abstractmethod
-    def plug(self, host: Host, connected: bool) -> None:
+    def set_link(self, host: Host, connected: bool) -> None:
         """Connect a machine to the LAN, or cut it off."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Loopback(Stage):
         """Every machine is here."""
         yield
 
-    def plug(self, host: Host, connected: bool) -> None:
+    def set_link(self, host: Host, connected: bool) -> None:
         """A loopback address cannot be cut off; ending its processes is all that can be done."""
 
     def client_address(self, number: int) -> str:
@@ -186,13 +186,13 @@ class Namespaces(Stage):
                 if host is topology.client:
                     ip.route("add", dst=str(CLIENTS), type="local", table=255, oif=index_of(ip, "lo"), scope="host")
                 else:
-                    ip.route("add", dst=str(CLIENTS), gateway=host.way_back or topology.client.address)
+                    ip.route("add", dst=str(CLIENTS), gateway=host.return_gateway or topology.client.address)
                 if host in topology.directors:
                     Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="ascii")
         for host in topology.servers:
             if host.virtual:
                 self._own_virtual_addresses(host)
-        ways = sorted({host.way_back for host in topology.servers if host.way_back})
+        ways = sorted({host.return_gateway for host in topology.servers if host.return_gateway})
         if ways:
             self.description += f"; servers answer clients by way of {' and '.join(ways)}, as NAT needs it"
 
@@ -212,7 +212,7 @@ class Namespaces(Stage):
         """Enter the machine's namespace."""
         return self._namespaces.inside(host.name)
 
-    def plug(self, host: Host, connected: bool) -> None:
+    def set_link(self, host: Host, connected: bool) -> None:
         """Set the cable's end at the bridge up or down; a machine that is connected has its carrier on return."""
         assert self._topology is not None
         port = f"p{self._topology.hosts().index(host)}"
@@ -238,7 +238,7 @@ def choose_stage(wanted: str) -> Stage:
     """Return the strongest stage there is (``auto``), or the one named."""
     if wanted == "loopback":
         return Loopback("as asked")
-    reason = refusal()
+    reason = unavailable_reason()
     if reason and wanted == "namespaces":
         raise LabError(f"no network namespaces here: {reason}", hint="--stage loopback works everywhere")
     if reason:

@@ -35,7 +35,7 @@ class Host:
     services: list[Service] = field(default_factory=list)
     file: str = ""
     configuration: Configuration | None = None
-    way_back: str = ""
+    return_gateway: str = ""
     """Of a server: the virtual address through which it answers clients, where it sees their addresses (NAT)."""
     virtual: list[str] = field(default_factory=list)
     """Of a server: the virtual addresses that packets reach it with and that it must have itself (DR)."""
@@ -77,7 +77,7 @@ def prepare_for_packets(topology: Topology) -> None:
         translated = [server.endpoint for server in service.real_servers if server.forwarding is Forwarding.NAT]
         for endpoint in [*translated, *sorry]:
             host = topology.server_at(endpoint.address)
-            host.way_back = host.way_back or service.endpoint.address
+            host.return_gateway = host.return_gateway or service.endpoint.address
         for server in service.real_servers:
             host = topology.server_at(server.endpoint.address)
             if server.forwarding is Forwarding.DR and service.endpoint.address not in host.virtual:

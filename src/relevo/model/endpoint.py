@@ -24,6 +24,6 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.port}"
 
-    def spelled(self, protocol: Protocol) -> str:
+    def formatted(self, protocol: Protocol) -> str:
         """Spell the endpoint as keepalived's logs and mails do: ``[192.0.2.1]:tcp:80``."""
         return f"[{self.address}]:{protocol.lower()}:{self.port}"

@@ -129,7 +129,7 @@ class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
         """The service as keepalived spells it in logs and mails."""
         if self.group:
             return f"[{self.group}]:0"
-        return f"FWM {self.mark}" if self.mark else self.endpoint.spelled(self.protocol)
+        return f"FWM {self.mark}" if self.mark else self.endpoint.formatted(self.protocol)
 
     @property
     def keys(self) -> tuple[ServiceKey, ...]:

@@ -244,7 +244,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
             tests.append(lambda connection: connection.template is self.templates)
         for name in ("client", "virtual", "server"):
             tests += _end_tests(name, getattr(self, name), getattr(self, f"{name}_port"))
-        return lambda connection: all(fits(connection) for fits in tests)
+        return lambda connection: all(matches(connection) for matches in tests)
 
 
 def _end_tests(name: str, address: str, port: int) -> Iterator[Callable[[Connection], bool]]:

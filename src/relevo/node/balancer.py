@@ -173,9 +173,9 @@ class Balancer:
         if pool.state is pooling.State.UP:
             effects.append(QuorumChanged(service.name, False, 0))
         if service.omega:
-            spelled = [at.spelled(service.protocol) for at, health in pool.servers.items() if health.up]
+            formatted = [at.formatted(service.protocol) for at, health in pool.servers.items() if health.up]
             reason = "its virtual server was removed"
-            effects += [ServerChanged(service.name, server, False, True, "reload", reason) for server in spelled]
+            effects += [ServerChanged(service.name, server, False, True, "reload", reason) for server in formatted]
         return effects
 
     def _judge(self, runner: CheckRunner, up: bool, reason: str, now: float) -> list[Effect]:
@@ -189,7 +189,7 @@ class Balancer:
     def shutdown_notice(self) -> tuple[tuple[str, str], ...]:
         """Return (service, server) of the live servers whose services want to be told of a stop (``omega``)."""
         return tuple(
-            (pool.service.name, endpoint.spelled(pool.service.protocol))
+            (pool.service.name, endpoint.formatted(pool.service.protocol))
             for pool in self.pools.values()
             if pool.service.omega
             for endpoint, health in pool.servers.items()
@@ -203,22 +203,22 @@ class Balancer:
         name = service.name
         match effect:
             case pooling.ServerChanged(server=server, up=up, check=check, reason=reason):
-                spelled = server.endpoint.spelled(service.protocol)
+                formatted = server.endpoint.formatted(service.protocol)
                 change, word = ("Adding", "to") if up else ("Removing", "from")
                 because = "" if check is not None else f" ({reason})"
-                line = Log(f"{change} service {spelled} {word} VS {name}{because}")
-                return [line, ServerChanged(name, spelled, up, True, check[0] if check is not None else "reload", reason)]
+                line = Log(f"{change} service {formatted} {word} VS {name}{because}")
+                return [line, ServerChanged(name, formatted, up, True, check[0] if check is not None else "reload", reason)]
             case pooling.CheckChanged(server=server, up=up, check=check, reason=reason):
-                return [ServerChanged(name, server.endpoint.spelled(service.protocol), up, False, check[0], reason)]
+                return [ServerChanged(name, server.endpoint.formatted(service.protocol), up, False, check[0], reason)]
             case pooling.WeightChanged(server=server, before=before):
-                spelled = server.endpoint.spelled(service.protocol)
-                return [Log(f"Weight of service {spelled} of VS {name} changed from {before} to {server.weight}")]
+                formatted = server.endpoint.formatted(service.protocol)
+                return [Log(f"Weight of service {formatted} of VS {name} changed from {before} to {server.weight}")]
             case pooling.QuorumChanged(up=up, weight=weight):
                 return [self._quorum_line(service, up, weight), QuorumChanged(name, up, weight)]
             case pooling.SorryChanged(endpoint=endpoint, used=used):
-                spelled = endpoint.spelled(service.protocol)
+                formatted = endpoint.formatted(service.protocol)
                 change, word = ("Adding", "to") if used else ("Removing", "from")
-                return [Log(f"{change} sorry server {spelled} {word} VS {name}")]
+                return [Log(f"{change} sorry server {formatted} {word} VS {name}")]
 
     @staticmethod
     def _quorum_line(service: VirtualServer, up: bool, weight: int) -> Log:
@@ -228,11 +228,11 @@ class Balancer:
         text = f"Lost quorum {quorum}-{hysteresis}={quorum - hysteresis} > {weight} for VS {service.name}"
         return Log(text, Severity.WARNING)
 
-    def _spelled(self, runner: CheckRunner) -> str:
-        return runner.server.endpoint.spelled(self.pools[runner.key[0]].service.protocol)
+    def _formatted(self, runner: CheckRunner) -> str:
+        return runner.server.endpoint.formatted(self.pools[runner.key[0]].service.protocol)
 
     def _log_verdict(self, runner: CheckRunner, up: bool, reason: str) -> list[Effect]:
-        server, service = self._spelled(runner), runner.key[0]
+        server, service = self._formatted(runner), runner.key[0]
         what = "TCP connection" if isinstance(runner.check, TcpCheck) else runner.check.name
         if up:
             return [Log(f"{what} to {server} success.")]
@@ -246,7 +246,7 @@ class Balancer:
     def _log_failure(self, runner: CheckRunner, number: int, reason: str) -> list[Effect]:
         if not runner.machine.up or number != 1:
             return []
-        return [Log(f"{runner.check.name} on service {self._spelled(runner)} failed ({reason}): trying again.")]
+        return [Log(f"{runner.check.name} on service {self._formatted(runner)} failed ({reason}): trying again.")]
 
     # -- the plane ---------------------------------------------------------------------------------------------
 

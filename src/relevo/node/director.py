@@ -21,12 +21,12 @@ from relevo.node.announcer import Announcer
 from relevo.node.buffer import EffectBuffer
 from relevo.node.effects import (
     AddAddress,
-    AddressesHeld,
     Announce,
     ClosePort,
     Effect,
     GroupChanged,
     InstanceChanged,
+    LocalAddresses,
     OpenPort,
     RemoveAddress,
     state_name,
@@ -66,7 +66,7 @@ class Director:
         self._synced = synced
         self._announcer = Announcer()
         self._out = EffectBuffer()
-        self._held: AddressesHeld | None = None  # the first state is reported even if it is empty
+        self._held: LocalAddresses | None = None  # the first state is reported even if it is empty
         self._announced: set[str] = set()
 
     # -- the shape every machine has ---------------------------------------------------------------------------
@@ -380,7 +380,7 @@ class Director:
 
     def _report_held(self, holders: list[Router]) -> None:
         addresses = frozenset(a.address for r in holders for a in (*r.instance.addresses, *r.instance.excluded_addresses))
-        held = AddressesHeld(addresses, frozenset(self.addresses.placed))
+        held = LocalAddresses(addresses, frozenset(self.addresses.placed))
         if held != self._held:
             self._held = held
             self._out.network.append(held)

@@ -96,7 +96,7 @@ class GroupChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class AddressesHeld:
+class LocalAddresses:
     """The virtual addresses that this node answers for are these now; ``placed`` are the
     keys (index, address, prefix length) of those that it set on interfaces.
     """
@@ -115,7 +115,7 @@ Effect = (
     | Announce
     | InstanceChanged
     | GroupChanged
-    | AddressesHeld
+    | LocalAddresses
 )
 
 

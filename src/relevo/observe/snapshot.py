@@ -117,7 +117,7 @@ class BalancerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     plane: str = ""
     plane_reason: str = ""
     plane_error: str = ""
-    plane_notes: tuple[str, ...] = ()
+    plane_attachments: tuple[str, ...] = ()
     """Where the plane is at work, a line each."""
     packets: dict[str, int] = {}
     """How often a packet was not simply forwarded, by reason."""

@@ -19,7 +19,7 @@ from relevo.planes.port import Capabilities, Plane
 from relevo.planes.proxy.client import ProxyPlane
 from relevo.planes.table import capabilities_of_user_space
 
-PACKET_PLANES = {"ipvs": ipvs.refusal, "ebpf": ebpf.refusal}
+PACKET_PLANES = {"ipvs": ipvs.unavailable_reason, "ebpf": ebpf.unavailable_reason}
 """Planes that a system may refuse, with what tells why it does."""
 
 
@@ -53,10 +53,10 @@ def choose(configuration: Configuration) -> Choice:
     refused = _unfit_for_packets(configuration)
     if refused:
         return Choice("proxy", f"auto: {refused}")
-    no_ipvs = _unfit_for_ipvs(configuration) or ipvs.refusal()
+    no_ipvs = _unfit_for_ipvs(configuration) or ipvs.unavailable_reason()
     if not no_ipvs:
         return Choice("ipvs", "auto: the kernel has it")
-    no_ebpf = ebpf.refusal()
+    no_ebpf = ebpf.unavailable_reason()
     if not no_ebpf:
         return Choice("ebpf", f"auto: {no_ipvs}")
     return Choice("proxy", f"auto: {no_ipvs}; no ebpf: {no_ebpf}")

@@ -58,7 +58,7 @@ class Refused(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Notice(msgspec.Struct, frozen=True):
+class PlaneEvent(msgspec.Struct, frozen=True):
     """A line for the log; ``grave`` when something is lost by it."""
 
     text: str
@@ -84,11 +84,11 @@ class Plane(Protocol):
         """Return connections and persistence templates."""
         ...
 
-    async def end(self, meant: ConnectionFilter) -> int:
+    async def drop(self, wanted: ConnectionFilter) -> int:
         """End connections and forget templates; return how many."""
         ...
 
-    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+    async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
         """Take note that of the addresses that VRRP moves (``moved``) those ``held`` are on this node now."""
         ...
 
@@ -125,15 +125,15 @@ class Plane(Protocol):
         """
         ...
 
-    def notices(self) -> list[Notice]:
+    def events(self) -> list[PlaneEvent]:
         """Return what happened since the last call, as lines for the log."""
         ...
 
-    def notes(self) -> tuple[str, ...]:
+    def attachments(self) -> tuple[str, ...]:
         """Return where the plane is at work, a line each, for ``status``."""
         ...
 
-    def packets(self) -> dict[str, int]:
+    def drop_counters(self) -> dict[str, int]:
         """Return how often a packet was not simply forwarded, by reason."""
         ...
 
@@ -177,7 +177,7 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
         if service.one_packet and not able.one_packet:
             message = f"{service.name}: {plane} keeps a session for every client: ops has no effect"
             found[Shortcoming("ops", message, "choose another data_plane")] = None
-        for tunnel in sorted({_spelled(server) for server in service.real_servers if not _can_wrap(able, server)}):
+        for tunnel in sorted({_formatted(server) for server in service.real_servers if not _can_wrap(able, server)}):
             message = f"{service.name}: {plane} has no tunnel of type {tunnel}: its servers are left out"
             kinds = " ".join(sorted(able.tunnels))
             found[Shortcoming("lb_kind", message, f"it has {kinds}, without checksums" if kinds else "choose NAT or DR")] = None
@@ -201,6 +201,6 @@ def _can_wrap(able: Capabilities, server: RealServer) -> bool:
     return server.tunnel.kind in able.tunnels and server.tunnel.checksum in able.tunnel_checksums
 
 
-def _spelled(server: RealServer) -> str:
+def _formatted(server: RealServer) -> str:
     checksum = server.tunnel.checksum
     return server.tunnel.kind.value + ("" if checksum is TunnelChecksum.NONE else f" with {checksum}")

@@ -107,7 +107,7 @@ class Template:
 
 
 @dataclass(slots=True)
-class Lease:
+class Assignment:
     """A pick that was taken: give it to ``close`` when the connection ends."""
 
     service: Service
@@ -241,7 +241,7 @@ class ServiceTable:
 
     def open(
         self, service: Service, client: str, port: int, now: float, *, active: bool = True, tried: Iterable[Server] = ()
-    ) -> Lease | PickRefusal:
+    ) -> Assignment | PickRefusal:
         """Pick a server for a new connection and count it there.
 
         ``active`` is False for UDP, whose entries IPVS never counts as active. ``tried`` servers were found dead by
@@ -288,7 +288,7 @@ class ServiceTable:
         return picked
 
     @staticmethod
-    def _count(service: Service, server: Server, template: Template | None, active: bool) -> Lease:
+    def _count(service: Service, server: Server, template: Template | None, active: bool) -> Assignment:
         server.total += 1
         if active:
             server.active += 1
@@ -296,26 +296,26 @@ class ServiceTable:
             server.inactive += 1
         if server.entry.upper_threshold:
             server.update_overload()
-        return Lease(service, server, template, inactive=not active)
+        return Assignment(service, server, template, inactive=not active)
 
     @staticmethod
-    def half_close(lease: Lease) -> None:
+    def half_close(assignment: Assignment) -> None:
         """Count the connection as inactive: one side has finished (FIN_WAIT in IPVS)."""
-        if not lease.inactive:
-            lease.inactive = True
-            lease.server.active -= 1
-            lease.server.inactive += 1
+        if not assignment.inactive:
+            assignment.inactive = True
+            assignment.server.active -= 1
+            assignment.server.inactive += 1
 
     @staticmethod
-    def close(lease: Lease) -> None:
+    def close(assignment: Assignment) -> None:
         """Count the connection out."""
-        server = lease.server
-        if lease.inactive:
+        server = assignment.server
+        if assignment.inactive:
             server.inactive -= 1
         else:
             server.active -= 1
-        if lease.template is not None:
-            lease.template.controlled -= 1
+        if assignment.template is not None:
+            assignment.template.controlled -= 1
         if server.entry.upper_threshold:
             server.update_overload()
 

@@ -35,10 +35,10 @@ class UserSpace:
         """It has none."""
         return []
 
-    def notes(self) -> tuple[str, ...]:
+    def attachments(self) -> tuple[str, ...]:
         """Nothing to add."""
         return ()
 
-    def packets(self) -> dict[str, int]:
+    def drop_counters(self) -> dict[str, int]:
         """It sees none."""
         return {}

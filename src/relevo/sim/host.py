@@ -9,12 +9,12 @@ from relevo.node.addresses import AddressKey
 from relevo.node.director import Director
 from relevo.node.effects import (
     AddAddress,
-    AddressesHeld,
     Announce,
     ClosePort,
     Effect,
     GroupChanged,
     InstanceChanged,
+    LocalAddresses,
     Log,
     OpenPort,
     PortSpec,
@@ -50,7 +50,7 @@ class Host:
         self.log: list[Log] = []
         self.events: list[InstanceChanged | GroupChanged] = []
         self.announced: list[tuple[float, str, str]] = []
-        self.held = AddressesHeld(frozenset(), frozenset())
+        self.held = LocalAddresses(frozenset(), frozenset())
         self.firewall = False
         self._segments: dict[str, str] = {}
         self._ports: dict[str, PortSpec] = {}
@@ -162,7 +162,7 @@ class Host:
                 self.log.append(effect)
             case InstanceChanged() | GroupChanged():
                 self.events.append(effect)
-            case AddressesHeld():
+            case LocalAddresses():
                 self.held = effect
 
     def _open(self, router: str, spec: PortSpec) -> PortOpened | PortFailed:

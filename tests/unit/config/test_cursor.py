@@ -191,7 +191,7 @@ def test_a_hint_names_the_choice_as_listed():
 )
 def test_addresses_are_returned_in_canonical_form(text, canonical):
     assert ipaddress.ip_address(cursor(f"k {text}").address()) == ipaddress.ip_address(canonical)
-    if not text.startswith("::f"):  # how an embedded IPv4 address is spelled depends on Python's version
+    if not text.startswith("::f"):  # how an embedded IPv4 address is formatted depends on Python's version
         assert canonical_address(text) == canonical
 
 

@@ -20,9 +20,9 @@ from relevo.daemon.channel import (
 from relevo.daemon.messages import (
     FromWorker,
     GroupEvent,
-    Held,
-    HeldEvent,
     InstanceEvent,
+    LocalAddresses,
+    LocalAddressesEvent,
     LogLine,
     PlaneRestarted,
     QuorumEvent,
@@ -43,14 +43,14 @@ FROM_WORKER = st.one_of(
     st.builds(LogLine, TEXT, st.sampled_from(Severity)),
     st.builds(InstanceEvent, TEXT, TEXT, st.integers(0, 255), TEXT),
     st.builds(GroupEvent, TEXT, TEXT),
-    st.builds(HeldEvent, st.frozensets(TEXT, max_size=5)),
+    st.builds(LocalAddressesEvent, st.frozensets(TEXT, max_size=5)),
     st.builds(ServerEvent, TEXT, TEXT, st.booleans(), st.booleans(), TEXT, TEXT),
     st.builds(QuorumEvent, TEXT, st.booleans(), st.integers(0, 1 << 40)),
     st.builds(ShutdownNotice, st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple)),
 )
 TO_WORKER = st.one_of(
     st.sampled_from([TakeSnapshot(), Stop(), PlaneRestarted()]),
-    st.builds(Held, st.frozensets(TEXT, max_size=5)),
+    st.builds(LocalAddresses, st.frozensets(TEXT, max_size=5)),
     st.builds(lambda label: Reload(Configuration(global_defs=GlobalDefs(router_id=label))), TEXT),
 )
 

@@ -53,7 +53,7 @@ def test_the_loopback_stage_needs_no_interface_of_the_file() -> None:
 
 
 def test_a_hurry_divides_check_intervals_and_persistence() -> None:
-    after = model(rewrite(MASTER.read_text(), Changes(hurry=10)))
+    after = model(rewrite(MASTER.read_text(), Changes(speed_up=10)))
     assert [s.delay_loop_s for s in after.virtual_servers] == [3.0, 1.5]
     assert [s.persistence_timeout_s for s in after.virtual_servers] == [5, 5]
 

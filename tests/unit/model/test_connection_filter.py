@@ -50,8 +50,8 @@ TEMPLATE = Connection(
     ],
 )
 def test_every_field_given_must_fit(fields: dict[str, object], connection: bool, template: bool) -> None:
-    fits = ConnectionFilter(**fields).test()  # type: ignore[arg-type]
-    assert (fits(CONNECTION), fits(TEMPLATE)) == (connection, template)
+    matches = ConnectionFilter(**fields).test()  # type: ignore[arg-type]
+    assert (matches(CONNECTION), matches(TEMPLATE)) == (connection, template)
 
 
 @pytest.mark.parametrize("text", ["host", "10.0.0.0/33", "10.0.0", "10.0.0.1:80"])

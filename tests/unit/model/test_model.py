@@ -55,16 +55,16 @@ WHOLE = Configuration(
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "text", "spelled"),
+    ("endpoint", "text", "formatted"),
     [
         (Endpoint("192.0.2.1", 80), "192.0.2.1:80", "[192.0.2.1]:tcp:80"),
         (Endpoint("192.0.2.1"), "192.0.2.1:0", "[192.0.2.1]:tcp:0"),
         (Endpoint("2001:db8::1", 80), "[2001:db8::1]:80", "[2001:db8::1]:tcp:80"),
     ],
 )
-def test_endpoints_are_spelled_plainly_and_as_keepalived_does(endpoint, text, spelled):
+def test_endpoints_are_spelled_plainly_and_as_keepalived_does(endpoint, text, formatted):
     assert str(endpoint) == text
-    assert endpoint.spelled(Protocol.TCP) == spelled
+    assert endpoint.formatted(Protocol.TCP) == formatted
 
 
 def test_endpoints_are_ordered_and_can_be_keys():
@@ -105,10 +105,10 @@ def test_nothing_declared_is_the_default():
     assert Configuration() == Configuration(global_defs=GlobalDefs(), vrrp_instances=(), sync_groups=(), virtual_servers=())
 
 
-@pytest.mark.parametrize("spelled", [repr(SECRET), str(SECRET), repr(WHOLE), f"{SECRET}"])
-def test_a_secret_is_in_no_repr(spelled):
-    assert "hush" not in spelled
-    assert "***" in spelled
+@pytest.mark.parametrize("formatted", [repr(SECRET), str(SECRET), repr(WHOLE), f"{SECRET}"])
+def test_a_secret_is_in_no_repr(formatted):
+    assert "hush" not in formatted
+    assert "***" in formatted
 
 
 def test_a_secret_is_not_in_what_rich_prints():

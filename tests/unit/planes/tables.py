@@ -75,8 +75,8 @@ class Table:
 
     def pick(self, client="198.51.100.1", **how):
         """Name of the server a new connection gets, ``-`` for a refusal."""
-        lease = self.open(client, **how)
-        return "-" if isinstance(lease, PickRefusal) else named(lease.server.entry.endpoint)
+        assignment = self.open(client, **how)
+        return "-" if isinstance(assignment, PickRefusal) else named(assignment.server.entry.endpoint)
 
     def picks(self, *clients, **how):
         return "".join(self.pick(client, **how) for client in clients)

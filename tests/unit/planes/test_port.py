@@ -79,7 +79,7 @@ def test_a_transport_that_a_plane_does_not_carry_is_named():
 
 
 @pytest.mark.parametrize(
-    ("tunnel", "spelled"),
+    ("tunnel", "formatted"),
     [
         (Tunnel(), ""),
         (Tunnel(TunnelKind.GUE, 6080), ""),
@@ -87,8 +87,8 @@ def test_a_transport_that_a_plane_does_not_carry_is_named():
         (Tunnel(TunnelKind.GRE), "gre"),
     ],
 )
-def test_a_tunnel_that_a_plane_lacks_is_named(tunnel, spelled):
+def test_a_tunnel_that_a_plane_lacks_is_named(tunnel, formatted):
     server = RealServer(endpoint=Endpoint("10.0.0.1", 80), forwarding=Forwarding.TUN, tunnel=tunnel)
     service = VirtualServer(endpoint=Endpoint("192.0.2.1", 80), protocol=Protocol.TCP, real_servers=(server,))
-    told = [f"{NAME}: data plane 'ebpf' has no tunnel of type {spelled}: its servers are left out"] if spelled else []
+    told = [f"{NAME}: data plane 'ebpf' has no tunnel of type {formatted}: its servers are left out"] if formatted else []
     assert [each.message for each in shortcomings(Configuration(virtual_servers=(service,)), capabilities_of_ebpf())] == told

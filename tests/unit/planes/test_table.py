@@ -171,21 +171,21 @@ def test_the_address_of_an_ipv6_client_is_folded_by_xor():
 
 def test_a_connection_is_active_then_inactive_then_gone():
     table = Table(server("A"))
-    lease = table.open()
+    assignment = table.open()
     assert counters(table) == {"A": (1, 0, 1)}
-    table.table.half_close(lease)
-    table.table.half_close(lease)
+    table.table.half_close(assignment)
+    table.table.half_close(assignment)
     assert counters(table) == {"A": (0, 1, 1)}
-    table.table.close(lease)
+    table.table.close(assignment)
     assert counters(table) == {"A": (0, 0, 1)}
 
 
 def test_a_datagram_flow_is_never_active():
     table = Table(server("A"), key=OTHER)
-    lease = table.open(active=False)
+    assignment = table.open(active=False)
     assert counters(table) == {"A": (0, 1, 1)}
-    table.table.half_close(lease)
-    table.table.close(lease)
+    table.table.half_close(assignment)
+    table.table.close(assignment)
     assert counters(table) == {"A": (0, 0, 1)}
 
 
@@ -208,27 +208,27 @@ def test_why_a_service_does_not_listen_is_shown():
 # -- thresholds -------------------------------------------------------------------------------------------------------
 
 
-def closing(table, leases):
+def closing(table, assignments):
     """Close connections one by one; say after each whether another would be accepted."""
     accepted = {}
-    while leases:
-        table.table.close(leases.pop())
-        accepted[len(leases)] = not table.server("A").overloaded
+    while assignments:
+        table.table.close(assignments.pop())
+        accepted[len(assignments)] = not table.server("A").overloaded
     return accepted
 
 
 def test_upper_4_lower_2_refuses_the_fifth_and_accepts_again_at_1():
     table = Table(server("A", upper_threshold=4, lower_threshold=2))
-    leases = [table.open() for _ in range(4)]
+    assignments = [table.open() for _ in range(4)]
     assert table.pick() == "-"
-    assert closing(table, leases) == {3: False, 2: False, 1: True, 0: True}
+    assert closing(table, assignments) == {3: False, 2: False, 1: True, 0: True}
 
 
 def test_upper_8_alone_accepts_again_below_three_quarters():
     table = Table(server("A", upper_threshold=8))
-    leases = [table.open() for _ in range(8)]
+    assignments = [table.open() for _ in range(8)]
     assert table.pick() == "-"
-    assert closing(table, leases) == {7: False, 6: False, 5: True, 4: True, 3: True, 2: True, 1: True, 0: True}
+    assert closing(table, assignments) == {7: False, 6: False, 5: True, 4: True, 3: True, 2: True, 1: True, 0: True}
 
 
 @pytest.mark.parametrize(("upper", "again"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (100, 74)])
@@ -297,12 +297,12 @@ def test_granularity_of_ipv6_clients(granularity, picks):
 
 def test_a_template_is_a_connection_from_port_0():
     table = persistent("A", persistence_granularity=24)
-    lease = table.open()
+    assignment = table.open()
     table.now = 20.0
     [template] = table.table.templates(20.0)
     assert (template.client, template.virtual, template.server) == (Endpoint("198.51.100.0", 0), KEY.endpoint, at("A"))
     assert (template.state, template.expires_s, template.template) == ("ASSURED", 30.0, True)
-    table.table.close(lease)
+    table.table.close(assignment)
     assert table.table.templates(60.0)[0].state == "ASSURED"
     assert table.table.templates(60.0)[0].expires_s == 0.0
 
@@ -317,9 +317,9 @@ def test_a_template_lives_for_the_timeout_from_the_last_new_connection():
     table = persistent("A", "B")
     table.table.close(table.open())
     table.now = 49.0
-    lease = table.open()
-    assert named(lease.server.entry.endpoint) == "B"
-    table.table.close(lease)
+    assignment = table.open()
+    assert named(assignment.server.entry.endpoint) == "B"
+    table.table.close(assignment)
     table.now = 98.9
     assert table.pick() == "B"
 
@@ -334,12 +334,12 @@ def test_an_expired_template_is_replaced():
 
 def test_a_template_is_kept_while_a_connection_of_the_client_is_open():
     table = persistent("A", "B")
-    lease = table.open()
+    assignment = table.open()
     table.now = 1000.0
     table.table.expire(1000.0)
     again = table.open()
-    assert again.server is lease.server
-    table.table.close(lease)
+    assert again.server is assignment.server
+    table.table.close(assignment)
     table.table.close(again)
     table.table.expire(1049.0)
     assert len(table.service.templates) == 1
@@ -365,20 +365,20 @@ def test_removing_a_server_drops_its_templates_alone():
 
 def test_a_connection_of_a_removed_server_may_still_be_closed():
     table = persistent("A", "B")
-    lease = table.open()
+    assignment = table.open()
     table.delete("B")
     table.add("B")
-    table.table.close(lease)
+    table.table.close(assignment)
     assert counters(table) == {"A": (0, 0, 0), "B": (0, 0, 0)}
 
 
 def test_a_client_whose_server_is_dead_is_scheduled_anew():
     table = persistent("A", "B")
-    lease = table.open(ONE)
-    table.table.close(lease)
-    assert table.pick(ONE, tried=[lease.server]) == "A"
+    assignment = table.open(ONE)
+    table.table.close(assignment)
+    assert table.pick(ONE, tried=[assignment.server]) == "A"
     assert table.pick(ONE) == "A"
-    assert lease.server.templates == 0
+    assert assignment.server.templates == 0
 
 
 @pytest.mark.parametrize(
@@ -392,12 +392,12 @@ def test_a_client_whose_server_is_dead_is_scheduled_anew():
 )
 def test_templates_survive_an_edit_that_leaves_their_meaning(changes, kept):
     table = persistent("A", "B")
-    lease = table.open()
+    assignment = table.open()
     table.edit_service(**changes)
     assert len(table.service.templates) == kept
-    assert lease.server.templates == kept
-    table.table.close(lease)
-    assert lease.server.active == 0
+    assert assignment.server.templates == kept
+    table.table.close(assignment)
+    assert assignment.server.active == 0
 
 
 def test_beyond_the_limit_clients_are_scheduled_without_a_template(monkeypatch):
@@ -429,15 +429,15 @@ STEPS = st.lists(
 
 @given(st.sampled_from(sorted(SCHEDULERS)), STEPS)
 def test_counters_are_those_of_the_open_connections(scheduler, steps):
-    table, leases = Table(scheduler=scheduler, persistence_timeout_s=50), []
+    table, assignments = Table(scheduler=scheduler, persistence_timeout_s=50), []
     for step, name, number, pause in steps:
         table.now += pause
         if step in ("open", "udp"):
-            lease = table.open(f"198.51.100.{number}", active=step == "open")
-            leases += [] if isinstance(lease, PickRefusal) else [lease]
-        elif step in ("half", "close") and leases:
-            getattr(table.table, "half_close" if step == "half" else "close")(leases[number % len(leases)])
-            leases = leases[: number % len(leases)] + leases[number % len(leases) + (step == "close") :]
+            assignment = table.open(f"198.51.100.{number}", active=step == "open")
+            assignments += [] if isinstance(assignment, PickRefusal) else [assignment]
+        elif step in ("half", "close") and assignments:
+            getattr(table.table, "half_close" if step == "half" else "close")(assignments[number % len(assignments)])
+            assignments = assignments[: number % len(assignments)] + assignments[number % len(assignments) + (step == "close") :]
         elif step in ("add", "edit", "delete"):
             getattr(table, step)(
                 *((name, number) if step != "delete" else name), **({"upper_threshold": 2} if step != "delete" else {})
@@ -448,10 +448,10 @@ def test_counters_are_those_of_the_open_connections(scheduler, steps):
             table.edit_service(scheduler=scheduler, persistence_timeout_s=50, persistence_granularity=32 - 8 * number)
         templates = list(table.service.templates.values())
         for held in table.service.servers:
-            own = [lease for lease in leases if lease.server is held]
+            own = [assignment for assignment in assignments if assignment.server is held]
             assert (held.active, held.inactive) == (sum(not x.inactive for x in own), sum(x.inactive for x in own))
             assert held.templates == sum(t.server is held for t in templates)
             assert held.active + held.inactive < 2 or held.overloaded
         for template in templates:
             assert template.server in table.service.servers
-            assert template.controlled == sum(lease.template is template for lease in leases)
+            assert template.controlled == sum(assignment.template is template for assignment in assignments)

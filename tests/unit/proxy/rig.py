@@ -110,8 +110,8 @@ class Process:
     def connections(self) -> list[Connection]:
         return self._runner.run(self.plane.connections())
 
-    def hold(self, *addresses: str) -> None:
-        self._runner.run(self.plane.hold(frozenset(addresses), frozenset(addresses)))
+    def set_local(self, *addresses: str) -> None:
+        self._runner.run(self.plane.set_local(frozenset(addresses), frozenset(addresses)))
 
     def running(self) -> bool:
         """Whether the process is still there."""

@@ -62,7 +62,7 @@ def test_a_loopback_service_is_open_until_told_and_then_only_while_its_address_i
     held = dial(key)
     assert read_line(held) == b"A\n"
     for addresses, open_ in (((), False), (("127.0.99.99",), False), ((VIRTUAL,), True), ((), False), ((VIRTUAL,), True)):
-        plane.hold(*addresses)
+        plane.set_local(*addresses)
         if open_:
             with dial(key) as client:
                 assert read_line(client) == b"A\n"
@@ -75,18 +75,18 @@ def test_a_loopback_service_is_open_until_told_and_then_only_while_its_address_i
 
 
 def test_a_loopback_service_added_while_its_address_is_away_stays_shut(plane: Process, backend: Make) -> None:
-    plane.hold()
+    plane.set_local()
     key = plane.serve(backend(echo("A")).entry)
     with pytest.raises(ConnectionRefusedError):
         dial(key)
-    plane.hold(VIRTUAL)
+    plane.set_local(VIRTUAL)
     with dial(key) as client:
         assert read_line(client) == b"A\n"
 
 
 def test_an_address_that_the_kernel_guards_is_listened_on_whoever_holds_it(plane: Process, backend: Make) -> None:
     key = ServiceKey(Protocol.TCP, Endpoint("192.0.2.241", 8080))
-    plane.hold()
+    plane.set_local()
     assert plane.apply(AddService(ServiceEntry(key=key)), AddServer(key, backend(echo("A")).entry)) == []
     with socket.socket() as rival, pytest.raises(OSError, match="in use"):
         rival.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND

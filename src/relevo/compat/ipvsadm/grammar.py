@@ -291,11 +291,11 @@ class _Reader:
             return name, value
         return name, self._argument(f"--{name}", kind)
 
-    def _argument(self, spelled: str, kind: int) -> str:
+    def _argument(self, formatted: str, kind: int) -> str:
         if kind == _OPTIONAL:
             return self._words.pop(0) if self._words and not self._words[0].startswith("-") else ""
         if not self._words:
-            raise Usage(f"{spelled}: missing argument", REFUSED)
+            raise Usage(f"{formatted}: missing argument", REFUSED)
         return self._words.pop(0)
 
     # -- options -----------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ Table = list[tuple[Service, list[Destination]]]
 
 @dataclass(frozen=True)
 class Naming:
-    """How addresses and ports are spelled: as they are, or by the names that the functions find."""
+    """How addresses and ports are formatted: as they are, or by the names that the functions find."""
 
     host: Callable[[str], str] | None = None
     port: Callable[[int, str], str] | None = None

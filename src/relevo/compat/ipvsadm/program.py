@@ -84,11 +84,11 @@ class Program:
                 self._open()  # as the original, before it looks at the command line
             return self._do(words)
         except Usage as refused:
-            self._complain(str(refused))
+            self._report(str(refused))
             return refused.status
         except PlaneError as error:
-            self._complain(f"Can't initialize ipvs: {error}")
-            self._complain("Are you sure that IP Virtual Server is built in the kernel or as module?")
+            self._report(f"Can't initialize ipvs: {error}")
+            self._report("Are you sure that IP Virtual Server is built in the kernel or as module?")
             return USAGE
 
     def _do(self, words: Sequence[str]) -> int:
@@ -96,7 +96,7 @@ class Program:
         try:
             return self._obey(request)
         except OSError as error:
-            self._complain(message(request.command, error.errno or 0))
+            self._report(message(request.command, error.errno or 0))
             return FAILED if request.command == "list" else REFUSED
 
     def _obey(self, request: Request) -> int:
@@ -164,7 +164,7 @@ class Program:
                 return
             self._out.write(("" if one else listing.header(table.info())) + listing.services(found, request, naming))
 
-    def _complain(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self._out.flush()
         self._err.write(f"{text}\n")
 

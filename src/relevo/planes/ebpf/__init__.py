@@ -5,6 +5,6 @@ is what they read, ``plane`` the port.
 """
 
 from relevo.planes.ebpf.instance import ROOT, remove_pins
-from relevo.planes.ebpf.plane import EbpfPlane, capabilities_of_ebpf, refusal, sizes_for, survey, try_load
+from relevo.planes.ebpf.plane import EbpfPlane, capabilities_of_ebpf, sizes_for, survey, try_load, unavailable_reason
 
-__all__ = ["ROOT", "EbpfPlane", "capabilities_of_ebpf", "refusal", "remove_pins", "sizes_for", "survey", "try_load"]
+__all__ = ["ROOT", "EbpfPlane", "capabilities_of_ebpf", "remove_pins", "sizes_for", "survey", "try_load", "unavailable_reason"]

@@ -126,8 +126,8 @@ class Attacher:
         said = []
         for device in present:
             known = self.attachments.get(device.index)
-            fits = known is not None and not (behind_filters and "tcx" in known.hooks)
-            if known is not None and fits and known.interface == device.name and self._still_there(known):
+            matches = known is not None and not (behind_filters and "tcx" in known.hooks)
+            if known is not None and matches and known.interface == device.name and self._still_there(known):
                 continue
             made = self._attach(device, behind_filters)
             self.attachments[device.index] = made

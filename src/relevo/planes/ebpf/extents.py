@@ -6,7 +6,7 @@ from bisect import insort
 
 
 class Extents:
-    """Gives pieces away, the lowest that fits first. A piece that is given back is used again only after ``settle``:
+    """Gives pieces away, the lowest that matches first. A piece that is given back is used again only after ``settle``:
     a CPU may still be reading it.
     """
 

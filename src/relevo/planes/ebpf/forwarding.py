@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from relevo.planes.port import Notice
+from relevo.planes.port import PlaneEvent
 
 _SWITCHES: Final = Path("/proc/sys/net")
 _ROUTES: Final = Path("/proc/thread-self/net/ipv6_route")
@@ -24,25 +24,25 @@ def _switch(family: int, interface: str) -> Path:
     return _SWITCHES / f"ipv{family}" / "conf" / interface / "forwarding"
 
 
-def allow_look_ups(families: Iterable[int]) -> list[Notice]:
+def allow_look_ups(families: Iterable[int]) -> list[PlaneEvent]:
     """Let ``lo`` forward packets of each family (4, 6) where the system does not; return what could not be done, grave."""
     return [notice for family in sorted(families) if (notice := _allow(family)) is not None]
 
 
-def _allow(family: int) -> Notice | None:
+def _allow(family: int) -> PlaneEvent | None:
     switch = _switch(family, "lo")
     try:
         if switch.read_text(encoding="ascii").strip() != "0":
             return None
         if family == 6 and (interface := advertised_route()):
-            return Notice(
+            return PlaneEvent(
                 f"ebpf: IPv6 is not forwarded, and may not be asked for: the kernel would forget the routes that routers "
                 f"advertise on {interface}; set net.ipv6.conf.{interface}.accept_ra to 2, or net.ipv6.conf.all.forwarding to 1",
                 True,
             )
         switch.write_text("1", encoding="ascii")
     except OSError as error:
-        return Notice(
+        return PlaneEvent(
             f"ebpf: IPv{family} is not forwarded, and net.ipv{family}.conf.lo.forwarding cannot be set to 1: {error.strerror}",
             True,
         )

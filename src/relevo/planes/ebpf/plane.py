@@ -45,7 +45,7 @@ from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.synchroniser import Synchroniser
 from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
-from relevo.planes.port import Capabilities, Notice, Refused
+from relevo.planes.port import Capabilities, PlaneEvent, Refused
 from relevo.schedulers import maglev
 
 TELL_EVERY_S: Final = 60.0
@@ -91,7 +91,7 @@ def capabilities_of_ebpf() -> Capabilities:
 
 
 @cache
-def refusal() -> str:
+def unavailable_reason() -> str:
     """Return why this system cannot have the plane, or nothing. Tried, because version numbers do not tell.
 
     Loading the programs would tell for certain; it takes a second. What fails in practice is tried: permission, the ring
@@ -175,8 +175,8 @@ class EbpfPlane:
         self._maglev_size = maglev_size
         self._busy = asyncio.Lock()
         self._hooks, self._attach = hooks, attach
-        self._notices: list[Notice] = []
-        self._forwarding_notices: list[Notice] = []
+        self._notices: list[PlaneEvent] = []
+        self._forwarding_notices: list[PlaneEvent] = []
         self._losses: dict[Reason, int] = {}
         self._told_at = -math.inf
         self._instance: Instance | None = None
@@ -208,7 +208,7 @@ class EbpfPlane:
         async with self._busy:
             if self._attach and self._attacher is not None:
                 audit = partial(self._attacher.audit, behind_filters=table.has_marks)
-                self._notices += map(Notice, await asyncio.to_thread(audit))  # the netlink library wants a loop of its own
+                self._notices += map(PlaneEvent, await asyncio.to_thread(audit))  # the netlink library wants a loop of its own
                 self._allow_look_ups(table)
             self._note_losses(instance, time.monotonic())
             await asyncio.to_thread(instance.sweep)
@@ -234,11 +234,11 @@ class EbpfPlane:
         self._notices += [notice for notice in found if notice not in self._forwarding_notices]
         self._forwarding_notices = found
 
-    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+    async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
         """Serve, of the addresses that VRRP moves, only those held; addresses that nobody moves are always served."""
         _, table = self.open()
         async with self._busy:
-            table.close_addresses(moved - held)
+            table.close_addresses(floating - local)
 
     def _note_losses(self, instance: Instance, now: float) -> None:
         """Say what was dropped that an administrator can do something about; not more than once a minute."""
@@ -249,7 +249,7 @@ class EbpfPlane:
         if grown and now - self._told_at >= TELL_EVERY_S:
             self._told_at = now
             self._losses |= {reason: counts[reason] for reason in grown}
-            self._notices += [Notice(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
+            self._notices += [PlaneEvent(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
 
     async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
         """Announce connections and take in those of others as ``task`` says."""
@@ -319,7 +319,7 @@ class EbpfPlane:
         _set_sysctls(instance, values)
         return refused
 
-    def notices(self) -> list[Notice]:
+    def events(self) -> list[PlaneEvent]:
         """Return what was attached and detached since the last call."""
         found, self._notices = self._notices, []
         return found
@@ -329,13 +329,13 @@ class EbpfPlane:
         async with self._busy:
             return [connection for _, _, connection in await asyncio.to_thread(self._entries)]
 
-    async def end(self, meant: ConnectionFilter) -> int:
+    async def drop(self, wanted: ConnectionFilter) -> int:
         """Take connections and templates out of the table."""
         instance, _ = self.open()
-        fits = meant.test()
+        matches = wanted.test()
         async with self._busy:
             entries = await asyncio.to_thread(self._entries)
-            return sum(instance.take_out(place, port) for place, port, connection in entries if fits(connection))
+            return sum(instance.take_out(place, port) for place, port, connection in entries if matches(connection))
 
     def _entries(self) -> list[tuple[int, int, Connection]]:
         """Place and client port, as the table has them, of every entry in use. Slow: for a thread of its own."""
@@ -355,13 +355,13 @@ class EbpfPlane:
                     found.append((first * BUCKET_SLOTS + slot, entry.client_port, shown))
         return found
 
-    def notes(self) -> tuple[str, ...]:
+    def attachments(self) -> tuple[str, ...]:
         """Return what is attached to each interface, and why it is not more."""
         if self._attacher is None:
             return ()
         return tuple(str(attachment) for _, attachment in sorted(self._attacher.attachments.items()))
 
-    def packets(self) -> dict[str, int]:
+    def drop_counters(self) -> dict[str, int]:
         """Return how often each reason was met; ``pass_not_…`` are what the programs let by as none of theirs."""
         instance, _ = self.open()
         return {Reason(number).name.lower(): count for number, count in enumerate(instance.reasons()) if count}

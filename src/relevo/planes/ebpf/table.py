@@ -510,7 +510,7 @@ class Table:
     @staticmethod
     def _changed(service: Service) -> None:
         """Take note that a server was added, edited or removed. The lists are written once, after the last operation; wrr's
-        cycle is set at every single one, as the kernel does it: the walk begins at the head, the threshold stays if it fits.
+        cycle is set at every single one, as the kernel does it: the walk begins at the head, the threshold stays if it matches.
         """
         service.dirty = True
         if service.value.scheduler != SchedulerNumber.WRR:

@@ -35,7 +35,7 @@ from relevo.model.table import (
 )
 from relevo.planes.ipvs import convert
 from relevo.planes.ipvs.kernel import PROC, Kernel
-from relevo.planes.port import Capabilities, Notice, Refused
+from relevo.planes.port import Capabilities, PlaneEvent, Refused
 from relevo.wire import ipvs_netlink as wire
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_netlink import Command, Daemon, DaemonState, Destination, Method, Timeouts
@@ -100,7 +100,7 @@ def capabilities_of_ipvs() -> Capabilities:
 
 
 @cache
-def refusal() -> str:
+def unavailable_reason() -> str:
     """Return why this system cannot have the plane, or nothing. Tried: the kernel is asked, and its module asked for."""
     try:
         kernel = Kernel()
@@ -122,7 +122,7 @@ class IpvsPlane:
         self._timeouts = timeouts or PlaneTimeouts()
         self._kernel: Kernel | None = None
         self._busy = asyncio.Lock()
-        self._notices: list[Notice] = []
+        self._notices: list[PlaneEvent] = []
         self._declared: dict[ServiceKey, ServiceEntry] = {}
         self._servers: dict[tuple[ServiceKey, Endpoint], ServerEntry] = {}
         self._task: SyncTask | None = None
@@ -193,7 +193,7 @@ class IpvsPlane:
                 (errors[number],) = kernel.change([(command, wire.tell_service(convert.service_of(_with_fallback(entry))))])
                 served.add(entry.key)
                 text = f"the kernel has no scheduler '{entry.scheduler}': {entry.key} is served by {FALLBACK}"
-                self._notices.append(Notice(text, grave=True))
+                self._notices.append(PlaneEvent(text, grave=True))
             elif error == errno.ESRCH and isinstance(operation, AddServer) and operation.key in served:
                 (errors[number],) = kernel.change([_command(operation)])
 
@@ -221,7 +221,7 @@ class IpvsPlane:
         """Return what ``/proc/net/ip_vs_conn`` lists."""
         return await self._with_kernel(lambda kernel: list(_listed()))
 
-    async def end(self, meant: ConnectionFilter) -> int:
+    async def drop(self, wanted: ConnectionFilter) -> int:
         """IPVS has no command for it."""
         raise PlaneError(
             "the kernel's IPVS cannot end connections",
@@ -272,7 +272,7 @@ class IpvsPlane:
 
     # -- the rest ----------------------------------------------------------------------------------------------
 
-    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+    async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
         """The kernel serves what is delivered to this node: addresses come and go by VRRP alone."""
 
     async def settings(self) -> PlaneSettings:
@@ -301,16 +301,16 @@ class IpvsPlane:
                 self._found_sysctls.setdefault(sysctl.name, former)
         return refused
 
-    def notices(self) -> list[Notice]:
+    def events(self) -> list[PlaneEvent]:
         """Return what happened since the last call."""
         found, self._notices = self._notices, []
         return found
 
-    def notes(self) -> tuple[str, ...]:
+    def attachments(self) -> tuple[str, ...]:
         """Nothing to add: it is at work everywhere."""
         return ()
 
-    def packets(self) -> dict[str, int]:
+    def drop_counters(self) -> dict[str, int]:
         """The kernel does not tell what became of packets."""
         return {}
 

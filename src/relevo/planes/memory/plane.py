@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from relevo.model import Endpoint, ServiceKey
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
-from relevo.planes.port import Capabilities, Notice, PickRefusal, Refused
-from relevo.planes.table import Lease, Server, ServiceTable, capabilities_of_user_space
+from relevo.planes.port import Capabilities, PickRefusal, PlaneEvent, Refused
+from relevo.planes.table import Assignment, Server, ServiceTable, capabilities_of_user_space
 from relevo.planes.user_space import UserSpace
 
 
@@ -16,7 +16,7 @@ class MemoryPlane(UserSpace):
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._clock = clock
-        self._open: dict[int, tuple[Lease, Endpoint]] = {}
+        self._open: dict[int, tuple[Assignment, Endpoint]] = {}
         self._next = 1
         self.table = ServiceTable(self._reset)
 
@@ -37,16 +37,16 @@ class MemoryPlane(UserSpace):
         """Return what ``connect`` opened, and the templates."""
         return [*map(_shown, self._open.values()), *self.table.templates(self._clock())]
 
-    async def end(self, meant: ConnectionFilter) -> int:
+    async def drop(self, wanted: ConnectionFilter) -> int:
         """Close connections and forget templates."""
-        fits = meant.test()
-        handles = [handle for handle, opened in self._open.items() if fits(_shown(opened))]
-        return sum(map(self.disconnect, handles)) + self.table.forget(fits, self._clock())
+        matches = wanted.test()
+        handles = [handle for handle, opened in self._open.items() if matches(_shown(opened))]
+        return sum(map(self.disconnect, handles)) + self.table.forget(matches, self._clock())
 
-    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+    async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
         """Every address is here."""
 
-    def notices(self) -> list[Notice]:
+    def events(self) -> list[PlaneEvent]:
         """Nothing happens by itself."""
         return []
 
@@ -61,12 +61,12 @@ class MemoryPlane(UserSpace):
         service = self.table.services.get(key)
         if service is None:
             return PickRefusal.NO_SERVICE
-        lease = self.table.open(service, client.address, client.port, self._clock(), active=key.protocol == "TCP")
-        if isinstance(lease, PickRefusal):
-            return lease
+        assignment = self.table.open(service, client.address, client.port, self._clock(), active=key.protocol == "TCP")
+        if isinstance(assignment, PickRefusal):
+            return assignment
         handle, self._next = self._next, self._next + 1
-        self._open[handle] = (lease, client)
-        return handle, lease.server.entry.endpoint
+        self._open[handle] = (assignment, client)
+        return handle, assignment.server.entry.endpoint
 
     def disconnect(self, handle: int) -> bool:
         """Close a connection; False when it was reset before, with its server."""
@@ -76,16 +76,16 @@ class MemoryPlane(UserSpace):
         return True
 
     def _reset(self, server: Server) -> None:
-        for handle in [h for h, (lease, _) in self._open.items() if lease.server is server]:
+        for handle in [h for h, (assignment, _) in self._open.items() if assignment.server is server]:
             self.table.close(self._open.pop(handle)[0])
 
 
-def _shown(opened: tuple[Lease, Endpoint]) -> Connection:
-    lease, client = opened
+def _shown(opened: tuple[Assignment, Endpoint]) -> Connection:
+    assignment, client = opened
     return Connection(
-        protocol=lease.service.entry.key.protocol,
+        protocol=assignment.service.entry.key.protocol,
         client=client,
-        virtual=lease.service.entry.key.endpoint,
-        server=lease.server.entry.endpoint,
+        virtual=assignment.service.entry.key.endpoint,
+        server=assignment.server.entry.endpoint,
         state="ESTABLISHED",
     )

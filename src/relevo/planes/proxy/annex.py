@@ -23,7 +23,7 @@ from relevo.model import Endpoint
 from relevo.model.table import ServerEntry
 from relevo.planes.proxy.engine import ENDED, HALF_CLOSED, WATCH, Engine, Report
 from relevo.planes.proxy.relay import Relay
-from relevo.planes.table import Lease, Server
+from relevo.planes.table import Assignment, Server
 
 ADOPT: Final = 1
 ABORT: Final = 2
@@ -149,7 +149,7 @@ class _Rooms(Engine):
         for side in sides:
             side.setblocking(False)
         nowhere = Server(ServerEntry(endpoint=Endpoint("", 0)))
-        relay = Relay(self, sides[0], ("", 0), Lease(None, nowhere, None))  # type: ignore[arg-type]
+        relay = Relay(self, sides[0], ("", 0), Assignment(None, nowhere, None))  # type: ignore[arg-type]
         relay.attach(sides[1], b"")
         relay.connected = True
         self._adopted[number], self._numbers[relay] = relay, number
@@ -175,11 +175,11 @@ class _Rooms(Engine):
         super()._sweep()
         self._count_open()
         for relay in self._relays:
-            if relay.lease.server.bytes_in or relay.lease.server.bytes_out:
+            if relay.assignment.server.bytes_in or relay.assignment.server.bytes_out:
                 self._tell(MOVED, relay)
 
     def _tell(self, kind: int, relay: Relay) -> None:
-        server = relay.lease.server
+        server = relay.assignment.server
         message = _MESSAGE.pack(kind, self._numbers[relay], server.bytes_in, server.bytes_out)
         server.bytes_in = server.bytes_out = 0
         # The proxy reads quickly, and an end must not get lost: waiting for it is right here.

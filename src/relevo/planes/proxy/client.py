@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from relevo.errors import PlaneError
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
-from relevo.planes.port import Capabilities, Notice, Refused
+from relevo.planes.port import Capabilities, PlaneEvent, Refused
 from relevo.planes.proxy.messages import (
     Apply,
-    EndConnections,
-    Hold,
+    DropConnections,
     ListConnections,
     Observe,
     Reply,
     Request,
+    SetLocal,
     decode_reply,
     pack,
 )
@@ -51,15 +51,15 @@ class ProxyPlane(UserSpace):
         """Return what is open in the process."""
         return (await self._ask(ListConnections())).connections
 
-    async def end(self, meant: ConnectionFilter) -> int:
+    async def drop(self, wanted: ConnectionFilter) -> int:
         """Let the process end connections."""
-        return (await self._ask(EndConnections(meant))).ended
+        return (await self._ask(DropConnections(wanted))).dropped
 
-    async def hold(self, held: frozenset[str], moved: frozenset[str]) -> None:
+    async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
         """Tell the process which virtual addresses this node holds."""
-        await self._ask(Hold(held))
+        await self._ask(SetLocal(local))
 
-    def notices(self) -> list[Notice]:
+    def events(self) -> list[PlaneEvent]:
         """The process writes its own log lines."""
         return []
 

@@ -30,7 +30,7 @@ from relevo.planes.proxy.listener import REBIND_S, TcpListener
 from relevo.planes.proxy.proxy_protocol import header
 from relevo.planes.proxy.relay import Flow, Relay
 from relevo.planes.proxy.udp import UdpListener
-from relevo.planes.table import Lease, Server, Service, ServiceTable
+from relevo.planes.table import Assignment, Server, Service, ServiceTable
 
 WATCH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 BATCH: Final = 512
@@ -91,7 +91,7 @@ class Elsewhere:
 
     number: int
     annex: Annex
-    lease: Lease
+    assignment: Assignment
     client_address: tuple[str, int]
 
     def abort(self) -> None:
@@ -133,7 +133,7 @@ class Engine:
         self._match_listeners()
         return refused
 
-    def hold(self, addresses: frozenset[str]) -> None:
+    def set_local(self, addresses: frozenset[str]) -> None:
         """Take note of the virtual addresses this node holds.
 
         It matters for loopback addresses alone: those are on every node of a machine at once, so the kernel cannot
@@ -156,34 +156,34 @@ class Engine:
                 found += listener.connections()
         return found + self.table.templates(self.clock())
 
-    def end(self, meant: ConnectionFilter) -> int:
+    def drop(self, wanted: ConnectionFilter) -> int:
         """Reset connections, end sessions and forget templates; return how many."""
-        fits = meant.test()
-        chosen: list[Relay | Elsewhere] = [relay for relay in self._relays if fits(self._shown(relay))]
-        chosen += [away for away in self._elsewhere.values() if fits(_shown_elsewhere(away))]
+        matches = wanted.test()
+        chosen: list[Relay | Elsewhere] = [relay for relay in self._relays if matches(self._shown(relay))]
+        chosen += [away for away in self._elsewhere.values() if matches(_shown_elsewhere(away))]
         for connection in chosen:
             connection.abort()
-        ended = len(chosen)
+        dropped = len(chosen)
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
-                ended += listener.end(fits)
-        return ended + self.table.forget(fits, self.clock())
+                dropped += listener.end(matches)
+        return dropped + self.table.forget(matches, self.clock())
 
     def _shown(self, relay: Relay) -> Connection:
         return Connection(
             protocol=Protocol.TCP,
             client=Endpoint(*relay.client_address),
-            virtual=relay.lease.service.entry.key.endpoint,
-            server=relay.lease.server.entry.endpoint,
-            state=("FIN_WAIT" if relay.lease.inactive else "ESTABLISHED") if relay.connected else "SYN_SENT",
+            virtual=relay.assignment.service.entry.key.endpoint,
+            server=relay.assignment.server.entry.endpoint,
+            state=("FIN_WAIT" if relay.assignment.inactive else "ESTABLISHED") if relay.connected else "SYN_SENT",
             expires_s=max(0.0, relay.seen + IDLE_TCP_S - self.now),
         )
 
     def _count_open(self) -> None:
         """Move the octets of open flows into the counters of their servers."""
         for relay in self._relays:
-            relay.lease.server.bytes_in += relay.up.octets
-            relay.lease.server.bytes_out += relay.down.octets
+            relay.assignment.server.bytes_in += relay.up.octets
+            relay.assignment.server.bytes_out += relay.down.octets
             relay.up.octets = relay.down.octets = 0
 
     # -- the loop ----------------------------------------------------------------------------------------------
@@ -323,27 +323,27 @@ class Engine:
 
     def accepted(self, listener: TcpListener, client: socket.socket, address: tuple[str, int]) -> None:
         """Give a new client a server, or reset it."""
-        lease = self.table.open(listener.service, address[0], address[1], self.clock())
-        if isinstance(lease, PickRefusal):
+        assignment = self.table.open(listener.service, address[0], address[1], self.clock())
+        if isinstance(assignment, PickRefusal):
             _reset(client)
             return
-        relay = Relay(self, client, (address[0], address[1]), lease)
+        relay = Relay(self, client, (address[0], address[1]), assignment)
         self._connect(relay)
 
     def _connect(self, relay: Relay) -> None:
         """Open the connection to the leased server; an immediate refusal is handled like a late one."""
-        entry = relay.lease.server.entry
+        entry = relay.assignment.server.entry
         endpoint = entry.endpoint
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
         try:
             server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:  # no descriptor is left
-            self.table.close(relay.lease)
+            self.table.close(relay.assignment)
             self._turn_away(relay, PickRefusal.TOO_MANY)
             return
         preface = b""
         if entry.proxy_protocol:
-            preface = header(entry.proxy_protocol, Endpoint(*relay.client_address), relay.lease.service.entry.key.endpoint)
+            preface = header(entry.proxy_protocol, Endpoint(*relay.client_address), relay.assignment.service.entry.key.endpoint)
         relay.attach(server, preface)
         self._relays.add(relay)
         result = server.connect_ex((endpoint.address, endpoint.port))
@@ -358,11 +358,11 @@ class Engine:
 
     def connect_failed(self, relay: Relay) -> None:
         """Pass the client on to another server; nothing of its data has left yet."""
-        failed = relay.lease.server
+        failed = relay.assignment.server
         failed.connections.discard(relay)
         self.unwatch(relay.server.fileno())
         relay.server.close()
-        self.table.close(relay.lease)
+        self.table.close(relay.assignment)
         relay.tried.append(failed)
         relay.connect_by = 0.0
         self.later(lambda: self._retry(relay))
@@ -370,20 +370,20 @@ class Engine:
     def _retry(self, relay: Relay) -> None:
         if relay.closed:
             return
-        service = relay.lease.service
-        lease: object = PickRefusal.NO_DESTINATION
+        service = relay.assignment.service
+        assignment: object = PickRefusal.NO_DESTINATION
         if len(relay.tried) < MAX_TRIES:
             client, port = relay.client_address
-            lease = self.table.open(service, client, port, self.clock(), tried=relay.tried)
-        if isinstance(lease, PickRefusal):
+            assignment = self.table.open(service, client, port, self.clock(), tried=relay.tried)
+        if isinstance(assignment, PickRefusal):
             self._turn_away(relay, PickRefusal.CONNECT_FAILED)
             return
-        relay.lease = lease  # type: ignore[assignment]
+        relay.assignment = assignment  # type: ignore[assignment]
         self._connect(relay)
 
     def _turn_away(self, relay: Relay, reason: PickRefusal) -> None:
         """Reset a client that has no connection to a server."""
-        relay.lease.service.refused[reason] += 1
+        relay.assignment.service.refused[reason] += 1
         relay.closed = True
         self._relays.discard(relay)
         self.unwatch(relay.client.fileno())
@@ -391,17 +391,17 @@ class Engine:
 
     def half_closed(self, relay: Relay) -> None:
         """One direction of ``relay`` is done."""
-        self.table.half_close(relay.lease)
+        self.table.half_close(relay.assignment)
 
     def forget(self, relay: Relay) -> None:
-        """Drop a relay that has ended, and close its sockets."""
+        """Drop a relay that has dropped, and close its sockets."""
         handlers = self._handlers
         handlers.pop(relay.client.fileno(), None)
         handlers.pop(relay.server.fileno(), None)
         relay.client.close()
         relay.server.close()
         self._relays.discard(relay)
-        self.table.close(relay.lease)
+        self.table.close(relay.assignment)
 
     def _reset_server(self, server: Server) -> None:
         """Reset every connection to a server that leaves."""
@@ -443,8 +443,8 @@ class Engine:
         if not annex.adopt(number, relay.client, relay.server):
             return False
         self._next_number += 1
-        away = self._elsewhere[number] = Elsewhere(number, annex, relay.lease, relay.client_address)
-        server = relay.lease.server
+        away = self._elsewhere[number] = Elsewhere(number, annex, relay.assignment, relay.client_address)
+        server = relay.assignment.server
         server.connections.discard(relay)
         server.connections.add(away)
         server.bytes_in += relay.up.octets
@@ -463,17 +463,17 @@ class Engine:
         away = self._elsewhere.get(number)
         if away is None:
             return
-        away.lease.server.bytes_in += up
-        away.lease.server.bytes_out += down
+        away.assignment.server.bytes_in += up
+        away.assignment.server.bytes_out += down
         if kind == HALF_CLOSED:
-            self.table.half_close(away.lease)
+            self.table.half_close(away.assignment)
         elif kind == ENDED:
             self._end_elsewhere(away)
 
     def _end_elsewhere(self, away: Elsewhere) -> None:
         del self._elsewhere[away.number]
-        away.lease.server.connections.discard(away)
-        self.table.close(away.lease)
+        away.assignment.server.connections.discard(away)
+        self.table.close(away.assignment)
 
     def _annex_lost(self, annex: Annex) -> None:
         """Count out what an annex that died has lost."""
@@ -520,7 +520,7 @@ def _shown_elsewhere(away: Elsewhere) -> Connection:
     return Connection(
         protocol=Protocol.TCP,
         client=Endpoint(*away.client_address),
-        virtual=away.lease.service.entry.key.endpoint,
-        server=away.lease.server.entry.endpoint,
-        state="FIN_WAIT" if away.lease.inactive else "ESTABLISHED",
+        virtual=away.assignment.service.entry.key.endpoint,
+        server=away.assignment.server.entry.endpoint,
+        state="FIN_WAIT" if away.assignment.inactive else "ESTABLISHED",
     )

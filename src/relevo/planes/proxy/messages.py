@@ -23,13 +23,13 @@ class ListConnections(msgspec.Struct, frozen=True, tag=True):
     """Return connections and templates."""
 
 
-class EndConnections(msgspec.Struct, frozen=True, tag=True):
-    """End the connections and forget the templates that are meant."""
+class DropConnections(msgspec.Struct, frozen=True, tag=True):
+    """End the connections and forget the templates that are wanted."""
 
-    meant: ConnectionFilter
+    wanted: ConnectionFilter
 
 
-class Hold(msgspec.Struct, frozen=True, tag=True):
+class SetLocal(msgspec.Struct, frozen=True, tag=True):
     """The virtual addresses this node holds now."""
 
     addresses: frozenset[str]
@@ -41,11 +41,11 @@ class Reply(msgspec.Struct, frozen=True):
     refused: list[Refused] = []
     services: list[ServiceState] = []
     connections: list[Connection] = []
-    ended: int = 0
+    dropped: int = 0
     error: str = ""
 
 
-Request = Apply | Observe | ListConnections | EndConnections | Hold
+Request = Apply | Observe | ListConnections | DropConnections | SetLocal
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode

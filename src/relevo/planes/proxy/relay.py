@@ -16,7 +16,7 @@ import struct
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Final
 
-from relevo.planes.table import Lease, Server
+from relevo.planes.table import Assignment, Server
 
 if TYPE_CHECKING:
     from relevo.planes.proxy.engine import Engine
@@ -171,15 +171,25 @@ class Relay:
     """A client's connection and the one to its server. It is made connecting and ends by ``close`` or ``abort``."""
 
     __slots__ = (
-        "client", "client_address", "closed", "connect_by", "connected", "down", "engine", "lease", "seen", "server",
-        "tried", "up",
+        "assignment",
+        "client",
+        "client_address",
+        "closed",
+        "connect_by",
+        "connected",
+        "down",
+        "engine",
+        "seen",
+        "server",
+        "tried",
+        "up",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, client: socket.socket, address: tuple[str, int], lease: Lease) -> None:
+    def __init__(self, engine: Engine, client: socket.socket, address: tuple[str, int], assignment: Assignment) -> None:
         self.engine = engine
         self.client = client
         self.client_address = address
-        self.lease = lease
+        self.assignment = assignment
         self.tried: list[Server] = []
         self.connected = False
         self.connect_by = 0.0
@@ -195,7 +205,7 @@ class Relay:
         self.up = Flow(self, self.client.fileno(), server.fileno())
         self.down = Flow(self, server.fileno(), self.client.fileno())
         self.up.pending = preface
-        self.lease.server.connections.add(self)
+        self.assignment.server.connections.add(self)
 
     # -- events ------------------------------------------------------------------------------------------------
 
@@ -263,9 +273,9 @@ class Relay:
         if self.closed:
             return
         self.closed = True
-        self.lease.server.connections.discard(self)
-        self.lease.server.bytes_in += self.up.octets
-        self.lease.server.bytes_out += self.down.octets
+        self.assignment.server.connections.discard(self)
+        self.assignment.server.bytes_in += self.up.octets
+        self.assignment.server.bytes_out += self.down.octets
         for flow in (self.up, self.down):
             flow.eof = flow.shut = True
             if flow.pipe is not None:

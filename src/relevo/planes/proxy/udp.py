@@ -17,7 +17,7 @@ from relevo.model.table import Connection
 from relevo.planes.port import PickRefusal
 from relevo.planes.proxy.listener import bound_socket
 from relevo.planes.proxy.proxy_protocol import header
-from relevo.planes.table import Lease, Server, Service
+from relevo.planes.table import Assignment, Server, Service
 
 if TYPE_CHECKING:
     from relevo.planes.proxy.engine import Engine
@@ -37,7 +37,7 @@ class Session:
 
     client: Address
     socket: socket.socket
-    lease: Lease
+    assignment: Assignment
     seen: float
 
 
@@ -81,31 +81,31 @@ class UdpListener:
         if len(self._sessions) >= self.engine.max_connections:
             self.service.refused[PickRefusal.TOO_MANY] += 1
             return None
-        lease = self.engine.table.open(self.service, *client, self.engine.clock(), active=False)
-        if isinstance(lease, PickRefusal):
+        assignment = self.engine.table.open(self.service, *client, self.engine.clock(), active=False)
+        if isinstance(assignment, PickRefusal):
             return None
-        endpoint = lease.server.entry.endpoint
+        endpoint = assignment.server.entry.endpoint
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             sock.connect((endpoint.address, endpoint.port))
         except OSError:
             self.service.refused[PickRefusal.CONNECT_FAILED] += 1
-            self.engine.table.close(lease)
+            self.engine.table.close(assignment)
             return None
-        session = Session(client, sock, lease, self.engine.now)
+        session = Session(client, sock, assignment, self.engine.now)
         self._sessions[client] = session
-        lease.server.connections.add(session)
+        assignment.server.connections.add(session)
         self.engine.watch(sock.fileno(), select.EPOLLIN, lambda mask: self._answer(session))
         return session
 
     def _forward(self, session: Session, data: bytes) -> None:
         session.seen = self.engine.now
-        entry = session.lease.server.entry
+        entry = session.assignment.server.entry
         if entry.proxy_protocol:
             data = header(entry.proxy_protocol, Endpoint(*session.client), self.service.entry.key.endpoint, stream=False) + data
         try:
-            session.lease.server.bytes_in += session.socket.send(data)
+            session.assignment.server.bytes_in += session.socket.send(data)
         except OSError:
             pass  # full, or an ICMP error of an earlier datagram: UDP promises nothing
 
@@ -118,7 +118,7 @@ class UdpListener:
             except OSError:
                 return
             session.seen = self.engine.now
-            session.lease.server.bytes_out += len(data)
+            session.assignment.server.bytes_out += len(data)
             try:
                 self.socket.sendto(data, session.client)
             except OSError:
@@ -131,15 +131,15 @@ class UdpListener:
 
     def reset(self, server: Server) -> None:
         """End the sessions of a server that leaves."""
-        for session in [s for s in self._sessions.values() if s.lease.server is server]:
+        for session in [s for s in self._sessions.values() if s.assignment.server is server]:
             self._end(session)
 
     def _end(self, session: Session) -> None:
         self._sessions.pop(session.client, None)
-        session.lease.server.connections.discard(session)
+        session.assignment.server.connections.discard(session)
         self.engine.unwatch(session.socket.fileno())
         session.socket.close()
-        self.engine.table.close(session.lease)
+        self.engine.table.close(session.assignment)
 
     def connections(self) -> list[Connection]:
         """Return the sessions."""
@@ -157,7 +157,7 @@ class UdpListener:
             protocol=Protocol.UDP,
             client=Endpoint(*session.client),
             virtual=self.service.entry.key.endpoint,
-            server=session.lease.server.entry.endpoint,
+            server=session.assignment.server.entry.endpoint,
             state="UDP",
             expires_s=max(0.0, session.seen + IDLE_S - self.engine.now),
         )

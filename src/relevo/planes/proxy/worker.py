@@ -17,11 +17,11 @@ from relevo.planes.proxy.annex import Annex
 from relevo.planes.proxy.engine import Engine
 from relevo.planes.proxy.messages import (
     Apply,
-    EndConnections,
-    Hold,
+    DropConnections,
     ListConnections,
     Observe,
     Reply,
+    SetLocal,
     decode_request,
     pack,
 )
@@ -63,10 +63,10 @@ class Commander:
                 return Reply(services=self.engine.observe())
             case ListConnections():
                 return Reply(connections=self.engine.connections())
-            case EndConnections(meant=meant):
-                return Reply(ended=self.engine.end(meant))
-            case Hold(addresses=addresses):
-                self.engine.hold(addresses)
+            case DropConnections(wanted=wanted):
+                return Reply(dropped=self.engine.drop(wanted))
+            case SetLocal(addresses=addresses):
+                self.engine.set_local(addresses)
         return Reply()
 
     def _send(self, data: bytes) -> None:
@@ -89,9 +89,9 @@ def serve(commands: socket.socket, alive: socket.socket, ready: Callable[[], Non
     commands.setblocking(False)
 
     def accept(mask: int) -> None:
-        engine.later(knock)
+        engine.later(accept_pending)
 
-    def knock() -> None:
+    def accept_pending() -> None:
         try:
             connection, _ = commands.accept()
         except OSError:
