@@ -77,7 +77,7 @@ class TestEbpfPlane(PlaneSuite):
             link.socket.close()
         servers.release()
         loaded.apply(*(DeleteService(state.service.key) for state in loaded.observe()))
-        loaded.end(ConnectionFilter())
+        loaded.drop(ConnectionFilter())
         wait_until(lambda: not loaded.connections(), "the table is empty")
 
 

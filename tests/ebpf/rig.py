@@ -178,7 +178,7 @@ class Plane:
         found: list[Connection] = self._run(self.plane.connections)
         return found
 
-    def end(self, meant: ConnectionFilter) -> int:
+    def drop(self, meant: ConnectionFilter) -> int:
         ended: int = self._run(lambda: self.plane.drop(meant))
         return ended
 

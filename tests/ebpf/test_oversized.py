@@ -60,7 +60,7 @@ def loaded(network: Network) -> Iterator[Plane]:
 def plane(loaded: Plane) -> Iterator[Plane]:
     yield loaded
     loaded.apply(*(DeleteService(state.service.key) for state in loaded.observe()))
-    loaded.end(ConnectionFilter())
+    loaded.drop(ConnectionFilter())
 
 
 class Bound:

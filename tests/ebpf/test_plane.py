@@ -50,7 +50,7 @@ def loaded(network: Network) -> Iterator[Plane]:
 def plane(loaded: Plane) -> Iterator[Plane]:
     yield loaded
     loaded.apply(*(DeleteService(state.service.key) for state in loaded.observe()))
-    loaded.end(ConnectionFilter())
+    loaded.drop(ConnectionFilter())
 
 
 def serve(plane: Plane, key: ServiceKey, *servers: ServerEntry) -> None:
@@ -196,7 +196,7 @@ def test_pins_of_another_layout_are_replaced(network: Network) -> None:
 def test_without_privilege_the_reason_is_named() -> None:
     code = (
         "from relevo.host import libc; libc.keep_capabilities(frozenset());"
-        "from relevo.planes.ebpf import refusal; print(refusal())"
+        "from relevo.planes.ebpf import unavailable_reason; print(unavailable_reason())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=dict(os.environ)

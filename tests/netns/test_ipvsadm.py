@@ -53,7 +53,7 @@ def cluster(
     files = FILES
     if request.param == "proxy":
         files = on_proxy(tmp_path_factory.mktemp("proxy"))
-    elif not ipvs.refusal() or ebpf.refusal():
+    elif not ipvs.unavailable_reason() or ebpf.unavailable_reason():
         pytest.skip("the cluster would not be on the ebpf plane")
     with build(Namespaces(), files, speed_up=1.0) as made:
         run_all(made)

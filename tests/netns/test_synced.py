@@ -60,8 +60,8 @@ def relevo(cluster: Cluster, director: Host, *words: str) -> None:
 
 
 def make(folder: Path, keys: tuple[str, str] = (KEY, KEY), *, unicast: bool = False) -> Cluster:
-    if ebpf.refusal():
-        pytest.skip(f"ebpf: {ebpf.refusal()}")
+    if ebpf.unavailable_reason():
+        pytest.skip(f"ebpf: {ebpf.unavailable_reason()}")
     return build(Namespaces(), files(folder, keys, unicast=unicast), speed_up=1.0)
 
 
