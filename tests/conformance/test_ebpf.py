@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Iterator
@@ -86,7 +87,7 @@ class Director:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        path = ROOT / "relevo" / "selftest"
+        path = ROOT / "relevo" / f"selftest-{os.getpid()}"
         remove_pins(path)
         self.plane = EbpfPlane(path, SMALL)
         self.run(self.plane.observe)

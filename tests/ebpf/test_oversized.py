@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import os
 import socket
 import struct
 import threading
@@ -52,7 +53,7 @@ def network(ebpf: None) -> Iterator[Network]:
 
 @pytest.fixture(scope="module")
 def loaded(network: Network) -> Iterator[Plane]:
-    with running(network, "oversized") as plane:
+    with running(network, f"oversized-{os.getpid()}") as plane:
         yield plane
 
 
