@@ -10,7 +10,7 @@ from tests.uml.rig import Ran
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ebpf")]
 
-PYTEST = (sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs", "--color=no", "-p", "no:cacheprovider")
 
 
 @pytest.mark.uml(sys.executable, "-m", "relevo", "doctor", "--load")
@@ -22,6 +22,8 @@ def test_the_verifier_takes_the_programs(ran: Ran) -> None:
 
 @pytest.mark.uml(*PYTEST, "tests/ebpf", "tests/conformance/test_ebpf.py")
 def test_packets_states_and_traffic_are_the_same(ran: Ran) -> None:
-    """Everything that is tested of the plane on this machine's kernel."""
+    """Everything that is tested of the plane on this machine's kernel; none of it may be left out for want of the plane."""
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
+    assert "no eBPF plane" not in ran.output, ran.output[-6000:]
+    assert "no network namespaces" not in ran.output, ran.output[-6000:]
