@@ -58,7 +58,6 @@ class HttpCheck(msgspec.Struct, frozen=True, kw_only=True, tag="HTTP_GET"):
     enable_sni: bool = False
     http_protocol: str = "1.0"
     virtualhost: str = ""
-    fast_recovery: bool = False
     bind: Endpoint | None = None
 
     @property

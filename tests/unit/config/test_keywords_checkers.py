@@ -112,8 +112,6 @@ def test_a_checker_goes_to_the_port_that_the_server_declares(kind, service_port,
         ("", "http_protocol", "1.0"),
         ("http_protocol 1.0c", "http_protocol", "1.0C"),
         ("http_protocol 1.1", "http_protocol", "1.1"),
-        ("fast_recovery", "fast_recovery", True),
-        ("fast_recovery off", "fast_recovery", False),
         ("", "enable_sni", False),
     ],
 )

@@ -17,12 +17,6 @@ import relevo.model
 
 SOURCE = Path(relevo.__file__).parent
 
-UNREAD = {
-    ("VrrpInstance", "skip_check_adv_addr"): "used by node/director and probes next",
-    ("HttpCheck", "fast_recovery"): "used by node/director and probes next",
-}
-"""Fields that are compiled and that nothing reads, each with the reason."""
-
 
 def structs() -> list[type[msgspec.Struct]]:
     found: dict[str, type[msgspec.Struct]] = {}
@@ -58,15 +52,9 @@ def test_the_model_has_structs():
     assert {"VrrpInstance", "VirtualServer", "HttpCheck", "GlobalDefs"} <= {name for name, _ in FIELDS}
 
 
-@pytest.mark.parametrize(("struct", "field"), [found for found in FIELDS if found not in UNREAD])
+@pytest.mark.parametrize(("struct", "field"), FIELDS)
 def test_every_field_is_read_somewhere(struct, field, read):
     assert field in read, f"nothing reads {struct}.{field}"
-
-
-@pytest.mark.parametrize("entry", UNREAD, ids=".".join)
-def test_an_exception_is_of_a_field_that_exists(entry):
-    assert entry in FIELDS
-    assert UNREAD[entry]
 
 
 def test_what_counts_as_read():

@@ -53,6 +53,13 @@ def _protocol(cursor: Cursor) -> str:
     return cursor.choice(("1.0", "1.0C", "1.1"), "an HTTP version")
 
 
+def _fast_recovery(cursor: Cursor) -> bool:
+    value = cursor.boolean()
+    message = "fast_recovery changes nothing here: a recovering server is asked for every page at once anyway"
+    cursor.report(Severity.NOTE, message, "the line may go", word=0)
+    return value
+
+
 PATH: Final = Keyword("path", Argument(_path, "PATH"), "path asked for", default_text="none: it is required")
 STATUS_CODE: Final = Keyword(
     "status_code", Argument(_status_codes, "N[-N] …", "", "100..599"), "status codes that pass",
@@ -77,7 +84,7 @@ _ROWS: Final[tuple[Keyword[Any], ...]] = (
     URLS,
     Keyword("virtualhost", text("a host name"), "Host header of every page", inherits=from_server("virtualhost")),
     Keyword("http_protocol", Argument(_protocol, "VERSION", "", "1.0 1.0C 1.1"), "HTTP version of the requests"),
-    Keyword("fast_recovery", boolean(), "ask for every page at once when recovering"),
+    Keyword("fast_recovery", Argument(_fast_recovery, "[on|off]"), "accepted, no effect: a recovering server is asked for every page at once anyway"),
     Keyword("enable_sni", boolean(), "send the host name in the handshake"),
 )  # fmt: skip
 HTTP_GET: Final = Block("HTTP_GET", _ROWS, (HttpCheck, CheckTiming))
