@@ -1,4 +1,4 @@
-"""The daemon of synchronisation between a real ring and real sockets: roles that change, what goes wrong on the way."""
+"""The synchronisation daemon between a real sync ring and real sockets: role changes and failures."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from relevo.machines.sync_peers import TellAll
+from relevo.machines.sync_states import StartSync
 from relevo.model.table import SyncRole, SyncTask
 from relevo.planes.ebpf import synchroniser
 from relevo.planes.ebpf.layout import Announced, SettingFlag
 from relevo.planes.ebpf.synchroniser import Synchroniser
 from relevo.wire import ipvs_sync
-from relevo.wire.sync_letters import Done, Letter, unseal
+from relevo.wire.sync_messages import Message, ResyncEnd, verify
 from tests.ebpf.packets import Director, syn
 
-KEY = "no secret of anybody's"
+KEY = "a key for tests only"
 MASTER, BACKUP = frozenset((SyncRole.MASTER,)), frozenset((SyncRole.BACKUP,))
 READ, MANY = 100, 1000
 
 
 @pytest.fixture(autouse=True)
-def small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ring of the tests holds hardly more than a usual turn takes."""
-    monkeypatch.setattr(synchroniser, "READ", READ)
+def small_read_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' ring has hardly more room than the default limit."""
+    monkeypatch.setattr(synchroniser, "READ_LIMIT", READ)
 
 
 @pytest.fixture
 def peer(director: Director) -> Iterator[socket.socket]:
-    """Hears what is sent to 127.0.0.1, before a daemon that listens on the whole interface does."""
+    """A socket bound to 127.0.0.1: it receives what is sent there, rather than the daemon's socket bound to any address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
@@ -53,20 +53,20 @@ def datagrams(peer: socket.socket) -> Iterator[bytes]:
             yield peer.recv(65_535)
 
 
-def heard(peer: socket.socket) -> int:
-    """How many entries have come."""
+def entries_received(peer: socket.socket) -> int:
+    """Return how many entries have arrived."""
     return sum(len(ipvs_sync.decode(each, 1).entries) for each in datagrams(peer))
 
 
-def announce(director: Director, count: int) -> None:
-    """Let the programs announce as many connections."""
+def export(director: Director, count: int) -> None:
+    """Make the programs write entries of ``count`` connections to the ring."""
     for port in range(2000, 2000 + count):
         for flags in ("S", "FA"):
             director.run(syn(port=port, flags=flags))
 
 
 def run(director: Director, given: SyncTask, dialogue: Callable[[Synchroniser], Awaitable[None]]) -> None:
-    """Be a daemon with this task, which works, for as long as the dialogue takes."""
+    """Run a daemon with this task during the dialogue."""
 
     async def live() -> None:
         daemon = Synchroniser(director.instance, director.table, given, lambda _: None)
@@ -79,55 +79,55 @@ def run(director: Director, given: SyncTask, dialogue: Callable[[Synchroniser], 
     asyncio.run(live())
 
 
-def test_who_is_master_no_more_tells_the_rest_of_what_it_has_first(director: Director, peer: socket.socket) -> None:
+def test_a_node_that_stops_being_master_sends_the_entries_left_in_the_ring(director: Director, peer: socket.socket) -> None:
     director.serve()
 
     async def dialogue(daemon: Synchroniser) -> None:
-        announce(director, MANY)
+        export(director, MANY)
         daemon.match(SyncTask(roles=frozenset(), interface="lo", sync_id=1, port=task(peer).port, peers=("127.0.0.1",)))
         assert not director.settings.flags & SettingFlag.ANNOUNCE
 
     run(director, task(peer), dialogue)
-    assert heard(peer) == MANY
+    assert entries_received(peer) == MANY
 
 
-def test_a_burst_of_several_turns_is_sent_whole(director: Director, peer: socket.socket) -> None:
+def test_more_entries_than_the_read_limit_are_all_sent(director: Director, peer: socket.socket) -> None:
     director.serve()
 
     async def dialogue(daemon: Synchroniser) -> None:
-        announce(director, MANY)
-        came = 0
+        export(director, MANY)
+        received = 0
         async with asyncio.timeout(10):
-            while came < MANY:
+            while received < MANY:
                 await asyncio.sleep(0.01)
-                came += heard(peer)
+                received += entries_received(peer)
 
     run(director, task(peer), dialogue)
 
 
-def test_what_a_daemon_that_died_has_left_in_the_ring_is_sent_by_the_next(director: Director, peer: socket.socket) -> None:
+def test_entries_left_in_the_ring_by_a_crashed_daemon_are_sent_by_the_next(director: Director, peer: socket.socket) -> None:
     director.serve()
     director.settings.flags |= SettingFlag.ANNOUNCE
-    announce(director, 3)
+    export(director, 3)
 
     async def dialogue(daemon: Synchroniser) -> None:
         pass
 
     run(director, task(peer), dialogue)
-    assert heard(peer) == 3
+    assert entries_received(peer) == 3
 
 
-def test_what_was_announced_to_nobody_is_not_sent_later(director: Director, peer: socket.socket) -> None:
+def test_entries_from_a_time_without_a_daemon_are_not_sent(director: Director, peer: socket.socket) -> None:
     director.serve()
 
     async def dialogue(daemon: Synchroniser) -> None:
         pass
 
     director.settings.flags |= SettingFlag.ANNOUNCE
-    announce(director, 3)
+    export(director, 3)
     director.settings.flags &= ~SettingFlag.ANNOUNCE
     run(director, task(peer), dialogue)
-    assert heard(peer) == 0
+    assert entries_received(peer) == 0
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def key_file(tmp_path: Path) -> Path:
     return file
 
 
-def test_an_answer_that_fails_is_said_to_be_none_and_the_next_one_is_given(
+def test_a_resync_that_fails_ends_as_not_full_and_the_next_one_is_sent(
     director: Director, peer: socket.socket, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     director.enter(director.serve())
@@ -148,28 +148,28 @@ def test_an_answer_that_fails_is_said_to_be_none_and_the_next_one_is_given(
         monkeypatch.setattr(type(director.instance), "announce", usual)
         raise OSError(12, "Cannot allocate memory")
 
-    async def answer(daemon: Synchroniser) -> list[Done]:
-        daemon._perform([TellAll(whole=True, half_open=False)])
+    async def resync(daemon: Synchroniser) -> list[ResyncEnd]:
+        daemon._perform([StartSync(full=True, half_open=False)])
         async with asyncio.timeout(10):
-            while daemon._telling is not None:
+            while daemon._sync_task is not None:
                 await asyncio.sleep(0.01)
-        letters = [unseal(each, KEY.encode()) for each in datagrams(peer)]
-        return [each.body for each in letters if isinstance(each, Letter) and isinstance(each.body, Done)]
+        messages = [verify(each, KEY.encode()) for each in datagrams(peer)]
+        return [each.body for each in messages if isinstance(each, Message) and isinstance(each.body, ResyncEnd)]
 
     async def dialogue(daemon: Synchroniser) -> None:
         assert daemon._peers is not None
         monkeypatch.setattr(type(director.instance), "announce", fail)
-        daemon._peers._telling = TellAll(whole=True, half_open=False)
-        assert [done.whole for done in await answer(daemon)] == [False]
-        assert "cannot tell everything: Cannot allocate memory" in daemon.problem
-        daemon._peers._telling = TellAll(whole=True, half_open=False)
-        assert await answer(daemon) == [Done(1, 1)]
+        daemon._peers._running = StartSync(full=True, half_open=False)
+        assert [end.full for end in await resync(daemon)] == [False]
+        assert "cannot send all connections: Cannot allocate memory" in daemon.problem
+        daemon._peers._running = StartSync(full=True, half_open=False)
+        assert await resync(daemon) == [ResyncEnd(1, 1)]
         assert daemon.problem == ""
 
     run(director, task(peer, key_file=str(key_file)), dialogue)
 
 
-def test_a_key_that_vanishes_is_a_problem_until_it_is_back(director: Director, peer: socket.socket, key_file: Path) -> None:
+def test_a_missing_key_file_is_a_problem_until_it_is_back(director: Director, peer: socket.socket, key_file: Path) -> None:
     async def dialogue(daemon: Synchroniser) -> None:
         wanted = task(peer, key_file=str(key_file))
         key_file.rename(f"{key_file}-away")

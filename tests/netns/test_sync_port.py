@@ -1,4 +1,4 @@
-"""Sockets of synchronisation: groups of both IP versions, peers by address, and nothing from elsewhere."""
+"""Sockets of synchronisation: groups of both IP versions, peers by address; other senders are ignored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relevo.lab.namespaces import NetworkNamespaces, await_carrier, bring_up, in
 pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
 PORT = 8848
-PATIENCE_S = 8.0
+TIMEOUT_S = 8.0
 ADDRESSES = {"here": ("10.9.0.1", "fd09::1"), "there": ("10.9.0.2", "fd09::2")}
 
 
@@ -37,15 +37,15 @@ def spaces(namespaces: None) -> Iterator[NetworkNamespaces]:
     made.close()
 
 
-def came(receiver: SyncReceiver, expected: int) -> list[tuple[bytes, str]]:
-    """What is received until ``expected`` messages are there: a neighbour not found at once is asked again each second."""
+def received(receiver: SyncReceiver, expected: int) -> list[tuple[bytes, str]]:
+    """Receive until ``expected`` messages have arrived. Neighbour discovery may take seconds: it retries once a second."""
     found: list[tuple[bytes, str]] = []
-    while len(found) < expected and select.select([receiver], [], [], PATIENCE_S)[0]:
+    while len(found) < expected and select.select([receiver], [], [], TIMEOUT_S)[0]:
         found += receiver.receive(10)
     return found
 
 
-def nothing_came(receiver: SyncReceiver) -> bool:
+def nothing_received(receiver: SyncReceiver) -> bool:
     select.select([receiver], [], [], 1.0)
     return not list(receiver.receive(10))
 
@@ -60,7 +60,7 @@ def nothing_came(receiver: SyncReceiver) -> bool:
     ],
     ids=["group", "IPv6-group", "peer", "IPv6-peer"],
 )
-def test_what_is_sent_arrives_with_its_source(
+def test_messages_arrive_with_their_source(
     spaces: NetworkNamespaces, group: str, peers: tuple[tuple[str, ...], tuple[str, ...]], source: str | None
 ) -> None:
     with spaces.inside("there"):
@@ -68,31 +68,31 @@ def test_what_is_sent_arrives_with_its_source(
     with spaces.inside("here"), SyncSender("wire", group, PORT, 1, peers[0]) as sender:
         for message in (b"one", b"two"):
             sender.send(message)
-    found = came(receiver, 2)
+    found = received(receiver, 2)
     receiver.close()
     assert [message for message, _ in found] == [b"one", b"two"]
     assert source is None or {address for _, address in found} == {source}
 
 
-def test_who_is_no_peer_is_passed_over(spaces: NetworkNamespaces) -> None:
+def test_messages_of_an_unknown_peer_are_ignored(spaces: NetworkNamespaces) -> None:
     with spaces.inside("there"):
         receiver = SyncReceiver("wire", "224.0.0.81", PORT, ("10.9.0.77",))
     with spaces.inside("here"), SyncSender("wire", "224.0.0.81", PORT, 1, ("10.9.0.2",)) as sender:
         sender.send(b"one")
-    assert nothing_came(receiver)
+    assert nothing_received(receiver)
     receiver.close()
 
 
-def test_one_s_own_messages_do_not_come_back(spaces: NetworkNamespaces) -> None:
+def test_our_own_messages_are_not_received(spaces: NetworkNamespaces) -> None:
     with spaces.inside("here"):
         receiver = SyncReceiver("wire", "224.0.0.81", PORT)
         with SyncSender("wire", "224.0.0.81", PORT, 1) as sender:
             sender.send(b"one")
-        assert nothing_came(receiver)
+        assert nothing_received(receiver)
         receiver.close()
 
 
-def test_one_peer_who_cannot_be_sent_to_does_not_keep_the_others_from_hearing(spaces: NetworkNamespaces) -> None:
+def test_an_unreachable_peer_does_not_stop_messages_to_the_others(spaces: NetworkNamespaces) -> None:
     with spaces.inside("there"):
         receiver = SyncReceiver("wire", "224.0.0.81", PORT, ("10.9.0.1",))
     broadcast = "10.9.0.255"
@@ -102,11 +102,11 @@ def test_one_peer_who_cannot_be_sent_to_does_not_keep_the_others_from_hearing(sp
         pytest.raises(OSError, match="Permission denied"),
     ):
         sender.send(b"one")
-    assert came(receiver, 1) == [(b"one", "10.9.0.1")]
+    assert received(receiver, 1) == [(b"one", "10.9.0.1")]
     receiver.close()
 
 
-def test_an_interface_that_is_not_there_is_told(spaces: NetworkNamespaces) -> None:
+def test_a_missing_interface_is_an_error(spaces: NetworkNamespaces) -> None:
     for open_ in (lambda: SyncSender("eth9", "224.0.0.81", PORT, 1), lambda: SyncReceiver("eth9", "224.0.0.81", PORT)):
         with pytest.raises(OSError, match="no interface with this name"):
             open_()

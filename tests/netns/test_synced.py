@@ -1,4 +1,4 @@
-"""Directors that share a key: a hand-over that loses nothing, who waits for connections, and who is not believed."""
+"""Directors that share a key: hand-over without loss, preemption that waits for connections, refused messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from relevo.model import Endpoint
 from relevo.model.table import SyncState
 from relevo.planes import ebpf
 from relevo.wire import ipvs_sync
-from relevo.wire.sync_letters import Ask, Letter, seal
+from relevo.wire.sync_messages import Message, ResyncRequest, authenticate
 from tests.netns.conftest import FILES, build, run_all, state_of, wait_for_log, wait_for_state, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
@@ -29,11 +29,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.usefixtures(
 WEB = Endpoint("192.168.6.240", 80)
 HELD = 200
 LIMIT_S = 6
-KEY = "a key of thirty-two octets or so"
+KEY = "a key of thirty-two bytes or so."
 
 
 def files(folder: Path, keys: tuple[str, str], *, unicast: bool) -> tuple[str, ...]:
-    """The article's files on the ebpf plane with a key each; directors wait for connections."""
+    """Write the article's files for the ebpf plane, with a key each and ``preempt_when_synced``."""
     written = []
     for file, key, other in zip(map(Path, FILES), keys, ("192.168.6.250", "192.168.6.251"), strict=True):
         secret = folder / f"{file.stem}.key"
@@ -72,7 +72,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def hold(cluster: Cluster) -> list[socket.socket]:
-    """Connections of the client, made when the service answers: it may not yet in the instant of a takeover."""
+    """Open connections of the client once the service answers: right after a takeover it may not."""
     client = Client(cluster.stage, cluster.topology.client)
     wait_until(lambda: bool(client.who(WEB)), 10, "the service answers")
     held = client.hold(WEB, HELD)
@@ -94,7 +94,7 @@ def test_a_planned_hand_over_loses_nothing(unicast: bool, tmp_path: Path) -> Non
         assert [still_alive(sock, WEB) for sock in held] == [True] * HELD
 
 
-def test_a_better_master_takes_over_when_it_has_the_connections(cluster: Cluster) -> None:
+def test_a_master_of_higher_priority_takes_over_when_it_is_in_sync(cluster: Cluster) -> None:
     first, second = cluster.topology.directors
     cluster.stop_director(first)
     wait_for_state(cluster, second, "MASTER")
@@ -107,11 +107,11 @@ def test_a_better_master_takes_over_when_it_has_the_connections(cluster: Cluster
     assert [still_alive(sock, WEB) for sock in held] == [True] * HELD
 
 
-def test_another_key_is_not_believed_and_waited_for_no_longer_than_said(tmp_path: Path) -> None:
+def test_a_director_with_another_key_is_refused_and_preemption_waits_no_longer_than_the_limit(tmp_path: Path) -> None:
     with make(tmp_path, (KEY, KEY[::-1])) as cluster:
         run_all(cluster)
         first, second = cluster.topology.directors
-        wait_until(lambda: sync(cluster, second).refused.get("seal", 0) > 1, 10, "the other key's seals are counted")
+        wait_until(lambda: sync(cluster, second).refused.get("bad_tag", 0) > 1, 10, "messages under the other key are counted")
         assert sync(cluster, second).in_sync is False
         cluster.stop_director(first)
         wait_for_state(cluster, second, "MASTER")
@@ -122,10 +122,10 @@ def test_another_key_is_not_believed_and_waited_for_no_longer_than_said(tmp_path
         wait_for_log(cluster, first, "waits for the connections of 192.168.6.250, at most 6 secs")
 
 
-def test_what_anybody_on_the_segment_sends_makes_no_connection(cluster: Cluster) -> None:
-    """The kernel's protocol as it is, a letter under another key, and one that was only made to look like it."""
+def test_unauthenticated_messages_make_no_connection(cluster: Cluster) -> None:
+    """Messages of the kernel's protocol, of another key, and malformed ones are refused."""
     _, second = cluster.topology.directors
-    wait_until(lambda: sync(cluster, second).in_sync is True, 10, "the backup has everything")
+    wait_until(lambda: sync(cluster, second).in_sync is True, 10, "the backup is in sync")
     plain = ipvs_sync.encode(
         ipvs_sync.Entry(
             protocol=6, client=bytes((10, 77, 0, 9)), client_port=9, virtual=bytes((192, 168, 6, 240)), virtual_port=80,
@@ -133,7 +133,7 @@ def test_what_anybody_on_the_segment_sends_makes_no_connection(cluster: Cluster)
         )
     )  # fmt: skip
     (message,) = ipvs_sync.assemble(51, [plain])
-    forged = seal(Letter(b"stranger", 51, 1, Ask(b"somebody")), b"guessed, and wrong of course")
+    forged = authenticate(Message(b"attacker", 51, 1, ResyncRequest(b"director")), b"guessed, and wrong of course")
     (server,) = [host for host in cluster.topology.hosts() if host.address == "192.168.6.4"]
     with cluster.stage.inside(server):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -141,6 +141,8 @@ def test_what_anybody_on_the_segment_sends_makes_no_connection(cluster: Cluster)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(server.address))
         for datagram in (message, forged, forged[:40], b"", b"RLV1"):
             sock.sendto(datagram, (ipvs_sync.GROUP, ipvs_sync.PORT))
-    wait_until(lambda: sync(cluster, second).refused == {"unsealed": 3, "seal": 2}, 5, "all of it is counted by reason")
+    wait_until(
+        lambda: sync(cluster, second).refused == {"unauthenticated": 3, "bad_tag": 2}, 5, "all messages are counted by reason"
+    )
     assert sync(cluster, second).received == 0
     assert sync(cluster, second).in_sync is True

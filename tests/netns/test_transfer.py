@@ -1,4 +1,4 @@
-"""A transfer that outlives its director: between the planes, and beside a real keepalived with the kernel's IPVS."""
+"""A transfer survives the crash of its director: between planes, and with keepalived and the kernel's IPVS on one side."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ virtual_server {SERVICE.address} {SERVICE.port} {{
 """
 CHUNK, PAUSE_S = 16_384, 0.01
 READY_S = 60.0
-"""How long a director may take to load its plane, and then to get the connection: the kernel's daemon sends every two seconds,
-and emulated machines take 20 s to load programs. It is no measure of anything.
+"""How long a director may take to load its plane, and then to receive the connection: the kernel's daemon sends every two
+seconds, and emulated machines take 20 s to load programs.
 """
 AFTER = 1 << 20
-"""Octets that must come back after the takeover."""
+"""Bytes that must be echoed after the takeover."""
 
 REFUSALS = {"ipvs": ipvs.refusal, "ipvs-v0": ipvs.refusal, "keepalived": ipvs.refusal, "ebpf": ebpf.refusal}
 PAIRS = [
@@ -66,7 +66,7 @@ PAIRS = [
 
 
 class Transfer(threading.Thread):
-    """Sends octets to the service until it is told to end, and compares what comes back."""
+    """Sends random bytes to the service until ``end``, and compares the echo."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(daemon=True)
@@ -98,15 +98,15 @@ class Transfer(threading.Thread):
     def _turn(self) -> None:
         sent = self._random.randbytes(CHUNK)
         self._socket.sendall(sent)
-        came = b""
-        while len(came) < len(sent):
+        echo = b""
+        while len(echo) < len(sent):
             part = self._socket.recv(CHUNK)
             if not part:
                 raise ConnectionError("the connection was closed")
-            came += part
-        if came != sent:
-            raise ConnectionError(f"other octets came back after {self.returned}")
-        self.returned += len(came)
+            echo += part
+        if echo != sent:
+            raise ConnectionError(f"the echo differs after {self.returned} bytes")
+        self.returned += len(echo)
 
     def end(self) -> None:
         self._ending.set()
@@ -114,7 +114,7 @@ class Transfer(threading.Thread):
 
 
 def files(pair: tuple[str, str], folder: Path) -> tuple[str, ...]:
-    """The article's files with a service more, for a plane each."""
+    """Write the article's files for a plane each, with the echo service added."""
     written = []
     for file, name in zip(map(Path, FILES), pair, strict=True):
         text = file.read_text().replace("    lvs_sync_daemon_inteface eth0\n", "")
@@ -123,7 +123,7 @@ def files(pair: tuple[str, str], folder: Path) -> tuple[str, ...]:
             text = text.replace("lvs_id", "router_id")
         else:
             head += f"    data_plane {name.removesuffix('-v0')}\n"
-        if name == "ipvs-v0":  # what kernels before 2.6.39 spoke
+        if name == "ipvs-v0":  # the protocol of kernels before 2.6.39
             head += "    lvs_sysctls {\n        sync_version 0\n    }\n"
         changed = folder / file.name
         changed.write_text(text.replace("global_defs {\n", head, 1) + VIRTUAL_SERVER)
@@ -149,7 +149,7 @@ def holds(cluster: Cluster, director: Host) -> bool:
 
 
 def has_connection(cluster: Cluster, director: Host, plane: str, client: Endpoint) -> bool:
-    """Whether the plane of a director has the client's connection, established."""
+    """Whether the plane of a director has the client's connection in state ESTABLISHED."""
     if plane == "ebpf":
         folder = ["--run-dir", str(cluster.run_dir(director))]
         wanted = [f"--client={client}", f"--virtual={SERVICE}", "--state=established"]
@@ -175,7 +175,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 @pytest.fixture
 def cluster(pair: tuple[str, str], tmp_path: Path) -> Iterator[Cluster]:
-    """The article's cluster with an echo server, the first director master, on a plane each."""
+    """The article's cluster with an echo server. Each director has its plane; the first is master."""
     with build(Namespaces(), files(pair, tmp_path), speed_up=1.0) as made:
         for host in made.topology.hosts():
             for service in host.services:
@@ -190,7 +190,7 @@ def cluster(pair: tuple[str, str], tmp_path: Path) -> Iterator[Cluster]:
         yield made
 
 
-def test_a_transfer_goes_on_when_its_director_dies(cluster: Cluster, pair: tuple[str, str]) -> None:
+def test_a_transfer_continues_when_its_director_crashes(cluster: Cluster, pair: tuple[str, str]) -> None:
     master, backup = cluster.topology.directors
     transfer = Transfer(cluster)
     transfer.start()
@@ -201,6 +201,6 @@ def test_a_transfer_goes_on_when_its_director_dies(cluster: Cluster, pair: tuple
     cluster.crash_director(master)
     wait_until(lambda: holds(cluster, backup), 15, "the second director took over")
     had = transfer.returned
-    wait_until(lambda: bool(transfer.returned >= had + AFTER or transfer.trouble), 60, "octets come back again")
+    wait_until(lambda: bool(transfer.returned >= had + AFTER or transfer.trouble), 60, "the echo continues")
     transfer.end()
     assert not transfer.trouble, cluster.log_text(master) + cluster.log_text(backup)

@@ -11,16 +11,16 @@ from types import TracebackType
 from typing import Final, Self
 
 BUFFER: Final = 8 << 20
-"""Octets that wait for a receiver which is busy, or for a wire: some hundred thousand connections."""
+"""Bytes of each socket buffer: room for some hundred thousand connections."""
 _LONGEST: Final = 65_535
 _SEND_BUFFER_FORCE, _RECEIVE_BUFFER_FORCE = 32, 33
 """SO_SNDBUFFORCE and SO_RCVBUFFORCE."""
 _MULTICAST_ALL, _MULTICAST_ALL_6 = 49, 29
-"""IP_MULTICAST_ALL and IPV6_MULTICAST_ALL: other sockets' groups are not for us."""
+"""IP_MULTICAST_ALL and IPV6_MULTICAST_ALL; off, a socket receives only the groups that it has joined itself."""
 
 
 def interface_index(name: str) -> int:
-    """Return the number of an interface, 0 when there is none: one that was made anew has another."""
+    """Return the index of an interface, 0 when it does not exist. An interface that was recreated has a new index."""
     try:
         return socket.if_nametoindex(name)
     except OSError:
@@ -32,15 +32,15 @@ def _open(address: str) -> tuple[socket.socket, bool]:
     return socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC), six
 
 
-def _make_room(sock: socket.socket, forced: int, usual: int) -> None:
+def _enlarge_buffer(sock: socket.socket, forced: int, usual: int) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, forced, BUFFER)
-    except OSError:  # CAP_NET_ADMIN; without it the system's limit holds
+    except OSError:  # without CAP_NET_ADMIN the system's limit applies
         sock.setsockopt(socket.SOL_SOCKET, usual, BUFFER)
 
 
 class SyncSender:
-    """Sends to a group, or to each of ``peers`` in its stead. ``OSError`` when the interface is missing or has no address."""
+    """Sends to a group, or to each of ``peers`` instead. ``OSError`` when the interface is missing or has no address."""
 
     def __init__(self, interface: str, group: str, port: int, ttl: int, peers: Sequence[str] = ()) -> None:
         self._to = [(address, port) for address in peers or (group,)]
@@ -50,7 +50,7 @@ class SyncSender:
         with contextlib.ExitStack() as undo:
             undo.callback(self._socket.close)
             self._socket.setblocking(False)
-            _make_room(self._socket, _SEND_BUFFER_FORCE, socket.SO_SNDBUF)
+            _enlarge_buffer(self._socket, _SEND_BUFFER_FORCE, socket.SO_SNDBUF)
             if peers:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             elif six:
@@ -64,18 +64,18 @@ class SyncSender:
             undo.pop_all()
 
     def send(self, message: bytes) -> None:
-        """Send one message to everybody; ``OSError`` of the last one it could not be sent to. Waits for nothing."""
+        """Send one message to the group or to each peer, without blocking. Raises the ``OSError`` of the last one that failed."""
         failed: OSError | None = None
         for to in self._to:
             try:
                 self._socket.sendto(message, to)
-            except OSError as error:  # one peer's way may be gone: the others are told all the same
+            except OSError as error:  # one peer may be unreachable: send to the others all the same
                 failed = error
         if failed is not None:
             raise failed
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -86,7 +86,7 @@ class SyncSender:
 
 
 class SyncReceiver:
-    """Receives what comes for a group, or from ``peers``, on one interface. ``OSError`` when the interface is missing."""
+    """Receives on one interface, from a group or from ``peers``. ``OSError`` when the interface is missing."""
 
     def __init__(self, interface: str, group: str, port: int, peers: Sequence[str] = ()) -> None:
         index = socket.if_nametoindex(interface)
@@ -98,9 +98,9 @@ class SyncReceiver:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-            _make_room(self._socket, _RECEIVE_BUFFER_FORCE, socket.SO_RCVBUF)
+            _enlarge_buffer(self._socket, _RECEIVE_BUFFER_FORCE, socket.SO_RCVBUF)
             if peers:
-                self._socket.bind(("::" if six else "0.0.0.0", port))  # noqa: S104 - on this interface, from peers alone
+                self._socket.bind(("::" if six else "0.0.0.0", port))  # noqa: S104 - on this interface, from peers only
             elif six:
                 self._socket.setsockopt(level, _MULTICAST_ALL_6, 0)
                 self._socket.bind((group, port, 0, index))
@@ -113,23 +113,20 @@ class SyncReceiver:
             undo.pop_all()
 
     def fileno(self) -> int:
-        """For whoever waits for it to be readable."""
+        """Return the descriptor, which becomes readable when messages arrive."""
         return self._socket.fileno()
 
     def receive(self, limit: int) -> Iterator[tuple[bytes, str]]:
-        """Yield up to ``limit`` messages that are there, with the addresses they are from; none are waited for.
-
-        What comes from nobody's peer is passed over.
-        """
+        """Yield up to ``limit`` messages with their source addresses, without waiting. Ignore messages from unknown peers."""
         for _ in range(limit):
             try:
                 data, source = self._socket.recvfrom(_LONGEST)
             except BlockingIOError:
                 return
-            address = str(source[0]).partition("%")[0]  # a link-local one names its interface
+            address = str(source[0]).partition("%")[0]  # a link-local address has its interface after "%"
             if not self._peers or address in self._peers:
                 yield data, address
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group and close the socket."""
         self._socket.close()

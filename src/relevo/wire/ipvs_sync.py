@@ -1,7 +1,7 @@
-"""The kernel's connection synchronisation on the wire: version 1 both ways, version 0 as a receiver.
+"""Wire format of the kernel's IPVS synchronisation: version 1 is encoded and decoded, version 0 is decoded.
 
 A message is a header and up to 255 entries, each a connection or a persistence template (net/netfilter/ipvs/ip_vs_sync.c).
-Nothing in it says who sent it or that nobody changed it: what an entry may do is the receiver's decision.
+Messages are not authenticated. What an entry may change in a table is left to the caller.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import msgspec
 GROUP: Final = "224.0.0.81"
 PORT: Final = 8848
 MAX_LENGTH: Final = 1472
-"""Octets of a message that the kernel sends by default: an Ethernet frame less IP and UDP headers."""
+"""Bytes of the longest message that the kernel sends by default: an Ethernet frame less IP and UDP headers."""
 MAX_ENTRIES: Final = 255
-"""The counter has 8 bits, and the kernel's sender never looks at it."""
+"""The entry counter has 8 bits, and the kernel's sender does not check it for overflow."""
 MAX_SECONDS: Final = 2_678_400
-"""A time-out beyond 31 days is nobody's."""
+"""No sensible time-out is longer than 31 days."""
 
 NO_OUTPUT: Final = 0x0080
 INACTIVE: Final = 0x0100
@@ -49,12 +49,12 @@ _IGNORABLE: Final = 0x40
 _OPTION_SEQUENCE, _OPTION_DATA, _OPTION_NAME = 1, 2, 3
 
 
-class Refusal(enum.StrEnum):
-    """Why a message or an entry was dropped. The values are names in status and metrics; they do not change."""
+class SyncRefusal(enum.StrEnum):
+    """Why a message or an entry was dropped. The values appear in status and metrics, so they are stable."""
 
     TRUNCATED = "truncated"
     SIZE = "size"
-    """The header says another size than came."""
+    """The size in the header is not that of the datagram."""
     SYNC_ID = "sync_id"
     TYPE = "type"
     VERSION = "entry_version"
@@ -67,9 +67,9 @@ class Refusal(enum.StrEnum):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection. Addresses are packed, all of one family; ``seconds`` is its whole time-out, 0 the state's default.
+    """One connection. Addresses are packed, all of one family; ``seconds`` is its whole time-out, 0 for the state's default.
 
-    A template for a firewall mark has the mark as ``virtual``: 0.0.0.7 for 7.
+    A template of a firewall mark has the mark as its ``virtual`` address: 0.0.0.7 for mark 7.
     """
 
     protocol: int
@@ -89,22 +89,22 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_template(self) -> bool:
-        """Whether it stands for a client that is remembered."""
+        """Whether this is a persistence template."""
         return bool(self.flags & TEMPLATE)
 
 
 class Received(NamedTuple):
-    """What a message held: entries, and what was dropped of it, a reason each."""
+    """The valid entries of a message, and a reason for each that was dropped."""
 
     entries: list[Entry]
-    refused: list[Refusal]
+    refused: list[SyncRefusal]
 
 
 # -- sending ----------------------------------------------------------------------------------------------------------
 
 
 def encode(entry: Entry) -> bytes:
-    """Return an entry without padding."""
+    """Return an entry in version 1, without padding."""
     body = entry.client + entry.virtual + entry.server + _options(entry)
     head = _ENTRY.pack(
         _V6 if len(entry.client) == 16 else 0,
@@ -134,7 +134,7 @@ def _options(entry: Entry) -> bytes:
 
 
 def assemble(sync_id: int, entries: Iterable[bytes], max_length: int = MAX_LENGTH) -> Iterator[bytes]:
-    """Return messages of encoded entries, as few as ``max_length`` octets allow."""
+    """Yield messages of encoded entries, as few as ``max_length`` bytes a message allow."""
     body, count = b"", 0
     for entry in entries:
         padding = bytes(-len(body) % 4)
@@ -155,25 +155,25 @@ def _message(sync_id: int, body: bytes, count: int) -> bytes:
 
 
 def decode(message: bytes, sync_id: int = 0) -> Received:
-    """Return the entries of a message; ``sync_id`` 0 takes everybody's.
+    """Return the entries of a message; ``sync_id`` 0 accepts every id.
 
-    As the kernel: an entry whose length lies ends the message, one that says something impossible is left out alone.
+    As in the kernel, an entry with a wrong length ends the message; an entry with an invalid value is skipped.
     """
     if len(message) < _HEADER_0.size:
-        return Received([], [Refusal.TRUNCATED])
+        return Received([], [SyncRefusal.TRUNCATED])
     if len(message) >= _HEADER.size:
-        reserved, theirs, size, count, version, spare = _HEADER.unpack_from(message)
+        reserved, their_id, size, count, version, spare = _HEADER.unpack_from(message)
         if version == 1 and reserved == 0 and spare == 0:
             if size != len(message):
-                return Received([], [Refusal.SIZE])
-            if sync_id and theirs != sync_id:
-                return Received([], [Refusal.SYNC_ID])
+                return Received([], [SyncRefusal.SIZE])
+            if sync_id and their_id != sync_id:
+                return Received([], [SyncRefusal.SYNC_ID])
             return _decode_1(message, count)
-    count, theirs, size = _HEADER_0.unpack_from(message)
+    count, their_id, size = _HEADER_0.unpack_from(message)
     if size != len(message):
-        return Received([], [Refusal.SIZE])
-    if sync_id and theirs != sync_id:
-        return Received([], [Refusal.SYNC_ID])
+        return Received([], [SyncRefusal.SIZE])
+    if sync_id and their_id != sync_id:
+        return Received([], [SyncRefusal.SYNC_ID])
     return _decode_0(message, count)
 
 
@@ -184,34 +184,34 @@ def _decode_1(message: bytes, count: int) -> Received:
         place = (place + 3) & ~3
         fixed = place + _ENTRY.size
         if fixed > len(message):
-            found.refused.append(Refusal.TRUNCATED)
+            found.refused.append(SyncRefusal.TRUNCATED)
             return found
         fields = _ENTRY.unpack_from(message, place)
         addresses = 3 * (16 if fields[0] & _V6 else 4)
         length = fields[2] & _LENGTH_MASK
         fault = None
         if fields[2] >> 12:
-            fault = Refusal.VERSION
+            fault = SyncRefusal.VERSION
         elif length < _ENTRY.size + addresses:
-            fault = Refusal.ENTRY_LENGTH
+            fault = SyncRefusal.ENTRY_LENGTH
         elif place + length > len(message):
-            fault = Refusal.TRUNCATED
+            fault = SyncRefusal.TRUNCATED
         if fault is not None:
             found.refused.append(fault)
             return found
         entry = _entry(fields, message[fixed : fixed + addresses], message[fixed + addresses : place + length])
-        (found.refused if isinstance(entry, Refusal) else found.entries).append(entry)  # type: ignore[arg-type]
+        (found.refused if isinstance(entry, SyncRefusal) else found.entries).append(entry)  # type: ignore[arg-type]
         place += length
     return found
 
 
-def _entry(fields: tuple[int, ...], addresses: bytes, options: bytes) -> Entry | Refusal:
+def _entry(fields: tuple[int, ...], addresses: bytes, options: bytes) -> Entry | SyncRefusal:
     kind, protocol, _, flags, state, client_port, virtual_port, server_port, mark, seconds = fields
     if kind & ~_V6:
-        return Refusal.TYPE
-    said = _read_options(options)
-    if said is None:
-        return Refusal.OPTION
+        return SyncRefusal.TYPE
+    found = _read_options(options)
+    if found is None:
+        return SyncRefusal.OPTION
     width = len(addresses) // 3
     entry = Entry(
         protocol=protocol,
@@ -225,31 +225,31 @@ def _entry(fields: tuple[int, ...], addresses: bytes, options: bytes) -> Entry |
         flags=flags,
         seconds=seconds,
         mark=mark,
-        sequence=said.get(_OPTION_SEQUENCE, b""),
-        engine=said.get(_OPTION_NAME, b"").decode("ascii", "replace"),
-        engine_data=said.get(_OPTION_DATA, b""),
+        sequence=found.get(_OPTION_SEQUENCE, b""),
+        engine=found.get(_OPTION_NAME, b"").decode("ascii", "replace"),
+        engine_data=found.get(_OPTION_DATA, b""),
     )
     return check(entry) or entry
 
 
-def check(entry: Entry) -> Refusal | None:
-    """Return why no table should take an entry, or nothing."""
+def check(entry: Entry) -> SyncRefusal | None:
+    """Return why an entry is invalid, ``None`` when it is valid."""
     if entry.flags & ONE_PACKET or (entry.is_template and entry.flags & NO_CLIENT_PORT):
-        return Refusal.FLAGS
+        return SyncRefusal.FLAGS
     if entry.is_template:
         if entry.state >= _TEMPLATE_STATES:
-            return Refusal.STATE
+            return SyncRefusal.STATE
         if entry.protocol not in (0, *_STATES):
-            return Refusal.PROTOCOL
+            return SyncRefusal.PROTOCOL
     elif entry.protocol not in _STATES:
-        return Refusal.PROTOCOL
+        return SyncRefusal.PROTOCOL
     elif entry.state >= _STATES[entry.protocol]:
-        return Refusal.STATE
-    return Refusal.SECONDS if entry.seconds > MAX_SECONDS else None
+        return SyncRefusal.STATE
+    return SyncRefusal.SECONDS if entry.seconds > MAX_SECONDS else None
 
 
 def _read_options(data: bytes) -> dict[int, bytes] | None:
-    """Return options by type; ``None`` when one is unknown that may not be passed over, or has a length that it cannot have."""
+    """Return options by type; ``None`` when one has an invalid length, or is unknown and must not be ignored."""
     found: dict[int, bytes] = {}
     while data:
         if len(data) < 2 or not data[1] or 2 + data[1] > len(data):
@@ -267,18 +267,18 @@ def _read_options(data: bytes) -> dict[int, bytes] | None:
 
 
 def _decode_0(message: bytes, count: int) -> Received:
-    """Version 0: IPv4 alone, no time-outs. Sequence data is in the sender's order: passed over."""
+    """Version 0 has IPv4 only and no time-outs. Its sequence data is in the sender's byte order, and is ignored."""
     found = Received([], [])
     place = _HEADER_0.size
     for _ in range(count):
         if place + _ENTRY_0.size > len(message):
-            found.refused.append(Refusal.TRUNCATED)
+            found.refused.append(SyncRefusal.TRUNCATED)
             return found
         _, protocol, client_port, virtual_port, server_port, *addresses, flags, state = _ENTRY_0.unpack_from(message, place)
         place += _ENTRY_0.size
         if flags & (OUT_SEQUENCE | IN_SEQUENCE):
             if place + _SEQUENCE_SIZE > len(message):
-                found.refused.append(Refusal.TRUNCATED)
+                found.refused.append(SyncRefusal.TRUNCATED)
                 return found
             place += _SEQUENCE_SIZE
         client, virtual, server = addresses

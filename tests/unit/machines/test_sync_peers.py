@@ -1,4 +1,4 @@
-"""Directors that share a key: who believes whom, who has what, and that recordings are of no use."""
+"""Synchronisation between directors that share a key: verification, resyncs, acknowledgements and replayed messages."""
 
 import heapq
 import itertools
@@ -8,57 +8,53 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relevo.machines import sync_peers
-from relevo.machines.sync_peers import (
-    ASK_AGAIN_S,
-    HELLO_S,
-    MAX_PEERS,
-    SILENCE_S,
-    Complete,
-    Heard,
+from relevo.machines import sync_peers, sync_states
+from relevo.machines.sync_peers import HELLO_S, MAX_PEERS, PEER_TIMEOUT_S, RESYNC_RETRY_S, SyncPeers
+from relevo.machines.sync_states import (
+    Import,
     InSync,
-    Refusal,
+    MessageReceived,
+    PeerRefusal,
+    PrepareHandover,
     Refused,
     Send,
+    SendEntries,
     SetRoles,
+    StartSync,
     State,
     Symbol,
-    SyncPeers,
-    Take,
-    Tell,
-    TellAll,
-    ToldAll,
+    SyncComplete,
 )
-from relevo.wire.sync_letters import Ask, Done, Entries, Hello, Letter
+from relevo.wire.sync_messages import Entries, Hello, Message, ResyncEnd, ResyncRequest
 from tests.unit.machines.exerciser import assert_sound, walk
 
 US, THEM = b"ourselve", b"themselv"
 KNOWN = ((US, 0),)
 BODY = {
-    Symbol.HELLO_STRANGE: Hello(True, 0),
+    Symbol.HELLO_UNVERIFIED: Hello(True, 0),
     Symbol.HELLO_PEER: Hello(False, 0, KNOWN),
-    Symbol.HELLO_LEVEL: Hello(True, 0, KNOWN),
-    Symbol.HELLO_GAP: Hello(True, 9, KNOWN),
+    Symbol.HELLO_CURRENT: Hello(True, 0, KNOWN),
+    Symbol.HELLO_LAG: Hello(True, 9, KNOWN),
     Symbol.ENTRIES: Entries(1, b"message"),
-    Symbol.ASK: Ask(US),
-    Symbol.DONE_WHOLE: Done(1, 0),
-    Symbol.DONE_GAP: Done(1, 5),
+    Symbol.RESYNC_REQUEST: ResyncRequest(US),
+    Symbol.RESYNC_COMPLETE: ResyncEnd(1, 0),
+    Symbol.RESYNC_GAP: ResyncEnd(1, 5),
 }
 
 
 class OnePeer:
-    """A machine and what it makes of one other director."""
+    """A machine with one other director, after messages of the given symbols."""
 
     def __init__(self, *symbols):
         self.machine = SyncPeers(US, 51, 0.0)
         self.machine.receive(SetRoles(False, True), 0.0)
         self.numbers = itertools.count(1)
         for symbol in symbols:
-            self.hear(BODY[symbol])
+            self.receive(BODY[symbol])
 
-    def hear(self, body, now=0.0):
-        letter = Letter(THEM, 51, next(self.numbers), body)
-        return self.machine.receive(Heard(letter, "192.0.2.2"), now)
+    def receive(self, body, now=0.0):
+        message = Message(THEM, 51, next(self.numbers), body)
+        return self.machine.receive(MessageReceived(message, "192.0.2.2"), now)
 
     @property
     def peer(self):
@@ -66,268 +62,270 @@ class OnePeer:
 
     @property
     def state(self):
-        return self.peer.state if THEM in self.machine.peers else State.STRANGER
+        return self.peer.state if THEM in self.machine.peers else State.UNVERIFIED
 
 
 REACH = {
-    State.STRANGER: OnePeer,
+    State.UNVERIFIED: OnePeer,
     State.PEER: lambda: OnePeer(Symbol.HELLO_PEER),
-    State.MISSING: lambda: OnePeer(Symbol.HELLO_LEVEL),
-    State.SYNCED: lambda: OnePeer(Symbol.HELLO_LEVEL, Symbol.DONE_WHOLE),
+    State.SYNCING: lambda: OnePeer(Symbol.HELLO_CURRENT),
+    State.SYNCED: lambda: OnePeer(Symbol.HELLO_CURRENT, Symbol.RESYNC_COMPLETE),
 }
 
 
-EVERYTHING = TellAll(whole=True, half_open=False)
+FULL_SYNC = StartSync(full=True, half_open=False)
 
 
 def bodies(effects):
-    return [effect.letter.body for effect in effects if isinstance(effect, Send)]
+    return [effect.message.body for effect in effects if isinstance(effect, Send)]
 
 
 def test_the_table_is_sound():
-    assert_sound(sync_peers, SyncPeers(US, 51, 0.0), {State.STRANGER}, set(State))
+    assert_sound(sync_states, SyncPeers(US, 51, 0.0), {State.UNVERIFIED}, set(State))
 
 
 def test_every_pair_of_the_table_is_walked(monkeypatch):
     def feed(one, symbol):
-        if symbol is not Symbol.LISTEN:
-            one.hear(BODY[symbol])
+        if symbol is not Symbol.BECAME_BACKUP:
+            one.receive(BODY[symbol])
             return
         if THEM not in one.machine.peers:
-            one.hear(BODY[Symbol.HELLO_STRANGE])
+            one.receive(BODY[Symbol.HELLO_UNVERIFIED])
         for backup in (False, True):
             one.machine.receive(SetRoles(False, backup), 0.0)
 
     walk(monkeypatch, sync_peers, REACH, feed)
 
 
-# -- who is believed ---------------------------------------------------------------------------------------------------
+# -- verification ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("symbol", [Symbol.ENTRIES, Symbol.ASK, Symbol.DONE_WHOLE])
-def test_who_has_not_named_our_session_may_be_a_recording(symbol):
-    one = OnePeer(Symbol.HELLO_STRANGE)
+@pytest.mark.parametrize("symbol", [Symbol.ENTRIES, Symbol.RESYNC_REQUEST, Symbol.RESYNC_COMPLETE])
+def test_a_director_that_has_not_named_our_session_is_refused(symbol):
+    one = OnePeer(Symbol.HELLO_UNVERIFIED)
     one.machine.receive(SetRoles(True, False), 0.0)
-    assert one.hear(BODY[symbol]) == [Refused(Refusal.STRANGER)]
+    assert one.receive(BODY[symbol]) == [Refused(PeerRefusal.UNVERIFIED)]
 
 
-def test_a_stranger_gets_to_know_our_session_at_once_and_once():
+def test_an_unverified_director_gets_one_hello_at_once():
     one = OnePeer()
-    assert bodies(one.hear(Hello(False, 0))) == [Hello(False, 0, ((THEM, 0),))]
-    assert one.hear(Hello(False, 0)) == []
+    assert bodies(one.receive(Hello(False, 0))) == [Hello(False, 0, ((THEM, 0),))]
+    assert one.receive(Hello(False, 0)) == []
 
 
-def test_the_same_number_is_believed_once_and_overtaking_is_allowed():
+def test_a_sequence_number_is_accepted_once_and_reordering_is_allowed():
     one = OnePeer(Symbol.HELLO_PEER)
 
-    def hear(sequence):
-        return one.machine.receive(Heard(Letter(THEM, 51, sequence, Entries(1, b"m")), ""), 0.0)
+    def receive(sequence):
+        return one.machine.receive(MessageReceived(Message(THEM, 51, sequence, Entries(1, b"m")), ""), 0.0)
 
-    assert hear(10) == [Take(b"m")]
-    assert hear(8) == [Take(b"m")]
-    assert hear(10) == hear(8) == [Refused(Refusal.REPLAYED)]
-    assert hear(5000) == [Take(b"m")]
-    assert hear(9) == [Refused(Refusal.REPLAYED)], "too old to be known"
-    hear(2**64 - 1)
-    assert hear(11) == [Refused(Refusal.REPLAYED)]
+    assert receive(10) == [Import(b"m")]
+    assert receive(8) == [Import(b"m")]
+    assert receive(10) == receive(8) == [Refused(PeerRefusal.REPLAYED)]
+    assert receive(5000) == [Import(b"m")]
+    assert receive(9) == [Refused(PeerRefusal.REPLAYED)], "below the replay window"
+    receive(2**64 - 1)
+    assert receive(11) == [Refused(PeerRefusal.REPLAYED)]
 
 
-def test_who_fell_silent_is_known_when_a_recording_of_it_comes():
+def test_a_replay_of_a_director_that_timed_out_is_refused():
     one = OnePeer(Symbol.HELLO_PEER)
-    one.machine.expire(SILENCE_S + 1)
+    one.machine.expire(PEER_TIMEOUT_S + 1)
     assert one.machine.peers == {}
     for sequence in (0, 1):
-        old = Heard(Letter(THEM, 51, sequence, BODY[Symbol.HELLO_PEER]), "")
-        assert one.machine.receive(old, SILENCE_S + 1) == [Refused(Refusal.REPLAYED)]
-    one.hear(BODY[Symbol.HELLO_PEER], SILENCE_S + 1)
+        old = MessageReceived(Message(THEM, 51, sequence, BODY[Symbol.HELLO_PEER]), "")
+        assert one.machine.receive(old, PEER_TIMEOUT_S + 1) == [Refused(PeerRefusal.REPLAYED)]
+    one.receive(BODY[Symbol.HELLO_PEER], PEER_TIMEOUT_S + 1)
     assert one.state is State.PEER
-    assert one.machine.receive(Heard(Letter(THEM, 51, 1, BODY[Symbol.ENTRIES]), ""), 5.0) == [Refused(Refusal.REPLAYED)]
+    assert one.machine.receive(MessageReceived(Message(THEM, 51, 1, BODY[Symbol.ENTRIES]), ""), 5.0) == [
+        Refused(PeerRefusal.REPLAYED)
+    ]
 
 
-def test_another_sync_id_our_own_letters_and_too_many_sessions_are_passed_over():
+def test_another_sync_id_our_own_messages_and_too_many_sessions_are_not_accepted():
     machine = SyncPeers(US, 51, 0.0)
-    assert machine.receive(Heard(Letter(THEM, 52, 1, Hello(False, 0)), ""), 0.0) == [Refused(Refusal.SYNC_ID)]
-    assert machine.receive(Heard(Letter(US, 51, 1, Hello(False, 0)), ""), 0.0) == []
+    assert machine.receive(MessageReceived(Message(THEM, 52, 1, Hello(False, 0)), ""), 0.0) == [Refused(PeerRefusal.SYNC_ID)]
+    assert machine.receive(MessageReceived(Message(US, 51, 1, Hello(False, 0)), ""), 0.0) == []
     for number in range(MAX_PEERS):
-        machine.receive(Heard(Letter(number.to_bytes(8, "big"), 51, 1, BODY[Symbol.HELLO_PEER]), ""), 0.0)
-    assert machine.receive(Heard(Letter(THEM, 51, 1, Hello(False, 0)), ""), 0.0) == [Refused(Refusal.TOO_MANY)]
+        machine.receive(MessageReceived(Message(number.to_bytes(8, "big"), 51, 1, BODY[Symbol.HELLO_PEER]), ""), 0.0)
+    assert machine.receive(MessageReceived(Message(THEM, 51, 1, Hello(False, 0)), ""), 0.0) == [Refused(PeerRefusal.TOO_MANY)]
 
 
-def test_recordings_of_many_sessions_do_not_keep_a_director_out():
+def test_replays_of_many_sessions_do_not_keep_a_director_out():
     one = OnePeer()
     for number in range(3 * MAX_PEERS):
-        one.machine.receive(Heard(Letter(number.to_bytes(8, "big"), 51, 1, Hello(False, 0)), ""), number / 100)
-    one.hear(BODY[Symbol.HELLO_PEER], 1.0)
+        one.machine.receive(MessageReceived(Message(number.to_bytes(8, "big"), 51, 1, Hello(False, 0)), ""), number / 100)
+    one.receive(BODY[Symbol.HELLO_PEER], 1.0)
     assert one.state is State.PEER
     assert len(one.machine.peers) == MAX_PEERS
-    again = Heard(Letter((0).to_bytes(8, "big"), 51, 1, Hello(False, 0)), "")
-    assert one.machine.receive(again, 1.0) == [Refused(Refusal.REPLAYED)]
+    again = MessageReceived(Message((0).to_bytes(8, "big"), 51, 1, Hello(False, 0)), "")
+    assert one.machine.receive(again, 1.0) == [Refused(PeerRefusal.REPLAYED)]
 
 
-# -- who has what ------------------------------------------------------------------------------------------------------
+# -- resyncs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_master_is_asked_for_everything_and_its_whole_answer_is_being_in_sync():
+def test_a_backup_requests_a_resync_from_a_master_and_is_in_sync_when_it_is_complete():
     one = OnePeer()
-    assert bodies(one.hear(Hello(True, 40, KNOWN)))[-1:] == [Ask(THEM)]
+    assert bodies(one.receive(Hello(True, 40, KNOWN)))[-1:] == [ResyncRequest(THEM)]
     for number in (41, 43, 42):
-        assert one.hear(Entries(number, b"m")) == [Take(b"m")]
-    effects = one.hear(Done(41, 43))
+        assert one.receive(Entries(number, b"m")) == [Import(b"m")]
+    effects = one.receive(ResyncEnd(41, 43))
     assert bodies(effects) == [Hello(False, 0, ((THEM, 43),))]
     assert effects[-1] == InSync(True)
 
 
-@pytest.mark.parametrize("numbers", [(10, 12), (11, 12)], ids=["with-a-gap", "begun-before-it-was-asked-for"])
-def test_an_answer_that_is_not_whole_is_asked_for_again_after_the_next_hello(numbers):
-    one = OnePeer(Symbol.HELLO_GAP)
+@pytest.mark.parametrize("numbers", [(10, 12), (11, 12)], ids=["with-a-gap", "begun-before-the-request"])
+def test_an_incomplete_resync_is_requested_again_after_the_next_hello(numbers):
+    one = OnePeer(Symbol.HELLO_LAG)
     for number in numbers:
-        one.hear(Entries(number, b"m"))
-    assert one.hear(Done(10, 12)) == []
-    assert bodies(one.hear(Hello(True, 12, KNOWN))) == [Ask(THEM)]
+        one.receive(Entries(number, b"m"))
+    assert one.receive(ResyncEnd(10, 12)) == []
+    assert bodies(one.receive(Hello(True, 12, KNOWN))) == [ResyncRequest(THEM)]
 
 
-def test_the_end_of_what_others_lacked_is_no_answer_to_who_lacks_everything():
-    one = OnePeer(Symbol.HELLO_LEVEL)
-    one.hear(Entries(5, b"m"))
-    assert one.hear(Done(5, 5, whole=False)) == []
-    assert one.hear(Hello(True, 5, KNOWN, telling=True)) == []
-    assert one.hear(Done(5, 5))[-1] == InSync(True)
+def test_a_partial_sync_does_not_complete_a_resync():
+    one = OnePeer(Symbol.HELLO_CURRENT)
+    one.receive(Entries(5, b"m"))
+    assert one.receive(ResyncEnd(5, 5, full=False)) == []
+    assert one.receive(Hello(True, 5, KNOWN, sync_running=True)) == []
+    assert one.receive(ResyncEnd(5, 5))[-1] == InSync(True)
 
 
-def test_an_end_that_overtook_the_answer_counts_when_the_rest_is_there():
-    one = OnePeer(Symbol.HELLO_GAP)
-    one.hear(Entries(11, b"m"))
-    one.hear(Done(10, 12))
-    one.hear(Entries(12, b"m"))
-    assert one.hear(Entries(10, b"m"))[-1] == InSync(True)
+def test_a_resync_whose_end_arrives_early_completes_with_its_last_message():
+    one = OnePeer(Symbol.HELLO_LAG)
+    one.receive(Entries(11, b"m"))
+    one.receive(ResyncEnd(10, 12))
+    one.receive(Entries(12, b"m"))
+    assert one.receive(Entries(10, b"m"))[-1] == InSync(True)
 
 
-def test_a_lost_letter_is_noticed_by_the_next_hello_and_asked_about_by_the_one_after():
+def test_a_hello_reveals_a_lost_message_and_the_next_one_leads_to_a_resync_request():
     one = REACH[State.SYNCED]()
-    one.hear(Entries(1, b"m"))
-    assert one.hear(Hello(True, 1, KNOWN)) == []
-    assert one.hear(Hello(True, 2, KNOWN)) == [InSync(False)]
-    assert bodies(one.hear(Hello(True, 2, KNOWN))) == [Ask(THEM)]
+    one.receive(Entries(1, b"m"))
+    assert one.receive(Hello(True, 1, KNOWN)) == []
+    assert one.receive(Hello(True, 2, KNOWN)) == [InSync(False)]
+    assert bodies(one.receive(Hello(True, 2, KNOWN))) == [ResyncRequest(THEM)]
 
 
-def test_a_letter_that_was_overtaken_by_a_hello_closes_the_gap():
+def test_a_message_that_arrives_after_its_hello_closes_the_gap():
     one = REACH[State.SYNCED]()
-    one.hear(Hello(True, 1, KNOWN))
-    one.hear(Entries(1, b"m"))
-    assert one.hear(Hello(True, 1, KNOWN)) == [InSync(True)]
+    one.receive(Hello(True, 1, KNOWN))
+    one.receive(Entries(1, b"m"))
+    assert one.receive(Hello(True, 1, KNOWN)) == [InSync(True)]
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again_but_not_while_it_comes():
-    one = OnePeer(Symbol.HELLO_LEVEL)
-    assert one.hear(Hello(True, 9, KNOWN), ASK_AGAIN_S - 0.1) == []
-    one.hear(Hello(True, 9, KNOWN, telling=True), ASK_AGAIN_S - 0.1)
-    assert one.hear(Hello(True, 9, KNOWN), ASK_AGAIN_S + 0.1) == []
-    assert bodies(one.hear(Hello(True, 9, KNOWN), 2 * ASK_AGAIN_S)) == [Ask(THEM)]
+def test_a_resync_is_requested_again_after_a_time_without_a_sync_under_way():
+    one = OnePeer(Symbol.HELLO_CURRENT)
+    assert one.receive(Hello(True, 9, KNOWN), RESYNC_RETRY_S - 0.1) == []
+    one.receive(Hello(True, 9, KNOWN, sync_running=True), RESYNC_RETRY_S - 0.1)
+    assert one.receive(Hello(True, 9, KNOWN), RESYNC_RETRY_S + 0.1) == []
+    assert bodies(one.receive(Hello(True, 9, KNOWN), 2 * RESYNC_RETRY_S)) == [ResyncRequest(THEM)]
 
 
-def test_what_is_announced_meanwhile_does_not_pass_for_an_answer():
-    one = OnePeer(Symbol.HELLO_LEVEL)
+def test_entries_of_live_traffic_do_not_count_as_a_resync():
+    one = OnePeer(Symbol.HELLO_CURRENT)
     for number in range(1, 40):
-        one.hear(Entries(number, b"m"), number / 10)
-    assert bodies(one.hear(Hello(True, 40, KNOWN), 4.0)) == [Ask(THEM)]
+        one.receive(Entries(number, b"m"), number / 10)
+    assert bodies(one.receive(Hello(True, 40, KNOWN), 4.0)) == [ResyncRequest(THEM)]
 
 
-def test_what_comes_while_nothing_is_taken_in_is_asked_for_afterwards():
+def test_a_node_that_becomes_backup_requests_the_entries_that_it_did_not_import():
     one = REACH[State.SYNCED]()
     one.machine.receive(SetRoles(True, False), 0.0)
-    assert one.hear(Entries(1, b"m")) == []
+    assert one.receive(Entries(1, b"m")) == []
     assert one.machine.receive(SetRoles(False, True), 1.0)[-1] == InSync(False)
-    assert bodies(one.hear(Hello(True, 1, KNOWN))) == [Ask(THEM)]
+    assert bodies(one.receive(Hello(True, 1, KNOWN))) == [ResyncRequest(THEM)]
 
 
-def test_a_master_tells_everything_once_for_all_who_asked_and_again_for_who_asked_meanwhile():
+def test_requests_share_a_resync_and_one_that_arrives_during_it_gets_another():
     one = OnePeer(Symbol.HELLO_PEER)
-    assert one.hear(Ask(US)) == [], "no master has nothing to tell"
+    assert one.receive(ResyncRequest(US)) == [], "a backup answers no requests"
     one.machine.receive(SetRoles(True, False), 0.0)
-    assert one.hear(Ask(THEM)) == [], "somebody else is asked"
-    assert one.hear(Ask(US)) == [EVERYTHING]
-    assert one.hear(Ask(US)) == []
-    one.machine.receive(Tell(b"m"), 0.0)
-    done, again = one.machine.receive(ToldAll(), 0.0)
-    assert (done.letter.body, again) == (Done(1, 1), EVERYTHING)
-    assert bodies(one.machine.receive(ToldAll(), 0.0)) == [Done(2, 1)]
+    assert one.receive(ResyncRequest(THEM)) == [], "the request is for another director"
+    assert one.receive(ResyncRequest(US)) == [FULL_SYNC]
+    assert one.receive(ResyncRequest(US)) == []
+    one.machine.receive(SendEntries(b"m"), 0.0)
+    done, again = one.machine.receive(SyncComplete(), 0.0)
+    assert (done.message.body, again) == (ResyncEnd(1, 1), FULL_SYNC)
+    assert bodies(one.machine.receive(SyncComplete(), 0.0)) == [ResyncEnd(2, 1)]
 
 
-def test_who_asks_amid_an_answer_to_somebody_else_waits_for_its_own():
-    """An answer may take many hellos; asking at each would have everything told for ever."""
-    one = OnePeer(Symbol.HELLO_LEVEL)
+def test_a_request_during_a_resync_for_another_director_waits_for_the_next_resync():
+    """A resync may take many hellos; a request at each of them would keep the master sending for ever."""
+    one = OnePeer(Symbol.HELLO_CURRENT)
     for second in range(10):
-        assert bodies(one.hear(Hello(True, 5 + second, KNOWN, telling=True), float(second))) == []
-    one.hear(Entries(15, b"m"))
-    assert one.hear(Done(3, 15), 10.0) == [], "it began before we asked"
+        assert bodies(one.receive(Hello(True, 5 + second, KNOWN, sync_running=True), float(second))) == []
+    one.receive(Entries(15, b"m"))
+    assert one.receive(ResyncEnd(3, 15), 10.0) == [], "it began before our request"
     for second in range(10, 20):
-        one.hear(Entries(second + 6, b"m"), float(second))
-        assert bodies(one.hear(Hello(True, second + 6, KNOWN, telling=True), float(second))) == []
-    assert one.hear(Done(16, 25), 20.0)[-1] == InSync(True)
+        one.receive(Entries(second + 6, b"m"), float(second))
+        assert bodies(one.receive(Hello(True, second + 6, KNOWN, sync_running=True), float(second))) == []
+    assert one.receive(ResyncEnd(16, 25), 20.0)[-1] == InSync(True)
 
 
-def test_an_answer_that_failed_is_asked_for_again():
+def test_a_resync_that_failed_is_requested_again():
     master = OnePeer(Symbol.HELLO_PEER)
     master.machine.receive(SetRoles(True, False), 0.0)
-    assert master.hear(Ask(US)) == [EVERYTHING]
-    (done,) = bodies(master.machine.receive(ToldAll(done=False), 0.0))
-    backup = OnePeer(Symbol.HELLO_LEVEL)
-    assert backup.hear(done) == []
-    assert bodies(backup.hear(Hello(True, 0, KNOWN), ASK_AGAIN_S + 0.1)) == [Ask(THEM)]
-    assert master.hear(Ask(US)) == [EVERYTHING]
+    assert master.receive(ResyncRequest(US)) == [FULL_SYNC]
+    (done,) = bodies(master.machine.receive(SyncComplete(done=False), 0.0))
+    backup = OnePeer(Symbol.HELLO_CURRENT)
+    assert backup.receive(done) == []
+    assert bodies(backup.receive(Hello(True, 0, KNOWN), RESYNC_RETRY_S + 0.1)) == [ResyncRequest(THEM)]
+    assert master.receive(ResyncRequest(US)) == [FULL_SYNC]
 
 
-def test_everything_is_told_before_a_hand_over_and_everybody_says_that_it_has_it():
+def test_a_hand_over_sends_every_connection_and_directors_acknowledge_them():
     master = OnePeer(Symbol.HELLO_PEER)
-    assert master.machine.receive(Complete(), 0.0) == [TellAll(whole=True, half_open=True)]
-    master.machine.receive(Tell(b"m"), 0.0)
-    (done,) = bodies(master.machine.receive(ToldAll(), 0.0))
-    assert not master.machine.everybody_has_everything
+    assert master.machine.receive(PrepareHandover(), 0.0) == [StartSync(full=True, half_open=True)]
+    master.machine.receive(SendEntries(b"m"), 0.0)
+    (done,) = bodies(master.machine.receive(SyncComplete(), 0.0))
+    assert not master.machine.all_acked
     backup = REACH[State.SYNCED]()
-    backup.hear(Entries(1, b"m"))
-    (hello,) = bodies(backup.hear(done))
+    backup.receive(Entries(1, b"m"))
+    (hello,) = bodies(backup.receive(done))
     assert hello.seen == ((THEM, 1),)
-    master.hear(Hello(False, 0, ((US, 1),)))
-    assert master.machine.everybody_has_everything
-    assert master.machine.receive(Complete(), 0.0) == [TellAll(whole=False, half_open=True)], "what is new is enough"
+    master.receive(Hello(False, 0, ((US, 1),)))
+    assert master.machine.all_acked
+    assert master.machine.receive(PrepareHandover(), 0.0) == [StartSync(full=False, half_open=True)], "a partial sync is enough"
 
 
-def test_a_hand_over_amid_an_answer_gets_what_it_needs():
+def test_a_hand_over_during_a_resync_starts_a_full_sync_with_half_open_connections():
     master = OnePeer(Symbol.HELLO_PEER)
     master.machine.receive(SetRoles(True, False), 0.0)
-    assert master.hear(Ask(US)) == [EVERYTHING]
-    assert master.machine.receive(Complete(), 0.0) == []
-    assert master.hear(Ask(US)) == []
-    assert master.machine.receive(ToldAll(), 0.0)[-1] == TellAll(whole=True, half_open=True)
+    assert master.receive(ResyncRequest(US)) == [FULL_SYNC]
+    assert master.machine.receive(PrepareHandover(), 0.0) == []
+    assert master.receive(ResyncRequest(US)) == []
+    assert master.machine.receive(SyncComplete(), 0.0)[-1] == StartSync(full=True, half_open=True)
 
 
-def test_without_a_master_nobody_is_in_sync():
+def test_a_node_without_a_master_is_not_in_sync():
     one = REACH[State.SYNCED]()
     assert one.machine.in_sync
-    assert one.machine.expire(SILENCE_S + 1)[-1] == InSync(False)
+    assert one.machine.expire(PEER_TIMEOUT_S + 1)[-1] == InSync(False)
 
 
-def test_a_hello_every_second_says_who_was_heard_and_how_much_of_it_is_here():
+def test_a_hello_every_second_lists_sessions_and_acknowledges_their_entries():
     one = REACH[State.SYNCED]()
-    one.hear(Entries(1, b"m"))
+    one.receive(Entries(1, b"m"))
     assert one.machine.deadline() == 0.0
     assert bodies(one.machine.expire(0.0)) == [Hello(False, 0, ((THEM, 1),))]
     assert one.machine.deadline() == HELLO_S
     assert one.machine.expire(HELLO_S / 2) == []
 
 
-# -- a network that loses, doubles and delays --------------------------------------------------------------------------
+# -- a network that loses, duplicates and delays -----------------------------------------------------------------------
 
 
 class Network:
-    """Directors with tables of connections (numbers), on a wire from a seed; an eavesdropper sends recordings."""
+    """Directors with tables of connections (numbers), on a network with seeded random faults. ``replay`` sends an old message."""
 
     def __init__(self, seed, directors, loss):
         self.random = random.Random(seed)
         self.loss = loss
         self.now = 0.0
         self.order = itertools.count()
-        self.flying = []
+        self.in_flight = []
         self.recorded = []
         self.nodes = {}
         for name in directors:
@@ -342,45 +340,45 @@ class Network:
         machine, table = self.nodes[name]
         for effect in effects:
             if isinstance(effect, Send):
-                self.send(name, effect.letter)
-            elif isinstance(effect, Take):
-                table.add(effect.message)
-            elif isinstance(effect, TellAll):
+                self.send(name, effect.message)
+            elif isinstance(effect, Import):
+                table.add(effect.ipvs_message)
+            elif isinstance(effect, StartSync):
                 self.answer(name, machine, sorted(table), self.random.choice((0.0, 3.0, 8.0)))
 
     def answer(self, name, machine, messages, seconds):
-        """Tell everything, in the time that this takes; a director that started anew meanwhile does not."""
+        """Send ``messages`` evenly over ``seconds``, unless the director restarts meanwhile."""
         for at, message in enumerate((*messages, None), 1):
-            given = ToldAll() if message is None else Tell(message)
+            given = SyncComplete() if message is None else SendEntries(message)
             when = self.now + seconds * at / (len(messages) + 1)
-            heapq.heappush(self.flying, (when, next(self.order), name, (machine, given)))
+            heapq.heappush(self.in_flight, (when, next(self.order), name, (machine, given)))
 
-    def send(self, source, letter):
-        self.recorded.append(letter)
+    def send(self, source, message):
+        self.recorded.append(message)
         for name in self.nodes:
             for _ in range(self.random.choice((1, 1, 1, 2))):
                 if name != source and self.random.random() >= self.loss:
-                    self.fly(name, letter)
+                    self.deliver(name, message)
 
-    def fly(self, name, letter):
-        heapq.heappush(self.flying, (self.now + self.random.random() / 50, next(self.order), name, letter))
+    def deliver(self, name, message):
+        heapq.heappush(self.in_flight, (self.now + self.random.random() / 50, next(self.order), name, message))
 
     def add(self, name, message):
         machine, table = self.nodes[name]
         table.add(message)
-        self.perform(name, machine.receive(Tell(message), self.now))
+        self.perform(name, machine.receive(SendEntries(message), self.now))
 
     def replay(self, name):
-        self.fly(name, self.random.choice(self.recorded))
+        self.deliver(name, self.random.choice(self.recorded))
 
     def run(self, seconds):
         until = self.now + seconds
         while True:
             due = [(machine.deadline(), name) for name, (machine, _) in self.nodes.items()]
             when, name = min(due)
-            if self.flying and self.flying[0][0] <= min(when, until):
-                self.now, _, name, thing = heapq.heappop(self.flying)
-                machine, given = (self.nodes[name][0], Heard(thing, "")) if isinstance(thing, Letter) else thing
+            if self.in_flight and self.in_flight[0][0] <= min(when, until):
+                self.now, _, name, thing = heapq.heappop(self.in_flight)
+                machine, given = (self.nodes[name][0], MessageReceived(thing, "")) if isinstance(thing, Message) else thing
                 if machine is self.nodes[name][0]:
                     self.perform(name, machine.receive(given, self.now))
             elif when <= until:
@@ -393,8 +391,8 @@ class Network:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3]))
-def test_everybody_has_what_the_master_has_when_the_wire_holds_again(seed, loss):
-    """And who says that it is in sync at a quiet moment is, whatever was lost, doubled, late or replayed before."""
+def test_all_directors_have_the_master_s_connections_once_the_network_works_again(seed, loss):
+    """Whatever was lost, duplicated, delayed or replayed before, a director that reports to be in sync has every connection."""
     network = Network(seed, ("a", "b", "c"), loss)
     network.perform("a", network.nodes["a"][0].receive(SetRoles(True, False), 0.0))
     for turn in range(60):
@@ -415,7 +413,7 @@ def test_everybody_has_what_the_master_has_when_the_wire_holds_again(seed, loss)
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32))
-def test_a_director_that_hears_recordings_alone_takes_nothing(seed):
+def test_a_director_that_receives_only_replays_imports_nothing(seed):
     network = Network(seed, ("a", "b"), 0.0)
     network.perform("a", network.nodes["a"][0].receive(SetRoles(True, False), 0.0))
     for turn in range(10):
@@ -423,6 +421,6 @@ def test_a_director_that_hears_recordings_alone_takes_nothing(seed):
         network.run(0.3)
     recorded, machine = network.recorded, SyncPeers(b"restarts", 1, network.now)
     machine.receive(SetRoles(False, True), network.now)
-    for letter in network.random.sample(recorded, len(recorded)):
-        effects = machine.receive(Heard(letter, ""), network.now)
-        assert not any(isinstance(effect, Take | TellAll | InSync) for effect in effects)
+    for message in network.random.sample(recorded, len(recorded)):
+        effects = machine.receive(MessageReceived(message, ""), network.now)
+        assert not any(isinstance(effect, Import | StartSync | InSync) for effect in effects)

@@ -1,6 +1,6 @@
-"""Many messages that somebody spoilt: each is read or refused with a reason, and nothing is left of them in memory.
+"""Fuzzing of the wire formats: each corrupt message is read or refused with a reason, and leaks no memory.
 
-``RELEVO_FUZZ=1000000`` makes it as many; otherwise a few thousand, so that it is run at all.
+``RELEVO_FUZZ`` sets the number of messages, a few thousand by default.
 """
 
 import gc
@@ -12,20 +12,21 @@ from collections import Counter
 
 import pytest
 
-from relevo.machines.sync_peers import MAX_PEERS, Heard, Refused, SetRoles, SyncPeers
-from relevo.wire import ipvs_netlink, ipvs_sync, netlink, sync_letters
+from relevo.machines.sync_peers import MAX_PEERS, SyncPeers
+from relevo.machines.sync_states import MessageReceived, Refused, SetRoles
+from relevo.wire import ipvs_netlink, ipvs_sync, netlink, sync_messages
 from relevo.wire.ipvs_netlink import Destination, Identity, Method, Service
 from relevo.wire.netlink import Malformed, attribute, attributes
-from relevo.wire.sync_letters import Ask, Done, Entries, Hello, Letter
+from relevo.wire.sync_messages import Entries, Hello, Message, ResyncEnd, ResyncRequest
 from tests.unit.wire.test_ipvs_sync import CAPTURED, ENTRIES
 
 COUNT = int(os.environ.get("RELEVO_FUZZ", "5000"))
 GROWTH = 200_000
-"""Octets that may be left afterwards: the interpreter's own caches, and a thousand sessions that a machine remembers."""
+"""Bytes that may be left afterwards: the interpreter's own caches, and a thousand past sessions of a machine."""
 
 
-def spoilt(chance, seeds):
-    """Return a message with some of its octets changed, cut, doubled or put in."""
+def corrupted(chance, seeds):
+    """Return a message with some bytes changed, cut off or inserted."""
     data = bytearray(chance.choice(seeds))
     for _ in range(chance.randint(1, 6)):
         place = chance.randrange(len(data) + 1)
@@ -57,10 +58,10 @@ def sync_seeds():
 
 def read_sync(data):
     found = ipvs_sync.decode(data, 5)
-    # a length in the header that fits makes what is behind it count
-    honest = data[:2] + struct.pack("!H", len(data)) + data[4:] if len(data) >= 4 else data
-    again = ipvs_sync.decode(honest, 5)
-    return [*found.refused, *again.refused, *("taken" for _ in again.entries)]
+    # with the right length in the header, the entries are read
+    resized = data[:2] + struct.pack("!H", len(data)) + data[4:] if len(data) >= 4 else data
+    again = ipvs_sync.decode(resized, 5)
+    return [*found.refused, *again.refused, *("accepted" for _ in again.entries)]
 
 
 def netlink_seeds():
@@ -91,7 +92,7 @@ def read_netlink(data):
             ):  # fmt: skip
                 try:
                     read(body)
-                    outcome.append("taken")
+                    outcome.append("accepted")
                 except Malformed as refused:
                     outcome.append(refused.fault)
     except Malformed as refused:
@@ -99,30 +100,37 @@ def read_netlink(data):
     return outcome
 
 
-KEY = b"a key for spoilt letters"
+KEY = b"a key for corrupt messages"
 
 
-def letter_seeds():
+def message_seeds():
     named = ((b"ourselve", 3),)
-    bodies = [Hello(True, 7, named), Hello(False, 0), Entries(8, CAPTURED), Ask(b"ourselve"), Done(2, 9), Done(5, 4)]
-    return [sync_letters.seal(Letter(b"themselv", 5, number, body), KEY) for number, body in enumerate(bodies, 1)]
+    bodies = [
+        Hello(True, 7, named),
+        Hello(False, 0),
+        Entries(8, CAPTURED),
+        ResyncRequest(b"ourselve"),
+        ResyncEnd(2, 9),
+        ResyncEnd(5, 4),
+    ]
+    return [sync_messages.authenticate(Message(b"themselv", 5, number, body), KEY) for number, body in enumerate(bodies, 1)]
 
 
 PEERS = SyncPeers(b"ourselve", 5, 0.0)
 PEERS.receive(SetRoles(True, True), 0.0)
 
 
-def read_letter(data):
-    """As it came; then sealed again, as if somebody with the key wrote such things, and heard by a machine."""
-    text = data[: -sync_letters.SEAL]
+def read_message(data):
+    """Read the data as it is, then with a valid tag, as from a faulty director; give what verifies to a machine."""
+    text = data[: -sync_messages.TAG_BYTES]
     outcome = []
-    for each in (data, text + sync_letters._tag(text, KEY)):
-        letter = sync_letters.unseal(each, KEY)
-        if isinstance(letter, sync_letters.Refusal):
-            outcome.append(letter)
+    for each in (data, text + sync_messages._tag(text, KEY)):
+        message = sync_messages.verify(each, KEY)
+        if isinstance(message, sync_messages.MessageRefusal):
+            outcome.append(message)
             continue
-        effects = PEERS.receive(Heard(letter, "192.0.2.2"), 0.0)
-        outcome += [effect.reason if isinstance(effect, Refused) else "taken" for effect in effects] or ["taken"]
+        effects = PEERS.receive(MessageReceived(message, "192.0.2.2"), 0.0)
+        outcome += [effect.reason if isinstance(effect, Refused) else "accepted" for effect in effects] or ["accepted"]
     if len(PEERS.peers) > MAX_PEERS // 2:
         PEERS.expire(0.0)
         for peer in list(PEERS.peers.values()):
@@ -132,26 +140,26 @@ def read_letter(data):
 
 CASES = {
     "sync": (sync_seeds(), read_sync),
-    "letters": (letter_seeds(), read_letter),
+    "authenticated-sync": (message_seeds(), read_message),
     "netlink": (netlink_seeds(), read_netlink),
 }
 
 
 @pytest.mark.parametrize(("seeds", "read"), CASES.values(), ids=CASES)
-def test_spoilt_messages_are_read_or_refused_and_leave_nothing(seeds, read):
+def test_corrupt_messages_are_read_or_refused_and_leak_no_memory(seeds, read):
     chance = random.Random(4)
     outcomes = Counter()
-    for _ in range(500):  # what is cached is cached now
-        outcomes.update(read(spoilt(chance, seeds)))
+    for _ in range(500):  # fills the caches
+        outcomes.update(read(corrupted(chance, seeds)))
     tracemalloc.start()
     gc.collect()
     before, _ = tracemalloc.get_traced_memory()
     for _ in range(COUNT):
-        outcomes.update(read(spoilt(chance, seeds)))
+        outcomes.update(read(corrupted(chance, seeds)))
     gc.collect()
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < GROWTH
     reasons = {str(outcome) for outcome in outcomes}
-    assert "taken" in reasons
+    assert "accepted" in reasons
     assert len(reasons) >= 6, reasons

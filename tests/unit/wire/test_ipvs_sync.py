@@ -1,4 +1,4 @@
-"""Connection synchronisation on the wire: the kernel's own messages, and everything that is none."""
+"""IPVS's synchronisation protocol: messages captured from a kernel, malformed messages, and noise."""
 
 from ipaddress import ip_address
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.wire import ipvs_sync
-from relevo.wire.ipvs_sync import Entry, Refusal, assemble, decode, encode
+from relevo.wire.ipvs_sync import Entry, SyncRefusal, assemble, decode, encode
 
 
 def at(address):
@@ -31,7 +31,7 @@ CAPTURED = bytes.fromhex(
     "00060024000001000007cee800501f90000000000000003c0a0100020a0100640a02020c"
     "00060024000001000005cee800501f9000000000000000780a0100020a0100640a02020c"
 )
-"""What a kernel sent of a connection that was opened and closed."""
+"""Captured from a kernel: entries of a connection that was opened and closed."""
 ENTRIES = {
     "template": (
         "000600240000110000000000"
@@ -93,7 +93,7 @@ def entries(draw):
     )
 
 
-def test_a_kernel_s_message_is_read():
+def test_a_message_of_the_kernel_is_decoded():
     found = decode(CAPTURED)
     assert found.refused == []
     assert [(e.state, e.seconds, e.flags) for e in found.entries] == [(1, 900, 0), (7, 60, 0x100), (5, 120, 0x100)]
@@ -101,69 +101,69 @@ def test_a_kernel_s_message_is_read():
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_kernel_s_entry_is_read_and_written(name):
-    octets, entry = ENTRIES[name]
-    assert encode(entry).hex() == octets
+def test_an_entry_of_the_kernel_is_decoded_and_encoded(name):
+    expected, entry = ENTRIES[name]
+    assert encode(entry).hex() == expected
     (message,) = assemble(5, [encode(entry)])
     assert decode(message) == ([entry], [])
 
 
-def test_what_is_written_is_what_the_kernel_wrote():
+def test_encoding_gives_the_bytes_that_the_kernel_sent():
     assert list(assemble(5, [encode(e) for e in decode(CAPTURED).entries])) == [CAPTURED]
 
 
 @given(st.lists(entries(), min_size=1, max_size=60), st.integers(1, 255), st.integers(200, 9188))
-def test_what_is_written_is_read_in_messages_that_are_long_enough(given_entries, sync_id, length):
+def test_encoded_entries_are_decoded_and_messages_keep_the_length_limit(given_entries, sync_id, length):
     messages = list(assemble(sync_id, map(encode, given_entries), length))
     assert [e for m in messages for e in decode(m, sync_id).entries] == given_entries
     assert all(len(m) <= length or m[4] == 1 for m in messages)
 
 
-def test_a_message_holds_as_many_as_the_kernel_s():
+def test_a_message_has_as_many_entries_as_the_kernel_s():
     sizes = [message[4] for message in assemble(1, [encode(CONNECTION)] * 100)]
     assert sizes == [40, 40, 20]
 
 
-def test_no_message_has_more_entries_than_its_counter_can_say():
+def test_no_message_has_more_entries_than_its_counter_can_count():
     sizes = [message[4] for message in assemble(1, [encode(CONNECTION)] * 600, 65_507)]
     assert sizes == [255, 255, 90]
 
 
-def changed(offset, *octets):
+def changed(offset, *values):
     copy = bytearray(CAPTURED)
-    copy[offset : offset + len(octets)] = octets
+    copy[offset : offset + len(values)] = values
     return bytes(copy)
 
 
 BAD = [
-    (b"", [Refusal.TRUNCATED], 0),
-    (b"\0\5\0", [Refusal.TRUNCATED], 0),
-    (CAPTURED[:-1], [Refusal.SIZE], 0),
-    (CAPTURED + b"\0", [Refusal.SIZE], 0),
-    (changed(8, 2), [Refusal.TYPE], 2),
-    (changed(9, 99), [Refusal.PROTOCOL], 2),
-    (changed(10, 0x10), [Refusal.VERSION], 0),
-    (changed(11, 0x23), [Refusal.ENTRY_LENGTH], 0),
-    (changed(10, 0x0F, 0xFF), [Refusal.TRUNCATED], 0),
-    (changed(11, 0x25), [Refusal.OPTION, Refusal.TRUNCATED], 0),
-    (changed(14, 0x20), [Refusal.FLAGS], 2),
-    (changed(14, 0x18), [Refusal.FLAGS], 2),
+    (b"", [SyncRefusal.TRUNCATED], 0),
+    (b"\0\5\0", [SyncRefusal.TRUNCATED], 0),
+    (CAPTURED[:-1], [SyncRefusal.SIZE], 0),
+    (CAPTURED + b"\0", [SyncRefusal.SIZE], 0),
+    (changed(8, 2), [SyncRefusal.TYPE], 2),
+    (changed(9, 99), [SyncRefusal.PROTOCOL], 2),
+    (changed(10, 0x10), [SyncRefusal.VERSION], 0),
+    (changed(11, 0x23), [SyncRefusal.ENTRY_LENGTH], 0),
+    (changed(10, 0x0F, 0xFF), [SyncRefusal.TRUNCATED], 0),
+    (changed(11, 0x25), [SyncRefusal.OPTION, SyncRefusal.TRUNCATED], 0),
+    (changed(14, 0x20), [SyncRefusal.FLAGS], 2),
+    (changed(14, 0x18), [SyncRefusal.FLAGS], 2),
     (changed(14, 0x10), [], 3),
-    (changed(17, 11), [Refusal.STATE], 2),
-    (changed(28, 0xFF), [Refusal.SECONDS], 2),
-    (changed(4, 4), [Refusal.TRUNCATED], 3),
+    (changed(17, 11), [SyncRefusal.STATE], 2),
+    (changed(28, 0xFF), [SyncRefusal.SECONDS], 2),
+    (changed(4, 4), [SyncRefusal.TRUNCATED], 3),
 ]
 
 
 @pytest.mark.parametrize(("message", "refused", "taken"), BAD)
-def test_what_lies_is_left_out_alone_or_with_what_follows_it(message, refused, taken):
+def test_an_invalid_value_drops_the_entry_and_a_wrong_length_drops_the_rest(message, refused, taken):
     found = decode(message)
     assert (found.refused, len(found.entries)) == (refused, taken)
 
 
-def test_another_sync_id_is_not_for_us_and_0_takes_all():
+def test_another_sync_id_is_refused_and_0_accepts_all():
     assert decode(CAPTURED, 5).refused == []
-    assert decode(CAPTURED, 6) == ([], [Refusal.SYNC_ID])
+    assert decode(CAPTURED, 6) == ([], [SyncRefusal.SYNC_ID])
     assert len(decode(CAPTURED, 0).entries) == 3
 
 
@@ -174,37 +174,37 @@ def option(kind, data):
     return decode(message)
 
 
-def test_an_unknown_option_ends_its_entry_unless_it_may_be_ignored():
-    assert option(9, b"abc").refused == [Refusal.OPTION]
+def test_an_unknown_option_drops_its_entry_unless_it_may_be_ignored():
+    assert option(9, b"abc").refused == [SyncRefusal.OPTION]
     assert option(0x49, b"abc").refused == []
     assert option(2, b"call").entries[0].engine_data == b"call"
     assert option(3, b"sip").entries[0].engine == "sip"
-    assert option(1, bytes(23)).refused == [Refusal.OPTION]
-    assert option(3, b"x" * 17).refused == [Refusal.OPTION]
-    assert option(2, b"").refused == [Refusal.OPTION]
+    assert option(1, bytes(23)).refused == [SyncRefusal.OPTION]
+    assert option(3, b"x" * 17).refused == [SyncRefusal.OPTION]
+    assert option(2, b"").refused == [SyncRefusal.OPTION]
 
 
-def test_version_0_is_read():
+def test_version_0_is_decoded():
     entry = bytes.fromhex("0006cee800501f900a0100020a0100640a02020c01000001")
     message = bytes((2, 5)) + (4 + 2 * 24).to_bytes(2, "big") + entry * 2
     found = decode(message, 5)
     assert [(e.client, e.client_port, e.state, e.flags, e.seconds) for e in found.entries] == [
         (at("10.1.0.2"), 0xCEE8, 1, 256, 0)
     ] * 2
-    assert decode(message[:-1]).refused == [Refusal.SIZE]
+    assert decode(message[:-1]).refused == [SyncRefusal.SIZE]
     short = bytes((3, 5)) + (4 + 2 * 24).to_bytes(2, "big") + entry * 2
-    assert decode(short).refused == [Refusal.TRUNCATED]
-    assert decode(message, 6).refused == [Refusal.SYNC_ID]
+    assert decode(short).refused == [SyncRefusal.TRUNCATED]
+    assert decode(message, 6).refused == [SyncRefusal.SYNC_ID]
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_never_more_than_refused(noise):
+def test_noise_is_refused_without_an_error(noise):
     found = decode(noise)
     assert found.entries == [] or len(noise) >= 28
 
 
 @given(st.binary(max_size=100), st.integers(0, 255))
-def test_noise_behind_a_true_header_is_never_more_than_refused(noise, count):
+def test_noise_after_a_valid_header_is_refused_without_an_error(noise, count):
     header = bytes((0, 5)) + (8 + len(noise)).to_bytes(2, "big") + bytes((count, 1, 0, 0))
     found = decode(header + noise)
     assert len(found.entries) + len(found.refused) <= count or (count == 0 and not found.entries)

@@ -1,7 +1,7 @@
-"""The daemon of connection synchronisation that IPVS has in the kernel: ours goes from the ring to the others, theirs comes in.
+"""Synchronisation daemon of the eBPF plane: sends entries from the sync ring, and imports the entries of other directors.
 
-It speaks version 1 of IPVS's protocol and reads version 0, so that either end may be a kernel. With a key it speaks to
-directors that have it too, and to nobody else (``machines.sync_peers``).
+It sends version 1 of IPVS's protocol and reads versions 0 and 1, so the other director may be a kernel. With a key it
+exchanges authenticated messages, with directors that have the same key only (``machines.sync_peers``).
 """
 
 from __future__ import annotations
@@ -16,49 +16,52 @@ from typing import Final
 from relevo.errors import HostError
 from relevo.host.files import read_key
 from relevo.host.sync_port import SyncReceiver, SyncSender, interface_index
-from relevo.machines import sync_peers
+from relevo.machines import sync_states
 from relevo.machines.sync_peers import SyncPeers
 from relevo.model.table import SyncPeer, SyncRole, SyncState, SyncTask
-from relevo.planes.ebpf.announcements import Ring
-from relevo.planes.ebpf.arrivals import Arrivals
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import Announced, SettingFlag
+from relevo.planes.ebpf.sync_export import Ring
+from relevo.planes.ebpf.sync_import import SyncImport
 from relevo.planes.ebpf.table import Table
-from relevo.wire import ipvs_sync, sync_letters
-from relevo.wire.sync_letters import Letter
+from relevo.wire import ipvs_sync, sync_messages
+from relevo.wire.sync_messages import Message
 
-GATHER_S: Final = 0.02
-"""Announcements wait so long for company. What is lost when a director dies is younger than this."""
-READ: Final = 2048
-"""Announcements put into messages in one go: some milliseconds, in which nothing else has its turn."""
-RECEIVE: Final = 32
-"""Messages taken in one go."""
-BURST: Final = 16
+BATCH_S: Final = 0.02
+"""Entries wait so long to be sent together. A crash loses those younger than this."""
+READ_LIMIT: Final = 2048
+"""Entries put into messages at once, which keeps the event loop busy for some milliseconds."""
+RECEIVE_LIMIT: Final = 32
+"""Messages received at once."""
+BURST_MESSAGES: Final = 16
 BURST_PAUSE_S: Final = 0.01
-"""The whole table goes out in bursts of so many messages: a receiver's buffer may have room for hardly a hundred."""
-CONFIRM_S: Final = 1.0
-"""How long a hand-over waits for the others to say that they have everything."""
-CONFIRM_PAUSE_S: Final = 0.005
+"""The whole table is sent in bursts: a receiver's socket buffer may have room for hardly a hundred messages."""
+ACK_TIMEOUT_S: Final = 1.0
+"""How long a hand-over waits for the other directors to acknowledge all entries."""
+ACK_POLL_S: Final = 0.005
 
 
 class Synchroniser:
-    """One task for one instance, from ``match`` to ``close``, on the running loop. ``in_sync`` hears of changes."""
+    """Does one synchronisation task for one instance, from ``match`` to ``close``, on the running event loop.
+
+    ``in_sync`` is called with each change of ``SyncPeers.in_sync``.
+    """
 
     def __init__(self, instance: Instance, table: Table, task: SyncTask, in_sync: Callable[[bool], None]) -> None:
         self.task = task
-        self._open_problem = self._send_problem = self._tell_problem = ""
+        self._open_problem = self._send_problem = self._sync_problem = ""
         self._instance = instance
         self._in_sync = in_sync
         self._interface_index = 0
-        self._left_over = bool(instance.settings.flags & SettingFlag.ANNOUNCE)  # by a worker that died
+        self._left_over = bool(instance.settings.flags & SettingFlag.ANNOUNCE)  # set by a worker that crashed
         self._ring = Ring(instance.maps["announcements"])
-        self._arrivals = Arrivals(instance, table)
+        self._import = SyncImport(instance, table)
         self._sender: SyncSender | None = None
         self._receivers: list[SyncReceiver] = []
-        self._announcing = False
-        self._gathering: asyncio.TimerHandle | None = None
-        self._telling_all = asyncio.Lock()
-        self._telling: asyncio.Task[None] | None = None
+        self._exporting = False
+        self._batch_timer: asyncio.TimerHandle | None = None
+        self._sync_lock = asyncio.Lock()
+        self._sync_task: asyncio.Task[None] | None = None
         self._key = b""
         self._peers: SyncPeers | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -70,13 +73,13 @@ class Synchroniser:
 
     @property
     def problem(self) -> str:
-        """What stands against it now; empty when nothing does."""
-        return self._open_problem or self._send_problem or self._tell_problem
+        """Why synchronisation does not work now; empty when it does."""
+        return self._open_problem or self._send_problem or self._sync_problem
 
     def match(self, task: SyncTask) -> str:
-        """Do ``task`` from now on; open again what does not work any more. Return what stands against it, or nothing."""
+        """Do ``task`` from now on; reopen sockets that no longer fit it. Return the current problem, empty for none."""
         index = interface_index(task.interface)
-        if self._open_problem or index != self._interface_index or _elsewhere(task) != _elsewhere(self.task):
+        if self._open_problem or index != self._interface_index or _socket_settings(task) != _socket_settings(self.task):
             self._close_sockets()
         self.task, self._interface_index = task, index
         self._open_problem = ""
@@ -110,27 +113,27 @@ class Synchroniser:
                 asyncio.get_running_loop().add_reader(receiver.fileno(), self._receive, receiver)
 
     def _match_roles(self) -> None:
-        self._match_announcing(SyncRole.MASTER in self.task.roles)
+        self._match_export(SyncRole.MASTER in self.task.roles)
         if self._peers is not None:
-            roles = sync_peers.SetRoles(SyncRole.MASTER in self.task.roles, SyncRole.BACKUP in self.task.roles)
+            roles = sync_states.SetRoles(SyncRole.MASTER in self.task.roles, SyncRole.BACKUP in self.task.roles)
             self._perform(self._peers.receive(roles, time.monotonic()))
 
-    def _match_announcing(self, wanted: bool) -> None:
-        """Let the programs tell of connections, or no more."""
-        if wanted and not self._announcing:
+    def _match_export(self, wanted: bool) -> None:
+        """Start or stop the programs writing entries to the ring."""
+        if wanted and not self._exporting:
             if not self._left_over:
                 self._ring.skip()
             self._instance.set_flag(SettingFlag.ANNOUNCE, True)
-            self._attend()
-        elif not wanted and (self._announcing or self._left_over):
+            self._watch_ring()
+        elif not wanted and (self._exporting or self._left_over):
             self._instance.set_flag(SettingFlag.ANNOUNCE, False)
             self._drain()
-            self._rest()
-        self._announcing, self._left_over = wanted, False
+            self._unwatch_ring()
+        self._exporting, self._left_over = wanted, False
 
     def _close_sender(self) -> None:
-        if self._announcing:
-            self._match_announcing(False)
+        if self._exporting:
+            self._match_export(False)
         if self._sender is not None:
             self._sender.close()
             self._sender = None
@@ -146,46 +149,46 @@ class Synchroniser:
         self._close_receivers()
 
     def close(self) -> None:
-        """Tell what is left to be told, and end."""
+        """Send the entries left in the ring, and stop."""
         self._close_sockets()
-        self._match_announcing(False)
+        self._match_export(False)
         self._leave_peers()
         self._ring.close()
 
     # -- sending -----------------------------------------------------------------------------------------------
 
-    def _attend(self) -> None:
-        asyncio.get_running_loop().add_reader(self._ring.descriptor, self._gather)
+    def _watch_ring(self) -> None:
+        asyncio.get_running_loop().add_reader(self._ring.descriptor, self._ring_readable)
 
-    def _rest(self) -> None:
-        """Wait for nothing in the ring."""
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
+    def _unwatch_ring(self) -> None:
+        """Stop waiting for entries in the ring."""
+        if self._batch_timer is not None:
+            self._batch_timer.cancel()
+            self._batch_timer = None
         asyncio.get_running_loop().remove_reader(self._ring.descriptor)
 
-    def _gather(self) -> None:
-        """There is something in the ring: look when there is more."""
-        self._rest()
-        self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._gathered)
+    def _ring_readable(self) -> None:
+        """The ring has entries: read it after ``BATCH_S``, when there are more."""
+        self._unwatch_ring()
+        self._batch_timer = asyncio.get_running_loop().call_later(BATCH_S, self._export)
 
-    def _gathered(self) -> None:
-        """Send what has come, in turns, so that others have theirs."""
-        self._gathering = None
+    def _export(self) -> None:
+        """Send the entries in the ring, ``READ_LIMIT`` at a time, so that other tasks can run in between."""
+        self._batch_timer = None
         if self._send_some():
-            self._gathering = asyncio.get_running_loop().call_later(0, self._gathered)
-        elif self._announcing:
-            self._attend()
+            self._batch_timer = asyncio.get_running_loop().call_later(0, self._export)
+        elif self._exporting:
+            self._watch_ring()
 
     def _send_some(self) -> bool:
-        """Send what a turn allows; say whether there may be more."""
-        entries = self._ring.read(READ)
+        """Send up to ``READ_LIMIT`` entries; return whether there may be more."""
+        entries = self._ring.read(READ_LIMIT)
         for message in self._messages(entries):
             self._send(message)
-        return len(entries) >= READ
+        return len(entries) >= READ_LIMIT
 
     def _drain(self) -> None:
-        """Send what is left, now that nothing is added."""
+        """Send all entries left in the ring."""
         while self._send_some():
             pass
 
@@ -193,14 +196,14 @@ class Synchroniser:
         self._entries_sent += len(entries)
         length = self.task.max_length or ipvs_sync.MAX_LENGTH
         if self._peers is not None:
-            length -= sync_letters.OVERHEAD
+            length -= sync_messages.OVERHEAD
         return list(ipvs_sync.assemble(self.task.sync_id, entries, length))
 
     def _send(self, message: bytes) -> None:
         if self._peers is None:
             self._put(message)
         else:
-            self._perform(self._peers.receive(sync_peers.Tell(message), time.monotonic()))
+            self._perform(self._peers.receive(sync_states.SendEntries(message), time.monotonic()))
 
     def _put(self, datagram: bytes) -> None:
         if self._sender is None:
@@ -208,76 +211,77 @@ class Synchroniser:
         try:
             self._sender.send(datagram)
             self._sent_at, self._send_problem = time.time(), ""
-        except OSError as error:  # the interface may be down: what is announced now is lost, as it is to IPVS
+        except OSError as error:  # the interface may be down: the entries are lost, as with IPVS
             self._send_problem = f"{self.task.interface}: {error.strerror or error}"
 
     async def complete(self) -> int:
-        """Tell of every connection, half-open ones too, for whoever takes over now; return how many.
+        """Send every connection, half-open ones too, before a hand-over; return how many entries were sent.
 
-        Directors with our key have said what they have: where that is everything, only what is news to them is told. They get
-        ``CONFIRM_S`` to say that they have this too.
+        Directors with a key acknowledge entries. When all of them have acknowledged everything, only the connections that they
+        lack are sent. This waits at most ``ACK_TIMEOUT_S`` for the acknowledgements of these.
         """
         peers = self._peers
         if peers is None:
-            return await self._tell_all(Announced.HALF_OPEN)
+            return await self._sync_table(Announced.HALF_OPEN)
         before = self._entries_sent
-        self._perform(peers.receive(sync_peers.Complete(), time.monotonic()))
-        while self._telling is not None and peers is self._peers:
-            await asyncio.wait({self._telling})
-        until = time.monotonic() + CONFIRM_S
-        while not peers.everybody_has_everything and peers is self._peers and time.monotonic() < until:
-            await asyncio.sleep(CONFIRM_PAUSE_S)
+        self._perform(peers.receive(sync_states.PrepareHandover(), time.monotonic()))
+        while self._sync_task is not None and peers is self._peers:
+            await asyncio.wait({self._sync_task})
+        until = time.monotonic() + ACK_TIMEOUT_S
+        while not peers.all_acked and peers is self._peers and time.monotonic() < until:
+            await asyncio.sleep(ACK_POLL_S)
         return self._entries_sent - before
 
-    async def _tell_all(self, which: Announced) -> int:
-        async with self._telling_all:
-            if not self._announcing:
+    async def _sync_table(self, which: Announced) -> int:
+        async with self._sync_lock:
+            if not self._exporting:
                 return 0
-            self._rest()
-            before, following = self._entries_sent, 0
+            self._unwatch_ring()
+            before = self._entries_sent
             try:
                 await self._send_in_bursts()
-                at: int | None = following
-                while at is not None and self._announcing:
+                at: int | None = 0
+                while at is not None and self._exporting:
                     at = await asyncio.to_thread(self._instance.announce, at, self._ring.room // 2, which)
                     await self._send_in_bursts()
             finally:
-                if self._announcing:
-                    self._attend()
+                if self._exporting:
+                    self._watch_ring()
             return self._entries_sent - before
 
     async def _send_in_bursts(self) -> None:
-        while entries := self._ring.read(READ):
+        while entries := self._ring.read(READ_LIMIT):
             for number, message in enumerate(self._messages(entries), 1):
                 self._send(message)
-                if number % BURST == 0:
+                if number % BURST_MESSAGES == 0:
                     await asyncio.sleep(BURST_PAUSE_S)
 
     # -- receiving ---------------------------------------------------------------------------------------------
 
     def _receive(self, receiver: SyncReceiver) -> None:
         entries: list[ipvs_sync.Entry] = []
-        with contextlib.suppress(OSError):  # the interface is going: ``match`` opens anew when it is another one
-            for datagram, source in receiver.receive(RECEIVE):
-                for message in [datagram] if self._peers is None else self._unsealed(self._peers, datagram, source):
+        with contextlib.suppress(OSError):  # the interface is gone: ``match`` reopens the socket on the next one
+            for datagram, source in receiver.receive(RECEIVE_LIMIT):
+                for message in [datagram] if self._peers is None else self._verified(self._peers, datagram, source):
                     found = ipvs_sync.decode(message, self.task.sync_id)
-                    self._arrivals.refused.update(reason.value for reason in found.refused)
+                    self._import.refused.update(reason.value for reason in found.refused)
                     entries += found.entries
         if entries and SyncRole.BACKUP in self.task.roles:
             self._received_at = time.time()
             self._entries_received += len(entries)
-            self._arrivals.take(entries, time.monotonic())
+            self._import.receive(entries, time.monotonic())
 
-    def _unsealed(self, peers: SyncPeers, datagram: bytes, source: str) -> list[bytes]:
-        letter = sync_letters.unseal(datagram, self._key)
-        if not isinstance(letter, Letter):
-            self._arrivals.refused[letter.value] += 1
+    def _verified(self, peers: SyncPeers, datagram: bytes, source: str) -> list[bytes]:
+        """Verify a datagram; return the IPVS sync messages to import."""
+        message = sync_messages.verify(datagram, self._key)
+        if not isinstance(message, Message):
+            self._import.refused[message.value] += 1
             return []
-        return self._perform(peers.receive(sync_peers.Heard(letter, source), time.monotonic()))
+        return self._perform(peers.receive(sync_states.MessageReceived(message, source), time.monotonic()))
 
     def table_changed(self) -> None:
-        """Services or servers came or went."""
-        self._arrivals.table_changed(time.monotonic())
+        """Import the entries that waited for a service or server which has been added."""
+        self._import.table_changed(time.monotonic())
 
     # -- directors that share a key ----------------------------------------------------------------------------
 
@@ -287,17 +291,19 @@ class Synchroniser:
             return
         self._leave_peers()
         self._key = key
-        self._peers = SyncPeers(secrets.token_bytes(sync_letters.SESSION), self.task.sync_id, time.monotonic()) if key else None
+        self._peers = (
+            SyncPeers(secrets.token_bytes(sync_messages.SESSION_BYTES), self.task.sync_id, time.monotonic()) if key else None
+        )
         self._wait_for_peers()
 
     def _leave_peers(self) -> None:
-        """Know nobody any more."""
+        """Forget all directors, and stop their sync."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
+        if self._sync_task is not None:
+            self._sync_task.cancel()
+            self._sync_task = None
         if self._peers is not None and self._peers.in_sync:
             self._in_sync(False)
         self._peers = None
@@ -313,40 +319,40 @@ class Synchroniser:
             self._perform(self._peers.expire(time.monotonic()))
             self._wait_for_peers()
 
-    def _perform(self, effects: Sequence[sync_peers.Effect]) -> list[bytes]:
-        """Carry effects out; return the messages of entries to take in."""
+    def _perform(self, effects: Sequence[sync_states.Effect]) -> list[bytes]:
+        """Carry effects out; return the IPVS sync messages to import."""
         messages = []
         for effect in effects:
             match effect:
-                case sync_peers.Send(letter=letter):
-                    self._put(sync_letters.seal(letter, self._key))
-                case sync_peers.Take(message=message):
-                    messages.append(message)
-                case sync_peers.TellAll(whole=whole, half_open=half_open):
-                    which = Announced.HALF_OPEN * half_open | Announced.NEWS * (not whole)
-                    self._telling = asyncio.create_task(self._answer(Announced(which)), name="synchronisation: everything")
-                case sync_peers.InSync(in_sync=in_sync):
+                case sync_states.Send(message=message):
+                    self._put(sync_messages.authenticate(message, self._key))
+                case sync_states.Import(ipvs_message=ipvs_message):
+                    messages.append(ipvs_message)
+                case sync_states.StartSync(full=full, half_open=half_open):
+                    which = Announced.HALF_OPEN * half_open | Announced.NEWS * (not full)
+                    self._sync_task = asyncio.create_task(self._run_sync(Announced(which)), name="synchronisation: resync")
+                case sync_states.InSync(in_sync=in_sync):
                     self._in_sync(in_sync)
-                case sync_peers.Refused(reason=reason):
-                    self._arrivals.refused[reason.value] += 1
+                case sync_states.Refused(reason=reason):
+                    self._import.refused[reason.value] += 1
         return messages
 
-    async def _answer(self, which: Announced) -> None:
-        """Tell everything, for who asked; who has not got it asks again."""
+    async def _run_sync(self, which: Announced) -> None:
+        """Send the table and report ``SyncComplete``. A director that lacks messages afterwards requests a resync itself."""
         peers, done = self._peers, False
         try:
-            await self._tell_all(which)
-            done, self._tell_problem = self._announcing, ""
+            await self._sync_table(which)
+            done, self._sync_problem = self._exporting, ""
         except OSError as error:
-            self._tell_problem = f"cannot tell everything: {error.strerror or error}"
+            self._sync_problem = f"cannot send all connections: {error.strerror or error}"
         if peers is not None and peers is self._peers:
-            self._telling = None
-            self._perform(peers.receive(sync_peers.ToldAll(done), time.monotonic()))
+            self._sync_task = None
+            self._perform(peers.receive(sync_states.SyncComplete(done), time.monotonic()))
 
     # -- state -------------------------------------------------------------------------------------------------
 
     def state(self, local: int | None, received: int | None) -> SyncState:
-        """How it goes; the numbers of connections are counted by who has the table."""
+        """Return the state. ``local`` and ``received`` are numbers of connections, which the caller counts in the table."""
         task, offset = self.task, time.time() - time.monotonic()
         peers = self._peers
         return SyncState(
@@ -358,20 +364,20 @@ class Synchroniser:
             port=task.port,
             local=local,
             received=received,
-            waiting=self._arrivals.waiting(time.monotonic()),
+            waiting=self._import.waiting(time.monotonic()),
             entries_sent=self._entries_sent,
             entries_received=self._entries_received,
             last_sent_at=self._sent_at,
             last_received_at=self._received_at,
-            refused=dict(self._arrivals.refused),
+            refused=dict(self._import.refused),
             in_sync=None if peers is None else peers.in_sync,
             directors=() if peers is None else tuple(
                 SyncPeer(
                     address=peer.source,
                     state=peer.state.value,
                     heard_at=peer.heard_at + offset,
-                    missing_here=peer.behind if peer.told else 0,
-                    missing_there=max(0, peers.told - peer.has),
+                    missing_here=peer.lag if peer.sent else 0,
+                    missing_there=max(0, peers.sent - peer.acked),
                 )
                 for peer in peers.peers.values()
             ),
@@ -379,6 +385,6 @@ class Synchroniser:
         )  # fmt: skip
 
 
-def _elsewhere(task: SyncTask) -> tuple[object, ...]:
-    """What sockets are opened for."""
+def _socket_settings(task: SyncTask) -> tuple[object, ...]:
+    """Return the settings that need new sockets when they change."""
     return (task.interface, task.group, task.port, task.ports, task.ttl, task.peers)

@@ -1,4 +1,7 @@
-"""What other directors announce, as connections of this table: of which service and server, and what must not come in."""
+"""Sync import: inserts entries received from other directors into the table.
+
+Each entry is matched to a service and a server of this table; entries without a server are kept until it is added.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +31,23 @@ from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import Entry
 
 MAX_WAITING: Final = 65_536
-"""Connections kept whose server is not in the table: it may be down for this node alone, or not configured yet."""
-MAX_PLACES: Final = 65_536
-"""Ends of connections whose service and server are remembered; whoever names ever new ones costs time, not memory."""
+"""Entries kept whose server is not in the table: it may be down on this node only, or not configured yet."""
+MAX_TARGETS: Final = 65_536
+"""Looked-up targets cached. The limit bounds the memory that entries with ever new addresses can take."""
 TEMPLATE_S: Final = 180
-"""A template without a time-out, as version 0 announces them, lasts as long as it does in IPVS."""
+"""Time-out of a template that carries none, as in version 0; IPVS uses the same."""
 
 NO_SERVER: Final = "no_server"
 NO_ROOM: Final = "no_room"
 UNSUITABLE: Final = "unsuitable"
-"""This plane cannot carry such a connection on: SCTP, a persistence engine, FULLNAT here."""
+"""This plane cannot continue such a connection: SCTP, a persistence engine, or a server that is FULLNAT here."""
 SUPERSEDED: Final = "superseded"
-"""Another server has the connection here, and the one announced is about to end (IPVS's rule)."""
+"""The table has the connection with another server, and the received one is inactive (IPVS's rule)."""
 
 
 @dataclass(slots=True)
-class Place:
-    """Where connections of a service to one of its servers belong."""
+class Target:
+    """A service of the table, and the server of it that an entry belongs to."""
 
     service: Service
     server: Server
@@ -52,91 +55,93 @@ class Place:
 
 
 @dataclass(slots=True)
-class Arrivals:
-    """Enters what is announced. Entries without a server wait for it; whatever does not enter at once is counted by reason."""
+class SyncImport:
+    """Inserts received entries. Entries without a server wait for it. Entries not inserted at once are counted by reason."""
 
     instance: Instance
     table: Table
     refused: Counter[str] = field(default_factory=Counter)
-    entered: int = 0
-    _places: dict[tuple[object, ...], Place] = field(default_factory=dict)
+    inserted: int = 0
+    _targets: dict[tuple[object, ...], Target] = field(default_factory=dict)
     _waiting: dict[tuple[object, ...], tuple[Entry, float]] = field(default_factory=dict)
 
     def waiting(self, now: float) -> int:
-        """Return how many connections wait for their server; those whose time is over do no more."""
-        ended = [identity for identity, (entry, since) in self._waiting.items() if _left(entry, since, now) <= 0]
-        for identity in ended:
-            del self._waiting[identity]
+        """Drop the waiting entries that have expired; return how many still wait for their server."""
+        expired = [key for key, (entry, since) in self._waiting.items() if _remaining_s(entry, since, now) <= 0]
+        for key in expired:
+            del self._waiting[key]
         return len(self._waiting)
 
-    def take(self, entries: Sequence[Entry], now: float) -> None:
-        """Enter what can be entered; count the rest by reason. ``now`` is a clock's seconds that never goes back."""
+    def receive(self, entries: Sequence[Entry], now: float) -> None:
+        """Insert the entries that can be inserted; count the others by reason. ``now`` is in seconds of the monotonic clock."""
         connections = []
         for entry in entries:
             if entry.protocol not in (0, *PROTOCOL_OF) or entry.engine or entry.engine_data:
                 self.refused[UNSUITABLE] += 1
                 continue
-            place = self._place(entry)
-            if place is None:
+            target = self._target(entry)
+            if target is None:
                 self.refused[NO_SERVER] += 1
                 self._wait(entry, now)
                 continue
             if self._waiting:
-                self._waiting.pop(_identity(entry), None)  # what waited was older
-            if place.server.entry.forwarding is Forwarding.FULLNAT:
+                self._waiting.pop(_connection_key(entry), None)  # an older entry of the same connection
+            if target.server.entry.forwarding is Forwarding.FULLNAT:
                 self.refused[UNSUITABLE] += 1
             else:
-                connections.append(self._connection(entry, place))
-        self._enter(connections)
+                connections.append(self._connection(entry, target))
+        self._insert(connections)
 
-    def _enter(self, connections: Sequence[bytes]) -> None:
+    def _insert(self, connections: Sequence[bytes]) -> None:
         for outcome, _ in self.instance.enter(connections):
             if outcome is Outcome.NO_ROOM:
                 self.refused[NO_ROOM] += 1
             elif outcome is Outcome.IGNORED:
                 self.refused[SUPERSEDED] += 1
             else:
-                self.entered += 1
+                self.inserted += 1
 
     def table_changed(self, now: float) -> None:
-        """Services or servers came or went: what waits for one that is there now enters, with the time that it has left."""
-        self._places.clear()
+        """Insert the waiting entries whose server has been added, with the rest of their time-out."""
+        self._targets.clear()
         self.waiting(now)
-        here = {packed(s.entry.endpoint.address) for service in self.table.services.values() for s in service.servers}
-        ready = [(identity, *held) for identity, held in self._waiting.items() if mapped(held[0].server) in here]
+        present = {packed(s.entry.endpoint.address) for service in self.table.services.values() for s in service.servers}
+        ready = [(key, *waiting) for key, waiting in self._waiting.items() if mapped(waiting[0].server) in present]
         connections = []
-        for identity, entry, since in ready:
-            place = self._place(entry)
-            if place is not None:
-                del self._waiting[identity]
-                if place.server.entry.forwarding is not Forwarding.FULLNAT:
-                    connections.append(self._connection(msgspec.structs.replace(entry, seconds=_left(entry, since, now)), place))
-        self._enter(connections)
+        for key, entry, since in ready:
+            target = self._target(entry)
+            if target is not None:
+                del self._waiting[key]
+                if target.server.entry.forwarding is not Forwarding.FULLNAT:
+                    connections.append(
+                        self._connection(msgspec.structs.replace(entry, seconds=_remaining_s(entry, since, now)), target)
+                    )
+        self._insert(connections)
 
     def _wait(self, entry: Entry, now: float) -> None:
-        identity = _identity(entry)
-        self._waiting.pop(identity, None)
+        key = _connection_key(entry)
+        self._waiting.pop(key, None)
         if entry.state in (TcpState.TIME_WAIT, TcpState.CLOSE) and entry.protocol == ipvs_sync.TCP:
-            return  # it is over
+            return  # the connection is closed
         if len(self._waiting) >= MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[identity] = entry, now
+        self._waiting[key] = entry, now
 
-    # -- whose it is -------------------------------------------------------------------------------------------
+    # -- look-up ----------------------------------------------------------------------------------------------
 
-    def _place(self, entry: Entry) -> Place | None:
+    def _target(self, entry: Entry) -> Target | None:
         key = (entry.protocol, entry.virtual, entry.virtual_port, entry.mark, entry.server, entry.server_port)
-        place = self._places.get(key)
-        if place is None or place.server.value.generation != place.generation:
-            place = self._find(entry)
-            if place is None:
+        target = self._targets.get(key)
+        if target is None or target.server.value.generation != target.generation:
+            target = self._find(entry)
+            if target is None:
                 return None
-            if len(self._places) >= MAX_PLACES:
-                self._places.clear()
-            self._places[key] = place
-        return place
+            if len(self._targets) >= MAX_TARGETS:
+                self._targets.clear()
+            self._targets[key] = target
+        return target
 
-    def _find(self, entry: Entry) -> Place | None:
+    def _find(self, entry: Entry) -> Target | None:
         address = str(ip_address(entry.server))
         for key in _keys(entry):
             service = self.table.services.get(key)
@@ -146,11 +151,11 @@ class Arrivals:
             if server is None and (entry.server_port in (0, entry.virtual_port) or service.value.flags & ServiceFlag.ANY_PORT):
                 server = next((s for s in service.servers if s.entry.endpoint.address == address), None)
             if server is not None:
-                return Place(service, server, int(server.value.generation))
+                return Target(service, server, int(server.value.generation))
         return None
 
-    def _connection(self, entry: Entry, place: Place) -> bytes:
-        value = place.server.value
+    def _connection(self, entry: Entry, target: Target) -> bytes:
+        value = target.server.value
         flags = ConnectionFlag.FOREIGN
         if entry.is_template:
             flags |= ConnectionFlag.TEMPLATE | (ConnectionFlag.ASSURED if entry.state else 0)
@@ -158,7 +163,7 @@ class Arrivals:
         else:
             if value.forwarding or value.is_local:
                 flags |= ConnectionFlag.NO_OUTPUT
-            if place.service.value.flags & ServiceFlag.ANY_PORT:
+            if target.service.value.flags & ServiceFlag.ANY_PORT:
                 flags |= ConnectionFlag.KEEP_PORT
             if not entry.flags & ipvs_sync.INACTIVE and entry.protocol == ipvs_sync.TCP:
                 flags |= ConnectionFlag.ACTIVE
@@ -177,28 +182,28 @@ class Arrivals:
             entry.protocol,
             state,
             flags,
-            place.server.number,
+            target.server.number,
             jiffies,
             0,
             settings.sync_threshold,
             0,
             0,
             0,
-            place.generation,
+            target.generation,
         )
 
 
-def _left(entry: Entry, since: float, now: float) -> int:
-    """Seconds until the time of an entry that came at ``since`` is over."""
+def _remaining_s(entry: Entry, since: float, now: float) -> int:
+    """Return the seconds until an entry received at ``since`` expires."""
     return (entry.seconds or TEMPLATE_S) - int(now - since)
 
 
-def _identity(entry: Entry) -> tuple[object, ...]:
+def _connection_key(entry: Entry) -> tuple[object, ...]:
     return (entry.protocol, entry.client, entry.client_port, entry.virtual, entry.virtual_port)
 
 
 def _keys(entry: Entry) -> list[ServiceKey]:
-    """The services that a connection may be of, in the order of IPVS: by mark, by address and port, by address alone."""
+    """Return the keys of services to try, in the order of IPVS: by mark, by address and port, by address alone."""
     keys = []
     if entry.mark:
         keys.append(ServiceKey.of_mark(entry.mark, ipv6=len(entry.client) == 16))
