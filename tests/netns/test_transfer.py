@@ -52,7 +52,12 @@ seconds, and emulated machines take 20 s to load programs.
 AFTER = 1 << 20
 """Bytes that must be echoed after the takeover."""
 
-REFUSALS = {"ipvs": ipvs.refusal, "ipvs-v0": ipvs.refusal, "keepalived": ipvs.refusal, "ebpf": ebpf.refusal}
+UNAVAILABLE_REASON = {
+    "ipvs": ipvs.unavailable_reason,
+    "ipvs-v0": ipvs.unavailable_reason,
+    "keepalived": ipvs.unavailable_reason,
+    "ebpf": ebpf.unavailable_reason,
+}
 PAIRS = [
     ("ebpf", "ebpf"),
     ("ipvs", "ipvs"),
@@ -166,8 +171,8 @@ def has_connection(cluster: Cluster, director: Host, plane: str, client: Endpoin
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     found: tuple[str, str] = request.param
     for name in found:
-        if REFUSALS[name]():
-            pytest.skip(f"{name}: {REFUSALS[name]()}")
+        if UNAVAILABLE_REASON[name]():
+            pytest.skip(f"{name}: {UNAVAILABLE_REASON[name]()}")
         if name == "keepalived":
             program("keepalived")
     return found
