@@ -66,9 +66,9 @@ def importer(director: Director) -> SyncImport:
 def test_the_client_s_next_segment_matches_an_imported_connection(
     director: Director, importer: SyncImport, family: int, forwarding: Forwarding
 ) -> None:
-    behind = server(SERVER[family], forwarding=forwarding)
-    key = director.serve(family, Protocol.TCP, behind)
-    importer.receive([entry(family, server_port=behind.endpoint.port)], 0.0)
+    backend = server(SERVER[family], forwarding=forwarding)
+    key = director.serve(family, Protocol.TCP, backend)
+    importer.receive([entry(family, server_port=backend.endpoint.port)], 0.0)
     verdict, _ = director.run(syn(family, flags="PA"))
     assert verdict == REDIRECT
     found = director.connection()

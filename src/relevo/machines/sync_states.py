@@ -14,7 +14,7 @@ class State(enum.StrEnum):
     """What this node knows of another director. The values appear in status."""
 
     UNVERIFIED = "unverified"
-    """It has not named our session yet, so its messages may be recordings."""
+    """It has not named our session yet, so its messages may be replayed ones."""
     PEER = "peer"
     """Verified, and not a master: it has no connections that we need."""
     SYNCING = "syncing"
