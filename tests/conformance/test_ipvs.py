@@ -143,8 +143,8 @@ class TestIpvsPlane(PlaneSuite):
         adapter.apply(*(DeleteService(state.service.key) for state in adapter.observe()))
         adapter.expel(lambda connection: True)
 
-    def test_it_says_that_it_cannot_end_connections(self, plane: IpvsAdapter) -> None:
-        with pytest.raises(PlaneError, match="cannot end connections"):
+    def test_dropping_connections_is_a_plane_error(self, plane: IpvsAdapter) -> None:
+        with pytest.raises(PlaneError, match="cannot drop connections"):
             plane._run(lambda: plane.plane.drop(ConnectionFilter()))
 
     def test_sysctls_are_written_where_this_kernel_has_them(self, plane: IpvsAdapter) -> None:

@@ -1,1 +1,1 @@
-"""Spellings of other programs."""
+"""The command lines of other programs."""

@@ -1,1 +1,1 @@
-"""Data planes: what moves the connections. ``port`` is all that the rest of Relevo knows of them."""
+"""Data planes, which move the connections. ``port`` is their interface to the rest of Relevo."""

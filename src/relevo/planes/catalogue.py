@@ -1,6 +1,6 @@
-"""Which data planes there are, what tells them apart, and which one a configuration gets, and why.
+"""The data planes by name: which exist, which one a configuration gets and why, and how each is made.
 
-No other module knows a plane by its name.
+No other module depends on a plane's name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from relevo.planes.proxy.client import ProxyPlane
 from relevo.planes.table import capabilities_of_user_space
 
 PACKET_PLANES = {"ipvs": ipvs.unavailable_reason, "ebpf": ebpf.unavailable_reason}
-"""Planes that a system may refuse, with what tells why it does."""
+"""Planes that a system may lack, with the function that says why it does."""
 
 
 def needs_process(name: str) -> bool:
@@ -29,30 +29,30 @@ def needs_process(name: str) -> bool:
 
 
 def is_kernel_table(name: str) -> bool:
-    """Whether the plane's table is the kernel's IPVS, which any tool may read."""
+    """Whether the plane's table is the kernel's IPVS, which other tools can read."""
     return name == "ipvs"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A plane's name, and why it was taken."""
+    """A plane's name, and why it was chosen."""
 
     name: str
     reason: str
 
 
 def choose(configuration: Configuration) -> Choice:
-    """Return the plane for a configuration; ``PlaneError`` when the one it names cannot be had."""
+    """Return the plane for a configuration; ``PlaneError`` when the one it names is unavailable."""
     wanted = configuration.global_defs.plane
     if wanted in PACKET_PLANES:
-        refused = PACKET_PLANES[wanted]()
-        if refused:
-            raise PlaneError(f"data_plane {wanted}: {refused}", hint="write data_plane auto")
+        reason = PACKET_PLANES[wanted]()
+        if reason:
+            raise PlaneError(f"data_plane {wanted}: {reason}", hint="write data_plane auto")
     if wanted != "auto":
         return Choice(wanted, "as configured")
-    refused = _unfit_for_packets(configuration)
-    if refused:
-        return Choice("proxy", f"auto: {refused}")
+    no_packets = _unfit_for_packets(configuration)
+    if no_packets:
+        return Choice("proxy", f"auto: {no_packets}")
     no_ipvs = _unfit_for_ipvs(configuration) or ipvs.unavailable_reason()
     if not no_ipvs:
         return Choice("ipvs", "auto: the kernel has it")
@@ -63,7 +63,7 @@ def choose(configuration: Configuration) -> Choice:
 
 
 def _unfit_for_packets(configuration: Configuration) -> str:
-    """Why packets of these services never cross an interface that a program could be on; empty when they do."""
+    """Return why no packet plane can serve these services; empty when one can."""
     services = configuration.virtual_servers
     if services and all(ip_address(service.endpoint.address).is_loopback for service in services):
         return "every virtual server has a loopback address"
@@ -73,7 +73,7 @@ def _unfit_for_packets(configuration: Configuration) -> str:
 
 
 def _unfit_for_ipvs(configuration: Configuration) -> str:
-    """What these services ask for that a packet plane of our own has and the kernel's has not; empty when nothing."""
+    """Return why the kernel's IPVS cannot serve these services; empty when it can."""
     services = configuration.virtual_servers
     if any(server.forwarding is Forwarding.FULLNAT for service in services for server in service.real_servers):
         return "lb_kind FULLNAT is not in ipvs"
@@ -92,12 +92,12 @@ def capabilities(name: str) -> Capabilities:
 
 
 def pin_folder(runtime: Path) -> Path:
-    """Where the eBPF plane of the daemon with this run folder is pinned (the file system takes no dots)."""
+    """Return the folder in which the eBPF plane of this daemon is pinned. The BPF file system takes no dots in names."""
     return ebpf.ROOT / "relevo" / re.sub(r"[^A-Za-z0-9_-]+", "-", str(runtime.resolve())).strip("-")
 
 
 def make(name: str, runtime: Path, configuration: Configuration) -> Plane:
-    """Return the port to plane ``name`` of the daemon with this run folder."""
+    """Return the port to plane ``name`` of the daemon whose run folder is ``runtime``."""
     if name == "memory":
         return MemoryPlane()
     if name == "ipvs":

@@ -1,7 +1,7 @@
-"""The data-plane port: the few things every plane offers.
+"""The data-plane port: the interface that every plane implements.
 
-Everything above is plane-agnostic: the balancer observes, asks ``reconcile`` what differs from the desired table, and
-applies that. A plane that cannot do an operation says so with a reason and keeps what it has.
+Everything above it is the same for every plane: the balancer observes the table, has ``reconcile`` compute the operations
+that lead to the desired one, and applies them. A plane refuses an operation it cannot do with a reason, and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class PickRefusal(enum.StrEnum):
     """Why a new connection got no server. The values are names in metrics; they do not change."""
 
     NO_DESTINATION = "no_destination"
-    """No server is there, or all have weight 0 or are overloaded."""
+    """The service has no server, or all have weight 0 or are overloaded."""
     NO_SERVICE = "no_service"
     TOO_MANY = "too_many_connections"
     CONNECT_FAILED = "connect_failed"
-    """Every server tried refused or did not answer."""
+    """Every server that was tried refused, or did not answer."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plane can do. ``missing`` maps a feature it lacks to the reason, for check time."""
+    """What a plane can do, for ``shortcomings``."""
 
     name: str
     transports: frozenset[Transport]
@@ -44,28 +44,51 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     keeps_connections: bool
     """Whether connections can be handed over to another director."""
     sysctls: frozenset[str] = frozenset()
-    """Settings of IPVS that it knows by its own names."""
+    """Sysctls of IPVS (``net.ipv4.vs.*``) that the plane has."""
     template_lag_s: float = 0.0
-    """How much longer than its time-out a client may be remembered whose connections have ended."""
+    """How much longer than its time-out a persistence template may live after its last connection has ended."""
     shared: bool = False
-    """Whether others may have services in the same table: they are left alone."""
+    """Whether the table may hold services of other programs; those are left alone."""
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """An operation the plane did not carry out, and why."""
+    """An operation that the plane refused, and why."""
 
     operation: Operation
     reason: str
 
 
 class PlaneEvent(msgspec.Struct, frozen=True):
-    """A line for the log; ``grave`` when something is lost by it."""
+    """A line for the log; ``grave`` when service or data was lost."""
 
     text: str
     grave: bool = False
 
 
-class Plane(Protocol):
+class ConnectionSync(Protocol):
+    """A plane's part in connection synchronisation."""
+
+    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
+        """Synchronise connections as ``task`` says, or with ``None`` stop; return why it could not be done, or an empty string.
+
+        Where the plane can know it, ``in_sync`` is called with True when it has received every connection of the other
+        directors' masters, and with False when that is no longer so.
+        """
+        ...
+
+    async def complete_sync(self) -> int:
+        """Send every connection to the peers at once, before a planned hand-over; return how many were sent."""
+        ...
+
+    async def sync_state(self, *, counted: bool) -> SyncState | None:
+        """Return the state of synchronisation; ``None`` where the plane does not synchronise.
+
+        With ``counted`` it includes the number of connections, which may take seconds.
+        """
+        ...
+
+
+class Plane(ConnectionSync, Protocol):
     """A data plane."""
 
     def capabilities(self) -> Capabilities:
@@ -73,7 +96,7 @@ class Plane(Protocol):
         ...
 
     async def observe(self) -> list[ServiceState]:
-        """Return the table as it stands, counters included."""
+        """Return the table with its counters."""
         ...
 
     async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
@@ -85,44 +108,23 @@ class Plane(Protocol):
         ...
 
     async def drop(self, wanted: ConnectionFilter) -> int:
-        """End connections and forget templates; return how many."""
+        """Drop connections and templates that match; return how many. ``PlaneError`` where the plane cannot."""
         ...
 
     async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
-        """Take note that of the addresses that VRRP moves (``moved``) those ``held`` are on this node now."""
-        ...
-
-    async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
-        """Take part in connection synchronisation as ``task`` says, with ``None`` no more; return what stands against it.
-
-        ``in_sync`` is called when the connections of the other directors' masters are all here, and when they are not any more,
-        where the plane can know that.
-        """
-        ...
-
-    async def complete_sync(self) -> int:
-        """Tell the peers of every connection at once, for a hand-over; return how many were told."""
-        ...
-
-    async def sync_state(self, *, counted: bool) -> SyncState | None:
-        """Return how synchronisation goes, with connections ``counted`` or without; ``None`` where the plane has no part in any.
-
-        Counting may take seconds.
-        """
+        """Set which of the ``floating`` addresses, those that VRRP moves, are on this node now (``local``)."""
         ...
 
     async def settings(self) -> PlaneSettings:
-        """Return the size of its table of connections, and its time-outs."""
+        """Return the size of the connection table, and the time-outs."""
         ...
 
     async def set_timeouts(self, wanted: PlaneTimeouts) -> str:
-        """Change time-outs, 0 leaves one as it is; return what stands against it."""
+        """Change time-outs; 0 leaves one as it is. Return why it could not be done, or an empty string."""
         ...
 
     async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """Set what IPVS calls its sysctls, and those that are wanted no more as they were before; return what was not done, a
-        line each.
-        """
+        """Set sysctls of IPVS, and restore those that are no longer wanted; return a line for each that failed."""
         ...
 
     def events(self) -> list[PlaneEvent]:
@@ -130,19 +132,19 @@ class Plane(Protocol):
         ...
 
     def attachments(self) -> tuple[str, ...]:
-        """Return where the plane is at work, a line each, for ``status``."""
+        """Return where the plane is attached, such as interfaces and hooks, a line each, for ``status``."""
         ...
 
     def drop_counters(self) -> dict[str, int]:
-        """Return how often a packet was not simply forwarded, by reason."""
+        """Return how many packets were dropped or treated specially, by reason."""
         ...
 
     async def close(self) -> None:
-        """Let go of the plane. What it holds stays if it survives the daemon."""
+        """Release the plane. Its table stays if the plane survives the daemon."""
         ...
 
     async def remove(self, *, keep_connections: bool = False) -> None:
-        """Let go of the plane and leave nothing at work.
+        """Release the plane and remove its services, so that it forwards nothing any more.
 
         With ``keep_connections`` established connections are kept, where the plane can, for a daemon that is started later.
         """
@@ -150,7 +152,7 @@ class Plane(Protocol):
 
 
 class Shortcoming(msgspec.Struct, frozen=True):
-    """Something a configuration asks of a plane that it cannot do; ``keyword`` is the word that asks."""
+    """Something a configuration asks of a plane that it cannot do; ``keyword`` is the configuration's keyword."""
 
     keyword: str
     message: str
@@ -182,8 +184,8 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
             kinds = " ".join(sorted(able.tunnels))
             found[Shortcoming("lb_kind", message, f"it has {kinds}, without checksums" if kinds else "choose NAT or DR")] = None
         for kind in sorted({server.forwarding for server in service.real_servers} - able.forwarding):
-            message = f"{service.name}: {plane} cannot forward by {kind.value}: it ends connections and opens its own"
-            found[Shortcoming("lb_kind", message, "servers see the director's address; proxy_protocol tells the client's")] = None
+            message = f"{service.name}: {plane} cannot forward by {kind.value}: it terminates connections"
+            found[Shortcoming("lb_kind", message, "servers see the director's address; proxy_protocol sends the client's")] = None
     for sysctl in configuration.global_defs.lvs_sysctls:
         if sysctl.name not in able.sysctls:
             message = f"{plane} has no setting '{sysctl.name}'"
@@ -197,7 +199,7 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
 
 def _can_wrap(able: Capabilities, server: RealServer) -> bool:
     if server.forwarding is not Forwarding.TUN or Forwarding.TUN not in able.forwarding:
-        return True  # not by tunnel at all is another shortcoming
+        return True  # a plane without tunnels is another shortcoming
     return server.tunnel.kind in able.tunnels and server.tunnel.checksum in able.tunnel_checksums
 
 

@@ -1,7 +1,7 @@
 """The table of the planes that schedule in user space: services, servers, persistence, thresholds, counters.
 
-It decides which server a connection gets and remembers what is open; it moves no byte. Time is an argument. The memory
-plane is this table alone, the proxy plane is this table with sockets.
+It picks the server of a connection and counts open connections; it moves no bytes. Time is an argument. The memory plane is
+this table alone, the proxy plane is this table with sockets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from relevo.planes.port import Capabilities, PickRefusal, Refused
 from relevo.schedulers import SCHEDULERS, Scheduler
 
 MAX_TEMPLATES: Final = 1_000_000
-"""Persistence templates of one service; beyond it clients are scheduled without one. About 200 MB."""
+"""Persistence templates of one service; beyond it clients are scheduled without one. So many take about 200 MB."""
 
 
 def capabilities_of_user_space(name: str) -> Capabilities:
@@ -53,7 +53,7 @@ def capabilities_of_user_space(name: str) -> Capabilities:
 
 
 class Server:
-    """A server of a service, with what the scheduler reads."""
+    """A server of a service: its entry, its counters, and what the scheduler reads."""
 
     __slots__ = (
         "active",
@@ -78,7 +78,7 @@ class Server:
         self.total = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.connections: set[object] = set()  # what the plane wants to find again when the server leaves
+        self.connections: set[object] = set()  # of the plane, to reset when the server is removed
 
     @property
     def place(self) -> tuple[int, int]:
@@ -88,18 +88,18 @@ class Server:
     def update_overload(self) -> None:
         """Set or clear the overload flag: on at the upper threshold, off below the lower one, or below ¾ (IPVS)."""
         upper, lower = self.entry.upper_threshold, self.entry.lower_threshold
-        held = self.active + self.inactive
+        connections = self.active + self.inactive
         if not upper:
             self.overloaded = False
-        elif held >= upper:
+        elif connections >= upper:
             self.overloaded = True
-        elif self.overloaded and held < (lower or upper - upper // 4):
+        elif self.overloaded and connections < (lower or upper - upper // 4):
             self.overloaded = False
 
 
 @dataclass(slots=True)
 class Template:
-    """A client's server. It outlives its timeout while a connection of the client is open."""
+    """A persistence template: the server of a client. It outlives its time-out while it ``controlled`` open connections."""
 
     server: Server
     expires_at: float
@@ -108,7 +108,7 @@ class Template:
 
 @dataclass(slots=True)
 class Assignment:
-    """A pick that was taken: give it to ``close`` when the connection ends."""
+    """The server that a connection was assigned to; ``close`` takes it when the connection ends."""
 
     service: Service
     server: Server
@@ -137,7 +137,7 @@ Removed = Callable[[Server], None]
 
 
 class ServiceTable:
-    """Services by key. ``removed`` is called for every server that leaves while connections are open."""
+    """Services by key. ``removed`` is called for every server that is deleted, alone or with its service."""
 
     def __init__(self, removed: Removed = lambda server: None) -> None:
         self.services: dict[ServiceKey, Service] = {}
@@ -146,7 +146,7 @@ class ServiceTable:
     # -- operations --------------------------------------------------------------------------------------------
 
     def apply(self, operations: Sequence[Operation]) -> list[Refused]:
-        """Carry operations out; what cannot be done is returned with its reason and changes nothing."""
+        """Carry operations out in order; return those refused, which change nothing, with their reasons."""
         refused = []
         for operation in operations:
             reason = self._apply(operation)
@@ -188,7 +188,7 @@ class ServiceTable:
             service.scheduler = _scheduler(entry)
             service.scheduler.changed(service.servers)
         if entry.persistence_granularity != service.entry.persistence_granularity or not entry.persistence_timeout_s:
-            self._drop_templates(service)
+            self._clear_templates(service)
         service.entry = entry
         return ""
 
@@ -232,7 +232,7 @@ class ServiceTable:
         return ""
 
     @staticmethod
-    def _drop_templates(service: Service) -> None:
+    def _clear_templates(service: Service) -> None:
         for server in service.servers:
             server.templates = 0
         service.templates.clear()
@@ -242,10 +242,10 @@ class ServiceTable:
     def open(
         self, service: Service, client: str, port: int, now: float, *, active: bool = True, tried: Iterable[Server] = ()
     ) -> Assignment | PickRefusal:
-        """Pick a server for a new connection and count it there.
+        """Pick a server for a new connection and count the connection there.
 
-        ``active`` is False for UDP, whose entries IPVS never counts as active. ``tried`` servers were found dead by
-        this connection and are passed over, persistence or not.
+        ``active`` is False for UDP, whose entries IPVS never counts as active. ``tried`` are servers that refused this
+        connection: they are skipped, persistence or not.
         """
         number, width = address_number(client)
         tried = tuple(tried)
@@ -256,7 +256,7 @@ class ServiceTable:
             key = number >> (width - service.entry.persistence_granularity)
             template = self._live_template(service, key, now)
             if template is not None and template.server in tried:
-                self._forget(service, key, template)
+                self._remove_template(service, key, template)
                 template = None
         server = template.server if template else self._schedule(service, fold(number, width), port, tried)
         if server is None:
@@ -308,7 +308,7 @@ class ServiceTable:
 
     @staticmethod
     def close(assignment: Assignment) -> None:
-        """Count the connection out."""
+        """Count the connection out, of its server and its template."""
         server = assignment.server
         if assignment.inactive:
             server.inactive -= 1
@@ -320,56 +320,60 @@ class ServiceTable:
             server.update_overload()
 
     def expire(self, now: float) -> None:
-        """Forget persistence templates whose time is over."""
+        """Remove persistence templates that have expired."""
         for service in self.services.values():
             over = [key for key, t in service.templates.items() if t.expires_at <= now and not t.controlled]
             for key in over:
-                self._forget(service, key, service.templates[key])
+                self._remove_template(service, key, service.templates[key])
 
     def _live_template(self, service: Service, key: int, now: float) -> Template | None:
         template = service.templates.get(key)
         if template is not None and template.expires_at <= now and not template.controlled:
-            self._forget(service, key, template)
+            self._remove_template(service, key, template)
             return None
         return template
 
     @staticmethod
-    def _forget(service: Service, key: int, template: Template) -> None:
+    def _remove_template(service: Service, key: int, template: Template) -> None:
         del service.templates[key]
         template.server.templates -= 1
 
     # -- observation -------------------------------------------------------------------------------------------
 
     def observe(self) -> list[ServiceState]:
-        """Return the whole table; servers in the order in which they were added."""
+        """Return every service, its servers in the order in which they were added."""
         return [_service_state(service) for service in self.services.values()]
 
     def templates(self, now: float) -> list[Connection]:
         """Return the persistence templates as connections from port 0."""
         return [
-            _shown(service, key, template, now)
+            _template_connection(service, key, template, now)
             for service in self.services.values()
             for key, template in service.templates.items()
         ]
 
-    def forget(self, meant: Callable[[Connection], bool], now: float) -> int:
-        """Forget templates that ``meant`` is true of, unless an open connection holds them; return how many."""
-        forgotten = 0
+    def drop_templates(self, matches: Callable[[Connection], bool], now: float) -> int:
+        """Remove the templates that match, unless they control an open connection; return how many."""
+        dropped = 0
         for service in self.services.values():
-            chosen = [(k, t) for k, t in service.templates.items() if not t.controlled and meant(_shown(service, k, t, now))]
+            chosen = [
+                (k, t)
+                for k, t in service.templates.items()
+                if not t.controlled and matches(_template_connection(service, k, t, now))
+            ]
             for key, template in chosen:
-                self._forget(service, key, template)
-            forgotten += len(chosen)
-        return forgotten
+                self._remove_template(service, key, template)
+            dropped += len(chosen)
+        return dropped
 
 
-def _shown(service: Service, key: int, template: Template, now: float) -> Connection:
+def _template_connection(service: Service, key: int, template: Template, now: float) -> Connection:
     return Connection(
         protocol=service.entry.key.protocol,
         client=Endpoint(_unmasked(key, service.entry), 0),
         virtual=service.entry.key.endpoint,
         server=template.server.entry.endpoint,
-        state="ASSURED",  # only who was connected is remembered
+        state="ASSURED",  # a template is made by a connection
         expires_s=max(0.0, template.expires_at - now),
         template=True,
     )
@@ -407,7 +411,7 @@ def _service_state(service: Service) -> ServiceState:
 
 @lru_cache(maxsize=16_384)
 def address_number(address: str) -> tuple[int, int]:
-    """Return an address as an integer, and its width in bits."""
+    """Return an address as an integer, and its width in bits: 32 or 128."""
     parsed = ip_address(address)
     return int(parsed), parsed.max_prefixlen
 

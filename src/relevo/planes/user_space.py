@@ -1,4 +1,4 @@
-"""What a plane of sockets has not, said once: packets, time-outs of its own, connections that another director could have."""
+"""Defaults of the port for planes of user space: no packets, no time-outs to set, no connection synchronisation."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from relevo.model.table import PlaneSettings, SyncState, SyncTask
 
 
 class UserSpace:
-    """The part of the port that planes of user space share. ``relevo check`` says what a configuration asks of it in vain."""
+    """The part of the port that planes of user space share. ``relevo check`` reports what a configuration asks for in vain."""
 
     async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
-        """Connections end here: there is nothing to hand over."""
+        """Do nothing: a connection terminated here cannot be handed over."""
         return ""
 
     async def complete_sync(self) -> int:
-        """There is nobody to tell."""
+        """Return 0: there is nothing to send."""
         return 0
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
-        """It takes part in none."""
+        """Return ``None``: the plane does not synchronise."""
         return None
 
     async def settings(self) -> PlaneSettings:
-        """It has none."""
+        """Return zeros: there is no table size and no time-out."""
         return PlaneSettings()
 
     async def set_timeouts(self, wanted: PlaneTimeouts) -> str:
-        """It has none."""
-        return "connections of user space have no time-outs that could be set" if wanted != PlaneTimeouts() else ""
+        """Refuse any time-out."""
+        return "connections of user space have no time-outs to set" if wanted != PlaneTimeouts() else ""
 
     async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """It has none."""
+        """Do nothing: ``relevo check`` reports every sysctl as unsupported."""
         return []
 
     def attachments(self) -> tuple[str, ...]:
-        """Nothing to add."""
+        """Return nothing: the plane attaches to no interface."""
         return ()
 
     def drop_counters(self) -> dict[str, int]:
-        """It sees none."""
+        """Return nothing: the plane sees no packets."""
         return {}

@@ -1,6 +1,6 @@
-"""Which server gets the next connection: one algorithm a file, each picking as the kernel's IPVS does.
+"""The scheduling algorithms: which server gets the next connection. One algorithm a file, each picks as the kernel's IPVS does.
 
-A service's servers stand newest first, because IPVS puts an added server at the head of its list, and every "first wins"
+A service's servers are in order newest first, because IPVS puts an added server at the head of its list, and every "first wins"
 rule, walk and hash fill follows that order.
 """
 

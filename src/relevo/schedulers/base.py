@@ -1,4 +1,4 @@
-"""What a scheduler sees of a server, and what it must offer."""
+"""The interface of a scheduler, and what it reads of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Candidate(Protocol):
-    """A server as far as scheduling cares."""
+    """What a scheduler reads of a server."""
 
     weight: int
     active: int
@@ -17,25 +17,25 @@ class Candidate(Protocol):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Its address folded to 32 bits, and its port: what consistent hashing knows it by."""
+        """Its address folded to 32 bits, and its port: its identity in consistent hashing."""
         ...
 
 
 def eligible(server: Candidate) -> bool:
-    """Whether walk-type schedulers consider the server: weight 0 and overload are skipped (IPVS)."""
+    """Whether a server can take connections: those of weight 0 and overloaded ones cannot (IPVS)."""
     return server.weight > 0 and not server.overloaded
 
 
 class Scheduler(ABC):
-    """Picks among ``servers``, which stand newest first. ``flags`` are those of ipvsadm's ``-b``."""
+    """Picks among ``servers``, newest first. ``flags`` are those of ipvsadm's ``-b``."""
 
     def __init__(self, flags: Sequence[str] = ()) -> None:
         self.flags = frozenset(flags)
 
     def changed(self, servers: Sequence[Candidate], removed: Candidate | None = None) -> None:
-        """Take note that a server was added, edited or (``removed``) is about to leave ``servers``."""
+        """Update the state: a server was added or edited, or (``removed``) is about to be removed from ``servers``."""
         return
 
     @abstractmethod
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Pick for a client (address folded to 32 bits, and port); ``None`` when nobody can take it."""
+        """Pick for a client (address folded to 32 bits, and port); ``None`` when no server can take it."""

@@ -1,7 +1,7 @@
 """dh: connections to one destination address always reach the same server (transparent caches).
 
-A service of one address has one server by it, so that it is of use with firewall marks alone, which only planes that see
-packets have: they read this table.
+A service of one address would use one server only, so dh serves firewall marks, which only packet planes have: they read this
+table.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ T = TypeVar("T")
 
 
 def fill(servers: Sequence[T]) -> list[T]:
-    """Return the kernel's table: servers in list order, round and round, whatever their weight; empty without servers."""
+    """Return the kernel's table: servers repeated in list order, whatever their weight; empty without servers."""
     return [servers[i % len(servers)] for i in range(BUCKETS)] if servers else []

@@ -1,4 +1,4 @@
-"""fo and ovf: one server takes everything, another takes over when it cannot or is full."""
+"""fo and ovf: one server takes every connection; the next takes over when it fails (fo) or is full (ovf)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ class Failover(Scheduler):
     """The heaviest eligible server."""
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Pick the heaviest."""
         return _heaviest(filter(eligible, servers))
 
 
@@ -23,5 +22,4 @@ class Overflow(Scheduler):
     """The heaviest eligible server with no more active connections than weight: each takes one more than its weight (IPVS)."""
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Pick the heaviest that has room."""
         return _heaviest(server for server in servers if eligible(server) and server.active <= server.weight)

@@ -8,7 +8,7 @@ from relevo.schedulers.base import Candidate, Scheduler, eligible
 
 
 def overhead(server: Candidate) -> int:
-    """Load of a server as IPVS reckons it: an active connection weighs as much as 256 inactive ones."""
+    """Return the load of a server as in IPVS: an active connection counts as 256 inactive ones."""
     return server.active * 256 + server.inactive
 
 
@@ -16,7 +16,6 @@ class LeastConnection(Scheduler):
     """Smallest overhead wins, the first in the list on ties; the size of a weight does not matter."""
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Pick the least loaded eligible server."""
         return min(filter(eligible, servers), key=overhead, default=None)
 
 

@@ -1,7 +1,7 @@
 """mh: consistent hashing by Google's Maglev table (NSDI 2016), as the kernel fills and reads it.
 
-When a server leaves, the clients of the others stay, but for a fraction of a per cent. The kernel's hash is SipHash-1-3 over
-four octets, its low 32 bits, with two fixed keys.
+When a server is removed, the clients of the others keep theirs, except for a fraction of a per cent. The kernel's hash is
+SipHash-1-3 over four bytes, its low 32 bits, with two fixed keys.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ KEY_2: Final = 2654446892
 KERNEL_SIZE: Final = 4093
 """Slots of the kernel's table as distributions compile it."""
 DEFAULT_SIZE: Final = 65_537
-"""Ours: with 100 servers the load is even to 1 %, and half a per cent moves without need when one leaves (Maglev paper §5.3)."""
+"""Ours: with 100 servers the load is even to 1 %, and removing one moves 0.5 % of the other clients (Maglev paper §5.3)."""
 MAX_TURNS_BITS: Final = 6
 _MASK: Final = (1 << 64) - 1
 
 
-def siphash13(key0: int, key1: int, octets: bytes) -> int:
+def siphash13(key0: int, key1: int, data: bytes) -> int:
     """Return SipHash-1-3, 64 bits."""
     v0, v1 = key0 ^ 0x736F6D6570736575, key1 ^ 0x646F72616E646F6D
     v2, v3 = key0 ^ 0x6C7967656E657261, key1 ^ 0x7465646279746573
-    whole = len(octets) // 8 * 8
-    words = [int.from_bytes(octets[i : i + 8], "little") for i in range(0, whole, 8)]
-    words.append(int.from_bytes(octets[whole:], "little") | (len(octets) & 0xFF) << 56)
+    whole = len(data) // 8 * 8
+    words = [int.from_bytes(data[i : i + 8], "little") for i in range(0, whole, 8)]
+    words.append(int.from_bytes(data[whole:], "little") | (len(data) & 0xFF) << 56)
     for word in words:
         v3 ^= word
         v0, v1, v2, v3 = _round(v0, v1, v2, v3)
@@ -56,14 +56,14 @@ def _round(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:
 
 
 def hashed(key: int, value: int) -> int:
-    """The kernel's hash of a 32-bit number."""
+    """Return the kernel's hash of a 32-bit number."""
     return siphash13(key, key, (value & 0xFFFFFFFF).to_bytes(4, "little")) & 0xFFFFFFFF
 
 
 def turns(weights: Sequence[int]) -> list[int]:
-    """How many slots in a row each server claims: its weight over the greatest common divisor, at most 63.
+    """Return how many slots in a row each server claims: its weight over the greatest common divisor, at most 63.
 
-    ``weights`` are the last ones that were not 0, so that a quiesced server keeps its slots and nobody else's clients move.
+    ``weights`` are the last ones that were not 0, so that a quiesced server keeps its slots and other clients keep theirs.
     """
     divisor = gcd(*weights) or 1
     heaviest = max(weights, default=0) // divisor
@@ -72,7 +72,7 @@ def turns(weights: Sequence[int]) -> list[int]:
 
 
 def fill(places: Sequence[tuple[int, int]], weights: Sequence[int], size: int = DEFAULT_SIZE) -> list[int]:
-    """Return the table: for each of ``size`` (a prime) slots the index of a server, -1 everywhere when nobody has weight.
+    """Return the table: for each of ``size`` (a prime) slots the index of a server, -1 everywhere when no server has a weight.
 
     ``places`` are each server's folded address and port, newest first.
     """

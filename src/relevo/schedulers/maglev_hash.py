@@ -1,4 +1,4 @@
-"""mh as a scheduler."""
+"""mh: a client always reaches the same server, by a Maglev table (``maglev``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relevo.schedulers.base import Candidate, Scheduler, eligible
 
 
 class MaglevHash(Scheduler):
-    """A client always reaches the same server, whoever else comes and goes; ``mh-fallback`` hashes on past one that cannot."""
+    """Looks clients up in a Maglev table; ``mh-fallback`` hashes again when the server cannot take connections."""
 
     size = maglev.DEFAULT_SIZE
 
@@ -20,7 +20,7 @@ class MaglevHash(Scheduler):
         self._table: list[int] = []
 
     def changed(self, servers: Sequence[Candidate], removed: Candidate | None = None) -> None:
-        """Fill the table anew, if it would differ."""
+        """Fill the table again, if servers or weights have changed."""
         staying = [server for server in servers if server is not removed]
         weights = {id(server): server.weight or self._last_weights.get(id(server), 0) for server in staying}
         if staying == self._servers and weights == self._last_weights:
@@ -29,7 +29,7 @@ class MaglevHash(Scheduler):
         self._table = maglev.fill([server.place for server in staying], list(weights.values()), self.size)
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Look the client's slot up."""
+        """Look up the client's slot."""
         if not self._servers or self._table[0] < 0:
             return None
         size = len(self._table)

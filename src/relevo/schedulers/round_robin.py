@@ -8,20 +8,20 @@ from relevo.schedulers.base import Candidate, Scheduler, eligible
 
 
 class RoundRobin(Scheduler):
-    """Keeps the last pick. When that server leaves, its predecessor takes its place, as in IPVS."""
+    """Keeps the last pick. When that server is removed, its predecessor takes its place, as in IPVS."""
 
     def __init__(self, flags: Sequence[str] = ()) -> None:
         super().__init__(flags)
         self._last: Candidate | None = None
 
     def changed(self, servers: Sequence[Candidate], removed: Candidate | None = None) -> None:
-        """Step back when the last pick leaves."""
+        """Step back when the last pick is removed."""
         if removed is not None and removed is self._last:
             index = _index(servers, removed)
             self._last = servers[index - 1] if index > 0 else None
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Walk once round from the server after the last pick."""
+        """Walk the list once, from the server after the last pick."""
         start = 0 if self._last is None else _index(servers, self._last) + 1
         for offset in range(len(servers)):
             server = servers[(start + offset) % len(servers)]

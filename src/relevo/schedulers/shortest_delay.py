@@ -1,4 +1,4 @@
-"""sed and nq: the server at which a new connection would wait least."""
+"""sed and nq: the server with the shortest expected delay of a new connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relevo.schedulers.base import Candidate, Scheduler, eligible
 
 
 def delay(server: Candidate) -> int:
-    """Active connections, with the new one. (For datagrams, which the kernel never calls active, see ``differences.md``.)"""
+    """Return the active connections, the new one included. UDP connections are never active (see ``differences.md``)."""
     return server.active + 1
 
 
@@ -27,7 +27,7 @@ class ShortestExpectedDelay(Scheduler):
 
 
 class NeverQueue(ShortestExpectedDelay):
-    """An idle server wins outright; else as sed."""
+    """The first server without active connections wins; without one, as sed."""
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
         """Look for an idle server first."""

@@ -13,7 +13,7 @@ BUCKETS: Final = 1 << BITS
 
 
 def hash32(value: int, bits: int) -> int:
-    """Multiplicative hash of the kernel (golden ratio), its upper ``bits``."""
+    """Return the upper ``bits`` of the kernel's multiplicative hash (golden ratio)."""
     return ((value * 0x61C88647) & 0xFFFFFFFF) >> (32 - bits)
 
 
@@ -27,9 +27,9 @@ def fill(weights: Sequence[int]) -> list[int]:
 
 
 class SourceHash(Scheduler):
-    """Each server fills ``weight`` consecutive buckets, round and round in list order; weight 0 still fills one.
+    """Each server fills ``weight`` consecutive buckets, repeatedly in list order; weight 0 still fills one.
 
-    A server that cannot take connections refuses its clients, unless ``sh-fallback`` looks on. ``sh-port`` adds the
+    A server that cannot take connections refuses its clients, unless ``sh-fallback`` tries others. ``sh-port`` adds the
     client's port to the hash.
     """
 
@@ -38,12 +38,12 @@ class SourceHash(Scheduler):
         self._buckets: list[Candidate] = []
 
     def changed(self, servers: Sequence[Candidate], removed: Candidate | None = None) -> None:
-        """Fill the table anew."""
+        """Fill the table again."""
         staying = [server for server in servers if server is not removed]
         self._buckets = [staying[index] for index in fill([server.weight for server in staying])]
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Look the client's bucket up."""
+        """Look up the client's bucket."""
         if not self._buckets:
             return None
         offset = port if "sh-port" in self.flags else 0

@@ -11,7 +11,7 @@ from relevo.schedulers.base import Candidate, Scheduler, eligible
 class WeightedRoundRobin(Scheduler):
     """Walks the list at a falling threshold; a server is picked when its weight reaches it.
 
-    An edit does not restart the cycle unless the threshold no longer fits the weights.
+    An edit does not restart the cycle unless the threshold is above the new ceiling.
     """
 
     def __init__(self, flags: Sequence[str] = ()) -> None:
@@ -22,7 +22,7 @@ class WeightedRoundRobin(Scheduler):
         self._ceiling = 0
 
     def changed(self, servers: Sequence[Candidate], removed: Candidate | None = None) -> None:
-        """Recompute step and ceiling; the walk begins at the head again."""
+        """Recompute step and ceiling; the walk starts at the head again."""
         weights = [server.weight for server in servers if server is not removed and server.weight > 0]
         self._cursor = -1
         self._step = gcd(*weights) or 1
@@ -33,7 +33,7 @@ class WeightedRoundRobin(Scheduler):
             self._threshold = self._threshold // self._step * self._step + 1
 
     def pick(self, servers: Sequence[Candidate], client: int, port: int) -> Candidate | None:
-        """Walk on from the last pick; give up after a whole round at the lowest threshold."""
+        """Continue the walk from the last pick, with a lower threshold each round."""
         if self._ceiling <= 0 or not any(map(eligible, servers)):
             return None
         while True:

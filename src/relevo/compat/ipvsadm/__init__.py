@@ -1,5 +1,5 @@
-"""``ipvsadm`` 1.31 as administrators and their scripts know it: its command line, its layouts, its messages, its exit statuses.
+"""``ipvsadm`` 1.31 for administrators and their scripts: its command line, layouts, messages and exit statuses.
 
-``grammar`` reads a command line, ``listing`` prints, ``tables`` are what is commanded, ``program`` brings them together. What
-is different on purpose is in docs/reference/differences.md.
+``options`` lists commands and options, ``grammar`` parses a command line, ``listing`` prints, ``tables`` are the tables it works
+on, and ``program`` joins them. Intended differences are in docs/reference/differences.md.
 """

@@ -1,4 +1,4 @@
-"""The listings of ipvsadm 1.31: records → text, to the octet, trailing blanks included. Sorting is by number, as was meant."""
+"""The listings of ipvsadm 1.31, equal byte for byte, trailing blanks included. Sorting is numerical, as the original intends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_address
 
-from relevo.compat.ipvsadm.grammar import Request, place_of
+from relevo.compat.ipvsadm.grammar import Request
 from relevo.planes.ipvs.convert import FULLNAT
 from relevo.wire import ipvs_netlink as wire
 from relevo.wire.ipvs_netlink import (
@@ -45,7 +45,7 @@ Table = list[tuple[Service, list[Destination]]]
 
 @dataclass(frozen=True)
 class Naming:
-    """How addresses and ports are formatted: as they are, or by the names that the functions find."""
+    """How addresses and ports are printed: as numbers, or by the names that the functions return."""
 
     host: Callable[[str], str] | None = None
     port: Callable[[int, str], str] | None = None
@@ -69,7 +69,7 @@ def header(info: Info) -> str:
 
 
 def services(table: Table, request: Request, naming: Naming) -> str:
-    """Return services with their servers, in the layout that was asked for."""
+    """Return services with their servers, in the layout requested."""
     layout = _LAYOUTS[request.format](request.has("exact"))
     lines = [layout.title]
     for service, servers in in_order(table, request):
@@ -79,15 +79,20 @@ def services(table: Table, request: Request, naming: Naming) -> str:
 
 
 def in_order(table: Table, request: Request) -> Table:
-    """Sort services and servers, unless that was not wanted."""
+    """Sort services and servers, unless ``--nosort`` is given."""
     if request.has("nosort"):
         return table
-    placed = [(service, sorted(servers, key=lambda s: (int(ip_address(s.address)), s.port))) for service, servers in table]
-    return sorted(placed, key=lambda item: place_of(item[0].identity))
+    by_server = [(service, sorted(servers, key=lambda s: (int(ip_address(s.address)), s.port))) for service, servers in table]
+    return sorted(by_server, key=lambda item: _sort_key(item[0].identity))
+
+
+def _sort_key(identity: Identity) -> tuple[int, int, int, int, int]:
+    address = int(ip_address(identity.address)) if identity.address else 0
+    return (identity.mark, identity.family, identity.protocol, address, identity.port)
 
 
 class _Plain:
-    """Forwarding method, weight and connections."""
+    """The plain layout: forwarding method, weight and connections. The others change its title and columns."""
 
     title = f"{_PLAIN_TITLE}\n{_SERVER_TITLE}           Forward Weight ActiveConn InActConn"
 
@@ -225,7 +230,7 @@ def _flag_names(service: Service) -> str | None:
 
 
 def _mask(service: Service) -> str:
-    """Return the mask of persistence, or nothing where it is one client's."""
+    """Return the mask of persistence, or an empty string where it covers one address."""
     if service.identity.family == wire.AF_INET6:
         return "" if service.netmask == 128 else str(service.netmask)
     return "" if service.netmask == 0xFFFFFFFF else str(IPv4Address(service.netmask))
@@ -246,7 +251,7 @@ def _tunnel_info(server: Destination) -> str:
 
 
 def save(table: Table, request: Request, naming: Naming) -> str:
-    """Return the command lines that make the table, thresholds included (the original forgets them)."""
+    """Return the command lines that make the table, thresholds included (the original omits them)."""
     lines = []
     for service, servers in in_order(table, request):
         name = _switches(service.identity, naming)
@@ -295,7 +300,7 @@ def _tunnel_switches(server: Destination) -> str:
 
 
 def connections(found: Iterable[ConnectionLine], *, engines: bool, naming: Naming) -> Iterable[str]:
-    """Return the lines of connections, in the order in which they come."""
+    """Return the lines of connections, in the order given."""
     yield "IPVS connection entries\n"
     title = f"pro expire {'state':<11} {'source':<18} {'virtual':<18} "
     yield f"{title}{'destination':<18} {'pe name':<16} pe_data\n" if engines else f"{title}destination\n"
@@ -327,10 +332,10 @@ def daemons(found: Iterable[Daemon]) -> str:
     lines = []
     for daemon in sorted(found, key=lambda each: each.state):
         role = "master" if daemon.state == DaemonState.MASTER else "backup"
-        said = [f"mcast={daemon.interface}", f"syncid={daemon.sync_id}"]
-        said += [f"maxlen={daemon.max_length}"] if daemon.max_length else []
-        said += [f"group={daemon.group}"] if daemon.group else []
-        said += [f"port={daemon.port}"] if daemon.port else []
-        said += [f"ttl={daemon.ttl}"] if daemon.ttl else []
-        lines.append(f"{role} sync daemon ({', '.join(said)})\n")
+        fields = [f"mcast={daemon.interface}", f"syncid={daemon.sync_id}"]
+        fields += [f"maxlen={daemon.max_length}"] if daemon.max_length else []
+        fields += [f"group={daemon.group}"] if daemon.group else []
+        fields += [f"port={daemon.port}"] if daemon.port else []
+        fields += [f"ttl={daemon.ttl}"] if daemon.ttl else []
+        lines.append(f"{role} sync daemon ({', '.join(fields)})\n")
     return "".join(lines)

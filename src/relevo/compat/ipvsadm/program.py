@@ -1,4 +1,4 @@
-"""The program: a command line, a table, what is printed, and an exit status."""
+"""The program: parses a command line, runs it on a table, prints, and returns an exit status."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing import TextIO
 import msgspec
 
 from relevo.compat.ipvsadm import grammar, listing
-from relevo.compat.ipvsadm.grammar import FAILED, REFUSED, USAGE, Names, Request, Usage
+from relevo.compat.ipvsadm.grammar import Names, Request
+from relevo.compat.ipvsadm.options import FAILED, REFUSED, USAGE, Usage
 from relevo.compat.ipvsadm.tables import DaemonTable, Table, table_in_charge
 from relevo.errors import ControlError, PlaneError
 from relevo.wire.ipvs_netlink import Command, Service
 
 VERSION = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)"
 HELP = """\
-ipvsadm as Relevo has it: the commands, options and layouts of ipvsadm 1.31.
+relevo-ipvsadm: the commands, options and layouts of ipvsadm 1.31.
 
   ipvsadm -A|E SERVICE [-s SCHEDULER] [-p [SECONDS]] [-M MASK] [--pe ENGINE] [-b FLAGS] [-o]
   ipvsadm -D SERVICE
@@ -70,7 +71,7 @@ _COMMANDS = {
 
 
 class Program:
-    """One run. ``table`` is opened when the command line makes sense, as the original does."""
+    """One run. ``table`` opens the table, once."""
 
     def __init__(self, table: Callable[[], Table], inside: TextIO, out: TextIO, err: TextIO, *, as_json: bool = False) -> None:
         self._open = cache(table)
@@ -78,11 +79,11 @@ class Program:
         self._json = as_json
 
     def run(self, words: Sequence[str]) -> int:
-        """Do what a command line says; return the exit status."""
+        """Run a command line; return the exit status."""
         try:
             if [*words[:1]] not in _WITHOUT_TABLE:
-                self._open()  # as the original, before it looks at the command line
-            return self._do(words)
+                self._open()  # as the original, before parsing the command line
+            return self._parse_and_execute(words)
         except Usage as refused:
             self._report(str(refused))
             return refused.status
@@ -91,15 +92,15 @@ class Program:
             self._report("Are you sure that IP Virtual Server is built in the kernel or as module?")
             return USAGE
 
-    def _do(self, words: Sequence[str]) -> int:
+    def _parse_and_execute(self, words: Sequence[str]) -> int:
         request = grammar.parse(words, Names(find_host, find_port))
         try:
-            return self._obey(request)
+            return self._execute(request)
         except OSError as error:
             self._report(message(request.command, error.errno or 0))
             return FAILED if request.command == "list" else REFUSED
 
-    def _obey(self, request: Request) -> int:
+    def _execute(self, request: Request) -> int:
         if request.command in ("help", "version"):
             self._out.write(HELP if request.command == "help" else f"{VERSION}\n")
             return 0
@@ -134,14 +135,14 @@ class Program:
             table.change_service(command, request.service or Service(identity=request.identity))
 
     def _restore(self) -> int:
-        """Run every line of the input. A line that the kernel refuses is told and passed over, one that is wrong ends it."""
+        """Run every line of the input. A line that the kernel refuses is reported and skipped; a wrong line stops the run."""
         status = 0
         for line in self._in:
             words = line.split()
             if words and words[0] == "ipvsadm":
                 words = words[1:]
             if words:
-                status = self._do(words)
+                status = self._parse_and_execute(words)
         return status
 
     def _list(self, table: Table, request: Request) -> None:
@@ -170,7 +171,7 @@ class Program:
 
 
 def message(command: str, number: int) -> str:
-    """Return what the original says to an error number."""
+    """Return the original's message for an error number."""
     if number == errno.EPERM:
         return _ROOT
     if number == errno.EINVAL:
@@ -190,7 +191,7 @@ def _naming(request: Request) -> listing.Naming:
 
 
 def find_host(name: str) -> str | None:
-    """Return the IPv4 address of a host, in any spelling that the system takes."""
+    """Return the IPv4 address of a host name, or of an address in any form that ``inet_aton`` takes."""
     try:
         return socket.inet_ntoa(socket.inet_aton(name)) if " " not in name else None
     except OSError:
@@ -202,7 +203,7 @@ def find_host(name: str) -> str | None:
 
 
 def find_port(name: str, protocol: str) -> int | None:
-    """Return the port of a service."""
+    """Return the port of a named service; ``None`` when there is none."""
     try:
         return socket.getservbyname(name, protocol)
     except OSError:
@@ -234,12 +235,12 @@ def listing_of(run_dir: Path) -> str:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Be ``relevo-ipvsadm``."""
+    """Run ``relevo-ipvsadm``; return the exit status."""
     words = sys.argv[1:] if words is None else words
     as_json = words[:1] == ["-j"]
     program = Program(table_in_charge, sys.stdin, sys.stdout, sys.stderr, as_json=as_json)
     try:
         return program.run(words[1:] if as_json else words)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader closed the pipe
         return 0

@@ -1,4 +1,4 @@
-"""What ipvsadm commands: the kernel's table, or that of a running daemon's plane."""
+"""The tables that ipvsadm works on: the kernel's, or that of a running daemon's plane."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ from relevo.wire.ipvs_netlink import (
 from relevo.wire.ipvs_proc import ConnectionLine, read_connections
 
 IPVS_VERSION: Final = 0x010201
-"""1.2.1: what every kernel says since 2005."""
+"""1.2.1, the version of every kernel since 2005."""
 MEASURE_S: Final = 1.0
 BATCH: Final = 200
-"""Operations in a request, which has a limit."""
+"""Operations in a request, whose size is limited."""
 _ROLES: Final = {SyncRole.MASTER: DaemonState.MASTER, SyncRole.BACKUP: DaemonState.BACKUP}
 _NUMBERS: Final = {
     "service already exists": errno.EEXIST,
@@ -61,29 +61,29 @@ _NUMBERS: Final = {
     "no such destination": errno.ENOENT,
     "service not defined": errno.ESRCH,
 }
-"""What planes say, as the numbers that the kernel would give."""
+"""The kernel's error numbers for the reasons of planes."""
 
 
 A = TypeVar("A")
 
 
 class Table(Protocol):
-    """A table of virtual services. What cannot be done is an ``OSError`` with the number that the kernel would give."""
+    """A table of virtual services. A method that fails raises ``OSError`` with the kernel's error number."""
 
     def info(self) -> Info:
-        """Version and size."""
+        """Return version and table size."""
         ...
 
     def services(self) -> list[Service]:
-        """Every service."""
+        """Return every service."""
         ...
 
     def service(self, identity: Identity) -> Service:
-        """One service."""
+        """Return a service; ``OSError`` ESRCH when there is none."""
         ...
 
     def destinations(self, identity: Identity) -> list[Destination]:
-        """A service's servers, newest first."""
+        """Return a service's servers, newest first."""
         ...
 
     def change_service(self, command: Command, service: Service) -> None:
@@ -95,31 +95,31 @@ class Table(Protocol):
         ...
 
     def connections(self) -> Iterable[ConnectionLine]:
-        """Connections and templates."""
+        """Return connections and templates."""
         ...
 
     def timeouts(self) -> Timeouts:
-        """Time-outs."""
+        """Return the three time-outs."""
         ...
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
-        """Change time-outs; 0 leaves one."""
+        """Change time-outs; 0 leaves one as it is."""
         ...
 
     def daemons(self) -> list[Daemon]:
-        """Synchronisation daemons."""
+        """Return the synchronisation daemons that run."""
         ...
 
     def start_daemon(self, daemon: Daemon) -> None:
-        """Start one."""
+        """Start a synchronisation daemon."""
         ...
 
     def stop_daemon(self, daemon: Daemon) -> None:
-        """Stop one, by its role."""
+        """Stop the synchronisation daemon of the same role."""
         ...
 
     def zero(self, identity: Identity | None) -> None:
-        """Zero counters."""
+        """Zero the counters of a service, or of all."""
         ...
 
     def flush(self) -> None:
@@ -127,7 +127,7 @@ class Table(Protocol):
         ...
 
     def measure(self) -> None:
-        """Let the counters that are shown have rates."""
+        """Make the counters returned from now on include rates."""
         ...
 
 
@@ -142,12 +142,10 @@ class KernelTable:
         self.zero, self.flush = kernel.zero, kernel.flush
 
     def change_service(self, command: Command, service: Service) -> None:
-        """Send it."""
         names_only = command == Command.DEL_SERVICE
         self._kernel.command(command, wire.name_service(service.identity) if names_only else wire.tell_service(service))
 
     def change_destination(self, command: Command, identity: Identity, destination: Destination) -> None:
-        """Send it."""
         if command == Command.DEL_DEST:
             body = wire.name_destination(identity, destination.address, destination.port)
         else:
@@ -155,16 +153,15 @@ class KernelTable:
         self._kernel.command(command, body)
 
     def connections(self) -> Iterable[ConnectionLine]:
-        """Read the kernel's list."""
+        """Read ``/proc/net/ip_vs_conn``."""
         with open(PROC / "ip_vs_conn", encoding="ascii", errors="replace") as file:
             yield from read_connections(file)
 
     def stop_daemon(self, daemon: Daemon) -> None:
-        """Stop it."""
         self._kernel.stop_daemon(daemon.state)
 
     def measure(self) -> None:
-        """The kernel measures all the time."""
+        """Do nothing: the kernel always has rates."""
 
 
 class DaemonTable:
@@ -175,10 +172,10 @@ class DaemonTable:
         self._view: TableView | None = None
         self._former: tuple[float, TableView] | None = None
 
-    # -- asking ------------------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------------------
 
     def _ask(self, request: schema.Table) -> schema.TableAnswer:
-        """Let the daemon do something and show the table; an ``OSError`` when it does not."""
+        """Send a request and keep the table of its answer; ``OSError`` when the daemon refuses."""
         answer = self._answer(request)
         if answer.problem:
             raise OSError(errno.EOPNOTSUPP, answer.problem)
@@ -202,28 +199,25 @@ class DaemonTable:
         if reason:
             raise OSError(_NUMBERS.get(reason, errno.EINVAL), reason)
 
-    # -- showing -----------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------
 
     def info(self) -> Info:
-        """The version of IPVS whose ways these are, and the plane's buckets."""
+        """Return IPVS's version, and the size of the plane's connection table."""
         return Info(IPVS_VERSION, self._table().settings.table_size)
 
     def measure(self) -> None:
-        """Look twice, a second apart."""
+        """Read the table twice, a second apart; rates are the differences."""
         self._former = time.monotonic(), self._table()
         time.sleep(MEASURE_S)
         self._ask(schema.Table())
 
     def services(self) -> list[Service]:
-        """Every service of the plane."""
-        return [self._shown(state) for state in self._table().services]
+        return [self._to_service(state) for state in self._table().services]
 
     def service(self, identity: Identity) -> Service:
-        """One service."""
-        return self._shown(self._state(identity))
+        return self._to_service(self._state(identity))
 
     def destinations(self, identity: Identity) -> list[Destination]:
-        """A service's servers, newest first."""
         state = self._state(identity)
         former = self._before(state)
         servers = {} if former is None else {server.server.endpoint: server.traffic for server in former.servers}
@@ -244,13 +238,13 @@ class DaemonTable:
             raise OSError(errno.ESRCH, "no such service")
         return found
 
-    def _shown(self, state: ServiceState) -> Service:
+    def _to_service(self, state: ServiceState) -> Service:
         former = self._before(state)
         counters = self._counters(state.traffic, former.traffic if former else None)
         return msgspec.structs.replace(convert.service_of(state.service), counters=counters)
 
     def _before(self, state: ServiceState) -> ServiceState | None:
-        """The service at the first of two looks."""
+        """Return the service as ``measure`` read it first."""
         if self._former is None:
             return None
         return next((s for s in self._former[1].services if s.service.key == state.service.key), None)
@@ -263,7 +257,6 @@ class DaemonTable:
         return Counters(**values)
 
     def connections(self) -> Iterable[ConnectionLine]:
-        """Ask for all of them."""
         for found in self._answer(schema.Connections()).connections:
             virtual = str(IPv4Address(found.mark)) if found.mark else found.virtual.address
             yield ConnectionLine(
@@ -279,12 +272,11 @@ class DaemonTable:
             )
 
     def timeouts(self) -> Timeouts:
-        """The plane's."""
-        held = self._table().settings.timeouts
-        return Timeouts(held.tcp_s, held.tcp_fin_s, held.udp_s)
+        found = self._table().settings.timeouts
+        return Timeouts(found.tcp_s, found.tcp_fin_s, found.udp_s)
 
     def daemons(self) -> list[Daemon]:
-        """The roles of this node in synchronisation."""
+        """Return a daemon for each role of this node in synchronisation."""
         state = self._answer(schema.Sync()).state
         if state is None:
             return []
@@ -293,7 +285,7 @@ class DaemonTable:
     # -- changing ----------------------------------------------------------------------------------------------
 
     def change_service(self, command: Command, service: Service) -> None:
-        """Add, edit or delete one; the configuration leaves alone what was added so."""
+        """Add, edit or delete a service. Reconciling with the configuration leaves services added so alone."""
         key = self._key(service.identity)
         if command == Command.DEL_SERVICE:
             self._change(DeleteService(key))
@@ -302,7 +294,6 @@ class DaemonTable:
         self._change(AddService(entry) if command == Command.NEW_SERVICE else EditService(entry))
 
     def change_destination(self, command: Command, identity: Identity, destination: Destination) -> None:
-        """Add, edit or delete one."""
         key = self._key(identity)
         if command == Command.DEL_DEST:
             self._change(DeleteServer(key, Endpoint(destination.address, destination.port)))
@@ -318,12 +309,10 @@ class DaemonTable:
         return key
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
-        """Change the plane's."""
         wanted = PlaneTimeouts(timeouts.tcp_s, timeouts.tcp_fin_s, timeouts.udp_s)
         self._ask(schema.Table(timeouts=wanted, show=False))
 
     def zero(self, identity: Identity | None) -> None:
-        """Let counters begin at 0."""
         if identity is None:
             self._ask(schema.Table(zero_all=True))
             return
@@ -331,41 +320,41 @@ class DaemonTable:
         self._ask(schema.Table(zero=self._key(identity)))
 
     def flush(self) -> None:
-        """Remove every service. Those of the configuration come again."""
+        """Remove every service. The daemon adds those of the configuration again."""
         keys = [state.service.key for state in self._table().services]
         for first in range(0, len(keys), BATCH):
             removals: list[Operation] = [DeleteService(key) for key in keys[first : first + BATCH]]
             self._ask(schema.Table(operations=removals, show=False))
 
     def start_daemon(self, daemon: Daemon) -> None:
-        """The configuration does that."""
+        """Refuse: the configuration starts and stops it."""
         raise OSError(errno.EOPNOTSUPP, "write lvs_sync_daemon into the configuration")
 
     def stop_daemon(self, daemon: Daemon) -> None:
-        """The configuration does that."""
+        """Refuse: the configuration starts and stops it."""
         raise OSError(errno.EOPNOTSUPP, "remove lvs_sync_daemon from the configuration")
 
 
 def table_in_charge() -> Table:
-    """Return the table that serves this machine: the plane of a daemon that runs here, unless that is the kernel's; else that.
+    """Return the table in use on this machine: that of a running daemon's plane, or the kernel's.
 
-    ``PlaneError`` when a daemon is there and does not say: another table than the one in charge must not be changed.
+    ``PlaneError`` when a daemon runs and does not answer which plane it uses: a table that is not in use must not be changed.
     """
     try:
         run_dir = runtime_directory(os.environ.get("RELEVO_RUN_DIR"))
     except HostError:
-        return KernelTable(Kernel())  # another user's daemon: none of ours
+        return KernelTable(Kernel())  # another user's daemon
     if not listens(run_dir / SOCKET_NAME):
         return KernelTable(Kernel())
     try:
         name = ask(run_dir, schema.Plane()).plane
     except (ControlError, msgspec.MsgspecError) as error:
-        raise PlaneError(f"the daemon at {run_dir} does not say which plane is in charge: {error}") from error
+        raise PlaneError(f"the daemon at {run_dir} does not answer which plane it uses: {error}") from error
     return KernelTable(Kernel()) if is_kernel_table(name) else DaemonTable(run_dir)
 
 
 def listens(control: Path) -> bool:
-    """Whether somebody is behind a control socket."""
+    """Whether a daemon listens on a control socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(ANSWER_S)
         return probe.connect_ex(str(control)) not in (errno.ENOENT, errno.ECONNREFUSED)

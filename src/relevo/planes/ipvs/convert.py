@@ -1,18 +1,19 @@
-"""What Relevo declares ⇄ what the kernel's IPVS holds."""
+"""Conversion between the model's entries and the records of the kernel's IPVS."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind
-from relevo.model.table import ServerEntry, ServerState, ServiceEntry, ServiceState, Traffic
+from relevo.model.table import Connection, ServerEntry, ServerState, ServiceEntry, ServiceState, Traffic
 from relevo.wire import ipvs_netlink as wire
 from relevo.wire.ipvs_netlink import Counters, Destination, Identity, Method, Service, TunnelType
+from relevo.wire.ipvs_proc import ConnectionLine
 
 PROTOCOLS: Final = {Protocol.TCP: wire.TCP, Protocol.UDP: wire.UDP}
 FULLNAT: Final = 5
-"""DPVS's number; the kernel has none."""
+"""DPVS's number for it; the kernel has none."""
 METHODS: Final = {Forwarding.NAT: Method.MASQUERADE, Forwarding.DR: Method.ROUTE, Forwarding.TUN: Method.TUNNEL}
 TUNNELS: Final = {TunnelKind.IPIP: TunnelType.IPIP, TunnelKind.GUE: TunnelType.GUE, TunnelKind.GRE: TunnelType.GRE}
 CHECKSUMS: Final = {
@@ -40,7 +41,7 @@ _CHECKSUM_OF: Final = {number: checksum for checksum, number in CHECKSUMS.items(
 
 
 def identity_of(key: ServiceKey) -> Identity:
-    """Return a service's name in the kernel's words."""
+    """Return the kernel's identity of a service."""
     family = wire.AF_INET6 if key.is_ipv6 else wire.AF_INET
     if key.mark:
         return Identity(key.mark, family)
@@ -48,7 +49,7 @@ def identity_of(key: ServiceKey) -> Identity:
 
 
 def service_of(entry: ServiceEntry) -> Service:
-    """Return a service in the kernel's words."""
+    """Return the kernel's record of a service."""
     flags = sum({FLAGS[name] for name in entry.scheduler_flags if name in FLAGS})
     flags |= wire.PERSISTENT if entry.persistence_timeout_s else 0
     flags |= wire.ONE_PACKET if entry.one_packet else 0
@@ -62,14 +63,14 @@ def service_of(entry: ServiceEntry) -> Service:
 
 
 def netmask(ipv6: bool, length: int) -> int:
-    """Return the kernel's form of a prefix length; of IPv6 it takes none below 1."""
+    """Return a prefix length as the kernel stores it: a mask for IPv4, a length of at least 1 for IPv6."""
     if ipv6:
         return max(1, length)
     return int(IPv4Network((0, length)).netmask)
 
 
 def destination_of(entry: ServerEntry) -> Destination:
-    """Return a server in the kernel's words; FULLNAT by a number that is none of the kernel's."""
+    """Return the kernel's record of a server; FULLNAT has a number that the kernel does not use."""
     tunnel = entry.tunnel
     return Destination(
         address=entry.endpoint.address,
@@ -93,7 +94,7 @@ def key_of(identity: Identity) -> ServiceKey | None:
 
 
 def entry_of(service: Service, key: ServiceKey) -> ServiceEntry:
-    """Return what a configuration would have to say to make this service."""
+    """Return the entry that makes this service."""
     prefix = {"sh": ("sh-fallback", "sh-port", "flag-3"), "mh": ("mh-fallback", "mh-port", "flag-3")}
     names = prefix.get(service.scheduler, ("flag-1", "flag-2", "flag-3"))
     flags = tuple(name for name, bit in zip(names, wire.SCHEDULER_FLAGS, strict=True) if service.flags & bit)
@@ -109,7 +110,7 @@ def entry_of(service: Service, key: ServiceKey) -> ServiceEntry:
 
 
 def server_of(found: Destination) -> ServerEntry:
-    """Return what a configuration would have to say to make this server."""
+    """Return the entry that makes this server."""
     tunnel = Tunnel()
     if found.method == Method.TUNNEL:
         kind = _TUNNEL_OF.get(found.tunnel_type, TunnelKind.IPIP)
@@ -125,7 +126,7 @@ def server_of(found: Destination) -> ServerEntry:
 
 
 def traffic_of(counters: Counters) -> Traffic:
-    """Return the counters that a plane shows."""
+    """Return counters as the port has them."""
     return Traffic(
         connections=counters.connections,
         packets_in=counters.packets_in,
@@ -136,18 +137,41 @@ def traffic_of(counters: Counters) -> Traffic:
 
 
 def server_state(found: Destination, entry: ServerEntry) -> ServerState:
-    """Return a server as the plane shows it. The kernel does not tell whether it is overloaded: its counters do."""
-    held = found.active + found.inactive
+    """Return the state of a server. The kernel does not report overload: it is derived from the counters."""
+    connections = found.active + found.inactive
     return ServerState(
         server=entry,
         active=found.active,
         inactive=found.inactive,
         persistent=found.persistent,
-        overloaded=bool(found.upper_threshold) and held >= found.upper_threshold,
+        overloaded=bool(found.upper_threshold) and connections >= found.upper_threshold,
         traffic=traffic_of(found.counters),
     )
 
 
 def service_state(service: Service, entry: ServiceEntry, servers: tuple[ServerState, ...]) -> ServiceState:
-    """Return a service as the plane shows it."""
+    """Return the state of a service."""
     return ServiceState(service=entry, servers=servers, traffic=traffic_of(service.counters))
+
+
+def connection_of(line: ConnectionLine) -> Connection | None:
+    """Return a line of ``/proc/net/ip_vs_conn``; ``None`` for a protocol that no configuration can declare."""
+    try:
+        protocol = Protocol.TCP if line.protocol == "IP" else Protocol(line.protocol)
+    except ValueError:
+        return None
+    return Connection(
+        protocol=protocol,
+        client=Endpoint(line.client, line.client_port),
+        virtual=Endpoint(line.virtual, line.virtual_port),
+        server=Endpoint(line.server, line.server_port),
+        mark=mark_of(line),
+        state=line.state,
+        expires_s=float(line.expires_s),
+        template=line.client_port == 0,
+    )
+
+
+def mark_of(line: ConnectionLine) -> int:
+    """Return the firewall mark of a template, which the kernel lists as if it were an address; 0 where there is none."""
+    return int(IPv4Address(line.virtual)) if line.protocol == "IP" and ":" not in line.virtual else 0

@@ -1,4 +1,4 @@
-"""The kernel's IPVS, in its own words: one method for each command, records of ``wire.ipvs_netlink`` in and out."""
+"""The commands of the kernel's IPVS: one method for each, with the records of ``wire.ipvs_netlink``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from relevo.wire.ipvs_netlink import Command, Daemon, Destination, Identity, Inf
 from relevo.wire.netlink import Fault, Malformed
 
 PROC: Final = Path("/proc/thread-self/net")
-"""Of this thread's network namespace; ``/proc/net`` is that of the process's first thread."""
+"""The files of this thread's network namespace; ``/proc/net`` is that of the process's first thread."""
 SYSCTLS: Final = Path("/proc/sys/net/ipv4/vs")
 MODULE: Final = "ip_vs"
 UNANSWERED_S: Final = 1.0
-"""How long to wait for an answer that may never come."""
+"""How long ``stop_daemon`` waits for an answer that the kernel may not send."""
 
 
 class Kernel:
-    """IPVS of this network namespace. ``PlaneError`` when the kernel has none; ``OSError`` with the kernel's reason."""
+    """IPVS of this network namespace. ``PlaneError`` when the kernel has none; commands raise ``OSError``."""
 
     def __init__(self) -> None:
         try:
@@ -39,7 +39,7 @@ class Kernel:
         return wire.read_service(self._answer(Command.GET_SERVICE, wire.name_service(identity)))
 
     def destinations(self, identity: Identity) -> list[Destination]:
-        """Return a service's servers, newest first; of a service that is not there, none."""
+        """Return a service's servers, newest first; none for a missing service."""
         found = self._netlink.dump(Command.GET_DEST, wire.name_service(identity))
         return [wire.read_destination(body, identity.family) for body in found]
 
@@ -74,8 +74,8 @@ class Kernel:
     def stop_daemon(self, state: int) -> None:
         """Stop a synchronisation daemon.
 
-        The kernel answers nothing at all when the daemon's thread had not come to run yet (EINTR of ``kthread_stop``, which
-        netlink takes for its own): then what runs is asked for.
+        The kernel sends no answer when the daemon's thread has not run yet: ``kthread_stop`` returns EINTR, which netlink takes
+        for its own. After the time-out the running daemons are listed to find out.
         """
         try:
             self._netlink.ask(Command.DEL_DAEMON, wire.name_daemon(state), limit_s=UNANSWERED_S)
@@ -92,7 +92,7 @@ class Kernel:
         self._netlink.ask(Command.FLUSH)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._netlink.close()
 
     def _answer(self, command: Command, body: bytes = b"") -> memoryview:
@@ -103,7 +103,7 @@ class Kernel:
 
 
 def _connect() -> GenericNetlink:
-    """Connect; where the kernel does not know the family, ask for the module and try once more."""
+    """Open the socket; where the kernel does not know the family, load the module and try once more."""
     try:
         return GenericNetlink(wire.FAMILY, wire.VERSION)
     except HostError:

@@ -1,19 +1,16 @@
-"""The kernel's IPVS behind the port: it forwards packets whether this process lives or not, and its table is everybody's."""
+"""The kernel's IPVS behind the port: it forwards packets without this process, and other programs may use its table too."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
 from relevo.errors import PlaneError
-from relevo.host.sync_port import SyncSender
 from relevo.model import Endpoint, Forwarding, PlaneTimeouts, Protocol, ServiceKey, Sysctl, TunnelChecksum, TunnelKind, sysctls
 from relevo.model.table import (
     AddServer,
@@ -33,54 +30,42 @@ from relevo.model.table import (
     SyncState,
     SyncTask,
 )
-from relevo.planes.ipvs import convert
+from relevo.planes.ipvs import convert, sync
 from relevo.planes.ipvs.kernel import PROC, Kernel
 from relevo.planes.port import Capabilities, PlaneEvent, Refused
 from relevo.wire import ipvs_netlink as wire
-from relevo.wire import ipvs_sync
-from relevo.wire.ipvs_netlink import Command, Daemon, DaemonState, Destination, Method, Timeouts
-from relevo.wire.ipvs_proc import ConnectionLine, read_connections, read_origins
+from relevo.wire.ipvs_netlink import Command, Destination, Method, Timeouts
+from relevo.wire.ipvs_proc import read_connections
 from relevo.wire.netlink import Malformed
 
 SCHEDULERS: Final = frozenset(["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "mh", "sed", "nq", "fo", "ovf", "twos"])
-"""What kernels have; one without a scheduler's module is served by ``FALLBACK``."""
+"""The kernel's schedulers; where a kernel lacks a scheduler's module, the service gets ``FALLBACK``."""
 FALLBACK: Final = "wlc"
 SYSCTLS: Final = Path("/proc/sys/net/ipv4/vs")
 TIME_WAIT_S: Final = 120.0
 TEMPLATE_AGAIN_S: Final = 60.0
-"""A template whose time is over while connections are left gets so much more, whatever its time was (ip_vs_conn_expire)."""
+"""A template that expires while it controls connections is prolonged by this, whatever its time-out (ip_vs_conn_expire)."""
 MAX_WEIGHT: Final = 65_535
 """ipvsadm's limit; the kernel would take 2³¹ - 1 and overflow in its products."""
 _SERVICE_REASONS: Final = {
     errno.EEXIST: "service already exists",
     errno.ESRCH: "no such service",
-    errno.EPERM: "the kernel wants CAP_NET_ADMIN in the first user namespace",
+    errno.EPERM: "the kernel requires CAP_NET_ADMIN in the initial user namespace",
 }
 _SERVER_REASONS: Final = {
     errno.EEXIST: "destination already exists",
     errno.ENOENT: "no such destination",
     errno.ESRCH: "service not defined",
-    errno.EINVAL: "the kernel takes no such destination (address not unicast, or not of the service's family)",
+    errno.EINVAL: "the kernel refuses this destination (address not unicast, or not of the service's family)",
     errno.ERANGE: "the lower threshold is above the upper one",
 }
 _NO_SUCH_DESTINATION: Final = "no such destination"
-
-_NUMBERS: Final = {"TCP": wire.TCP, "UDP": wire.UDP}
-_STATES: Final = {
-    "TCP": {"ESTABLISHED": 1, "FIN_WAIT": 4, "TIME_WAIT": 5, "CLOSE": 6, "CLOSE_WAIT": 7},
-    "UDP": {"UDP": 0},
-}
-"""States that are handed over, as numbers of the protocol."""
-_TEMPLATE_STATES: Final = {"NONE": 0, "ASSURED": 1}
-_INVALID_PORT: Final = 65_535
-"""Of a template whose server is gone."""
-_ROLES: Final[dict[int, SyncRole]] = {DaemonState.MASTER: SyncRole.MASTER, DaemonState.BACKUP: SyncRole.BACKUP}
 
 Result = TypeVar("Result")
 
 
 def capabilities_of_ipvs() -> Capabilities:
-    """What this plane can do."""
+    """Return what the kernel's IPVS can do."""
     return Capabilities(
         name="ipvs",
         transports=frozenset((Protocol.TCP, Protocol.UDP)),
@@ -101,7 +86,7 @@ def capabilities_of_ipvs() -> Capabilities:
 
 @cache
 def unavailable_reason() -> str:
-    """Return why this system cannot have the plane, or nothing. Tried: the kernel is asked, and its module asked for."""
+    """Return why this system cannot have the plane, or an empty string. Loads the kernel's module where it is missing."""
     try:
         kernel = Kernel()
     except PlaneError as error:
@@ -116,27 +101,26 @@ def unavailable_reason() -> str:
 
 
 class IpvsPlane:
-    """IPVS of this network namespace, connected to at the first use."""
+    """IPVS of this network namespace. The netlink socket is opened at the first use."""
 
     def __init__(self, timeouts: PlaneTimeouts | None = None) -> None:
         self._timeouts = timeouts or PlaneTimeouts()
         self._kernel: Kernel | None = None
         self._busy = asyncio.Lock()
-        self._notices: list[PlaneEvent] = []
+        self._events: list[PlaneEvent] = []
         self._declared: dict[ServiceKey, ServiceEntry] = {}
         self._servers: dict[tuple[ServiceKey, Endpoint], ServerEntry] = {}
         self._task: SyncTask | None = None
         self._sync_problem = ""
-        self._found_sysctls: dict[str, Sysctl] = {}
+        self._former_sysctls: dict[str, Sysctl] = {}
 
     def capabilities(self) -> Capabilities:
-        """What this plane can do."""
         return capabilities_of_ipvs()
 
     # -- the table ---------------------------------------------------------------------------------------------
 
     async def observe(self) -> list[ServiceState]:
-        """Return the services of the kernel that a configuration can declare, whoever made them."""
+        """Return the kernel's services of the kinds that a configuration can declare, those of other programs included."""
         return await self._with_kernel(self._observe)
 
     def _observe(self, kernel: Kernel) -> list[ServiceState]:
@@ -147,7 +131,7 @@ class IpvsPlane:
                 continue
             entry = convert.entry_of(service, key)
             declared = self._declared.get(key)
-            if declared is not None and _holds(declared, entry):
+            if declared is not None and _matches(declared, entry):
                 entry = declared
             servers = tuple(
                 convert.server_state(destination, self._server_entry(key, destination))
@@ -157,7 +141,7 @@ class IpvsPlane:
         return found
 
     def _server_entry(self, key: ServiceKey, found: Destination) -> ServerEntry:
-        """Return what was declared, if the kernel holds that; what it does not hold (PROXY protocol) is in there too."""
+        """Return the declared entry if the kernel's server matches it: it includes what the kernel does not store."""
         entry = convert.server_of(found)
         declared = self._servers.get((key, entry.endpoint))
         if declared is None:
@@ -167,23 +151,23 @@ class IpvsPlane:
         return declared if alike else entry
 
     async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
-        """Change the table, many operations at a time."""
+        """Change the table, in batches of netlink messages."""
         return await self._with_kernel(lambda kernel: self._apply(kernel, operations))
 
     def _apply(self, kernel: Kernel, operations: Sequence[Operation]) -> list[Refused]:
         refused = {number: reason for number, operation in enumerate(operations) if (reason := unfit(operation))}
         sent = [number for number in range(len(operations)) if number not in refused]
         errors = dict(zip(sent, kernel.change([_command(operations[number]) for number in sent]), strict=True))
-        self._fall_back(kernel, operations, errors)
+        self._apply_fallback(kernel, operations, errors)
         for number, error in errors.items():
             if error:
                 refused[number] = _reason(operations[number], error)
             else:
-                self._note(operations[number])
+                self._remember(operations[number])
         return [Refused(operations[number], refused[number]) for number in sorted(refused)]
 
-    def _fall_back(self, kernel: Kernel, operations: Sequence[Operation], errors: dict[int, int]) -> None:
-        """Give services whose scheduler the kernel has not another one, and what depends on them a second try."""
+    def _apply_fallback(self, kernel: Kernel, operations: Sequence[Operation], errors: dict[int, int]) -> None:
+        """Add services whose scheduler the kernel lacks with ``FALLBACK``, then retry the operations on them."""
         served: set[ServiceKey] = set()
         for number, error in errors.items():
             operation = operations[number]
@@ -193,12 +177,12 @@ class IpvsPlane:
                 (errors[number],) = kernel.change([(command, wire.tell_service(convert.service_of(_with_fallback(entry))))])
                 served.add(entry.key)
                 text = f"the kernel has no scheduler '{entry.scheduler}': {entry.key} is served by {FALLBACK}"
-                self._notices.append(PlaneEvent(text, grave=True))
+                self._events.append(PlaneEvent(text, grave=True))
             elif error == errno.ESRCH and isinstance(operation, AddServer) and operation.key in served:
                 (errors[number],) = kernel.change([_command(operation)])
 
-    def _note(self, operation: Operation) -> None:
-        """Remember what was declared."""
+    def _remember(self, operation: Operation) -> None:
+        """Keep the declared entry of an operation that succeeded."""
         match operation:
             case AddService(service=entry) | EditService(service=entry):
                 self._declared[entry.key] = entry
@@ -218,117 +202,98 @@ class IpvsPlane:
     # -- connections -------------------------------------------------------------------------------------------
 
     async def connections(self) -> list[Connection]:
-        """Return what ``/proc/net/ip_vs_conn`` lists."""
+        """Return the connections and templates of ``/proc/net/ip_vs_conn``."""
         return await self._with_kernel(lambda kernel: list(_listed()))
 
     async def drop(self, wanted: ConnectionFilter) -> int:
-        """IPVS has no command for it."""
+        """Raise ``PlaneError``: IPVS has no such command."""
         raise PlaneError(
-            "the kernel's IPVS cannot end connections",
+            "the kernel's IPVS cannot drop connections",
             hint="give their server weight 0, or set net.ipv4.vs.expire_nodest_conn and remove it",
         )
 
     # -- synchronisation ---------------------------------------------------------------------------------------
 
     async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
-        """Let the kernel's daemons run that a task wants, and no other; without ever having had a task leave them alone."""
+        """Run the kernel's sync daemons that the task wants, and no other. Before the first task they are left alone."""
         if task is not None or self._task is not None:
             self._task = task
-            self._sync_problem = await self._with_kernel(lambda kernel: _match_daemons(kernel, task))
+            self._sync_problem = await self._with_kernel(lambda kernel: sync.match_daemons(kernel, task))
         return self._sync_problem
 
     async def complete_sync(self) -> int:
-        """Tell the peers what the kernel lists, in the kernel's own protocol: its daemon keeps news for two seconds, and to
-        itself what it has not seen three packets of.
+        """Send the kernel's connections to the peers in the kernel's protocol.
+
+        The kernel's daemon alone would miss some: it buffers messages for two seconds, and sends a connection after its third
+        packet.
         """
         task = self._task
         if task is None or SyncRole.MASTER not in task.roles:
             return 0
-        return await self._with_kernel(lambda kernel: _announce(kernel, task))
+        return await self._with_kernel(lambda kernel: sync.send_connections(task))
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
-        """Return what the kernel tells: its daemons, and which connections came by one."""
-        return await self._with_kernel(lambda kernel: self._sync_state(kernel, counted))
-
-    def _sync_state(self, kernel: Kernel, counted: bool) -> SyncState | None:
-        running = sorted(kernel.daemons(), key=lambda daemon: daemon.state)
-        if not running and self._task is None:
-            return None
-        origins: dict[str, int] = {}
-        if counted:
-            with open(PROC / "ip_vs_conn_sync", encoding="ascii", errors="replace") as file:
-                origins = {"LOCAL": 0, "SYNC": 0} | Counter(read_origins(file))
-        first = running[0] if running else None
-        return SyncState(
-            roles=tuple(_ROLES[daemon.state] for daemon in running),
-            interface=first.interface if first else self._task.interface if self._task else "",
-            sync_id=first.sync_id if first else self._task.sync_id if self._task else 0,
-            group=first.group if first else "",
-            port=first.port if first else 0,
-            local=origins.get("LOCAL"),
-            received=origins.get("SYNC"),
-            problem=self._sync_problem,
-        )
+        """Return the state of the kernel's daemons, and how many connections came by synchronisation."""
+        return await self._with_kernel(lambda kernel: sync.state(kernel, self._task, self._sync_problem, counted=counted))
 
     # -- the rest ----------------------------------------------------------------------------------------------
 
     async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
-        """The kernel serves what is delivered to this node: addresses come and go by VRRP alone."""
+        """Do nothing: the kernel serves the packets that reach this node."""
 
     async def settings(self) -> PlaneSettings:
-        """Return what the kernel says."""
+        """Return the size of the kernel's connection table, and its time-outs."""
         return await self._with_kernel(_settings)
 
     async def set_timeouts(self, wanted: PlaneTimeouts) -> str:
-        """Change time-outs, for everybody who uses the table."""
+        """Change the time-outs, which hold for every service of the table, those of other programs included."""
         self._timeouts = wanted
         await self._with_kernel(self._set_timeouts)
         return ""
 
     async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """Write those that differ into ``/proc/sys/net/ipv4/vs``; what is wanted no more gets the value that it had before us."""
+        """Write those that differ to ``/proc/sys/net/ipv4/vs``; restore the former value of those no longer wanted."""
         return await self._with_kernel(lambda kernel: self._set_sysctls(wanted))
 
     def _set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
         named = {sysctl.name for sysctl in wanted}
-        again = [self._found_sysctls.pop(name) for name in list(self._found_sysctls) if name not in named]
+        restored = [self._former_sysctls.pop(name) for name in list(self._former_sysctls) if name not in named]
         refused = []
-        for sysctl in (*again, *wanted):
+        for sysctl in (*restored, *wanted):
             former, reason = _set_sysctl(sysctl)
             if reason:
                 refused.append(reason)
             elif former is not None and sysctl.name in named:
-                self._found_sysctls.setdefault(sysctl.name, former)
+                self._former_sysctls.setdefault(sysctl.name, former)
         return refused
 
     def events(self) -> list[PlaneEvent]:
-        """Return what happened since the last call."""
-        found, self._notices = self._notices, []
+        found, self._events = self._events, []
         return found
 
     def attachments(self) -> tuple[str, ...]:
-        """Nothing to add: it is at work everywhere."""
+        """Return nothing: IPVS works on every interface."""
         return ()
 
     def drop_counters(self) -> dict[str, int]:
-        """The kernel does not tell what became of packets."""
+        """Return nothing: the kernel has no such counters."""
         return {}
 
     async def close(self) -> None:
-        """Let go; the table stays."""
+        """Close the netlink socket; the table stays."""
         if self._kernel is not None:
             self._kernel.close()
             self._kernel = None
 
     async def remove(self, *, keep_connections: bool = False) -> None:
-        """Remove the services that were declared here; those of others stay, and so do connections, in the kernel's own table."""
-        mine = [DeleteService(key) for key in self._declared]
-        if mine:
-            await self.apply(mine)
+        """Remove the services declared here. Those of other programs stay, and connections stay in the kernel's table."""
+        declared = [DeleteService(key) for key in self._declared]
+        if declared:
+            await self.apply(declared)
         await self.close()
 
     async def _with_kernel(self, work: Callable[[Kernel], Result]) -> Result:
-        """Do work in a thread of its own: ten thousand servers take a tenth of a second."""
+        """Run ``work`` in a thread: ten thousand servers take 0.1 s. ``PlaneError`` with the kernel's reason."""
         async with self._busy:
             try:
                 if self._kernel is None:
@@ -343,7 +308,7 @@ class IpvsPlane:
 
 
 def _set_sysctl(sysctl: Sysctl) -> tuple[Sysctl | None, str]:
-    """Set one, if it is not so already; return what it was if that was something else, and why it could not be set."""
+    """Set one, if it differs; return its former value if it did, and why it could not be set or an empty string."""
     path = SYSCTLS / sysctl.name
     try:
         former = Sysctl(sysctl.name, tuple(map(int, path.read_text().split())))
@@ -363,90 +328,15 @@ def _settings(kernel: Kernel) -> PlaneSettings:
 
 
 def _reason(operation: Operation, error: int) -> str:
-    """Return what an error number means to who asked for the operation."""
+    """Return the reason that an error number stands for in this operation."""
     if isinstance(operation, EditServer | DeleteServer) and error == errno.ESRCH:
         return _NO_SUCH_DESTINATION
     reasons = _SERVER_REASONS if isinstance(operation, AddServer | EditServer | DeleteServer) else _SERVICE_REASONS
     return reasons.get(error, os.strerror(error))
 
 
-def _match_daemons(kernel: Kernel, task: SyncTask | None) -> str:
-    """Stop daemons that are not wanted as they are, start those that are missing; return what stands against it, or nothing."""
-    if task is not None and task.peers:
-        return "the kernel's daemons speak to a multicast group alone: leave out 'peer'"
-    if task is not None and task.key_file:
-        return "the kernel's daemons cannot seal what they say: leave out lvs_sync_key"
-    wanted = {} if task is None else {state: _daemon(task, state) for state, role in _ROLES.items() if role in task.roles}
-    running = {daemon.state: daemon for daemon in kernel.daemons()}
-    for state, daemon in running.items():
-        if state not in wanted or not _alike(daemon, wanted[state]):
-            kernel.stop_daemon(state)
-    for state, daemon in wanted.items():
-        if state in running and _alike(running[state], daemon):
-            continue
-        try:
-            kernel.start_daemon(daemon)
-        except OSError as error:
-            return f"the kernel's {_ROLES[state]} daemon on {daemon.interface} does not start: {error.strerror or error}"
-    return ""
-
-
-def _announce(kernel: Kernel, task: SyncTask) -> int:
-    """Send every connection that can be handed over; return their number."""
-    with open(PROC / "ip_vs_conn", encoding="ascii", errors="replace") as file:
-        entries = [entry for line in read_connections(file) if (entry := _sync_entry(line)) is not None]
-    with SyncSender(task.interface, task.group, task.port, task.ttl) as sender:
-        length = task.max_length or ipvs_sync.MAX_LENGTH
-        for message in ipvs_sync.assemble(task.sync_id, map(ipvs_sync.encode, entries), length):
-            sender.send(message)
-    return len(entries)
-
-
-def _sync_entry(line: ConnectionLine) -> ipvs_sync.Entry | None:
-    """Return what to tell of a connection; ``None`` for one that no peer would take.
-
-    The list does not say how packets are forwarded: the peer has its server's way, as it has for the kernel's own messages.
-    """
-    template = line.client_port == 0
-    states = _TEMPLATE_STATES if template else _STATES.get(line.protocol, {})
-    if line.state not in states or line.server_port == _INVALID_PORT:
-        return None
-    inactive = template or line.state != "ESTABLISHED"
-    return ipvs_sync.Entry(
-        protocol=_NUMBERS.get(line.protocol, 0),
-        client=ip_address(line.client).packed,
-        client_port=line.client_port,
-        virtual=ip_address(line.virtual).packed,
-        virtual_port=line.virtual_port,
-        server=ip_address(line.server).packed,
-        server_port=line.server_port,
-        state=states[line.state],
-        flags=(ipvs_sync.TEMPLATE if template else 0) | (ipvs_sync.INACTIVE if inactive else 0),
-        seconds=max(1, line.expires_s) if template else 0,
-        mark=_mark(line),
-    )
-
-
-def _daemon(task: SyncTask, state: int) -> Daemon:
-    return Daemon(
-        state=state,
-        interface=task.interface,
-        sync_id=task.sync_id,
-        max_length=task.max_length,
-        group=task.group,
-        port=task.port,
-        ttl=task.ttl,
-    )
-
-
-def _alike(running: Daemon, wanted: Daemon) -> bool:
-    """Whether a daemon is the wanted one. The kernel shows a length of its own choice where none was wanted."""
-    fields = ("interface", "sync_id", "group", "port", "ttl", *(("max_length",) if wanted.max_length else ()))
-    return all(getattr(running, field) == getattr(wanted, field) for field in fields)
-
-
 def unfit(operation: Operation) -> str:
-    """Return why an operation must not reach the kernel, which would take it blindly; or nothing."""
+    """Return why an operation must not be sent to the kernel, which would accept it; or an empty string."""
     match operation:
         case AddService(service=entry) | EditService(service=entry):
             if not (entry.key.mark or entry.key.endpoint.port or entry.persistence_timeout_s):
@@ -478,7 +368,7 @@ def _command(operation: Operation) -> tuple[Command, bytes]:
 
 
 def _with_fallback(entry: ServiceEntry) -> ServiceEntry:
-    """The service with the scheduler that every kernel with IPVS has a module of."""
+    """Return the service with the fallback scheduler."""
     return ServiceEntry(
         key=entry.key,
         scheduler=FALLBACK,
@@ -488,8 +378,8 @@ def _with_fallback(entry: ServiceEntry) -> ServiceEntry:
     )
 
 
-def _holds(declared: ServiceEntry, found: ServiceEntry) -> bool:
-    """Whether the kernel's service is the declared one: as it was told, or with the scheduler in the stead of a missing one."""
+def _matches(declared: ServiceEntry, found: ServiceEntry) -> bool:
+    """Whether the kernel's service is the declared one, as declared or with the fallback scheduler."""
     return any(convert.entry_of(convert.service_of(entry), entry.key) == found for entry in (declared, _with_fallback(declared)))
 
 
@@ -500,28 +390,6 @@ def _without_method(entry: ServerEntry) -> tuple[object, ...]:
 def _listed() -> Iterable[Connection]:
     with open(PROC / "ip_vs_conn", encoding="ascii", errors="replace") as file:
         for line in read_connections(file):
-            connection = _connection(line)
+            connection = convert.connection_of(line)
             if connection is not None:
                 yield connection
-
-
-def _connection(line: ConnectionLine) -> Connection | None:
-    try:
-        protocol = Protocol.TCP if line.protocol == "IP" else Protocol(line.protocol)
-    except ValueError:
-        return None
-    return Connection(
-        protocol=protocol,
-        client=Endpoint(line.client, line.client_port),
-        virtual=Endpoint(line.virtual, line.virtual_port),
-        server=Endpoint(line.server, line.server_port),
-        mark=_mark(line),
-        state=line.state,
-        expires_s=float(line.expires_s),
-        template=line.client_port == 0,
-    )
-
-
-def _mark(line: ConnectionLine) -> int:
-    """Return the firewall mark that a template is for; it is listed as if it were an address."""
-    return int(IPv4Address(line.virtual)) if line.protocol == "IP" and ":" not in line.virtual else 0

@@ -1,4 +1,4 @@
-"""The plane that moves nothing: the shipped fake, for tests, the simulator and dry runs."""
+"""The plane without packets, for tests, the simulator and dry runs."""
 
 from relevo.planes.memory.plane import MemoryPlane
 

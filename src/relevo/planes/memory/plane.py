@@ -12,7 +12,7 @@ from relevo.planes.user_space import UserSpace
 
 
 class MemoryPlane(UserSpace):
-    """A plane without packets. ``clock`` gives the time; ``connect`` stands for a client."""
+    """A plane without packets. ``clock`` is seconds; ``connect`` acts as a client."""
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._clock = clock
@@ -21,40 +21,36 @@ class MemoryPlane(UserSpace):
         self.table = ServiceTable(self._reset)
 
     def capabilities(self) -> Capabilities:
-        """Everything the user-space table can do."""
         return capabilities_of_user_space("memory")
 
     async def observe(self) -> list[ServiceState]:
-        """Return the table."""
         self.table.expire(self._clock())
         return self.table.observe()
 
     async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
-        """Change the table."""
         return self.table.apply(operations)
 
     async def connections(self) -> list[Connection]:
-        """Return what ``connect`` opened, and the templates."""
-        return [*map(_shown, self._open.values()), *self.table.templates(self._clock())]
+        """Return the connections that ``connect`` opened, and the templates."""
+        return [*map(_to_connection, self._open.values()), *self.table.templates(self._clock())]
 
     async def drop(self, wanted: ConnectionFilter) -> int:
-        """Close connections and forget templates."""
+        """Close connections and remove templates that match; return how many."""
         matches = wanted.test()
-        handles = [handle for handle, opened in self._open.items() if matches(_shown(opened))]
-        return sum(map(self.disconnect, handles)) + self.table.forget(matches, self._clock())
+        handles = [handle for handle, opened in self._open.items() if matches(_to_connection(opened))]
+        return sum(map(self.disconnect, handles)) + self.table.drop_templates(matches, self._clock())
 
     async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
-        """Every address is here."""
+        """Do nothing: no service depends on an address."""
 
     def events(self) -> list[PlaneEvent]:
-        """Nothing happens by itself."""
         return []
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing."""
 
     async def remove(self, *, keep_connections: bool = False) -> None:
-        """Nothing stays."""
+        """Do nothing."""
 
     def connect(self, key: ServiceKey, client: Endpoint) -> tuple[int, Endpoint] | PickRefusal:
         """Open a connection; return its handle and the server it went to, or why it was refused."""
@@ -69,7 +65,7 @@ class MemoryPlane(UserSpace):
         return handle, assignment.server.entry.endpoint
 
     def disconnect(self, handle: int) -> bool:
-        """Close a connection; False when it was reset before, with its server."""
+        """Close a connection; False when it was closed before, or reset with its server."""
         if handle not in self._open:
             return False
         self.table.close(self._open.pop(handle)[0])
@@ -80,7 +76,7 @@ class MemoryPlane(UserSpace):
             self.table.close(self._open.pop(handle)[0])
 
 
-def _shown(opened: tuple[Assignment, Endpoint]) -> Connection:
+def _to_connection(opened: tuple[Assignment, Endpoint]) -> Connection:
     assignment, client = opened
     return Connection(
         protocol=assignment.service.entry.key.protocol,

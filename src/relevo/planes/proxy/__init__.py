@@ -1,6 +1,7 @@
-"""The plane that needs no privilege: it ends the client's connection and opens its own to the server.
+"""The plane that needs no privilege: it terminates the client's connection and opens its own to the server.
 
-``listener`` takes clients in, ``relay`` moves the bytes of one TCP connection, ``udp`` those of datagrams, ``engine`` is the
-event loop that holds services and connections, ``annex`` further processes for idle connections when descriptors run short,
-``worker`` the process around it, ``client`` the port through which the balancer speaks to it, in ``messages``.
+``loop`` is the event loop, ``listener`` accepts clients, ``relay`` moves the bytes of one TCP connection (bulk through
+``pipes``), ``udp`` those of datagrams. ``engine`` joins them to the table of services, ``overflow`` adds processes for idle
+connections when descriptors run short, ``worker`` is the process around the engine, and ``client`` the port to it, which sends
+it ``messages``.
 """

@@ -1,4 +1,4 @@
-"""The proxy plane's port: what the balancer holds to command the proxy's process."""
+"""The port to the proxy plane: requests of the balancer to the proxy's process."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from relevo.planes.user_space import UserSpace
 from relevo.wire.framing import LENGTH_SIZE, body_size
 
 TIMEOUT_S = 5.0
-"""A plane that does not answer for this long is taken for dead; the next call connects anew."""
+"""A process that does not answer for this long counts as dead; the next call connects again."""
 
 
 class ProxyPlane(UserSpace):
-    """Speaks to the proxy's process behind the Unix socket at ``path``."""
+    """The proxy's process behind the Unix socket at ``path``. Every call raises ``PlaneError`` when it does not answer."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -36,41 +36,38 @@ class ProxyPlane(UserSpace):
         self._lock = asyncio.Lock()
 
     def capabilities(self) -> Capabilities:
-        """What any user-space table can do."""
         return capabilities_of_user_space("proxy")
 
     async def observe(self) -> list[ServiceState]:
-        """Return the table of the process."""
         return (await self._ask(Observe())).services
 
     async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
-        """Change the table of the process."""
         return (await self._ask(Apply(tuple(operations)))).refused
 
     async def connections(self) -> list[Connection]:
-        """Return what is open in the process."""
+        """Return open connections, datagram sessions and templates."""
         return (await self._ask(ListConnections())).connections
 
     async def drop(self, wanted: ConnectionFilter) -> int:
-        """Let the process end connections."""
+        """Reset connections, drop sessions and templates that match; return how many."""
         return (await self._ask(DropConnections(wanted))).dropped
 
     async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
-        """Tell the process which virtual addresses this node holds."""
+        """Send the process the virtual addresses that are on this node."""
         await self._ask(SetLocal(local))
 
     def events(self) -> list[PlaneEvent]:
-        """The process writes its own log lines."""
+        """Return nothing: the process has no events."""
         return []
 
     async def close(self) -> None:
-        """Hang up; the process carries on."""
+        """Close the connection; the process goes on."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
 
     async def remove(self, *, keep_connections: bool = False) -> None:
-        """Hang up; the supervisor ends the process."""
+        """Close the connection; the supervisor stops the process."""
         await self.close()
 
     async def _ask(self, request: Request) -> Reply:
@@ -82,7 +79,7 @@ class ProxyPlane(UserSpace):
                 await self.close()
                 raise PlaneError(f"the proxy plane does not answer: {str(error) or 'no answer in time'}") from error
             except asyncio.CancelledError:
-                await self.close()  # the answer is still to come: nobody may take it for another one's
+                await self.close()  # the reply is still to come, and must not be read as that of the next request
                 raise
 
     async def _exchange(self, request: Request) -> Reply:

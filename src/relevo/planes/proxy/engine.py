@@ -1,16 +1,13 @@
-"""The event loop of the proxy plane: listeners, relays, datagram services, and the table they serve.
+"""The engine of the proxy plane: listeners, relays, datagram services and overflow workers, around the table they serve.
 
-One thread, one epoll, edge-triggered for connections. Within a batch of events file descriptors are only ever closed;
-whatever opens one (accepting, connecting anew) waits for the end of the batch, so that a stale event cannot meet a
-recycled descriptor.
+It decides which server a client gets, counts, and resets. The event loop is in ``loop``, the bytes are moved by ``relay`` and
+``udp``.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import math
-import os
 import select
 import socket
 import time
@@ -27,103 +24,91 @@ from relevo.model import Endpoint, Protocol, ServiceKey
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import PickRefusal, Refused
 from relevo.planes.proxy.listener import REBIND_S, TcpListener
+from relevo.planes.proxy.loop import EDGES, Loop
+from relevo.planes.proxy.pipes import PipePool
 from relevo.planes.proxy.proxy_protocol import header
-from relevo.planes.proxy.relay import Flow, Relay
+from relevo.planes.proxy.relay import Relay
 from relevo.planes.proxy.udp import UdpListener
 from relevo.planes.table import Assignment, Server, Service, ServiceTable
 
-WATCH: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-BATCH: Final = 512
-"""Events fetched at once."""
 CONNECT_TIMEOUT_S: Final = 5.0
-"""A server that does not answer a SYN for this long is passed over."""
+"""A connection to a server that is not established after this long is tried at another server."""
 MAX_TRIES: Final = 3
 """Servers tried for one connection before the client is reset."""
 IDLE_TCP_S: Final = 900.0
-"""Idle connections are reset after this long, as IPVS forgets them (ESTABLISHED)."""
+"""Idle connections are reset after this long: IPVS's time-out of ESTABLISHED."""
 SWEEP_S: Final = 5.0
-MAX_PIPES: Final = 256
-"""Idle pipes kept for reuse; each holds two descriptors."""
 SPARE_DESCRIPTORS: Final = 256
 """Descriptors kept free for the control socket, listeners and reconnects."""
 HIGH_WATER: Final = 0.75
-"""Part of the descriptors in use from which on idle connections move to an annex."""
+"""Share of ``max_connections`` from which on idle connections are offloaded to an overflow worker."""
 FLOOD_MARK: Final = 0.9
-"""Part from which on they move at once: ten thousand connections may come within a quarter of a second."""
+"""Share from which on they need not have been idle first: ten thousand connections may come within 0.25 s."""
 IDLE_BEFORE_MOVE_S: Final = 0.5
 MOVE_BATCH: Final = 256
 MOVE_PAUSE_S: Final = 0.02
-"""Idle connections move in batches with pauses: each costs a message, and the others want their turn."""
-MAX_ANNEXES: Final = 8
-"""Processes beside this one; with 20 000 descriptors each that is some 80 000 connections."""
+"""Connections are offloaded in batches with pauses: each costs a message, and the remaining ones must be served meanwhile."""
+MAX_WORKERS: Final = 8
+"""Overflow workers; with 20 000 descriptors each they hold some 80 000 connections."""
 HALF_CLOSED: Final = 4
 ENDED: Final = 3
-"""Kinds of an annex's reports that change what is counted."""
-_F_SETPIPE_SZ: Final = 1031
+"""Kinds of an overflow worker's reports that change what is counted."""
 
 
-class Annex(Protocol_):
-    """What the engine needs of an annex (see ``annex``): a process that relays what is handed to it."""
+class OverflowWorker(Protocol_):
+    """What the engine needs of an overflow worker (see ``overflow``)."""
 
-    held: set[int]
+    numbers: set[int]
+    """Connections it relays."""
 
     def adopt(self, number: int, client: socket.socket, server: socket.socket) -> bool:
         """Take a connection over; False when it cannot now."""
-        ...
 
     def abort(self, number: int) -> None:
         """Reset a connection."""
-        ...
 
     def close(self) -> None:
-        """End every connection."""
-        ...
+        """End the process, and with it every connection it relays."""
 
 
 Report = Callable[[int, int, int, int], None]
-"""Called with the kind of a report, the number of the connection, and octets towards server and client since the last one."""
-NewAnnex = Callable[["Engine", Report, Callable[[Any], None]], Annex]
+"""Called with the kind of a report, the number of the connection, and bytes towards server and client since the last one."""
+StartWorker = Callable[[Loop, Report, Callable[[Any], None]], OverflowWorker]
 
 
 @dataclass(slots=True, eq=False)
-class Elsewhere:
-    """A connection that an annex relays; scheduling and counting stay here."""
+class OffloadedConnection:
+    """A connection that an overflow worker relays; scheduling and counting stay here."""
 
     number: int
-    annex: Annex
+    worker: OverflowWorker
     assignment: Assignment
     client_address: tuple[str, int]
 
     def abort(self) -> None:
-        """Reset it."""
-        self.annex.abort(self.number)
+        self.worker.abort(self.number)
 
 
-class Engine:
-    """The proxy plane's loop. ``clock`` is monotonic seconds; ``new_annex`` makes room when descriptors run short."""
+class Engine(Loop):
+    """The engine. Without ``start_worker`` no connection is offloaded when descriptors run short."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, new_annex: NewAnnex | None = None) -> None:
-        self.clock = clock
-        self._new_annex = new_annex
-        self._annexes: list[Annex] = []
-        self._elsewhere: dict[int, Elsewhere] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic, start_worker: StartWorker | None = None) -> None:
+        super().__init__(clock)
+        self._start_worker = start_worker
+        self._workers: list[OverflowWorker] = []
+        self._offloaded: dict[int, OffloadedConnection] = {}
         self._next_number = 1
-        self._next_move = 0.0
-        self.now = clock()
+        self._next_offload = 0.0
         self.table = ServiceTable(self._reset_server)
-        self.held: frozenset[str] | None = None
+        self.pipes = PipePool()
+        self.local: frozenset[str] | None = None
         self.max_connections = max(16, (raise_descriptor_limit() - SPARE_DESCRIPTORS) // 2)
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[int], None]] = {}
         self._relays: set[Relay] = set()
         self._listeners: dict[ServiceKey, TcpListener | UdpListener] = {}
         self._connecting: deque[tuple[float, Relay]] = deque()
-        self._later: list[Callable[[], None]] = []
-        self._pipes: list[tuple[int, int]] = []
         self._next_sweep = self.now + SWEEP_S
         self._next_bind: float | None = None
-        self._resting: list[TcpListener] = []
-        self._stopped = False
+        self._paused: list[TcpListener] = []
 
     # -- the port's operations ---------------------------------------------------------------------------------
 
@@ -134,12 +119,12 @@ class Engine:
         return refused
 
     def set_local(self, addresses: frozenset[str]) -> None:
-        """Take note of the virtual addresses this node holds.
+        """Set the virtual addresses that are on this node.
 
-        It matters for loopback addresses alone: those are on every node of a machine at once, so the kernel cannot
-        keep two directors apart.
+        Only loopback addresses depend on it: every node of a machine has them at once, so two directors on one machine would
+        both listen.
         """
-        self.held = addresses
+        self.local = addresses
         self._match_listeners()
 
     def observe(self) -> list[ServiceState]:
@@ -150,26 +135,28 @@ class Engine:
 
     def connections(self) -> list[Connection]:
         """Return open connections, datagram sessions and templates."""
-        found = [self._shown(relay) for relay in self._relays] + [_shown_elsewhere(away) for away in self._elsewhere.values()]
+        found = [self._to_connection(relay) for relay in self._relays] + [
+            _offloaded_connection(one) for one in self._offloaded.values()
+        ]
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 found += listener.connections()
         return found + self.table.templates(self.clock())
 
     def drop(self, wanted: ConnectionFilter) -> int:
-        """Reset connections, end sessions and forget templates; return how many."""
+        """Reset connections, drop sessions and templates; return how many."""
         matches = wanted.test()
-        chosen: list[Relay | Elsewhere] = [relay for relay in self._relays if matches(self._shown(relay))]
-        chosen += [away for away in self._elsewhere.values() if matches(_shown_elsewhere(away))]
+        chosen: list[Relay | OffloadedConnection] = [relay for relay in self._relays if matches(self._to_connection(relay))]
+        chosen += [one for one in self._offloaded.values() if matches(_offloaded_connection(one))]
         for connection in chosen:
             connection.abort()
         dropped = len(chosen)
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
-                dropped += listener.end(matches)
-        return dropped + self.table.forget(matches, self.clock())
+                dropped += listener.drop(matches)
+        return dropped + self.table.drop_templates(matches, self.clock())
 
-    def _shown(self, relay: Relay) -> Connection:
+    def _to_connection(self, relay: Relay) -> Connection:
         return Connection(
             protocol=Protocol.TCP,
             client=Endpoint(*relay.client_address),
@@ -180,56 +167,15 @@ class Engine:
         )
 
     def _count_open(self) -> None:
-        """Move the octets of open flows into the counters of their servers."""
+        """Move the bytes that open flows have counted into the counters of their servers."""
         for relay in self._relays:
-            relay.assignment.server.bytes_in += relay.up.octets
-            relay.assignment.server.bytes_out += relay.down.octets
-            relay.up.octets = relay.down.octets = 0
+            relay.assignment.server.bytes_in += relay.up.transferred
+            relay.assignment.server.bytes_out += relay.down.transferred
+            relay.up.transferred = relay.down.transferred = 0
 
-    # -- the loop ----------------------------------------------------------------------------------------------
+    # -- timers ------------------------------------------------------------------------------------------------
 
-    def watch(self, descriptor: int, mask: int, handler: Callable[[int], None]) -> None:
-        """Call ``handler`` with the event mask whenever something happens on ``descriptor``."""
-        self._handlers[descriptor] = handler
-        self._epoll.register(descriptor, mask)
-
-    def unwatch(self, descriptor: int) -> None:
-        """Stop watching a descriptor that is about to be closed."""
-        if self._handlers.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
-
-    def later(self, task: Callable[[], None]) -> None:
-        """Run ``task`` when the current batch of events is done."""
-        self._later.append(task)
-
-    def again(self, flow: Flow) -> None:
-        """Give ``flow`` another turn: it stopped for the others' sake, and no new event will come."""
-        self._later.append(lambda: None if flow.relay.closed else flow.pump(True))
-
-    def stop(self) -> None:
-        """Leave ``run`` after the current batch."""
-        self._stopped = True
-
-    def run(self) -> None:
-        """Serve until ``stop``."""
-        while not self._stopped:
-            self.turn(None)
-        self.close()
-
-    def turn(self, limit_s: float | None) -> None:
-        """Wait for events, at most ``limit_s``, and handle one batch."""
-        events = self._epoll.poll(self._patience(limit_s), BATCH)
-        self.now = self.clock()
-        for descriptor, mask in events:
-            handler = self._handlers.get(descriptor)
-            if handler is not None:
-                handler(mask)
-        tasks, self._later = self._later, []
-        for task in tasks:
-            task()
-        self._timers()
-
-    def _patience(self, limit_s: float | None) -> float:
+    def _wait_s(self, limit_s: float | None) -> float:
         if self._later:
             return 0.0
         due = [self._next_sweep]
@@ -265,34 +211,33 @@ class Engine:
             listener.close()
         for relay in list(self._relays):
             relay.abort()
-        for annex in list(self._annexes):
-            annex.close()
-        for pipe in self._pipes:
-            _close_pipe(pipe)
-        self._epoll.close()
+        for worker in list(self._workers):
+            worker.close()
+        self.pipes.close()
+        super().close()
 
     # -- listeners ---------------------------------------------------------------------------------------------
 
     def _wants_listener(self, service: Service) -> bool:
         address = service.entry.key.endpoint.address
-        if self.held is not None and address not in self.held and ip_address(address).is_loopback:
+        if self.local is not None and address not in self.local and ip_address(address).is_loopback:
             return False
         return bool(service.servers)
 
-    def rest(self, listener: TcpListener, pause_s: float) -> None:
-        """Leave a listener alone for a moment: nothing can be accepted now, and its event would come again at once."""
+    def pause(self, listener: TcpListener, pause_s: float) -> None:
+        """Stop watching a listener for a while: nothing can be accepted now, and its event would recur at once."""
         assert listener.socket is not None
         self.unwatch(listener.socket.fileno())
-        self._resting.append(listener)
+        self._paused.append(listener)
         self._next_bind = min(self._next_bind or math.inf, self.now + pause_s)
 
     def _match_listeners(self) -> None:
         self._next_bind = None
-        for resting in self._resting:
-            if resting.socket is not None:
-                self.watch(resting.socket.fileno(), select.EPOLLIN, resting.on_event)
-        self._resting.clear()
-        for key in [k for k in self._listeners if k not in self.table.services]:
+        for paused in self._paused:
+            if paused.socket is not None:
+                self.watch(paused.socket.fileno(), select.EPOLLIN, paused.on_event)
+        self._paused.clear()
+        for key in self._listeners.keys() - self.table.services.keys():
             self._listeners.pop(key).close()
         for key, service in self.table.services.items():
             listener = self._listeners.get(key)
@@ -307,11 +252,14 @@ class Engine:
                 self._open_listener(key, service)
 
     def _open_listener(self, key: ServiceKey, service: Service) -> None:
-        kind = TcpListener if key.protocol is Protocol.TCP else UdpListener
-        listener = kind(self, service)
+        listener: TcpListener | UdpListener
+        if key.protocol is Protocol.TCP:
+            listener = TcpListener(self, self, service)
+        else:
+            listener = UdpListener(self, self.table, service, self.max_connections)
         try:
             listener.open()
-        except (OSError, OverflowError) as error:  # OverflowError: no port, whatever said so
+        except (OSError, OverflowError) as error:  # OverflowError: the port is above 65535
             service.listening = f"cannot listen on {key.endpoint}: {getattr(error, 'strerror', None) or error}"
             self._next_bind = self.now + REBIND_S
             self._listeners.pop(key, None)
@@ -322,7 +270,7 @@ class Engine:
     # -- connections -------------------------------------------------------------------------------------------
 
     def accepted(self, listener: TcpListener, client: socket.socket, address: tuple[str, int]) -> None:
-        """Give a new client a server, or reset it."""
+        """Connect a new client to a server, or reset it."""
         assignment = self.table.open(listener.service, address[0], address[1], self.clock())
         if isinstance(assignment, PickRefusal):
             _reset(client)
@@ -331,7 +279,7 @@ class Engine:
         self._connect(relay)
 
     def _connect(self, relay: Relay) -> None:
-        """Open the connection to the leased server; an immediate refusal is handled like a late one."""
+        """Connect to the assigned server; an immediate refusal is handled like a late one."""
         entry = relay.assignment.server.entry
         endpoint = entry.endpoint
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
@@ -339,7 +287,7 @@ class Engine:
             server = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:  # no descriptor is left
             self.table.close(relay.assignment)
-            self._turn_away(relay, PickRefusal.TOO_MANY)
+            self._reset_client(relay, PickRefusal.TOO_MANY)
             return
         preface = b""
         if entry.proxy_protocol:
@@ -352,12 +300,12 @@ class Engine:
             return
         relay.connect_by = self.now + CONNECT_TIMEOUT_S
         self._connecting.append((relay.connect_by, relay))
-        self.watch(server.fileno(), WATCH, relay.on_server)
+        self.watch(server.fileno(), EDGES, relay.on_server)
         if relay.client.fileno() not in self._handlers:
-            self.watch(relay.client.fileno(), WATCH, relay.on_client)
+            self.watch(relay.client.fileno(), EDGES, relay.on_client)
 
     def connect_failed(self, relay: Relay) -> None:
-        """Pass the client on to another server; nothing of its data has left yet."""
+        """Try another server; none of the client's data has been sent yet."""
         failed = relay.assignment.server
         failed.connections.discard(relay)
         self.unwatch(relay.server.fileno())
@@ -376,12 +324,12 @@ class Engine:
             client, port = relay.client_address
             assignment = self.table.open(service, client, port, self.clock(), tried=relay.tried)
         if isinstance(assignment, PickRefusal):
-            self._turn_away(relay, PickRefusal.CONNECT_FAILED)
+            self._reset_client(relay, PickRefusal.CONNECT_FAILED)
             return
         relay.assignment = assignment  # type: ignore[assignment]
         self._connect(relay)
 
-    def _turn_away(self, relay: Relay, reason: PickRefusal) -> None:
+    def _reset_client(self, relay: Relay, reason: PickRefusal) -> None:
         """Reset a client that has no connection to a server."""
         relay.assignment.service.refused[reason] += 1
         relay.closed = True
@@ -390,11 +338,11 @@ class Engine:
         _reset(relay.client)
 
     def half_closed(self, relay: Relay) -> None:
-        """One direction of ``relay`` is done."""
+        """Count a relay as inactive: one direction has ended."""
         self.table.half_close(relay.assignment)
 
     def forget(self, relay: Relay) -> None:
-        """Drop a relay that has dropped, and close its sockets."""
+        """Forget a relay that has ended, and close its sockets."""
         handlers = self._handlers
         handlers.pop(relay.client.fileno(), None)
         handlers.pop(relay.server.fileno(), None)
@@ -404,111 +352,83 @@ class Engine:
         self.table.close(relay.assignment)
 
     def _reset_server(self, server: Server) -> None:
-        """Reset every connection to a server that leaves."""
+        """Reset every connection to a removed server."""
         for connection in list(server.connections):
-            if isinstance(connection, Relay | Elsewhere):
+            if isinstance(connection, Relay | OffloadedConnection):
                 connection.abort()
         for listener in self._listeners.values():
             if isinstance(listener, UdpListener):
                 listener.reset(server)
 
-    # -- annexes -----------------------------------------------------------------------------------------------
+    # -- overflow workers --------------------------------------------------------------------------------------
 
     def full(self) -> bool:
-        """Whether no further connection can be taken now; makes room if there is any to make."""
+        """Whether no further connection can be accepted now; offloads connections when the limit is near."""
         if len(self._relays) >= self.max_connections * HIGH_WATER:
-            self._make_room()
+            self._offload()
         return len(self._relays) >= self.max_connections
 
-    def _make_room(self) -> None:
-        """Hand connections to an annex, some at a time: idle ones, or near the limit any that has nothing under way."""
+    def _offload(self) -> None:
+        """Hand a batch of connections to a worker: idle ones, or near the limit any that has no data in flight."""
         urgent = len(self._relays) >= self.max_connections * FLOOD_MARK
-        if self._new_annex is None or (self.now < self._next_move and not urgent):
+        if self._start_worker is None or (self.now < self._next_offload and not urgent):
             return
-        self._next_move = self.now + MOVE_PAUSE_S
-        annex = next((a for a in self._annexes if len(a.held) < self.max_connections * HIGH_WATER), None)
-        if annex is None:
-            if len(self._annexes) >= MAX_ANNEXES:
+        self._next_offload = self.now + MOVE_PAUSE_S
+        worker = next((w for w in self._workers if len(w.numbers) < self.max_connections * HIGH_WATER), None)
+        if worker is None:
+            if len(self._workers) >= MAX_WORKERS:
                 return
-            annex = self._new_annex(self, self._hear_annex, self._annex_lost)
-            self._annexes.append(annex)
+            worker = self._start_worker(self, self._on_report, self._on_worker_lost)
+            self._workers.append(worker)
         before = self.now if urgent else self.now - IDLE_BEFORE_MOVE_S
         quiet = (relay for relay in list(self._relays) if relay.idle_since(before))
         for relay in islice(quiet, MOVE_BATCH):
-            if not self._move(relay, annex):
+            if not self._move(relay, worker):
                 return
 
-    def _move(self, relay: Relay, annex: Annex) -> bool:
+    def _move(self, relay: Relay, worker: OverflowWorker) -> bool:
         number = self._next_number
-        if not annex.adopt(number, relay.client, relay.server):
+        if not worker.adopt(number, relay.client, relay.server):
             return False
         self._next_number += 1
-        away = self._elsewhere[number] = Elsewhere(number, annex, relay.assignment, relay.client_address)
+        moved = self._offloaded[number] = OffloadedConnection(number, worker, relay.assignment, relay.client_address)
         server = relay.assignment.server
         server.connections.discard(relay)
-        server.connections.add(away)
-        server.bytes_in += relay.up.octets
-        server.bytes_out += relay.down.octets
+        server.connections.add(moved)
+        server.bytes_in += relay.up.transferred
+        server.bytes_out += relay.down.transferred
         relay.closed = True
         self._relays.discard(relay)
         for flow in (relay.up, relay.down):
             if flow.pipe is not None:
-                self.return_pipe(flow.pipe, clean=True)
+                self.pipes.put(flow.pipe, clean=True)
         for side in (relay.client, relay.server):
-            self.unwatch(side.fileno())  # closing alone would leave it watched: the annex has it open
+            self.unwatch(side.fileno())  # the worker has the socket open: closing alone would leave it in the epoll set
             side.close()
         return True
 
-    def _hear_annex(self, kind: int, number: int, up: int, down: int) -> None:
-        away = self._elsewhere.get(number)
-        if away is None:
+    def _on_report(self, kind: int, number: int, up: int, down: int) -> None:
+        moved = self._offloaded.get(number)
+        if moved is None:
             return
-        away.assignment.server.bytes_in += up
-        away.assignment.server.bytes_out += down
+        moved.assignment.server.bytes_in += up
+        moved.assignment.server.bytes_out += down
         if kind == HALF_CLOSED:
-            self.table.half_close(away.assignment)
+            self.table.half_close(moved.assignment)
         elif kind == ENDED:
-            self._end_elsewhere(away)
+            self._forget_offloaded(moved)
 
-    def _end_elsewhere(self, away: Elsewhere) -> None:
-        del self._elsewhere[away.number]
-        away.assignment.server.connections.discard(away)
-        self.table.close(away.assignment)
+    def _forget_offloaded(self, moved: OffloadedConnection) -> None:
+        del self._offloaded[moved.number]
+        moved.assignment.server.connections.discard(moved)
+        self.table.close(moved.assignment)
 
-    def _annex_lost(self, annex: Annex) -> None:
-        """Count out what an annex that died has lost."""
-        self._annexes.remove(annex)
-        for number in list(annex.held):
-            if number in self._elsewhere:
-                self._end_elsewhere(self._elsewhere[number])
-
-    # -- pipes -------------------------------------------------------------------------------------------------
-
-    def take_pipe(self) -> tuple[int, int] | None:
-        """Lend a pipe for splicing; ``None`` when no descriptor is left, and the flow goes on copying."""
-        if self._pipes:
-            return self._pipes.pop()
-        try:
-            pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            fcntl.fcntl(pipe[0], _F_SETPIPE_SZ, 1 << 20)
-        except OSError:
-            pass  # the per-user limit of pipe pages is reached: a smaller pipe works too
-        return pipe
-
-    def return_pipe(self, pipe: tuple[int, int], *, clean: bool) -> None:
-        """Take a pipe back; one with octets in it is closed."""
-        if clean and len(self._pipes) < MAX_PIPES:
-            self._pipes.append(pipe)
-        else:
-            _close_pipe(pipe)
-
-
-def _close_pipe(pipe: tuple[int, int]) -> None:
-    os.close(pipe[0])
-    os.close(pipe[1])
+    def _on_worker_lost(self, worker: OverflowWorker) -> None:
+        """Count out the connections of a worker that died."""
+        self._workers.remove(worker)
+        for number in list(worker.numbers):
+            if number in self._offloaded:
+                self._forget_offloaded(self._offloaded[number])
 
 
 def _reset(client: socket.socket) -> None:
@@ -516,11 +436,11 @@ def _reset(client: socket.socket) -> None:
     client.close()
 
 
-def _shown_elsewhere(away: Elsewhere) -> Connection:
+def _offloaded_connection(moved: OffloadedConnection) -> Connection:
     return Connection(
         protocol=Protocol.TCP,
-        client=Endpoint(*away.client_address),
-        virtual=away.assignment.service.entry.key.endpoint,
-        server=away.assignment.server.entry.endpoint,
-        state="FIN_WAIT" if away.assignment.inactive else "ESTABLISHED",
+        client=Endpoint(*moved.client_address),
+        virtual=moved.assignment.service.entry.key.endpoint,
+        server=moved.assignment.server.entry.endpoint,
+        state="FIN_WAIT" if moved.assignment.inactive else "ESTABLISHED",
     )

@@ -20,23 +20,23 @@ class Observe(msgspec.Struct, frozen=True, tag=True):
 
 
 class ListConnections(msgspec.Struct, frozen=True, tag=True):
-    """Return connections and templates."""
+    """Return connections, datagram sessions and templates."""
 
 
 class DropConnections(msgspec.Struct, frozen=True, tag=True):
-    """End the connections and forget the templates that are wanted."""
+    """Drop the connections and templates that match ``wanted``."""
 
     wanted: ConnectionFilter
 
 
 class SetLocal(msgspec.Struct, frozen=True, tag=True):
-    """The virtual addresses this node holds now."""
+    """Set the virtual addresses that are on this node now."""
 
     addresses: frozenset[str]
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """Answer to any request; the part asked for is filled. ``error`` says why there is none."""
+    """Reply to any request, with the field of that request set. ``error`` says why there is none."""
 
     refused: list[Refused] = []
     services: list[ServiceState] = []

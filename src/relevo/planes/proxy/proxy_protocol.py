@@ -1,4 +1,4 @@
-"""The PROXY protocol header, which tells a server the client's address (HAProxy's proxy-protocol.txt, versions 1 and 2)."""
+"""The PROXY protocol header, which passes the client's address to a server (HAProxy's proxy-protocol.txt, versions 1 and 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DATAGRAM: Final = 0x2
 
 
 def header(version: int, client: Endpoint, virtual: Endpoint, *, stream: bool = True) -> bytes:
-    """Return the header that goes before the first byte; empty for version 0. Version 1 knows TCP only."""
+    """Return the header that precedes the first byte; empty for version 0. Version 1 is for TCP (``stream``) only."""
     if version == 0 or (version == 1 and not stream):
         return b""
     source, destination = ip_address(client.address), ip_address(virtual.address)

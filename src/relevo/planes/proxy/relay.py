@@ -1,11 +1,10 @@
 """One TCP connection through the proxy: two flows, each from a source socket to a sink socket.
 
-Small messages are read and written; a flow that keeps filling its buffer moves on to ``splice`` through a pipe, where the
-octets never enter this process. A side that has finished sending is passed on as such (half-close), and the other
-direction goes on.
+Small messages are read and written; a flow that keeps filling its buffer changes to ``splice`` through a pipe, so that the
+bytes never enter this process. The end of one direction is passed on as a half-close, and the other direction goes on.
 
-Sockets are watched edge-triggered and registered once: a flow therefore moves data until the kernel says "again", and an
-event is only ever a hint to try.
+Sockets are watched edge-triggered and registered once: a flow therefore moves data until the kernel returns EAGAIN, and an
+event is only a hint to try.
 """
 
 from __future__ import annotations
@@ -13,21 +12,20 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from relevo.planes.proxy.pipes import PipePool
 from relevo.planes.table import Assignment, Server
 
-if TYPE_CHECKING:
-    from relevo.planes.proxy.engine import Engine
-
 CHUNK: Final = 32_768
-"""Octets read at once. Requests and small answers fit; two full chunks in a row are taken for bulk."""
+"""Bytes read at once. Requests and small answers fit; two full chunks in a row are taken for bulk."""
 FULL_READS_BEFORE_SPLICE: Final = 2
 SPLICE_SIZE: Final = 1 << 20
-"""Octets asked of one ``splice``; the pipe (1 MiB, the unprivileged limit) is what bounds it."""
+"""Bytes asked of one ``splice``; the size of the pipe (1 MiB, the unprivileged limit) bounds it."""
 ROUNDS: Final = 16
-"""Turns of one flow before the others get theirs."""
+"""Chunks that one flow moves before the other connections get their turn."""
 READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR
 ENDED: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -36,10 +34,33 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 _read, _write, _splice = os.read, os.write, os.splice
 
 
-class Flow:
-    """One direction of a relay. ``pending`` is what the sink did not take yet; ``piped`` counts octets in the pipe."""
+class RelayOwner(Protocol):
+    """What a relay needs of the engine that made it."""
 
-    __slots__ = ("eof", "full_reads", "octets", "pending", "pipe", "piped", "relay", "shut", "sink", "source", "writes")
+    now: float
+    pipes: PipePool
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Run ``task`` when the current batch of events is done."""
+        ...
+
+    def connect_failed(self, relay: Relay) -> None:
+        """The connection to the server was refused; the relay may get another server."""
+        ...
+
+    def half_closed(self, relay: Relay) -> None:
+        """One direction has ended."""
+        ...
+
+    def forget(self, relay: Relay) -> None:
+        """The relay has ended; close its sockets."""
+        ...
+
+
+class Flow:
+    """One direction of a relay. ``pending`` is what the sink did not take yet; ``piped`` counts bytes in the pipe."""
+
+    __slots__ = ("eof", "full_reads", "pending", "pipe", "piped", "relay", "shut", "sink", "source", "transferred", "writes")
 
     def __init__(self, relay: Relay, source: int, sink: int) -> None:
         self.relay = relay
@@ -49,13 +70,13 @@ class Flow:
         self.pipe: tuple[int, int] | None = None
         self.piped = 0
         self.full_reads = 0
-        self.octets = 0
+        self.transferred = 0
         self.writes = 0
         self.eof = False
         self.shut = False
 
     def pump(self, ended: bool) -> None:
-        """Move what the source has. ``ended`` says that its end, or an error, is waiting behind the data."""
+        """Move what the source has. With ``ended``, its end or an error follows the data."""
         if self.eof or ((self.pending or self.piped) and not self.flush()):
             return
         if self.pipe is not None:
@@ -74,10 +95,10 @@ class Flow:
             if self.full_reads >= FULL_READS_BEFORE_SPLICE and self._take_pipe():
                 self._splice()
                 return
-        self.relay.engine.again(self)
+        self.relay.owner.later(self._resume)
 
     def _copy(self) -> int:
-        """Read and write once; return the octets moved, 0 when there is nothing more to do now."""
+        """Read and write once; return the bytes moved, 0 when there is nothing more to do now."""
         try:
             data = _read(self.source, CHUNK)
         except BlockingIOError:
@@ -89,7 +110,7 @@ class Flow:
         if not size:
             self._finish()
             return 0
-        self.octets += size
+        self.transferred += size
         try:
             sent = _write(self.sink, data)
         except BlockingIOError:
@@ -106,7 +127,7 @@ class Flow:
         return size
 
     def flush(self) -> bool:
-        """Give the sink what is held back; True when nothing is left."""
+        """Write pending data to the sink; True when nothing is left."""
         try:
             if self.pending:
                 sent = _write(self.sink, self.pending)
@@ -134,7 +155,7 @@ class Flow:
                 if moved == 0:
                     self._finish()
                     return
-                self.octets += moved
+                self.transferred += moved
                 self.piped += moved
             except BlockingIOError:
                 if not self.piped:
@@ -150,10 +171,15 @@ class Flow:
             except OSError:
                 self.relay.abort()
                 return
-        self.relay.engine.again(self)
+        self.relay.owner.later(self._resume)
+
+    def _resume(self) -> None:
+        """Go on where the flow stopped to let others have their turn: no new event will come for this data."""
+        if not self.relay.closed:
+            self.pump(True)
 
     def _take_pipe(self) -> bool:
-        self.pipe = self.relay.engine.take_pipe()
+        self.pipe = self.relay.owner.pipes.take()
         return self.pipe is not None
 
     def _finish(self) -> None:
@@ -168,7 +194,7 @@ class Flow:
 
 
 class Relay:
-    """A client's connection and the one to its server. It is made connecting and ends by ``close`` or ``abort``."""
+    """A client's connection and the one to its server. It starts unconnected and ends by ``close`` or ``abort``."""
 
     __slots__ = (
         "assignment",
@@ -178,15 +204,15 @@ class Relay:
         "connect_by",
         "connected",
         "down",
-        "engine",
+        "owner",
         "seen",
         "server",
         "tried",
         "up",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, client: socket.socket, address: tuple[str, int], assignment: Assignment) -> None:
-        self.engine = engine
+    def __init__(self, owner: RelayOwner, client: socket.socket, address: tuple[str, int], assignment: Assignment) -> None:
+        self.owner = owner
         self.client = client
         self.client_address = address
         self.assignment = assignment
@@ -194,13 +220,13 @@ class Relay:
         self.connected = False
         self.connect_by = 0.0
         self.closed = False
-        self.seen = engine.now
+        self.seen = owner.now
         self.server: socket.socket
         self.up: Flow
         self.down: Flow
 
     def attach(self, server: socket.socket, preface: bytes) -> None:
-        """Take the socket to the server; ``preface`` goes to it before the client's first octet."""
+        """Set the socket to the server; ``preface`` is sent before the client's first byte."""
         self.server = server
         self.up = Flow(self, self.client.fileno(), server.fileno())
         self.down = Flow(self, server.fileno(), self.client.fileno())
@@ -210,19 +236,19 @@ class Relay:
     # -- events ------------------------------------------------------------------------------------------------
 
     def on_client(self, mask: int) -> None:
-        """Something happened on the client's side."""
-        self.seen = self.engine.now
+        """Handle events of the client's socket."""
+        self.seen = self.owner.now
         if mask & READABLE and self.connected:
             self.up.pump(bool(mask & ENDED))
         if mask & EPOLLOUT and not self.closed and (self.down.pending or self.down.piped) and self.down.flush():
             self.down.pump(True)
 
     def on_server(self, mask: int) -> None:
-        """Something happened on the server's side."""
-        self.seen = self.engine.now
+        """Handle events of the server's socket."""
+        self.seen = self.owner.now
         if not self.connected:
             if mask & (EPOLLERR | EPOLLHUP):
-                self.engine.connect_failed(self)
+                self.owner.connect_failed(self)
                 return
             if not mask & EPOLLOUT:
                 return
@@ -236,23 +262,23 @@ class Relay:
             self.up.pump(True)
 
     def no_delay(self, flow: Flow) -> None:
-        """Send small messages at once: from the second one on, Nagle would hold them for an acknowledgement."""
+        """Turn Nagle's algorithm off: it would hold small messages back from the second one on, until an acknowledgement."""
         sink = self.server if flow is self.up else self.client
         sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def finished(self, flow: Flow) -> None:
-        """``flow`` has delivered everything its source will ever send."""
+        """Pass on the end of ``flow``, which has delivered everything; close when both directions have ended."""
         if self.up.shut and self.down.shut:
             self.close()
             return
-        self.engine.half_closed(self)
+        self.owner.half_closed(self)
         try:
             (self.server if flow is self.up else self.client).shutdown(socket.SHUT_WR)
         except OSError:
             self.abort()
 
     def idle_since(self, before: float) -> bool:
-        """Whether nothing has happened since ``before``, and nothing is under way."""
+        """Whether there was no event since ``before``, and no data is in flight."""
         flows = (self.up, self.down)
         return self.connected and self.seen < before and not any(f.pending or f.piped or f.eof for f in flows)
 
@@ -274,13 +300,13 @@ class Relay:
             return
         self.closed = True
         self.assignment.server.connections.discard(self)
-        self.assignment.server.bytes_in += self.up.octets
-        self.assignment.server.bytes_out += self.down.octets
+        self.assignment.server.bytes_in += self.up.transferred
+        self.assignment.server.bytes_out += self.down.transferred
         for flow in (self.up, self.down):
             flow.eof = flow.shut = True
             if flow.pipe is not None:
-                self.engine.return_pipe(flow.pipe, clean=not flow.piped)
+                self.owner.pipes.put(flow.pipe, clean=not flow.piped)
                 flow.pipe = None
                 flow.piped = 0
             flow.pending = b""
-        self.engine.forget(self)
+        self.owner.forget(self)

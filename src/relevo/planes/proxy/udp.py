@@ -1,7 +1,6 @@
-"""Datagram services: a session per client, with a connected socket to its server, forgotten when idle.
+"""UDP services: a session per client, with a connected socket to its server; idle sessions expire.
 
-A client's datagrams keep their server while the session lives, as IPVS keeps a UDP entry. The answer leaves from the
-service's own address.
+A client keeps its server while its session exists, as with a UDP entry of IPVS. Replies are sent from the service's address.
 """
 
 from __future__ import annotations
@@ -10,22 +9,20 @@ import select
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from relevo.model import Endpoint, Protocol
 from relevo.model.table import Connection
 from relevo.planes.port import PickRefusal
 from relevo.planes.proxy.listener import bound_socket
+from relevo.planes.proxy.loop import Loop
 from relevo.planes.proxy.proxy_protocol import header
-from relevo.planes.table import Assignment, Server, Service
-
-if TYPE_CHECKING:
-    from relevo.planes.proxy.engine import Engine
+from relevo.planes.table import Assignment, Server, Service, ServiceTable
 
 IDLE_S: Final = 300.0
 """IPVS's UDP time-out."""
 DATAGRAMS: Final = 64
-"""Datagrams read from one socket before the others get their turn."""
+"""Datagrams read from one socket before the other sockets get their turn."""
 MAX_DATAGRAM: Final = 65_535
 
 Address = tuple[str, int]
@@ -33,7 +30,7 @@ Address = tuple[str, int]
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """A client's path to a server."""
+    """A client, and the socket connected to its server. ``seen`` is when the last datagram passed."""
 
     client: Address
     socket: socket.socket
@@ -42,25 +39,27 @@ class Session:
 
 
 class UdpListener:
-    """The socket of a UDP service, and its sessions."""
+    """The socket of a UDP service, and its sessions, of which there are at most ``max_sessions``."""
 
-    def __init__(self, engine: Engine, service: Service) -> None:
-        self.engine = engine
+    def __init__(self, loop: Loop, table: ServiceTable, service: Service, max_sessions: int) -> None:
+        self.loop = loop
+        self.table = table
         self.service = service
+        self.max_sessions = max_sessions
         self.socket: socket.socket | None = None
         self._sessions: dict[Address, Session] = {}
 
     def open(self) -> None:
-        """Bind; ``OSError`` when the address cannot be had."""
+        """Bind; ``OSError`` when the address cannot be bound."""
         self.socket = bound_socket(self.service.entry.key)
-        self.engine.watch(self.socket.fileno(), select.EPOLLIN, lambda mask: self.engine.later(self._receive))
+        self.loop.watch(self.socket.fileno(), select.EPOLLIN, lambda mask: self.loop.later(self._receive))
 
     def close(self) -> None:
-        """Stop serving; sessions end."""
+        """Close the socket and every session."""
         for session in list(self._sessions.values()):
-            self._end(session)
+            self._close(session)
         if self.socket is not None:
-            self.engine.unwatch(self.socket.fileno())
+            self.loop.unwatch(self.socket.fileno())
             self.socket.close()
             self.socket = None
 
@@ -73,15 +72,15 @@ class UdpListener:
             except OSError:
                 return
             client = (address[0], address[1])
-            session = self._sessions.get(client) or self._begin(client)
+            session = self._sessions.get(client) or self._open(client)
             if session is not None:
                 self._forward(session, data)
 
-    def _begin(self, client: Address) -> Session | None:
-        if len(self._sessions) >= self.engine.max_connections:
+    def _open(self, client: Address) -> Session | None:
+        if len(self._sessions) >= self.max_sessions:
             self.service.refused[PickRefusal.TOO_MANY] += 1
             return None
-        assignment = self.engine.table.open(self.service, *client, self.engine.clock(), active=False)
+        assignment = self.table.open(self.service, *client, self.loop.clock(), active=False)
         if isinstance(assignment, PickRefusal):
             return None
         endpoint = assignment.server.entry.endpoint
@@ -91,25 +90,25 @@ class UdpListener:
             sock.connect((endpoint.address, endpoint.port))
         except OSError:
             self.service.refused[PickRefusal.CONNECT_FAILED] += 1
-            self.engine.table.close(assignment)
+            self.table.close(assignment)
             return None
-        session = Session(client, sock, assignment, self.engine.now)
+        session = Session(client, sock, assignment, self.loop.now)
         self._sessions[client] = session
         assignment.server.connections.add(session)
-        self.engine.watch(sock.fileno(), select.EPOLLIN, lambda mask: self._answer(session))
+        self.loop.watch(sock.fileno(), select.EPOLLIN, lambda mask: self._reply(session))
         return session
 
     def _forward(self, session: Session, data: bytes) -> None:
-        session.seen = self.engine.now
+        session.seen = self.loop.now
         entry = session.assignment.server.entry
         if entry.proxy_protocol:
             data = header(entry.proxy_protocol, Endpoint(*session.client), self.service.entry.key.endpoint, stream=False) + data
         try:
             session.assignment.server.bytes_in += session.socket.send(data)
         except OSError:
-            pass  # full, or an ICMP error of an earlier datagram: UDP promises nothing
+            pass  # the buffer is full, or an ICMP error of an earlier datagram is reported: UDP may lose datagrams
 
-    def _answer(self, session: Session) -> None:
+    def _reply(self, session: Session) -> None:
         for _ in range(DATAGRAMS):
             if self.socket is None or session.socket.fileno() < 0:
                 return
@@ -117,7 +116,7 @@ class UdpListener:
                 data = session.socket.recv(MAX_DATAGRAM)
             except OSError:
                 return
-            session.seen = self.engine.now
+            session.seen = self.loop.now
             session.assignment.server.bytes_out += len(data)
             try:
                 self.socket.sendto(data, session.client)
@@ -125,39 +124,39 @@ class UdpListener:
                 pass
 
     def expire(self, now: float) -> None:
-        """End sessions that were idle too long."""
+        """Close sessions that were idle for ``IDLE_S``."""
         for session in [s for s in self._sessions.values() if s.seen + IDLE_S <= now]:
-            self._end(session)
+            self._close(session)
 
     def reset(self, server: Server) -> None:
-        """End the sessions of a server that leaves."""
+        """Close the sessions of a removed server."""
         for session in [s for s in self._sessions.values() if s.assignment.server is server]:
-            self._end(session)
+            self._close(session)
 
-    def _end(self, session: Session) -> None:
+    def _close(self, session: Session) -> None:
         self._sessions.pop(session.client, None)
         session.assignment.server.connections.discard(session)
-        self.engine.unwatch(session.socket.fileno())
+        self.loop.unwatch(session.socket.fileno())
         session.socket.close()
-        self.engine.table.close(session.assignment)
+        self.table.close(session.assignment)
 
     def connections(self) -> list[Connection]:
-        """Return the sessions."""
-        return [self._shown(session) for session in self._sessions.values()]
+        """Return the sessions as connections."""
+        return [self._to_connection(session) for session in self._sessions.values()]
 
-    def end(self, meant: Callable[[Connection], bool]) -> int:
-        """End sessions that ``meant`` is true of; return how many."""
-        chosen = [session for session in self._sessions.values() if meant(self._shown(session))]
+    def drop(self, matches: Callable[[Connection], bool]) -> int:
+        """Close the sessions that match; return how many."""
+        chosen = [session for session in self._sessions.values() if matches(self._to_connection(session))]
         for session in chosen:
-            self._end(session)
+            self._close(session)
         return len(chosen)
 
-    def _shown(self, session: Session) -> Connection:
+    def _to_connection(self, session: Session) -> Connection:
         return Connection(
             protocol=Protocol.UDP,
             client=Endpoint(*session.client),
             virtual=self.service.entry.key.endpoint,
             server=session.assignment.server.entry.endpoint,
             state="UDP",
-            expires_s=max(0.0, session.seen + IDLE_S - self.engine.now),
+            expires_s=max(0.0, session.seen + IDLE_S - self.loop.now),
         )

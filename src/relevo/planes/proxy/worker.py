@@ -1,7 +1,7 @@
-"""The process of the proxy plane: an engine, and the socket through which the balancer commands it.
+"""The process of the proxy plane: an engine, and the socket on which it takes the balancer's requests.
 
-It outlives the balancer: when that worker dies, connections go on and the next one finds the table as it was. It listens
-on a Unix socket that the supervisor made, so that its own successor inherits the same address.
+It outlives the balancer: when the balancer dies, connections go on and the next balancer finds the table as it was. It listens
+on a Unix socket that the supervisor made, so that a restarted process keeps the same address.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from relevo.planes.proxy.annex import Annex
 from relevo.planes.proxy.engine import Engine
 from relevo.planes.proxy.messages import (
     Apply,
@@ -25,6 +24,7 @@ from relevo.planes.proxy.messages import (
     decode_request,
     pack,
 )
+from relevo.planes.proxy.overflow import Worker
 from relevo.wire.framing import Deframer
 
 READ_SIZE = 1 << 16
@@ -42,7 +42,7 @@ class Commander:
         engine.watch(connection.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET, self.on_event)
 
     def on_event(self, mask: int) -> None:
-        """Read what came, answer what is complete, send what waits."""
+        """Read requests, reply to complete ones, send what is unsent."""
         try:
             if mask & select.EPOLLOUT and self.unsent:
                 self._send(b"")
@@ -78,14 +78,14 @@ class Commander:
         self.unsent = self.unsent[sent:]
 
     def close(self) -> None:
-        """Let the connection go; the engine carries on as it was."""
+        """Close the connection; the engine is not affected."""
         self.engine.unwatch(self.connection.fileno())
         self.connection.close()
 
 
 def serve(commands: socket.socket, alive: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
     """Run the plane until the supervisor's end of ``alive`` closes. ``commands`` listens for balancers."""
-    engine = Engine(new_annex=Annex)
+    engine = Engine(start_worker=Worker)
     commands.setblocking(False)
 
     def accept(mask: int) -> None:
@@ -95,15 +95,15 @@ def serve(commands: socket.socket, alive: socket.socket, ready: Callable[[], Non
         try:
             connection, _ = commands.accept()
         except OSError:
-            return  # gone again, or no descriptor is left: the caller tries anew
+            return  # the balancer has closed it, or no descriptor is left: it connects again
         Commander(engine, connection)
 
     engine.watch(commands.fileno(), select.EPOLLIN, accept)
     engine.watch(alive.fileno(), select.EPOLLIN | select.EPOLLRDHUP, lambda mask: engine.stop())
     gc.collect()
     gc.freeze()
-    # Relays and flows refer to each other, but their cycle is cut when they close: collections find next to nothing,
-    # and a full one over 10 000 connections would hold every packet up for tens of milliseconds.
+    # Relays and flows refer to each other, but closing breaks the cycle: collections find next to nothing, and a full one
+    # over 10 000 connections would delay every packet by tens of milliseconds.
     gc.set_threshold(200_000, 50, 1000)
     ready()
     engine.run()

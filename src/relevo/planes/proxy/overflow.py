@@ -1,11 +1,11 @@
-"""Room for more connections than one process may have descriptors for.
+"""Overflow workers: processes that relay idle connections when the proxy runs short of descriptors.
 
-A relayed connection takes two descriptors, and a system may grant no more than a thousand, or twenty thousand, to a process.
-When the proxy fills up, it hands idle connections to an annex: a process of its own that does nothing but relay. Scheduling,
-counting and refusing stay in one place; the annex reports what it moved and which connections ended.
+A relayed connection takes two descriptors, and a system may grant a process no more than a thousand, or twenty thousand. When
+the proxy fills up, it hands idle connections to an overflow worker, a process that only relays. Scheduling, counting and
+resetting stay in the proxy; the worker reports the bytes it moved and which connections ended.
 
-The two speak over a pair of packet sockets: a kind, the number of the connection, two octet counts, and with ``ADOPT`` the
-two descriptors.
+The two exchange messages over a pair of SOCK_SEQPACKET sockets: a kind, the number of the connection, two byte counts, and with
+``ADOPT`` the two descriptors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any, Final, NoReturn
 from relevo.host import libc
 from relevo.model import Endpoint
 from relevo.model.table import ServerEntry
-from relevo.planes.proxy.engine import ENDED, HALF_CLOSED, WATCH, Engine, Report
+from relevo.planes.proxy.engine import ENDED, HALF_CLOSED, Engine, Report
+from relevo.planes.proxy.loop import EDGES, Loop
 from relevo.planes.proxy.relay import Relay
 from relevo.planes.table import Assignment, Server
 
@@ -33,22 +34,22 @@ MAX_MESSAGES: Final = 512
 """Messages handled before connections get their turn."""
 
 
-class Annex:
-    """The proxy's end: a process that relays what is handed to it. ``report`` hears of it; ``lost`` when it dies."""
+class Worker:
+    """The proxy's end: starts the process. ``report`` is called with each of its reports, ``lost`` when it has ended."""
 
-    def __init__(self, engine: Engine, report: Report, lost: Callable[[Any], None]) -> None:
-        self.held: set[int] = set()
-        self._engine = engine
+    def __init__(self, loop: Loop, report: Report, lost: Callable[[Any], None]) -> None:
+        self.numbers: set[int] = set()
+        self._loop = loop
         self._report = report
         self._lost = lost
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(theirs, parent)
+            _serve(theirs, parent)
         theirs.close()
         self.socket.setblocking(False)
-        engine.watch(self.socket.fileno(), select.EPOLLIN, self._on_event)
+        loop.watch(self.socket.fileno(), select.EPOLLIN, self._on_event)
 
     def adopt(self, number: int, client: socket.socket, server: socket.socket) -> bool:
         """Hand a connection over; False when it cannot be taken now. The caller closes its own descriptors."""
@@ -58,15 +59,15 @@ class Annex:
             self.socket.sendmsg([_MESSAGE.pack(ADOPT, number, 0, 0)], rights)
         except OSError:
             return False
-        self.held.add(number)
+        self.numbers.add(number)
         return True
 
     def abort(self, number: int) -> None:
-        """Reset a connection: its server has left."""
+        """Reset a connection, because its server was removed."""
         try:
             self.socket.send(_MESSAGE.pack(ABORT, number, 0, 0))
         except OSError:
-            self.close()  # it does not read: the connections cannot be told apart any more
+            self.close()  # it does not read: its connections can no longer be controlled
 
     def _on_event(self, mask: int) -> None:
         for _ in range(MAX_MESSAGES):
@@ -81,14 +82,14 @@ class Annex:
                 return
             kind, number, up, down = _MESSAGE.unpack(message)
             if kind == ENDED:
-                self.held.discard(number)
+                self.numbers.discard(number)
             self._report(kind, number, up, down)
 
     def close(self) -> None:
-        """End the process and every connection in it."""
+        """Kill the process, which ends every connection in it."""
         if self.socket.fileno() < 0:
             return
-        self._engine.unwatch(self.socket.fileno())
+        self._loop.unwatch(self.socket.fileno())
         self.socket.close()
         try:
             os.kill(self.pid, signal.SIGKILL)
@@ -98,12 +99,12 @@ class Annex:
         self._lost(self)
 
 
-def _become(sock: socket.socket, parent: int) -> NoReturn:
-    """Be the annex, in the forked child: keep its one socket and relay."""
+def _serve(sock: socket.socket, parent: int) -> NoReturn:
+    """Run the worker in the forked child, which keeps no descriptor but its socket and the standard ones."""
     status = 1
     try:
         libc.die_with_parent()
-        libc.set_process_name("relevo-annex")
+        libc.set_process_name("relevo-overflow")
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2 and int(name) != sock.fileno():
                 try:
@@ -111,14 +112,14 @@ def _become(sock: socket.socket, parent: int) -> NoReturn:
                 except OSError:
                     pass
         if os.getppid() == parent:
-            _Rooms(sock).run()
+            _WorkerEngine(sock).run()
         status = 0
     finally:
         os._exit(status)
 
 
-class _Rooms(Engine):
-    """The engine of an annex: relays only, each with a number instead of a place in the table."""
+class _WorkerEngine(Engine):
+    """The engine in the worker: relays only, each known by its number, without a table."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
@@ -126,10 +127,10 @@ class _Rooms(Engine):
         self._adopted: dict[int, Relay] = {}
         self._numbers: dict[Relay, int] = {}
         sock.setblocking(False)
-        self.watch(sock.fileno(), select.EPOLLIN, lambda mask: self.later(self._hear))
+        self.watch(sock.fileno(), select.EPOLLIN, lambda mask: self.later(self._receive))
 
-    def _hear(self) -> None:
-        """Take what the proxy sends; at the end of a batch, because it brings new descriptors."""
+    def _receive(self) -> None:
+        """Handle the proxy's messages; at the end of a batch, because they bring new descriptors."""
         for _ in range(MAX_MESSAGES):
             try:
                 message, rights, _, _ = self._socket.recvmsg(_MESSAGE.size, socket.CMSG_SPACE(2 * struct.calcsize("i")))
@@ -148,18 +149,18 @@ class _Rooms(Engine):
         sides = (socket.socket(fileno=client), socket.socket(fileno=server))
         for side in sides:
             side.setblocking(False)
-        nowhere = Server(ServerEntry(endpoint=Endpoint("", 0)))
-        relay = Relay(self, sides[0], ("", 0), Assignment(None, nowhere, None))  # type: ignore[arg-type]
+        no_server = Server(ServerEntry(endpoint=Endpoint("", 0)))
+        relay = Relay(self, sides[0], ("", 0), Assignment(None, no_server, None))  # type: ignore[arg-type]
         relay.attach(sides[1], b"")
         relay.connected = True
         self._adopted[number], self._numbers[relay] = relay, number
         self._relays.add(relay)
-        self.watch(client, WATCH, relay.on_client)
-        self.watch(server, WATCH, relay.on_server)
+        self.watch(client, EDGES, relay.on_client)
+        self.watch(server, EDGES, relay.on_server)
 
     def half_closed(self, relay: Relay) -> None:
-        """Report it."""
-        self._tell(HALF_CLOSED, relay)
+        """Report that one direction has ended."""
+        self._send_report(HALF_CLOSED, relay)
 
     def forget(self, relay: Relay) -> None:
         """Report the end, and close the sockets."""
@@ -168,7 +169,7 @@ class _Rooms(Engine):
         relay.client.close()
         relay.server.close()
         self._relays.discard(relay)
-        self._tell(ENDED, relay)
+        self._send_report(ENDED, relay)
         del self._adopted[self._numbers.pop(relay)]
 
     def _sweep(self) -> None:
@@ -176,13 +177,13 @@ class _Rooms(Engine):
         self._count_open()
         for relay in self._relays:
             if relay.assignment.server.bytes_in or relay.assignment.server.bytes_out:
-                self._tell(MOVED, relay)
+                self._send_report(MOVED, relay)
 
-    def _tell(self, kind: int, relay: Relay) -> None:
+    def _send_report(self, kind: int, relay: Relay) -> None:
         server = relay.assignment.server
         message = _MESSAGE.pack(kind, self._numbers[relay], server.bytes_in, server.bytes_out)
         server.bytes_in = server.bytes_out = 0
-        # The proxy reads quickly, and an end must not get lost: waiting for it is right here.
+        # An end must not get lost, and the proxy reads quickly: block until the message is sent.
         self._socket.setblocking(True)
         try:
             self._socket.send(message)
