@@ -1,4 +1,4 @@
-"""Command lines for ipvsadm, with the table that they meet and what standard input says."""
+"""Command lines for ipvsadm, each with the table before it and its standard input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our ipvsadm beside the real one, on the same table of the same kernel: what it prints, its status, and the table after it."""
+"""Our ipvsadm compared with the original, on the same table of the same kernel: output, exit status, and the table afterwards."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ LISTINGS = (
     "-Ln --persistent-conn", "-Ln --thresholds", "-Ln --stats -t 10.99.0.1:80", "-Lnc", "-Lc", "-Lnc --persistent-conn",
 )  # fmt: skip
 SETTLED_S = 30.0
-"""Counters are settled every two seconds, and connections are listed with seconds: so long it is tried to meet both in one."""
+"""How long to retry: counters change every two seconds and listed times every second, so outputs of two runs may differ."""
 COUNTED, COUNTED_S = r"UDP +10\.99\.0\.1:53 +1 +1500 ", 10.0
-"""What is listed once the counters are settled, and how long that may take."""
-Said = tuple[int, str, str]
-Side = Callable[[str, str], Said]
+"""What is listed once the kernel has updated the counters, and how long that may take."""
+Outcome = tuple[int, str, str]
+"""Exit status, standard output, standard error."""
+Side = Callable[[str, str], Outcome]
 
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    """A table of its own, in a namespace of its own: that of this machine may be in use."""
+    """The table of a namespace of its own: that of this machine may be in use."""
     subprocess.run(["modprobe", "ip_vs_pe_sip"], check=False)
     spaces = NetworkNamespaces()
     spaces.make("compat")
@@ -64,7 +65,7 @@ def clear(kernel: Kernel) -> None:
     kernel.set_timeouts(Timeouts(900, 120, 300))
 
 
-def ours(line: str, text: str) -> Said:
+def ours(line: str, text: str) -> Outcome:
     kernel, out, err = Kernel(), io.StringIO(), io.StringIO()
     try:
         status = Program(lambda: KernelTable(kernel), io.StringIO(text), out, err).run(shlex.split(line))
@@ -73,7 +74,7 @@ def ours(line: str, text: str) -> Said:
     return status, out.getvalue(), err.getvalue()
 
 
-def theirs(line: str, text: str) -> Said:
+def theirs(line: str, text: str) -> Outcome:
     environment = {"PATH": PATH, "LC_ALL": "C"}
     done = subprocess.run(
         ["ipvsadm", *shlex.split(line)], input=text, capture_output=True, text=True, check=False, env=environment
@@ -81,45 +82,45 @@ def theirs(line: str, text: str) -> Said:
     return done.returncode, done.stdout, done.stderr
 
 
-def met(kernel: Kernel, side: Side, table: tuple[str, ...], line: str, text: str) -> list[Any]:
-    """Return what was said, and what the kernel holds afterwards."""
+def run(kernel: Kernel, side: Side, table: tuple[str, ...], line: str, text: str) -> list[Any]:
+    """Return the outcome of a command line, and the kernel's table afterwards."""
     clear(kernel)
     for step in table:
         assert ours(step, "") == (0, "", ""), step
-    said = side(line, text)
+    outcome = side(line, text)
     held = [(service, kernel.destinations(service.identity)) for service in kernel.services()]
-    return [said, held, kernel.daemons(), kernel.timeouts()]
+    return [outcome, held, kernel.daemons(), kernel.timeouts()]
 
 
 @pytest.mark.parametrize(("table", "line", "text"), CASES, ids=lambda value: value if isinstance(value, str) else "")
-def test_it_is_the_same(kernel: Kernel, table: tuple[str, ...], line: str, text: str) -> None:
-    wanted = met(kernel, theirs, table, line, text)
-    (status, out, err), *held = met(kernel, ours, table, line, text)
+def test_the_outcome_equals_the_originals(kernel: Kernel, table: tuple[str, ...], line: str, text: str) -> None:
+    wanted = run(kernel, theirs, table, line, text)
+    (status, out, err), *held = run(kernel, ours, table, line, text)
     if line.startswith("-S"):  # a documented difference: the original does not save thresholds
         out = re.sub(r" -[xy] \d+", "", out)
     assert [(status, out, err), *held] == wanted
 
 
-def test_a_saved_table_is_restored_by_either(kernel: Kernel) -> None:
+def test_a_saved_table_is_restored_by_both_programs(kernel: Kernel) -> None:
     many = next(table for table, line, _ in CASES if line == "-Sn")
-    saved = met(kernel, ours, many, "-Sn", "")[0][1]
-    assert "-x 10 -y 5" in saved, "the original forgets thresholds"
-    restored = [met(kernel, side, (), "-R", saved) for side in (theirs, ours)]
+    saved = run(kernel, ours, many, "-Sn", "")[0][1]
+    assert "-x 10 -y 5" in saved, "the original omits thresholds"
+    restored = [run(kernel, side, (), "-R", saved) for side in (theirs, ours)]
     assert restored[0] == restored[1]
     assert ours("-Sn", "")[1] == saved
 
 
-def test_the_command_itself(kernel: Kernel) -> None:
-    """Both spellings of it, as processes."""
-    wanted = met(kernel, theirs, (), "-Ln --nonsense", "")
+def test_both_commands_behave_as_the_original(kernel: Kernel) -> None:
+    """Both names of the command, as processes."""
+    wanted = run(kernel, theirs, (), "-Ln --nonsense", "")
     folder = Path(sys.executable).parent
     for command in ([str(folder / "relevo-ipvsadm")], [str(folder / "relevo"), "ipvsadm"]):
 
-        def side(line: str, text: str, command: list[str] = command) -> Said:
+        def side(line: str, text: str, command: list[str] = command) -> Outcome:
             done = subprocess.run([*command, *shlex.split(line)], capture_output=True, text=True, check=False)
             return done.returncode, done.stdout, done.stderr
 
-        assert met(kernel, side, (), "-Ln --nonsense", "") == wanted
+        assert run(kernel, side, (), "-Ln --nonsense", "") == wanted
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def busy(kernel: Kernel) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("line", LISTINGS)
-def test_what_is_counted_and_connected_is_shown_alike(busy: None, line: str) -> None:
+def test_counters_and_connections_are_listed_as_by_the_original(busy: None, line: str) -> None:
     deadline = time.monotonic() + SETTLED_S
     while True:
         before, found, after = theirs(line, ""), ours(line, ""), theirs(line, "")

@@ -1,4 +1,4 @@
-"""Clients of a plane that moves packets: real connections from one namespace to another, through the plane's."""
+"""Clients of a packet plane: real connections from one namespace to another, through the plane's namespace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.proxy.rig import read_line
 
 
 class PacketLink:
-    """A client's real connection, or what became of it."""
+    """A client's real connection, or how it failed."""
 
     def __init__(self, adapter: PacketAdapter, key: ServiceKey, client: str) -> None:
         self._adapter, self._key = adapter, key
@@ -55,24 +55,24 @@ class PacketLink:
         self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """End it; the plane is made to forget it, which else it would do two minutes later."""
+        """Close it, and make the plane forget it, which otherwise happens two minutes later."""
         self.socket.close()
         self._adapter.servers.release()
         self._adapter.forget(self.local)
 
 
 class PacketAdapter:
-    """Real time, real packets; a plane adds how it is commanded and how it forgets a connection."""
+    """Real time, real packets; a plane adds how operations are applied and how connections are forgotten."""
 
-    carries_octets = True
+    carries_bytes = True
     counts_headers = True
     turned_away = REFUSED
     any_port_refusal = "a service of every port needs persistence"
     lacks: ClassVar[dict[Lack, str]] = {}
     _ports: ClassVar[Iterator[int]] = count(1001)
-    """Never one twice: a server that the kernel remembers of a former service would have its counters."""
+    """Each port is used once: the kernel keeps a deleted server, which would return with its counters."""
     client_ports: ClassVar[Iterator[int]] = cycle(range(10_000, 32_000))
-    """Not soon again: a server that still has a connection from there answers it, not the new one."""
+    """Ports are reused late: a server that still has a connection from one would answer that instead of the new one."""
 
     def __init__(self, network: Network, servers: Servers) -> None:
         self.network, self.servers = network, servers
@@ -110,4 +110,4 @@ class PacketAdapter:
         time.sleep(seconds)
 
     def settle(self) -> None:
-        """Its counters are exact."""
+        """Do nothing: the counters are exact."""

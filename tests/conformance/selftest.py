@@ -1,9 +1,8 @@
-"""The three scenarios of the kernel's own test of IPVS (tools/testing/selftests/net/netfilter/ipvs.sh), for every plane that
-moves packets, with and without forwarding.
+"""The three scenarios of the kernel's own test of IPVS (tools/testing/selftests/net/netfilter/ipvs.sh), for every packet plane,
+with and without forwarding.
 
-A client and a server share a LAN, and the server has another with the director alone. The virtual address is the director's and,
-where it is to answer under that itself, the server's. With DR and TUN answers go straight to the client, with NAT by the
-director.
+A client and a server share a LAN, and server and director share another. The director has the virtual address, and with DR and
+TUN the server has it too. With DR and TUN replies go straight to the client, with NAT through the director.
 """
 
 from __future__ import annotations
@@ -93,12 +92,12 @@ class Stage:
             Path(f"/proc/sys/net/{name}").write_text(str(value))
 
     def forward(self, on: int) -> None:
-        """The director's switches of both families."""
+        """Switch forwarding of both families on the director."""
         self.switch("director", "ipv4/ip_forward", on)
         self.switch("director", "ipv6/conf/all/forwarding", on)
 
     def share_the_virtual_address(self) -> None:
-        """The server answers under it, and does not tell the LAN."""
+        """Give the server the virtual address, without ARP for it on the LAN."""
         for name, value in (("arp_ignore", 1), ("arp_announce", 2), ("rp_filter", 0)):
             self.switch("server", f"ipv4/conf/all/{name}", value)
         for interface in ("veth20", "veth21"):
@@ -106,8 +105,8 @@ class Stage:
         for family, address in VIRTUAL.items():
             self.address("server", "lo", address, 32 if family == 4 else 128)
 
-    def answer_by_the_director(self) -> None:
-        """The server has no other way to the client."""
+    def reply_through_the_director(self) -> None:
+        """Make the director the server's only route to the client."""
         with self.inside("server"), netlink() as ip:
             ip.link("del", index=index_of(ip, "veth20"))
         for family in VIRTUAL:
@@ -115,7 +114,7 @@ class Stage:
 
     @contextlib.contextmanager
     def unwrapping(self) -> Iterator[None]:
-        """The server's end of a tunnel, without the kernel's: not every one has it."""
+        """Unwrap IPIP on the server in user space: not every kernel has the tunnel device."""
         with self.inside("server"):
             outer = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
             inner = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -124,7 +123,7 @@ class Stage:
             with contextlib.suppress(OSError):
                 while packet := outer.recv(1 << 16):
                     within = IP(packet[20:])
-                    del within.payload.chksum  # the client left it to a device that there is not
+                    del within.payload.chksum  # the client left it to checksum offload
                     inner.sendto(bytes(within), (VIRTUAL[4], 0))
 
         threading.Thread(target=unwrap, daemon=True).start()
@@ -135,7 +134,7 @@ class Stage:
             inner.close()
 
     def send(self, family: int) -> bytes:
-        """Send a client's data to the virtual service; what the server reads. ``TimeoutError`` when no connection comes about."""
+        """Send a client's data to the virtual service and return what the server reads; ``TimeoutError`` without a connection."""
         with self.inside("server"):
             listener = socket.socket(KIND[family])
         with self.inside("client"):
@@ -158,7 +157,7 @@ class Stage:
 
 
 class SelftestSuite:
-    """A plane's class gives the fixture ``apply``, which changes its table in the stage's director."""
+    """A plane's test class defines the fixture ``apply``, which changes its table in the stage's director."""
 
     nat_needs_forwarding = False
     """Whether the kernel has to forward servers' answers."""
@@ -187,7 +186,7 @@ class SelftestSuite:
     @pytest.mark.parametrize("forwarding", [0, 1], ids=["without-forwarding", "forwarding"])
     def test_nat(self, stage: Stage, apply: Callable[..., list[Refused]], family: int, forwarding: int) -> None:
         stage.forward(forwarding)
-        stage.answer_by_the_director()
+        stage.reply_through_the_director()
         self.serve(apply, family, Forwarding.NAT)
         if self.nat_needs_forwarding and not forwarding:
             with pytest.raises(TimeoutError):

@@ -1,6 +1,6 @@
-"""What every data plane does alike, told once: picks, persistence, thresholds, draining, counters, refusals.
+"""The conformance suite of data planes: picks, persistence, thresholds, draining, counters, refusals.
 
-A plane joins by an ``Adapter``. The expected sequences were recorded from the kernel's IPVS.
+An ``Adapter`` connects a plane to it. The expected sequences were recorded from the kernel's IPVS.
 """
 
 from __future__ import annotations
@@ -36,61 +36,61 @@ from relevo.planes.port import Refused
 
 TCP, UDP = Transport.TCP, Transport.UDP
 REFUSED = "refused"
-"""Nobody listens: ECONNREFUSED."""
+"""The port is closed: ECONNREFUSED."""
 RESET = "reset"
-"""Reset before an octet came."""
+"""Reset before the first byte."""
 
 
 class Link(Protocol):
-    """A client's connection. ``server`` is the name of who answered, or ``REFUSED`` or ``RESET``."""
+    """A client's connection. ``server`` is the name of the server that answered, or ``REFUSED`` or ``RESET``."""
 
     server: str
 
     def alive(self) -> bool:
-        """Whether octets still go to the server and back."""
+        """Whether bytes still go to the server and back."""
 
     def was_reset(self) -> bool:
         """Whether the other side has reset it."""
 
     def finish(self) -> None:
-        """Say that no more will be sent; the server goes on."""
+        """Half-close: the server may go on sending."""
 
     def close(self) -> None:
-        """End it; returns when the plane has counted it out."""
+        """Close it; returns when the plane has counted it out."""
 
 
 class Lack(enum.Enum):
-    """What a plane may have to do without."""
+    """A feature that a plane may lack."""
 
     REFUSAL_COUNTS = "a count of refusals"
-    OVERLOAD_FLAG = "word of a server's overload, and thresholds that count at once"
-    BRIEF_TEMPLATES = "a way to end a connection and leave its template to its own time"
-    FORGETTING = "an end of templates when persistence is turned off"
+    OVERLOAD_FLAG = "a report of a server's overload, and thresholds that take effect at once"
+    BRIEF_TEMPLATES = "a way to end a connection without changing the lifetime of its template"
+    FORGETTING = "removal of templates when persistence is turned off"
 
 
 class Adapter(Protocol):
     """How the suite drives a plane. Servers are called A, B, C … and exist already."""
 
-    carries_octets: bool
+    carries_bytes: bool
     counts_headers: bool
-    """Whether octets are counted with their packets' headers, as IPVS does."""
+    """Whether packet headers are included in byte counts, as in IPVS."""
     turned_away: str
-    """What a client meets whom no server of a service can take: ``REFUSED`` or ``RESET``."""
+    """What a client gets when no server of the service can take it: ``REFUSED`` or ``RESET``."""
     any_port_refusal: str
     lacks: dict[Lack, str]
-    """What the suite asks for and this plane has not, and why."""
+    """Features of the suite that this plane lacks, and why."""
 
     def key(self, protocol: Transport = TCP) -> ServiceKey:
-        """An address and port for a service that nobody uses."""
+        """Return an unused address and port for a service."""
 
     def endpoint(self, name: str, protocol: Transport = TCP) -> Endpoint:
-        """Where server ``name`` is."""
+        """Return the endpoint of server ``name``."""
 
     def client(self, network: int, host: int) -> str:
         """A client's address; equal ``network`` means the same /24."""
 
     def apply(self, *operations: Operation) -> list[Refused]:
-        """Command the plane."""
+        """Apply operations to the plane."""
 
     def observe(self) -> list[ServiceState]:
         """Return the plane's table."""
@@ -99,27 +99,27 @@ class Adapter(Protocol):
         """Return the plane's connections."""
 
     def connect(self, key: ServiceKey, client: str) -> Link:
-        """Connect, and wait until it is known who answers."""
+        """Connect, and wait until a server has answered or the connection has failed."""
 
     def send_many(self, link: Link, size: int) -> int:
-        """Send ``size`` octets and read the echo; return octets that the server sent on this connection."""
+        """Send ``size`` bytes and read the echo; return the bytes that the server sent on this connection."""
 
     def elapse(self, seconds: float) -> None:
-        """Let time go by."""
+        """Wait, or advance the plane's clock."""
 
     def settle(self) -> None:
-        """Wait until counters tell what has happened."""
+        """Wait until the counters are up to date."""
 
 
 def source_hash(client: str, servers: list[tuple[str, int]]) -> str:
-    """Who gets ``client`` by the kernel's sh, from its description alone. ``servers`` are in the order of adding."""
+    """Return the server of ``client`` by the kernel's sh, computed from its description. ``servers`` are in the order added."""
     newest_first = servers[::-1]
     buckets: list[str] = []
     while len(buckets) < 256:
         for name, weight in newest_first:
             buckets.extend(name for _ in range(weight or 1))
-    octets = [int(part) for part in client.split(".")]
-    number = octets[0] << 24 | octets[1] << 16 | octets[2] << 8 | octets[3]
+    parts = [int(part) for part in client.split(".")]
+    number = parts[0] << 24 | parts[1] << 16 | parts[2] << 8 | parts[3]
     return buckets[number * 0x61C88647 % 2**32 >> 24]
 
 
@@ -192,7 +192,7 @@ class PlaneSuite:
         return "".join(link.server for link in links)
 
     def need(self, plane: Adapter, feature: Lack) -> None:
-        """Skip, saying why, where the plane cannot do what is tested."""
+        """Skip with the reason where the plane lacks a feature."""
         if feature in plane.lacks:
             pytest.skip(f"it lacks {feature.value}: {plane.lacks[feature]}")
 
@@ -212,7 +212,7 @@ class PlaneSuite:
         links = self.open(plane, key, len(expected))
         assert "".join("-" if link.server == plane.turned_away else link.server for link in links) == expected
 
-    def test_wlc_treats_datagram_sessions_as_the_kernel_does_though_none_is_active(self, plane: Adapter) -> None:
+    def test_wlc_counts_datagram_sessions_as_inactive_like_the_kernel(self, plane: Adapter) -> None:
         key = self.make(plane, (("A", 1), ("B", 2), ("C", 3)), scheduler="wlc", protocol=UDP)
         assert self.names(self.open(plane, key, 12)) == "CBACBCCBACBC"
         assert self.server(plane, key, "C").active == 0
@@ -291,7 +291,7 @@ class PlaneSuite:
         assert plane.connect(key, plane.client(0, 1)).server == REFUSED
         self.until(lambda: plane.connections() == [], "no connection is left")
 
-    def test_servers_of_weight_0_alone_take_nobody_and_every_refusal_is_counted(self, plane: Adapter) -> None:
+    def test_a_service_of_servers_of_weight_0_refuses_clients_and_counts_them(self, plane: Adapter) -> None:
         key = self.make(plane, (("A", 0), ("B", 0)))
         assert [link.server for link in self.open(plane, key, 3)] == [plane.turned_away] * 3
         self.need(plane, Lack.REFUSAL_COUNTS)
@@ -310,7 +310,7 @@ class PlaneSuite:
         self.edit(plane, key, "B", weight=1)
         assert "B" in self.names(self.open(plane, key, 2))
 
-    def test_a_client_that_is_remembered_stays_on_a_server_of_weight_0(self, plane: Adapter) -> None:
+    def test_a_client_with_a_template_stays_on_a_server_of_weight_0(self, plane: Adapter) -> None:
         key = self.make(plane, "AB", persistence=60)
         old, new = plane.client(0, 1), plane.client(0, 2)
         assert plane.connect(key, old).server == "B"
@@ -327,7 +327,7 @@ class PlaneSuite:
         assert [link.alive() for link in links[1::2]] == [True, True]
         assert self.names(self.open(plane, key, 2)) == "AA"
 
-    def test_a_client_that_a_removed_server_had_is_scheduled_anew(self, plane: Adapter) -> None:
+    def test_a_client_of_a_removed_server_is_scheduled_again(self, plane: Adapter) -> None:
         key = self.make(plane, "AB", persistence=60)
         client = plane.client(0, 1)
         assert plane.connect(key, client).server == "B"
@@ -357,7 +357,7 @@ class PlaneSuite:
         assert picks == ["C", "C", "B", "B", "A", "C"]
         assert [self.server(plane, key, name).persistent for name in "ABC"] == [1, 1, 1]
 
-    def test_a_client_is_forgotten_when_its_time_is_over(self, plane: Adapter) -> None:
+    def test_a_template_expires_after_its_time_out(self, plane: Adapter) -> None:
         self.need(plane, Lack.BRIEF_TEMPLATES)
         key = self.make(plane, persistence=1)
         client = plane.client(0, 1)
@@ -368,7 +368,7 @@ class PlaneSuite:
         assert self.server(plane, key, "C").persistent == 0
         assert plane.connect(key, client).server == "B"
 
-    def test_a_client_with_an_open_connection_is_not_forgotten(self, plane: Adapter) -> None:
+    def test_a_template_does_not_expire_while_a_connection_is_open(self, plane: Adapter) -> None:
         key = self.make(plane, persistence=1)
         client = plane.client(0, 1)
         link = plane.connect(key, client)
@@ -376,7 +376,7 @@ class PlaneSuite:
         plane.elapse(1.05)
         assert plane.connect(key, client).server == "C"
 
-    def test_a_new_connection_starts_the_time_again(self, plane: Adapter) -> None:
+    def test_a_new_connection_restarts_the_time_out_of_the_template(self, plane: Adapter) -> None:
         self.need(plane, Lack.BRIEF_TEMPLATES)
         key = self.make(plane, persistence=1)
         client = plane.client(0, 1)
@@ -387,7 +387,7 @@ class PlaneSuite:
             plane.elapse(0.6)
         assert plane.connect(key, client).server == "C"
 
-    def test_a_remembered_client_is_listed_as_a_template_of_its_network(self, plane: Adapter) -> None:
+    def test_a_persistent_client_is_listed_as_a_template_of_its_network(self, plane: Adapter) -> None:
         key = self.make(plane, "A", persistence=60, granularity=24)
         client = plane.client(5, 9)
         link = plane.connect(key, client)
@@ -405,7 +405,7 @@ class PlaneSuite:
         client = plane.client(0, 1)
         assert self.names(self.open(plane, key, 3, client)) == "CCC"
 
-    def test_turning_persistence_off_forgets_clients_and_keeps_connections(self, plane: Adapter) -> None:
+    def test_turning_persistence_off_removes_templates_and_keeps_connections(self, plane: Adapter) -> None:
         key = self.make(plane, persistence=60)
         client = plane.client(0, 1)
         link = plane.connect(key, client)
@@ -438,7 +438,7 @@ class PlaneSuite:
         links[2].close()
         assert plane.connect(key, plane.client(9, 1)).server == "A"
 
-    def test_a_full_server_is_passed_over_and_keeps_its_connections_and_its_known_clients(self, plane: Adapter) -> None:
+    def test_a_full_server_is_skipped_and_keeps_its_connections_and_persistent_clients(self, plane: Adapter) -> None:
         key = self.make(plane, "AB", persistence=60, upper=1)
         client = plane.client(0, 1)
         first = plane.connect(key, client)
@@ -448,7 +448,7 @@ class PlaneSuite:
         assert plane.connect(key, client).server == "B"
         assert first.alive()
 
-    def test_editing_thresholds_counts_at_once(self, plane: Adapter) -> None:
+    def test_edited_thresholds_take_effect_at_once(self, plane: Adapter) -> None:
         self.need(plane, Lack.OVERLOAD_FLAG)
         key = self.make(plane, "A")
         self.open(plane, key, 3)
@@ -479,15 +479,15 @@ class PlaneSuite:
         after = [(s.active, s.inactive, s.traffic.connections) for s in self.service(plane, key).servers]
         assert after == [(0, 0, 2), (0, 0, 2)]
 
-    def test_octets_are_counted_both_ways_while_the_connection_is_open(self, plane: Adapter) -> None:
-        if not plane.carries_octets:
-            pytest.skip("this plane carries no octets")
+    def test_bytes_are_counted_both_ways_while_the_connection_is_open(self, plane: Adapter) -> None:
+        if not plane.carries_bytes:
+            pytest.skip("this plane carries no bytes")
         key = self.make(plane, "AB")
         links = self.open(plane, key, 2)
         sent_back = plane.send_many(links[0], 300_000)
         plane.settle()
-        time.sleep(0.1)  # the last acknowledgement is late on purpose
-        seen = self.service(plane, key)  # once: what belongs together is read together
+        time.sleep(0.1)  # the last acknowledgement is delayed
+        seen = self.service(plane, key)  # one observation, so that the counters are consistent
         held = {server.server.endpoint: server.traffic for server in seen.servers}
         traffic, idle = (held[plane.endpoint(link.server)] for link in links)
         if plane.counts_headers:
@@ -500,7 +500,7 @@ class PlaneSuite:
         assert total.bytes_out == traffic.bytes_out + idle.bytes_out
         links[0].close()
         after = self.server(plane, key, links[0].server).traffic
-        assert after.bytes_out - traffic.bytes_out <= (500 if plane.counts_headers else 0)  # the end of it has headers too
+        assert after.bytes_out - traffic.bytes_out <= (500 if plane.counts_headers else 0)  # closing packets have headers too
 
     def test_every_connection_is_listed_with_its_ends(self, plane: Adapter) -> None:
         key = self.make(plane, "AB")
@@ -540,7 +540,7 @@ class PlaneSuite:
 
     # -- reconciling -------------------------------------------------------------------------------------------
 
-    def test_reconciling_reaches_any_desired_table_and_then_has_nothing_to_do(self, plane: Adapter) -> None:
+    def test_reconciling_reaches_any_desired_table_in_one_step(self, plane: Adapter) -> None:
         chance = random.Random(20)
         keys = [plane.key(), plane.key(), plane.key(UDP)]
         for _ in range(25):
@@ -572,7 +572,7 @@ class PlaneSuite:
             servers,
         )
 
-    def test_reconciling_what_is_there_touches_no_connection(self, plane: Adapter) -> None:
+    def test_reconciling_an_equal_table_touches_no_connection(self, plane: Adapter) -> None:
         key = self.make(plane, "AB")
         links = self.open(plane, key, 2)
         entries = tuple(ServerEntry(endpoint=plane.endpoint(name)) for name in "AB")
@@ -582,9 +582,9 @@ class PlaneSuite:
         assert plane.apply(*operations) == []
         assert [link.alive() for link in links] == [True, True]
 
-    # -- what a plane refuses ----------------------------------------------------------------------------------
+    # -- refused operations ------------------------------------------------------------------------------------
 
-    def test_operations_that_cannot_be_done_come_back_with_their_reason_and_the_others_are_done(self, plane: Adapter) -> None:
+    def test_impossible_operations_are_refused_with_their_reason_and_the_others_are_applied(self, plane: Adapter) -> None:
         key, absent = self.make(plane, "A"), plane.key()
         here, there = ServerEntry(endpoint=plane.endpoint("A")), ServerEntry(endpoint=plane.endpoint("B"))
         before = self.service(plane, key)

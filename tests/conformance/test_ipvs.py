@@ -1,4 +1,4 @@
-"""The kernel's IPVS behind the port keeps the rules of every plane, where a kernel has it; ``tests/uml`` brings one."""
+"""The conformance suite on the kernel's IPVS, where the kernel has it; ``tests/uml`` runs it in a kernel of its own."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class IpvsAdapter(PacketAdapter):
     """IPVS of the director's namespace."""
 
     lacks: ClassVar[dict[Lack, str]] = {
-        Lack.REFUSAL_COUNTS: "the kernel does not tell",
-        Lack.OVERLOAD_FLAG: "the kernel looks at thresholds when connections come and go, and does not tell",
+        Lack.REFUSAL_COUNTS: "the kernel does not count them",
+        Lack.OVERLOAD_FLAG: "the kernel checks thresholds when connections begin and end, and does not report overload",
         Lack.BRIEF_TEMPLATES: "a template whose connections live gets another minute",
         Lack.FORGETTING: "templates live until their time is over",
     }
@@ -68,18 +68,18 @@ class IpvsAdapter(PacketAdapter):
     def forget(self, client: Endpoint) -> None:
         self.expel(lambda connection: connection.client == client)
 
-    def expel(self, meant: Callable[[Connection], bool]) -> None:
-        """Let connections expire; again if a late packet gave them their whole time back."""
+    def expel(self, matches: Callable[[Connection], bool]) -> None:
+        """Make connections expire, again if a late packet has restarted their time-out."""
         for _ in range(5):
-            left = [connection for connection in self.connections() if meant(connection)]
+            left = [connection for connection in self.connections() if matches(connection)]
             if not left:
                 return
             self.let_expire(left)
             time.sleep(1.2)
-        raise AssertionError(f"still there: {left}")
+        raise AssertionError(f"not expired: {left}")
 
     def let_expire(self, ended: list[Connection]) -> None:
-        """Tell the kernel's backup daemon that connections have a second left: there is no other way to end one."""
+        """Send the kernel's backup daemon connections with one second left: there is no other way to drop one."""
         entries = [ipvs_sync.encode(_expiring(connection)) for connection in ended]
         with self.network.inside("servers"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.2.0.11"))
@@ -159,7 +159,7 @@ class TestIpvsPlane(PlaneSuite):
             (["2", "90"], ["this kernel has no net.ipv4.vs.no_such"]),
             (["4", "90"], []),
             (["3", "50"], []),
-        ], "what is wanted no more is as it was found"
+        ], "a sysctl that is no longer wanted has its former value"
 
     def test_time_outs_are_changed_one_at_a_time(self, plane: IpvsAdapter) -> None:
         before = plane._run(plane.plane.settings)
@@ -171,7 +171,7 @@ class TestIpvsPlane(PlaneSuite):
 
 
 class TestIpvsSelftest(SelftestSuite):
-    """The kernel's scenarios by its own table."""
+    """The scenarios on the kernel's own table."""
 
     nat_needs_forwarding = True
 

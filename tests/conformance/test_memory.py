@@ -1,4 +1,4 @@
-"""The memory plane keeps the rules of every plane."""
+"""The conformance suite on the memory plane."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class MemoryLink:
 
 
 class MemoryAdapter:
-    """Time stands still unless told."""
+    """Time passes only in ``elapse``."""
 
-    carries_octets = False
+    carries_bytes = False
     counts_headers = False
     turned_away = RESET
     any_port_refusal = "a service of every port needs plane ipvs or ebpf"
@@ -84,7 +84,7 @@ class MemoryAdapter:
         self.now += seconds
 
     def settle(self) -> None:
-        """Its counters are exact."""
+        """Do nothing: the counters are exact."""
 
 
 class TestMemoryPlane(PlaneSuite):
@@ -116,5 +116,5 @@ class TestMemoryPlane(PlaneSuite):
         assert plane.plane.disconnect(found[0])
         assert not plane.plane.disconnect(found[0])
 
-    def test_a_client_of_no_service_is_told_so(self, plane: MemoryAdapter) -> None:
+    def test_a_connection_without_a_service_is_refused_with_the_reason(self, plane: MemoryAdapter) -> None:
         assert plane.plane.connect(plane.key(), Endpoint("10.7.0.1", 1)) is PickRefusal.NO_SERVICE

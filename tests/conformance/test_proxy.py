@@ -1,4 +1,4 @@
-"""The proxy plane, as a process with real sockets, keeps the rules of every plane."""
+"""The conformance suite on the proxy plane, as a process with real sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = "ABCD"
 
 
 class Servers:
-    """A, B, C and D, for connections and datagrams. A server says its name, echoes, and outlives a client's half-close."""
+    """A, B, C and D, for connections and datagrams. A server sends its name, echoes, and outlives a client's half-close."""
 
     def __init__(self) -> None:
         self.tcp = {name: Backend(self._handler(name), f"127.0.41.{i}") for i, name in enumerate(NAMES, 1)}
@@ -49,7 +49,7 @@ class Servers:
         return handle
 
     def release(self) -> None:
-        """End the connections whose clients have ended."""
+        """Close the connections whose clients have ended."""
         with self._lock:
             held, self.held = self.held, []
         for sock in held:
@@ -62,7 +62,7 @@ class Servers:
 
 
 class SocketLink:
-    """A client's real connection, or what became of it."""
+    """A client's real connection, or how it failed."""
 
     def __init__(self, adapter: ProxyAdapter, key: ServiceKey, client: str) -> None:
         self._adapter, self._key = adapter, key
@@ -119,7 +119,7 @@ class SocketLink:
 class ProxyAdapter:
     """Real time, real sockets."""
 
-    carries_octets = True
+    carries_bytes = True
     counts_headers = False
     turned_away = RESET
     any_port_refusal = "a service of every port needs plane ipvs or ebpf"
@@ -167,7 +167,7 @@ class ProxyAdapter:
         time.sleep(seconds)
 
     def settle(self) -> None:
-        """Its counters are exact."""
+        """Do nothing: the counters are exact."""
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def servers() -> Iterator[Servers]:
 
 
 class TestProxyPlane(PlaneSuite):
-    """The suite on the worker process."""
+    """The suite on the proxy's process."""
 
     @pytest.fixture
     def plane(self, servers: Servers) -> Iterator[ProxyAdapter]:

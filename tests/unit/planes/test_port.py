@@ -30,12 +30,12 @@ def configuration(*, port=80, protocol=Protocol.TCP, forwarding=(), daemon=None,
 
 
 @pytest.mark.parametrize("scheduler", ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "mh"])
-def test_what_user_space_can_do_is_no_shortcoming(scheduler):
+def test_a_supported_configuration_has_no_shortcomings(scheduler):
     for protocol in (Protocol.TCP, Protocol.UDP):
         assert shortcomings(configuration(scheduler=scheduler, protocol=protocol, forwarding=(Forwarding.NAT,)), PLANE) == []
 
 
-def test_an_empty_configuration_asks_for_nothing():
+def test_an_empty_configuration_has_no_shortcomings():
     assert shortcomings(Configuration(), PLANE) == []
 
 
@@ -54,7 +54,7 @@ def test_an_empty_configuration_asks_for_nothing():
         ({"daemon": SyncDaemon(interface="eth0")}, "lvs_sync_daemon", ["connection synchronisation has no effect"]),
     ],
 )
-def test_what_a_plane_cannot_do_is_said_once_with_the_keyword_that_asks_and_a_hint(changes, keyword, messages):
+def test_each_shortcoming_is_reported_once_with_its_keyword_and_a_hint(changes, keyword, messages):
     found = shortcomings(configuration(**changes), PLANE)
     assert [item.keyword for item in found] == [keyword] * len(messages)
     assert all(item.message.startswith(message) and item.hint for item, message in zip(found, messages, strict=True))
@@ -90,5 +90,5 @@ def test_a_transport_that_a_plane_does_not_carry_is_named():
 def test_a_tunnel_that_a_plane_lacks_is_named(tunnel, formatted):
     server = RealServer(endpoint=Endpoint("10.0.0.1", 80), forwarding=Forwarding.TUN, tunnel=tunnel)
     service = VirtualServer(endpoint=Endpoint("192.0.2.1", 80), protocol=Protocol.TCP, real_servers=(server,))
-    told = [f"{NAME}: data plane 'ebpf' has no tunnel of type {formatted}: its servers are left out"] if formatted else []
-    assert [each.message for each in shortcomings(Configuration(virtual_servers=(service,)), capabilities_of_ebpf())] == told
+    expected = [f"{NAME}: data plane 'ebpf' has no tunnel of type {formatted}: its servers are left out"] if formatted else []
+    assert [each.message for each in shortcomings(Configuration(virtual_servers=(service,)), capabilities_of_ebpf())] == expected

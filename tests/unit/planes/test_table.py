@@ -27,7 +27,7 @@ def test_servers_are_held_newest_first_and_observed_in_the_order_added():
     assert list(counters(table)) == ["A", "B", "C"]
 
 
-def test_a_server_that_is_added_again_stands_first_and_counts_anew():
+def test_a_server_that_is_added_again_is_first_and_counts_from_0():
     table = Table(server("A"), server("B"))
     table.picks(ONE, ONE)
     table.delete("A")
@@ -75,7 +75,7 @@ def test_operations_after_a_refused_one_are_carried_out():
     assert list(counters(table)) == ["A"]
 
 
-def test_an_operation_of_no_known_kind_is_none():
+def test_an_unknown_operation_is_ignored():
     assert Table().apply(object()) == []
 
 
@@ -88,7 +88,7 @@ def test_removed_servers_are_reported_with_their_service_too():
     assert table.table.observe() == []
 
 
-def test_a_table_may_be_used_without_anybody_listening():
+def test_a_table_works_without_a_callback_for_removed_servers():
     table = module.ServiceTable()
     assert table.apply([AddService(entry()), AddServer(KEY, server("A")), DeleteService(KEY)]) == []
 
@@ -104,7 +104,7 @@ def test_a_scheduler_that_user_space_lacks_is_replaced_by_wlc():
     assert type(Table(scheduler="dh").service.scheduler) is SCHEDULERS["wlc"]
 
 
-def test_an_exchanged_scheduler_knows_the_servers():
+def test_an_exchanged_scheduler_has_the_servers():
     table = Table(server("A", 1), server("B", 2), server("C", 3))
     table.edit_service(scheduler="wrr")
     assert table.picks(*[ONE] * 6) == "CCBCBA"
@@ -113,7 +113,7 @@ def test_an_exchanged_scheduler_knows_the_servers():
 
 
 @pytest.mark.parametrize("scheduler", sorted(set(SCHEDULERS) - {"fo", "ovf"}))
-def test_a_scheduler_learns_of_every_server_that_comes_changes_or_goes(scheduler):
+def test_the_scheduler_is_updated_when_a_server_is_added_edited_or_deleted(scheduler):
     table = Table(server("A"), server("B"), scheduler=scheduler)
     clients = [f"198.51.100.{number}" for number in range(40)]
     assert set(table.picks(*clients)) == {"A", "B"}
@@ -142,7 +142,7 @@ def test_no_destination_is_refused_and_counted():
     assert table.table.observe()[0].refused == {"no_destination": 2}
 
 
-def test_servers_that_were_tried_are_passed_over_and_not_marked():
+def test_servers_that_were_tried_are_skipped_and_not_marked():
     table = Table(server("A"), server("B"), server("C"))
     tried = [table.server("C")]
     assert table.pick(tried=iter(tried)) == "B"
@@ -209,7 +209,7 @@ def test_why_a_service_does_not_listen_is_shown():
 
 
 def closing(table, assignments):
-    """Close connections one by one; say after each whether another would be accepted."""
+    """Close connections one by one; return after each whether another would be accepted, by the number open."""
     accepted = {}
     while assignments:
         table.table.close(assignments.pop())
@@ -250,7 +250,7 @@ def test_without_a_threshold_nothing_overloads():
 @pytest.mark.parametrize(
     ("upper", "lower", "overloaded"), [(3, 0, True), (2, 0, True), (0, 0, False), (9, 0, False), (5, 2, True), (5, 4, False)]
 )
-def test_an_edit_of_the_thresholds_holds_at_once(upper, lower, overloaded):
+def test_edited_thresholds_take_effect_at_once(upper, lower, overloaded):
     table = Table(server("A", upper_threshold=3))
     table.picks(ONE, ONE, ONE)
     table.edit("A", upper_threshold=upper, lower_threshold=lower)
@@ -269,7 +269,7 @@ def persistent(*names, **changes):
     return Table(*map(server, names), **{"persistence_timeout_s": 50, **changes})
 
 
-def test_a_client_comes_back_to_its_server():
+def test_a_persistent_client_keeps_its_server():
     table = persistent("A", "B", "C")
     assert table.picks(ONE, TWO, ONE, TWO, THREE, ONE) == "CBCBAC"
 
@@ -372,7 +372,7 @@ def test_a_connection_of_a_removed_server_may_still_be_closed():
     assert counters(table) == {"A": (0, 0, 0), "B": (0, 0, 0)}
 
 
-def test_a_client_whose_server_is_dead_is_scheduled_anew():
+def test_a_client_whose_server_is_dead_is_scheduled_again():
     table = persistent("A", "B")
     assignment = table.open(ONE)
     table.table.close(assignment)

@@ -1,4 +1,4 @@
-"""A running proxy plane to test against: its process, tiny servers that say their name, and clients of many addresses."""
+"""A running proxy plane to test against: its process, small servers that send their name, and clients of many addresses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def wait_until(check: Callable[[], T], what: str, limit_s: float = PATIENCE_S) -> T:
-    """Poll until ``check`` is true; return what it said."""
+    """Poll until ``check`` is true; return its value."""
     ends = time.monotonic() + limit_s
     while True:
         found = check()
@@ -41,7 +41,7 @@ def wait_until(check: Callable[[], T], what: str, limit_s: float = PATIENCE_S) -
 
 
 def free_port(address: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port that nobody uses now."""
+    """Return an unused port."""
     with socket.socket(socket.AF_INET, kind) as sock:
         sock.bind((address, 0))
         return int(sock.getsockname()[1])
@@ -54,7 +54,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """Read ``size`` octets, or fewer when the other side ends."""
+    """Read ``size`` bytes, or fewer when the other side ends."""
     received = bytearray()
     while len(received) < size and (data := sock.recv(min(1 << 16, size - len(received)))):
         received += data
@@ -62,7 +62,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def read_line(sock: socket.socket) -> bytes:
-    """Read up to a line feed, octet by octet."""
+    """Read up to a line feed, byte by byte."""
     line = bytearray()
     while not line.endswith(b"\n"):
         data = sock.recv(1)
@@ -81,7 +81,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 class Process:
-    """The process of the proxy plane, and the balancer's port to it, called without an event loop."""
+    """The process of the proxy plane, and the port to it, with blocking calls."""
 
     def __init__(self, folder: Path, descriptors: int = 0) -> None:
         self.path = str(folder / "proxy.sock")
@@ -91,7 +91,7 @@ class Process:
         self._alive, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            _be_worker(commands, theirs, descriptors)
+            _run_worker(commands, theirs, descriptors)
         theirs.close()
         commands.close()
         self._runner = asyncio.Runner()
@@ -118,7 +118,7 @@ class Process:
         return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
 
     def descriptors(self) -> list[str]:
-        """What every open descriptor of the process is."""
+        """Return what each open descriptor of the process refers to."""
         folder = Path(f"/proc/{self.pid}/fd")
         found = []
         for entry in folder.iterdir():
@@ -127,7 +127,7 @@ class Process:
         return found
 
     def resident(self) -> int:
-        """Octets of memory that belong to the process alone."""
+        """Return the process's anonymous memory in bytes."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
@@ -161,8 +161,8 @@ class Process:
         return wait_until(idle, "no open connection")
 
 
-def _be_worker(commands: socket.socket, alive: socket.socket, descriptors: int) -> None:
-    """Run in the child: hold nothing of the test's but the two sockets, and never return."""
+def _run_worker(commands: socket.socket, alive: socket.socket, descriptors: int) -> None:
+    """Run the plane in the child, which keeps no descriptor of the test but two sockets; never returns."""
     status = 1
     try:
         commands, alive = (socket.socket(fileno=os.dup2(s.detach(), n)) for s, n in ((commands, 240), (alive, 241)))
@@ -198,7 +198,7 @@ def proxy_process(descriptors: int = 0) -> Iterator[Process]:
 
 
 def echo(name: str) -> Callable[[socket.socket], None]:
-    """Say the name, repeat everything, end when the client ends."""
+    """Send the name, echo everything, end when the client ends."""
 
     def handle(sock: socket.socket) -> None:
         sock.sendall(name.encode() + b"\n")
@@ -238,7 +238,7 @@ class Backend:
             try:
                 self._handle(sock)
             except OSError:
-                pass  # the tests say when they expect a reset
+                pass  # a test that cares about a reset checks it at the client
             except BaseException as error:
                 self.errors.append(error)
 
@@ -249,7 +249,7 @@ class Backend:
 
 
 class DatagramBackend:
-    """A UDP server that answers with its name and what it got."""
+    """A UDP server that replies with its name and what it received."""
 
     def __init__(self, name: str, address: str = SERVERS + "1") -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""The command socket: whatever is said there, the plane goes on."""
+"""The command socket: no input there stops the plane."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_reply(sock: socket.socket) -> Reply:
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [
         b"GET / HTTP/1.0\r\n\r\n" * 100,
         LENGTH.pack(0),
@@ -69,11 +69,11 @@ def read_reply(sock: socket.socket) -> Reply:
     ],
     ids=["http", "empty", "no MessagePack", "too long", "4 GiB", "cut", "broken", "unknown", "wrong type", "no map"],
 )
-def test_what_is_not_a_request_is_hung_up_on(plane: Process, backend: Make, octets: bytes) -> None:
+def test_a_connection_with_an_invalid_request_is_closed(plane: Process, backend: Make, data: bytes) -> None:
     key = plane.serve(backend(echo("A")).entry)
     with call(plane) as sock:
-        sock.sendall(octets)
-        if octets != LENGTH.pack(5) + b"\x81\xa4ty":  # that one might still become something
+        sock.sendall(data)
+        if data != LENGTH.pack(5) + b"\x81\xa4ty":  # this frame may still be completed
             try:
                 assert read_all(sock) == b""
             except ConnectionResetError:
@@ -81,7 +81,7 @@ def test_what_is_not_a_request_is_hung_up_on(plane: Process, backend: Make, octe
     still_works(plane, key)
 
 
-def test_random_octets_harm_nothing(plane: Process, backend: Make) -> None:
+def test_random_bytes_do_not_stop_the_plane(plane: Process, backend: Make) -> None:
     key = plane.serve(backend(echo("A")).entry)
     chance = random.Random(3)
     for _ in range(100):
@@ -89,7 +89,7 @@ def test_random_octets_harm_nothing(plane: Process, backend: Make) -> None:
             body = chance.randbytes(chance.randint(0, 300))
             if chance.random() < 0.5:
                 body = LENGTH.pack(len(body)) + body
-            if chance.random() < 0.5:  # a true request with a few octets changed
+            if chance.random() < 0.5:  # a true request with a few bytes changed
                 request = bytearray(pack(Apply((AddService(ServiceEntry(key=key)),))))
                 for _ in range(chance.randint(1, 4)):
                     request[chance.randrange(4, len(request))] = chance.randrange(256)
@@ -103,7 +103,7 @@ def test_random_octets_harm_nothing(plane: Process, backend: Make) -> None:
     still_works(plane, key)
 
 
-def test_a_frame_nested_without_end_harms_nothing(mortal: Process, backend: Make) -> None:
+def test_a_deeply_nested_frame_does_not_stop_the_plane(mortal: Process, backend: Make) -> None:
     key = mortal.serve(backend(echo("A")).entry)
     with call(mortal) as sock:
         sock.sendall(LENGTH.pack(len(DEEP)) + DEEP)
@@ -111,7 +111,7 @@ def test_a_frame_nested_without_end_harms_nothing(mortal: Process, backend: Make
     still_works(mortal, key)
 
 
-def test_a_port_beyond_65535_harms_nothing(mortal: Process, backend: Make) -> None:
+def test_a_port_above_65535_does_not_stop_the_plane(mortal: Process, backend: Make) -> None:
     key = mortal.serve(backend(echo("A")).entry)
     impossible = ServiceKey(Protocol.TCP, Endpoint("127.0.40.1", 70_000))
     server = ServerEntry(endpoint=Endpoint("127.0.41.1", 1))
@@ -122,11 +122,11 @@ def test_a_port_beyond_65535_harms_nothing(mortal: Process, backend: Make) -> No
     still_works(mortal, mortal.serve(backend(echo("A")).entry))
 
 
-def test_requests_may_come_octet_by_octet_and_many_in_one_go(plane: Process, backend: Make) -> None:
+def test_requests_may_arrive_byte_by_byte_and_many_at_once(plane: Process, backend: Make) -> None:
     key = plane.serve(backend(echo("A")).entry)
     with call(plane) as sock:
-        for octet in pack(Observe()):
-            sock.sendall(bytes([octet]))
+        for byte in pack(Observe()):
+            sock.sendall(bytes([byte]))
         assert read_reply(sock).services[0].service.key == key
         sock.sendall((pack(Observe()) + pack(ListConnections())) * 50)
         for _ in range(50):
@@ -134,7 +134,7 @@ def test_requests_may_come_octet_by_octet_and_many_in_one_go(plane: Process, bac
             assert read_reply(sock).services == []
 
 
-def test_an_answer_longer_than_the_socket_s_buffer_arrives_whole(plane: Process) -> None:
+def test_a_reply_longer_than_the_socket_buffer_arrives_whole(plane: Process) -> None:
     key = plane.serve()
     servers = tuple(ServerEntry(endpoint=Endpoint(f"10.{n >> 8}.{n & 255}.1", 80)) for n in range(20_000))
     assert plane.apply(*(AddServer(key, server) for server in servers[:3000])) == []
@@ -145,7 +145,7 @@ def test_an_answer_longer_than_the_socket_s_buffer_arrives_whole(plane: Process)
             assert len(read_reply(sock).services[0].servers) == 3000
 
 
-def test_a_balancer_that_hangs_up_leaves_everything_as_it_was(plane: Process, backend: Make) -> None:
+def test_a_balancer_that_disconnects_changes_nothing(plane: Process, backend: Make) -> None:
     key = plane.serve(backend(echo("A")).entry)
     with dial(key) as client:
         read_line(client)
@@ -170,30 +170,30 @@ def test_the_end_of_the_supervisor_ends_the_plane(plane: Process, backend: Make)
                 read_all(client)
 
 
-def test_a_plane_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_missing_plane_is_a_plane_error(tmp_path: Path) -> None:
     with pytest.raises(PlaneError, match="the proxy plane does not answer"):
-        asyncio.run(ProxyPlane(str(tmp_path / "nobody")).observe())
+        asyncio.run(ProxyPlane(str(tmp_path / "missing")).observe())
 
 
-async def answer_with(octets: bytes, path: Path) -> asyncio.Server:
+async def answer_with(data: bytes, path: Path) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
-        writer.write(octets)
+        writer.write(data)
         writer.close()
 
     return await asyncio.start_unix_server(serve, path)
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "data",
     [b"", b"\0", LENGTH.pack(10), LENGTH.pack(MAX_BODY + 1), LENGTH.pack(1) + b"\xc1", LENGTH.pack(2) + b"\x81\xa8"],
     ids=["nothing", "half a length", "no body", "too long", "garbage", "cut"],
 )
-def test_an_answer_that_is_none_is_a_plane_error_and_the_next_call_connects_anew(tmp_path: Path, octets: bytes) -> None:
+def test_an_invalid_reply_is_a_plane_error_and_the_next_call_connects_again(tmp_path: Path, data: bytes) -> None:
     async def check() -> None:
         path = tmp_path / "socket"
         plane = ProxyPlane(str(path))
-        server = await answer_with(octets, path)
+        server = await answer_with(data, path)
         with pytest.raises(PlaneError):
             await plane.observe()
         server.close()
@@ -206,7 +206,7 @@ def test_an_answer_that_is_none_is_a_plane_error_and_the_next_call_connects_anew
     asyncio.run(check())
 
 
-def test_a_plane_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plane_that_does_not_answer_is_a_plane_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from relevo.planes.proxy import client
 
     monkeypatch.setattr(client, "TIMEOUT_S", 0.05)
@@ -221,7 +221,7 @@ def test_a_plane_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pyte
     asyncio.run(check())
 
 
-def test_a_cancelled_call_does_not_leave_its_answer_to_the_next_one(tmp_path: Path) -> None:
+def test_the_reply_of_a_cancelled_call_is_not_read_by_the_next_one(tmp_path: Path) -> None:
     entry = ServiceEntry(key=ServiceKey(Protocol.TCP, Endpoint("192.0.2.1", 80)))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

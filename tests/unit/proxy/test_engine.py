@@ -1,4 +1,4 @@
-"""The engine's timers on a clock of the test's own: servers that never answer, idle connections, idle sessions."""
+"""The engine's timers, on a clock of the test: servers that never answer, idle connections, idle sessions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Backend]
 
 
 class Clock:
-    """Stands still unless told."""
+    """Time that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Bench:
-    """An engine in this very thread."""
+    """An engine in this thread."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -48,7 +48,7 @@ class Bench:
         return state
 
     def turn(self, until: Callable[[], object] | None = None) -> None:
-        """Let the engine work for a moment, or until something is so."""
+        """Run the engine for 0.05 s, or until a condition holds."""
         ends = time.monotonic() + (0.05 if until is None else 5.0)
         while until is None or not until():
             if time.monotonic() > ends:
@@ -57,7 +57,7 @@ class Bench:
             self.engine.turn(0.005)
 
     def read(self, client: socket.socket, size: int) -> bytes:
-        """Let the engine work until the client has an answer; return it."""
+        """Run the engine until the client has a reply; return it."""
         self.turn(lambda: select.select([client], [], [], 0)[0])
         return client.recv(size)
 
@@ -101,7 +101,7 @@ def counts(state: ServiceState) -> list[tuple[int, int]]:
     return [(s.active, s.inactive) for s in state.servers]
 
 
-def test_a_server_that_does_not_answer_in_time_is_passed_over(
+def test_after_the_connect_time_out_the_next_server_is_tried(
     bench: Bench, backend: Make, silent: Callable[[], ServerEntry]
 ) -> None:
     key = bench.serve(backend(echo("A")).entry, silent())
@@ -126,12 +126,12 @@ def test_a_client_whose_servers_never_answer_is_reset(bench: Bench, silent: Call
     assert counts(state) == [(0, 0), (0, 0)]
 
 
-def test_every_attempt_has_the_whole_time_to_answer(bench: Bench, silent: Callable[[], ServerEntry]) -> None:
+def test_every_attempt_has_the_whole_connect_time_out(bench: Bench, silent: Callable[[], ServerEntry]) -> None:
     late = silent()
     key = bench.serve(silent(), late, refusing())
     with socket.create_connection((key.endpoint.address, key.endpoint.port), 5.0, (CLIENT, 0)):
         bench.engine.turn(0.05)  # accepts, and asks the server that refuses
-        bench.clock.now += CONNECT_TIMEOUT_S - 1  # the refusal takes its time
+        bench.clock.now += CONNECT_TIMEOUT_S - 1  # the refusal is late
         bench.turn()
         assert [(c.server, c.state) for c in bench.engine.connections()] == [(late.endpoint, "SYN_SENT")]
         bench.clock.now += 1.5
@@ -165,7 +165,7 @@ def test_an_idle_connection_is_reset_and_a_busy_one_is_not(bench: Bench, backend
     assert counts(bench.service()) == [(1, 0)]
 
 
-def test_an_idle_datagram_session_is_forgotten_and_the_client_scheduled_anew(bench: Bench) -> None:
+def test_an_idle_datagram_session_expires_and_the_client_is_scheduled_again(bench: Bench) -> None:
     servers = [DatagramBackend("A"), DatagramBackend("B", SERVERS + "2")]
     key = bench.serve(*(server.entry for server in servers), protocol=Protocol.UDP)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

@@ -1,4 +1,4 @@
-"""When the plane listens, and what it says when it does not."""
+"""When the plane listens, and what it reports when it does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.proxy.rig import VIRTUAL, Backend, Process, dial, echo, free_por
 Make = Callable[..., Backend]
 
 
-def test_a_port_in_use_is_told_and_taken_as_soon_as_it_is_free(plane: Process, backend: Make) -> None:
+def test_a_port_in_use_is_reported_and_bound_as_soon_as_it_is_free(plane: Process, backend: Make) -> None:
     occupant = backend(echo("occupant"), VIRTUAL)
     key = ServiceKey(Protocol.TCP, occupant.endpoint)
     server = backend(echo("A")).entry
@@ -42,7 +42,7 @@ def test_a_port_in_use_does_not_keep_other_services_from_theirs(plane: Process, 
     assert [state.service.key for state in plane.observe()] == [free]
 
 
-def test_a_datagram_port_in_use_is_told_too(plane: Process, backend: Make) -> None:
+def test_a_datagram_port_in_use_is_reported_too(plane: Process, backend: Make) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as occupant:
         occupant.bind((VIRTUAL, 0))
         key = ServiceKey(Protocol.UDP, Endpoint(*occupant.getsockname()))
@@ -57,7 +57,9 @@ def test_an_address_that_this_machine_does_not_have_yet_can_be_listened_on(plane
     assert plane.service(key).listening == ""
 
 
-def test_a_loopback_service_is_open_until_told_and_then_only_while_its_address_is_held(plane: Process, backend: Make) -> None:
+def test_once_addresses_are_set_a_loopback_service_listens_only_while_its_own_is_local(
+    plane: Process, backend: Make
+) -> None:
     key = plane.serve(backend(echo("A")).entry)
     held = dial(key)
     assert read_line(held) == b"A\n"
@@ -74,7 +76,7 @@ def test_a_loopback_service_is_open_until_told_and_then_only_while_its_address_i
     held.close()
 
 
-def test_a_loopback_service_added_while_its_address_is_away_stays_shut(plane: Process, backend: Make) -> None:
+def test_a_loopback_service_added_while_its_address_is_not_local_does_not_listen(plane: Process, backend: Make) -> None:
     plane.set_local()
     key = plane.serve(backend(echo("A")).entry)
     with pytest.raises(ConnectionRefusedError):
@@ -84,7 +86,7 @@ def test_a_loopback_service_added_while_its_address_is_away_stays_shut(plane: Pr
         assert read_line(client) == b"A\n"
 
 
-def test_an_address_that_the_kernel_guards_is_listened_on_whoever_holds_it(plane: Process, backend: Make) -> None:
+def test_an_address_outside_loopback_is_listened_on_wherever_it_is(plane: Process, backend: Make) -> None:
     key = ServiceKey(Protocol.TCP, Endpoint("192.0.2.241", 8080))
     plane.set_local()
     assert plane.apply(AddService(ServiceEntry(key=key)), AddServer(key, backend(echo("A")).entry)) == []

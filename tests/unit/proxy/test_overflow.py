@@ -1,4 +1,4 @@
-"""Idle connections move to further processes when descriptors run short, and nobody outside notices."""
+"""Idle connections move to overflow workers when descriptors run short, and clients and servers do not notice."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def open_many(key, count: int) -> list:  # type: ignore[no-untyped-def,type-arg]
     return held
 
 
-def test_more_connections_are_held_than_one_process_has_descriptors_for(process: Process) -> None:
+def test_the_plane_holds_more_connections_than_one_process_has_descriptors_for(process: Process) -> None:
     backend = Backend(echo("a"))
     key = process.serve(backend.entry)
     held = open_many(key, MANY)
-    assert len(children(process)) >= 1, "no annex was made"
+    assert len(children(process)) >= 1, "no overflow worker was started"
     assert process.service(key).servers[0].active == MANY
     assert len(process.connections()) == MANY
     for number, sock in enumerate(held):
@@ -60,7 +60,7 @@ def test_more_connections_are_held_than_one_process_has_descriptors_for(process:
     backend.close()
 
 
-def test_a_burst_of_connections_finds_room_too(process: Process) -> None:
+def test_a_burst_of_connections_is_offloaded_too(process: Process) -> None:
     backend = Backend(echo("a"))
     key = process.serve(backend.entry)
     held = [dial(key) for _ in range(MANY)]
@@ -73,11 +73,11 @@ def test_a_burst_of_connections_finds_room_too(process: Process) -> None:
     backend.close()
 
 
-def test_bulk_goes_through_an_annex_unharmed(process: Process) -> None:
+def test_bulk_is_relayed_by_an_overflow_worker(process: Process) -> None:
     backend = Backend(echo("a"))
     key = process.serve(backend.entry)
     held = open_many(key, MANY)
-    wait_until(lambda: children(process), "an annex")
+    wait_until(lambda: children(process), "an overflow worker")
     block = os.urandom(1 << 20)
     for sock in held[:3]:  # the oldest ones have moved
         sock.settimeout(10)
@@ -90,7 +90,7 @@ def test_bulk_goes_through_an_annex_unharmed(process: Process) -> None:
     backend.close()
 
 
-def test_a_removed_server_resets_its_connections_in_the_annex_too(process: Process) -> None:
+def test_a_removed_server_resets_its_offloaded_connections_too(process: Process) -> None:
     backend = Backend(echo("a"))
     key = process.serve(backend.entry)
     held = open_many(key, MANY)
@@ -102,11 +102,11 @@ def test_a_removed_server_resets_its_connections_in_the_annex_too(process: Proce
         except ConnectionResetError:
             pass
         sock.close()
-    wait_until(lambda: process.connections() == [], "the plane has none left")
+    wait_until(lambda: process.connections() == [], "the plane has no connection left")
     backend.close()
 
 
-def test_the_death_of_an_annex_loses_its_connections_and_nothing_else(process: Process) -> None:
+def test_the_death_of_an_overflow_worker_loses_its_connections_and_nothing_else(process: Process) -> None:
     backend = Backend(echo("a"))
     key = process.serve(backend.entry)
     held = open_many(key, MANY)
@@ -129,14 +129,14 @@ def test_the_death_of_an_annex_loses_its_connections_and_nothing_else(process: P
     backend.close()
 
 
-def test_the_end_of_the_proxy_is_the_end_of_its_annexes(process: Process) -> None:
+def test_overflow_workers_end_with_the_proxy(process: Process) -> None:
     backend = Backend(echo("a"))
     key = process.serve(backend.entry)
     held = open_many(key, MANY)
-    family = children(process)
-    assert family
+    workers = children(process)
+    assert workers
     os.kill(process.pid, signal.SIGKILL)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in family), "the annexes end")
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the overflow workers end")
     for sock in held:
         sock.close()
     backend.close()

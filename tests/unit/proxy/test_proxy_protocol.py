@@ -1,4 +1,4 @@
-"""The PROXY protocol header, octet for octet, alone and on the wire."""
+"""The PROXY protocol header, byte for byte, alone and on the wire."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ V6 = Endpoint("2001:db8::1", 40_000), Endpoint("2001:db8::2", 443)
 SIGNATURE = "0d0a0d0a000d0a515549540a"
 
 
-def test_version_1_spells_both_ends() -> None:
+def test_version_1_writes_both_endpoints() -> None:
     assert header(1, *V4) == b"PROXY TCP4 192.0.2.1 198.51.100.7 40000 443\r\n"
     assert header(1, *V6) == b"PROXY TCP6 2001:db8::1 2001:db8::2 40000 443\r\n"
 
 
-def test_version_2_packs_both_ends() -> None:
+def test_version_2_packs_both_endpoints() -> None:
     assert header(2, *V4).hex() == SIGNATURE + "21" + "11" + "000c" + "c0000201" + "c6336407" + "9c40" + "01bb"
     addresses = "20010db8000000000000000000000001" + "20010db8000000000000000000000002"
     assert header(2, *V6).hex() == SIGNATURE + "21" + "21" + "0024" + addresses + "9c40" + "01bb"
@@ -38,14 +38,14 @@ def test_version_2_marks_datagrams() -> None:
     assert header(2, *V6, stream=False)[12:14].hex() == "2122"
 
 
-def test_no_version_and_version_1_for_datagrams_say_nothing() -> None:
+def test_no_version_and_version_1_for_datagrams_have_no_header() -> None:
     assert header(0, *V4) == b""
     assert header(1, *V4, stream=False) == b""
 
 
 @settings(deadline=None)
 @given(st.ip_addresses(v=4), st.integers(1, 65_535), st.integers(1, 65_535))
-def test_version_1_never_exceeds_the_107_octets_of_the_specification(address: object, port: int, other: int) -> None:
+def test_version_1_never_exceeds_the_107_bytes_of_the_specification(address: object, port: int, other: int) -> None:
     line = header(1, Endpoint(str(address), port), Endpoint("203.0.113.255", other))
     assert len(line) <= 107
     words = line.decode().split()
@@ -54,7 +54,7 @@ def test_version_1_never_exceeds_the_107_octets_of_the_specification(address: ob
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_server_reads_the_header_before_the_first_octet(plane: Process, backend: Make, version: int) -> None:
+def test_the_server_reads_the_header_before_the_first_byte(plane: Process, backend: Make, version: int) -> None:
     received: list[bytes] = []
     server = backend(lambda sock: received.append(read_all(sock)))
     entry = msgspec.structs.replace(server.entry, proxy_protocol=version)
@@ -71,7 +71,7 @@ def test_the_server_reads_the_header_before_the_first_octet(plane: Process, back
     assert received == [expected + b"GET / HTTP/1.0\r\n\r\n"]
 
 
-def test_the_header_comes_even_if_the_client_says_nothing(plane: Process, backend: Make) -> None:
+def test_the_header_is_sent_even_if_the_client_sends_nothing(plane: Process, backend: Make) -> None:
     received: list[bytes] = []
 
     def first(sock: socket.socket) -> None:

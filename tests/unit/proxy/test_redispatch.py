@@ -1,4 +1,4 @@
-"""A server that refuses costs a client nothing while another one is there."""
+"""A client whose server refuses is connected to another one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_walking_scheduler_passes_on_from_a_server_that_refuses(plane: Pro
             assert read_line(client) == b"A\n"
 
 
-def test_a_client_is_remembered_with_the_server_that_took_it(plane: Process, backend: Make) -> None:
+def test_the_template_is_of_the_server_that_accepted_the_client(plane: Process, backend: Make) -> None:
     dead = refusing()
     key = plane.serve(backend(echo("A")).entry, dead)
     assert plane.apply(EditService(ServiceEntry(key=key, scheduler="rr", persistence_timeout_s=60))) == []
@@ -101,7 +101,7 @@ def test_a_storm_on_refusing_servers_leaves_no_descriptor_and_no_count_behind(pl
         thread.start()
     for thread in threads:
         thread.join()
-    wait_until(lambda: plane.service(key).servers[0].traffic.connections == 300, "everybody was served")
+    wait_until(lambda: plane.service(key).servers[0].traffic.connections == 300, "every client was served")
     state = plane.wait_idle(key)
     assert [(s.active, s.inactive) for s in state.servers] == [(0, 0)] * 3
     assert sorted(plane.descriptors()) == before

@@ -1,4 +1,4 @@
-"""One TCP connection through the proxy: what goes in comes out, and every end is passed on as what it was."""
+"""One TCP connection through the proxy: all data arrives, and each end or reset is passed on as such."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BULK = 32 << 20
 def test_a_client_that_has_finished_sending_still_gets_the_answer(plane: Process, backend: Make) -> None:
     def count(sock: socket.socket) -> None:
         received = read_all(sock)  # ends only if the client's end is passed on
-        sock.sendall(b"%d octets" % len(received))
+        sock.sendall(b"%d bytes" % len(received))
 
     key = plane.serve(backend(count).entry)
     with dial(key) as client:
         client.sendall(b"x" * 1000)
         client.shutdown(socket.SHUT_WR)
-        assert read_all(client) == b"1000 octets"
+        assert read_all(client) == b"1000 bytes"
     plane.wait_idle(key)
 
 
@@ -48,7 +48,7 @@ def test_a_server_that_has_finished_sending_still_gets_what_the_client_sends(pla
     plane.wait_idle(key)
 
 
-def test_an_end_behind_bulk_comes_after_the_last_octet(plane: Process, backend: Make) -> None:
+def test_an_end_behind_bulk_comes_after_the_last_byte(plane: Process, backend: Make) -> None:
     received: list[bytes] = []
     key = plane.serve(backend(lambda sock: received.append(read_all(sock))).entry)
     data = random.Random(4).randbytes(3_333_333)
@@ -83,7 +83,7 @@ def test_an_empty_connection_ends_on_both_sides(plane: Process, backend: Make) -
 
 
 class Source:
-    """Octets from a seed, sent in pieces of random size; the far side knows them by their hash."""
+    """Bytes from a seed, sent in pieces of random size; the receiver compares their hash."""
 
     def __init__(self, seed: int, size: int) -> None:
         self._chance = random.Random(seed)
@@ -112,14 +112,14 @@ def receive(sock: socket.socket, into: list[str]) -> None:
 
 
 def duplex(sock: socket.socket, source: Source, into: list[str]) -> None:
-    """Send everything and receive everything at once, then end."""
+    """Send and receive everything at the same time, then end."""
     sender = threading.Thread(target=lambda: (source.send(sock), sock.shutdown(socket.SHUT_WR)))
     sender.start()
     receive(sock, into)
     sender.join()
 
 
-def test_bulk_in_both_directions_at_once_arrives_octet_for_octet(plane: Process, backend: Make) -> None:
+def test_bulk_in_both_directions_at_once_arrives_byte_for_byte(plane: Process, backend: Make) -> None:
     up, down = Source(1, BULK), Source(2, BULK)
     at_server: list[str] = []
     at_client: list[str] = []
@@ -201,7 +201,7 @@ def test_a_client_that_does_not_read_holds_its_server_back(plane: Process, backe
         assert len(read_all(client)) == sent[0]
 
 
-@pytest.mark.parametrize("bulk", [False, True], ids=["after a few octets", "amid bulk"])
+@pytest.mark.parametrize("bulk", [False, True], ids=["after a few bytes", "amid bulk"])
 def test_a_client_that_resets_is_passed_on_as_a_reset(plane: Process, backend: Make, bulk: bool) -> None:
     ends: list[str] = []
 
@@ -222,7 +222,7 @@ def test_a_client_that_resets_is_passed_on_as_a_reset(plane: Process, backend: M
     plane.wait_idle(key)
 
 
-@pytest.mark.parametrize("bulk", [False, True], ids=["after a few octets", "amid bulk"])
+@pytest.mark.parametrize("bulk", [False, True], ids=["after a few bytes", "amid bulk"])
 def test_a_server_that_dies_is_passed_on_as_a_reset(plane: Process, backend: Make, bulk: bool) -> None:
     def die(sock: socket.socket) -> None:
         sock.recv(1)
@@ -260,20 +260,20 @@ def test_a_storm_of_connections_leaves_no_descriptor_behind(plane: Process, back
     for round_ in range(8):
         clients = [dial(key, f"127.7.{round_}.{1 + i}") for i in range(60)]
         for client in clients:
-            ending = chance.choice(("at once", "reset", "polite", "one message", "half"))
+            ending = chance.choice(("at once", "reset", "orderly", "one message", "half"))
             if ending == "reset":
                 reset(client)
                 continue
-            if ending in ("polite", "one message"):
+            if ending in ("orderly", "one message"):
                 client.sendall(b"x" * chance.choice((1, 10_000)))
                 assert len(read_line(client)) == 2
-            if ending == "polite":
+            if ending == "orderly":
                 client.shutdown(socket.SHUT_WR)
                 read_all(client)
             if ending == "half":
                 client.shutdown(socket.SHUT_WR)
             client.close()
-    wait_until(lambda: plane.service(key).traffic.connections == 480, "everybody was served")
+    wait_until(lambda: plane.service(key).traffic.connections == 480, "every client was served")
     state = plane.wait_idle(key)
     wait_until(lambda: sorted(plane.descriptors()) == before, "the same descriptors as at the start")
     assert state.refused == {}

@@ -1,4 +1,4 @@
-"""Datagrams through the proxy."""
+"""UDP services of the proxy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ask(sock: socket.socket, key: ServiceKey, data: bytes = b"x") -> bytes:
     return answer
 
 
-def test_a_client_keeps_its_server_and_ports_are_clients_of_their_own(plane: Process, servers: list[DatagramBackend]) -> None:
+def test_a_client_keeps_its_server_and_another_port_is_another_client(plane: Process, servers: list[DatagramBackend]) -> None:
     key = plane.serve(*(s.entry for s in servers), protocol=UDP)
     with caller() as one, caller() as two:
         assert [ask(one, key)[:1] for _ in range(3)] == [b"B"] * 3
@@ -46,7 +46,7 @@ def test_a_client_keeps_its_server_and_ports_are_clients_of_their_own(plane: Pro
     assert {(c.state, c.protocol) for c in plane.connections()} == {("UDP", UDP)}
 
 
-def test_datagrams_keep_their_borders_from_none_to_the_largest(plane: Process, servers: list[DatagramBackend]) -> None:
+def test_datagrams_of_every_size_keep_their_boundaries(plane: Process, servers: list[DatagramBackend]) -> None:
     key = plane.serve(servers[0].entry, protocol=UDP)
     with caller() as client:
         for size in (0, 1, 1472, 9000, 65_000):
@@ -57,7 +57,7 @@ def test_datagrams_keep_their_borders_from_none_to_the_largest(plane: Process, s
     assert traffic.bytes_out == traffic.bytes_in + 5 * len(b"A\n")
 
 
-def test_a_deleted_service_forgets_its_sessions_and_leaves_no_descriptor(plane: Process, servers: list[DatagramBackend]) -> None:
+def test_a_deleted_service_closes_its_sessions_and_leaves_no_descriptor(plane: Process, servers: list[DatagramBackend]) -> None:
     before = sorted(plane.descriptors())
     key = plane.serve(*(s.entry for s in servers), protocol=UDP)
     with contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def test_a_deleted_service_forgets_its_sessions_and_leaves_no_descriptor(plane: 
     assert sorted(plane.descriptors()) == before
 
 
-def test_a_server_whose_port_is_closed_loses_datagrams_and_harms_nobody(plane: Process, servers: list[DatagramBackend]) -> None:
+def test_a_server_whose_port_is_closed_loses_its_datagrams_only(plane: Process, servers: list[DatagramBackend]) -> None:
     dead = refusing()
     key = plane.serve(servers[0].entry, dead, protocol=UDP)
     with caller() as unlucky, caller("127.7.0.2") as lucky:

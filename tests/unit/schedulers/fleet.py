@@ -19,7 +19,7 @@ class Backend:
 
 
 class Fleet:
-    """A scheduler and its servers, newest first. ``add`` tells the scheduler of every server, as a plane does."""
+    """A scheduler and its servers, newest first. ``add`` updates the scheduler, as a plane does."""
 
     def __init__(self, scheduler, *weights, flags=()):
         self.scheduler = SCHEDULERS[scheduler](flags)

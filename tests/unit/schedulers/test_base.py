@@ -24,7 +24,7 @@ def test_weight_0_and_overload_exclude_a_server(weight, overloaded, expected):
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_without_servers_nobody_is_picked(scheduler):
+def test_without_servers_none_is_picked(scheduler):
     fleet = Fleet(scheduler)
     assert fleet.pick() == "-"
     fleet.add("A")
@@ -33,7 +33,7 @@ def test_without_servers_nobody_is_picked(scheduler):
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_with_all_at_weight_0_or_overloaded_nobody_is_picked(scheduler):
+def test_with_all_at_weight_0_or_overloaded_none_is_picked(scheduler):
     fleet = Fleet(scheduler, 0, 2, 1)
     fleet["B"].overloaded = fleet["C"].overloaded = True
     assert fleet.picks(5) == "-----"

@@ -8,9 +8,9 @@ NEWEST_FIRST = [(int(ip_address(a)), 80) for a in ("10.2.2.13", "10.2.2.12", "10
 """C, B and A, as a kernel had them."""
 
 
-@pytest.mark.parametrize(("octets", "expected"), [(bytes(4), 0x5C3613531D5A77C2), (bytes((1, 2, 3, 4)), 0xE36AEB2EBAA73C99)])
-def test_the_hash_is_the_kernels(octets, expected):
-    assert maglev.siphash13(maglev.KEY_1, maglev.KEY_1, octets) == expected
+@pytest.mark.parametrize(("data", "expected"), [(bytes(4), 0x5C3613531D5A77C2), (bytes((1, 2, 3, 4)), 0xE36AEB2EBAA73C99)])
+def test_the_hash_is_the_kernels(data, expected):
+    assert maglev.siphash13(maglev.KEY_1, maglev.KEY_1, data) == expected
 
 
 def test_the_table_is_the_kernels():
@@ -38,7 +38,7 @@ def test_clients_find_the_slots_that_a_kernel_recorded(client, slot, server, slo
     assert (with_port, "CBA"[table[with_port]]) == (slot_with_port, server_with_port)
 
 
-def test_when_one_of_a_hundred_servers_leaves_hardly_anybody_else_moves_and_the_load_is_even():
+def test_removing_one_of_a_hundred_servers_moves_few_other_clients_and_the_load_is_even():
     places = [(int(ip_address(f"10.0.0.{n}")), 80) for n in range(1, 101)]
     before = maglev.fill(places, [1] * 100)
     share = maglev.DEFAULT_SIZE / 100

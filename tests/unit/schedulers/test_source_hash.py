@@ -70,14 +70,14 @@ def test_with_sh_fallback_its_clients_go_elsewhere_and_the_others_stay():
         assert fleet.pick(client) == before.pick(client) if before.pick(client) != "C" else fleet.pick(client) in "AB"
 
 
-def test_with_sh_fallback_and_nobody_left_clients_are_refused():
+def test_with_sh_fallback_and_no_server_left_clients_are_refused():
     fleet = Fleet("sh", 1, 1, flags=("sh-fallback",))
     fleet["A"].overloaded = fleet["B"].overloaded = True
     assert fleet.pick(7) == "-"
 
 
 @pytest.mark.parametrize("change", [lambda f: f.add("D", 2), lambda f: f.edit("A", 4), lambda f: f.remove("B")])
-def test_the_table_is_filled_anew_on_every_change(change):
+def test_the_table_is_filled_again_on_every_change(change):
     fleet = Fleet("sh", 1, 2, 3)
     change(fleet)
     assert [s.name for s in fleet.scheduler._buckets] == model([(s.name, s.weight) for s in fleet.servers])

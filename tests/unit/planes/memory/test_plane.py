@@ -27,12 +27,12 @@ def observed(made):
     return asyncio.run(made.observe())
 
 
-def test_it_names_itself_and_can_what_the_table_can():
+def test_capabilities_are_those_of_the_table():
     assert MemoryPlane().capabilities().name == "memory"
     assert "wlc" in MemoryPlane().capabilities().schedulers
 
 
-def test_a_new_plane_is_empty_and_closing_it_is_nothing():
+def test_a_new_plane_is_empty_and_can_be_closed():
     made = MemoryPlane()
     assert observed(made) == []
     assert asyncio.run(made.connections()) == []
@@ -107,6 +107,6 @@ def test_connections_of_a_removed_service_are_reset():
     assert asyncio.run(made.connections()) == []
 
 
-def test_refused_operations_come_back():
+def test_refused_operations_are_returned():
     [refused] = asyncio.run(plane().apply([AddService(entry())]))
     assert (refused.operation, refused.reason) == (AddService(entry()), "service already exists")
