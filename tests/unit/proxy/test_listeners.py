@@ -57,9 +57,7 @@ def test_an_address_that_this_machine_does_not_have_yet_can_be_listened_on(plane
     assert plane.service(key).listening == ""
 
 
-def test_once_addresses_are_set_a_loopback_service_listens_only_while_its_own_is_local(
-    plane: Process, backend: Make
-) -> None:
+def test_once_addresses_are_set_a_loopback_service_listens_only_while_its_own_is_local(plane: Process, backend: Make) -> None:
     key = plane.serve(backend(echo("A")).entry)
     held = dial(key)
     assert read_line(held) == b"A\n"

@@ -167,7 +167,7 @@ class IpvsPlane:
         return [Refused(operations[number], refused[number]) for number in sorted(refused)]
 
     def _apply_fallback(self, kernel: Kernel, operations: Sequence[Operation], errors: dict[int, int]) -> None:
-        """Add services whose scheduler the kernel lacks with ``FALLBACK``, then retry the operations on them."""
+        """Give services whose scheduler the kernel lacks ``FALLBACK``, then add their servers again."""
         served: set[ServiceKey] = set()
         for number, error in errors.items():
             operation = operations[number]
