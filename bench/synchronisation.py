@@ -105,7 +105,7 @@ class Bench:
         alive = sum(still_alive(sock, WEB) for sock in sockets)
         for sock in sockets:
             sock.close()
-        gap = prober.watch.longest_gap_s() * 1000
+        gap = prober.probes.longest_gap_s() * 1000
         print(f"{what}: {len(sockets) - alive} of {len(sockets)} connections lost, gap {gap:.1f} ms", flush=True)
 
     def hand_over(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""``relevo check`` and ``relevo config``: what a file means, and what is odd about it."""
+"""``relevo check`` lists the findings about a configuration file, ``relevo config`` prints its model."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ STATUS_UNREADABLE = 4
 @click.command()
 @click.argument("file", default=DEFAULT_CONFIGURATION)
 @click.option("-j", "--json", "as_json", is_flag=True, help="Findings as JSON.")
-@click.option("--strict", is_flag=True, help="Any finding is a failure, notes included.")
-@click.option("--offline", is_flag=True, help="Do not look at this machine's interfaces.")
-@click.option("-q", "--quiet", is_flag=True, help="No findings, just the exit status.")
+@click.option("--strict", is_flag=True, help="Fail on any finding, notes included.")
+@click.option("--offline", is_flag=True, help="Skip what depends on this machine: interfaces, users, the data plane.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing; only return the exit status.")
 def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool) -> None:
-    """Check FILE and exit 0 when it is clean, 5 with findings, 2, 4 or 6 for graver ones.
+    """Check FILE. Exit 0 without findings, 5 with findings, 2, 4 or 6 with more severe ones.
 
-    Findings are about the file and, unless --offline, about how it fits this machine and its data plane.
+    Findings concern the file and, unless --offline is given, this machine and its data plane.
     """
     places = Places()
     compiled = _compile(file, places)
@@ -87,9 +87,9 @@ def _summary(compiled: Compiled, findings: list[Finding]) -> str:
 
 
 class _Surroundings:
-    """Adds findings about this machine: what a configuration names that is not here, and what the data plane cannot do.
+    """Adds findings about this machine: interfaces and users that are missing, and what the data plane cannot do.
 
-    The compiler does no I/O, so it cannot know; it says where the things stand.
+    The compiler does no I/O. It supplies the places, so that findings point at the right words.
     """
 
     def __init__(self, compiled: Compiled, places: Places, top: Place) -> None:
@@ -99,7 +99,7 @@ class _Surroundings:
         self.top = top
 
     def look(self) -> None:
-        """Look at interfaces, users and the data plane."""
+        """Add the findings about interfaces, users and the data plane."""
         self._look_for_interfaces()
         self._look_for_users()
         try:
@@ -115,7 +115,7 @@ class _Surroundings:
             self._look_for_neighbours()
 
     def _add(self, severity: Severity, message: str, hint: str, *path: str) -> None:
-        """Add a finding about what stands at ``path``, whose last part is a keyword."""
+        """Add a finding at the place of ``path``, whose last part is a keyword."""
         self._add_at(self.places.of(*path), severity, message, hint, path[-1])
 
     def _add_at(self, place: Place | None, severity: Severity, message: str, hint: str, keyword: str) -> None:
@@ -125,29 +125,29 @@ class _Surroundings:
         interfaces = Interfaces()
         for name, what, path, hint in self._named_interfaces():
             if "$" in name:
-                message = f"{what}: '{name}' holds a definition, which this version does not replace"
+                message = f"{what}: '{name}' contains a definition, which this version does not replace"
                 self._add_at(self.places.of(*path), Severity.WARNING, message, "write the interface's name", path[2])
             elif interfaces.find(name) is None:
                 message = f"interface {name} of {what} is not on this machine"
-                self._add_at(self.places.of(*path), Severity.WARNING, message, f"{hint}; --offline leaves this out", path[2])
+                self._add_at(self.places.of(*path), Severity.WARNING, message, f"{hint}; --offline skips this check", path[2])
         interfaces.close()
 
     def _named_interfaces(self) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
-        """Yield each interface that is named, of what, the path of the word, and what it means that it is not there."""
+        """Yield each interface in the file: its name, what names it, the word's path, what happens while it is missing."""
         for instance in self.model.vrrp_instances:
             path = ("vrrp_instance", instance.name)
-            called = f"vrrp_instance '{instance.name}'"
-            yield instance.interface, called, (*path, "interface"), "the instance stays in FAULT until it appears"
+            owner = f"vrrp_instance '{instance.name}'"
+            yield instance.interface, owner, (*path, "interface"), "the instance stays in FAULT until it appears"
             for keyword, addresses in (
                 ("virtual_ipaddress", instance.addresses),
                 ("virtual_ipaddress_excluded", instance.excluded_addresses),
             ):
                 for address in addresses:
                     if address.device not in ("", instance.interface):
-                        what = f"address {address} of {called}"
+                        what = f"address {address} of {owner}"
                         yield address.device, what, (*path, keyword, str(address), address.device), "the address cannot be set"
             for tracked in instance.track_interfaces:
-                what = f"track_interface of {called}"
+                what = f"track_interface of {owner}"
                 yield (
                     tracked.name,
                     what,
@@ -186,10 +186,10 @@ class _Surroundings:
         missing = _missing_identity(user, group)
         if missing:
             message = f"{missing} of {what} is not on this machine: scripts cannot run"
-            self._add(Severity.WARNING, message, "make it, or name another one; --offline leaves this out", *path)
+            self._add(Severity.WARNING, message, "create it, or name another one; --offline skips this check", *path)
 
     def _look_for_neighbours(self) -> None:
-        """Warn of translated servers (NAT) on a network of which clients may be: those would get answers from a stranger."""
+        """Warn of NAT servers on the network of their virtual address, whose answers bypass the director."""
         try:
             networks = local_networks()
         except HostError:
@@ -214,7 +214,7 @@ class _Surroundings:
 
 
 def _missing_identity(user: str, group: str) -> str:
-    """Return what of a user and group this machine does not have, empty when it has both."""
+    """Return the user or group that this machine does not have; empty when it has both."""
     try:
         pwd.getpwnam(user)
     except KeyError:
@@ -231,7 +231,7 @@ def _missing_identity(user: str, group: str) -> str:
 @click.argument("file", default=DEFAULT_CONFIGURATION)
 @click.option("-j", "--json", "as_json", is_flag=True, help="JSON on one line instead of indented.")
 def config(file: str, as_json: bool) -> None:
-    """Print the compiled model of FILE as JSON, secrets masked. Findings go to standard error."""
+    """Print the compiled model of FILE as JSON with secrets masked. Findings go to standard error."""
     compiled = _compile(file)
     for finding in compiled.findings.in_order():
         click.echo(render(finding, compiled.sources) + "\n", err=True)

@@ -1,4 +1,4 @@
-"""``relevo connections``: list what the data plane holds, filtered, or drop it."""
+"""``relevo connections``: list or drop connections of the data plane."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ _ANY = ("", 0)
 
 
 @click.command()
-@click.option("--client", type=End(), default=_ANY, help="Those of this client or network, or from this port.")
-@click.option("--virtual", type=End(), default=_ANY, help="Those to this virtual address or port.")
-@click.option("--server", type=End(), default=_ANY, help="Those at this real server.")
-@click.option("--tcp", "protocol", flag_value="TCP", help="TCP alone.")
-@click.option("--udp", "protocol", flag_value="UDP", help="UDP alone.")
-@click.option("--state", default="", metavar="STATE", help="Those in this state, as the list shows it.")
-@click.option("--templates/--no-templates", default=None, help="Persistence templates alone, or without them [default: both].")
-@click.option("--limit", default=10_000, show_default=True, help="At most so many lines; 0 for all.")
-@click.option("--count", is_flag=True, help="Only their number.")
+@click.option("--client", type=End(), default=_ANY, help="From this client address, network or port.")
+@click.option("--virtual", type=End(), default=_ANY, help="To this virtual address or port.")
+@click.option("--server", type=End(), default=_ANY, help="Forwarded to this real server.")
+@click.option("--tcp", "protocol", flag_value="TCP", help="Only TCP.")
+@click.option("--udp", "protocol", flag_value="UDP", help="Only UDP.")
+@click.option("--state", default="", metavar="STATE", help="In this state, as the list shows it.")
+@click.option("--templates/--no-templates", default=None, help="Only persistence templates, or none of them [default: both].")
+@click.option("--limit", default=10_000, show_default=True, help="Maximum number of lines; 0 for all.")
+@click.option("--count", is_flag=True, help="Print only the number of connections.")
 @click.option("--drop", "--end", "drop", is_flag=True, help="Drop them: later packets match no connection.")
-@click.option("--all", "everything", is_flag=True, help="With --drop and no filter: really all of them.")
+@click.option("--all", "everything", is_flag=True, help="With --drop and no filter: drop every connection.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="As JSON.")
 @run_dir_option
 def connections(
@@ -106,7 +106,7 @@ def connections(
 
 
 def listing(found: list[Connection]) -> list[str]:
-    """Return the lines of the table, columns as wide as they need to be."""
+    """Format connections as a table, a line each after the titles."""
     rows = [_TITLES, *map(_row, found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_TITLES))]
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""``relevo doctor``: what this machine can do for a balancer, tried rather than looked up, and why not more."""
+"""``relevo doctor``: what works on this machine, tried rather than looked up, and why the rest does not."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import click
 import msgspec
 
 from relevo.errors import PlaneError
-from relevo.lab.namespaces import unavailable_reason as namespace_refusal
+from relevo.lab.namespaces import unavailable_reason as namespaces_unavailable
 from relevo.planes import ebpf, ipvs
 
 WITHOUT_FORWARDING = "ipvs needs it for NAT, not for DR and TUN; ebpf does without"
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One line: what was asked, whether it is so, and what was found."""
+    """One line of the report: what was examined, whether it works, and what was found."""
 
     name: str
     ok: bool
@@ -27,10 +27,10 @@ class Finding(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.option("-j", "--json", "as_json", is_flag=True, help="JSON on one line.")
-@click.option("--load", is_flag=True, help="Load the eBPF programs for trial; takes a second.")
+@click.option("--load", is_flag=True, help="Also load the eBPF programs, to try the verifier; takes a second.")
 def doctor(as_json: bool, load: bool) -> None:
-    """Say what this machine can do: data planes, hooks of each interface, forwarding, namespaces. Exit 1 when a data plane of
-    packets cannot be had.
+    """Show what works on this machine: data planes, hooks of each interface, forwarding, namespaces. Exit 1 when neither the ipvs
+    nor the ebpf plane works.
     """
     findings = [
         Finding("system", True, f"Linux {platform.release()} on {platform.machine()}, {os.cpu_count()} CPUs"),
@@ -60,7 +60,7 @@ def _ebpf(load: bool) -> Finding:
     if why:
         return Finding("plane ebpf", False, why)
     if not load:
-        return Finding("plane ebpf", True, "BPF allowed, library and programs there (--load tries the verifier)")
+        return Finding("plane ebpf", True, "BPF is allowed, library and programs are present (--load tries the verifier)")
     try:
         seconds = ebpf.try_load()
     except PlaneError as error:
@@ -69,7 +69,7 @@ def _ebpf(load: bool) -> Finding:
 
 
 def _namespaces() -> Finding:
-    why = namespace_refusal()
+    why = namespaces_unavailable()
     return Finding("network namespaces", not why, why or "relevo lab can use them")
 
 
@@ -87,5 +87,5 @@ def _forwarding() -> list[Finding]:
 def _interfaces() -> list[Finding]:
     try:
         return [Finding(f"interface {name}", ok, text) for name, ok, text in ebpf.survey()]
-    except Exception as error:  # the netlink library's own
+    except Exception as error:  # the netlink library raises its own types
         return [Finding("interfaces", False, str(error))]

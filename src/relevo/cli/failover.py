@@ -1,4 +1,4 @@
-"""``relevo failover``: a planned hand-over, with connections first."""
+"""``relevo failover``: a planned hand-over that synchronises connections first."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from relevo.cli.status import ask_daemon, run_dir_option
 
 @click.command()
 @click.argument("instance")
-@click.option("--back", is_flag=True, help="Let priorities decide again: the higher one takes over as ever.")
+@click.option("--back", is_flag=True, help="End the hand-over: the higher priority takes over again.")
 @run_dir_option
 def failover(instance: str, back: bool, run_dir: str | None) -> None:
-    """Hand INSTANCE over to another node: tell it every connection, then give the addresses away.
+    """Hand INSTANCE over to another node: send it every connection, then let it take the addresses.
 
-    This node does not take them back by its priority, only when the other falls silent or with --back. Exit 1 when nobody
-    takes over: then nothing has changed.
+    Afterwards this node ignores its higher priority. It takes over again when no other node is master, or with --back. Exit 1
+    when no node takes over; this one then stays master.
     """
     ask_daemon(run_dir, schema.Failover(instance, back=back))
     click.echo(f"priorities decide about {instance} again" if back else f"{instance} is handed over")

@@ -33,7 +33,7 @@ class _DefaultUp(click.Group):
 
 @click.group(cls=_DefaultUp, no_args_is_help=True)
 def lab() -> None:
-    """Build the cluster of FILES (one director each) with its servers and a client; nothing is left behind."""
+    """Build the cluster of FILES (one director each) with its servers and a client. Nothing is left behind."""
 
 
 _files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
@@ -42,9 +42,9 @@ _stage = click.option(
     type=click.Choice(["auto", "namespaces", "loopback"]),
     default="auto",
     show_default=True,
-    help="Where the machines are.",
+    help="What the machines are made of.",
 )
-_hurry = click.option(
+_speed_up = click.option(
     "--speed-up", type=click.FloatRange(1, 100), default=1.0, help="Divide delay_loop and persistence_timeout by this."
 )
 
@@ -58,14 +58,14 @@ def _make(files: tuple[str, ...], stage: str, speed_up: float, console: Console)
     chosen = choose_stage(stage)
     console.print(f"Stage: {chosen.description}.", highlight=False)
     if nginx() is None:
-        console.print("nginx is not installed: Relevo's own small web server stands in for it.", highlight=False)
+        console.print("nginx is not installed: the web servers are Relevo's own small one.", highlight=False)
     if speed_up != 1.0:
         console.print(f"Sped up: check intervals and persistence are divided by {speed_up:g}.", highlight=False)
     return Cluster(plan([(file, found.configuration) for file, found in compiled]), chosen, speed_up=speed_up)
 
 
 def _end_on_signals() -> None:
-    """Let TERM and a closed terminal unwind like Ctrl-C, so that everything is taken down."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that the lab is removed."""
 
     def unwind(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -77,9 +77,9 @@ def _end_on_signals() -> None:
 @lab.command()
 @_files
 @_stage
-@_hurry
+@_speed_up
 def up(files: tuple[str, ...], stage: str, speed_up: float) -> None:
-    """Bring the cluster up and keep it until Ctrl-C."""
+    """Start the cluster and keep it running until Ctrl-C."""
     console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     try:
@@ -92,22 +92,22 @@ def up(files: tuple[str, ...], stage: str, speed_up: float) -> None:
                 click.echo(f"{host.name:<14} {host.address:<16} {services}")
             for director in cluster.topology.directors:
                 click.echo(f"relevo status --run-dir {cluster.run_dir(director)}")
-            console.print("Ctrl-C takes it down.")
+            console.print("Ctrl-C removes it.")
             while True:
                 signal.pause()
     except KeyboardInterrupt:
-        console.print("Taken down.")
+        console.print("Removed.")
 
 
 @lab.command()
 @_files
 @_stage
-@_hurry
+@_speed_up
 @click.option("-j", "--json", "as_json", is_flag=True, help="Outcomes as JSON.")
 @click.option("--details", is_flag=True, help="Also show the table of services and the subjects of the mails.")
 @click.option("--keep-logs", type=click.Path(file_okay=False), help="Copy the directors' logs to this folder.")
 def drill(files: tuple[str, ...], stage: str, speed_up: float, as_json: bool, details: bool, keep_logs: str | None) -> None:
-    """Take the cluster through an administrator's checks; exit 1 when one of them fails."""
+    """Run an administrator's checks on the cluster; exit 1 when one of them fails."""
     console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     begun = time.monotonic()
@@ -118,7 +118,7 @@ def drill(files: tuple[str, ...], stage: str, speed_up: float, as_json: bool, de
             if keep_logs:
                 _keep_logs(cluster, keep_logs)
     except KeyboardInterrupt:
-        console.print("Interrupted; taken down.")
+        console.print("Interrupted; the lab is removed.")
         sys.exit(130)
     passed = sum(outcome.passed for outcome in outcomes)
     if as_json:
@@ -130,17 +130,17 @@ def drill(files: tuple[str, ...], stage: str, speed_up: float, as_json: bool, de
 
 
 def _drill(cluster: Cluster, console: Console, outcomes: list[Outcome]) -> None:
-    """Run the steps and show how they go: a live line on a terminal, a line a step elsewhere."""
+    """Run the steps and show progress: a live line on a terminal, a line for each step elsewhere."""
     status = console.status("") if console.is_terminal else None
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         if status is not None:
             status.update(text)
 
     if status is not None:
         status.start()
     try:
-        for outcome in Drill(cluster, tell).run():
+        for outcome in Drill(cluster, report).run():
             outcomes.append(outcome)
             mark = "[green]ok[/]    " if outcome.passed else "[red]FAILED[/]"
             console.print(f"{mark} {outcome.seconds:6.1f} s  {outcome.name}", highlight=False)

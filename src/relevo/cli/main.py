@@ -1,4 +1,4 @@
-"""The command's tree. Sub-commands are imported when they are called, so that ``status`` stays quick.
+"""The tree of commands. A subcommand is imported when it is called, so that ``status`` starts quickly.
 
 Exit statuses: 0 success, 1 the daemon or the lab reported a failure, 2 wrong usage or a missing argument in the
 configuration, 4 the configuration cannot run, 5 it has findings, 6 it has security findings (keepalived's ``-t``).
@@ -18,15 +18,15 @@ COMMANDS = {
     "run": ("relevo.cli.run", "run", "Run the daemon."),
     "check": ("relevo.cli.check", "check", "Check a configuration file."),
     "config": ("relevo.cli.check", "config", "Show the compiled model of a configuration file."),
-    "status": ("relevo.cli.status", "status", "Show who is master and which servers live."),
-    "connections": ("relevo.cli.connections", "connections", "List connections, or end them."),
-    "ipvsadm": ("relevo.cli.ipvsadm", "ipvsadm", "The table of services by ipvsadm's commands."),
+    "status": ("relevo.cli.status", "status", "Show which instances are master and which servers are up."),
+    "connections": ("relevo.cli.connections", "connections", "List connections, or drop them."),
+    "ipvsadm": ("relevo.cli.ipvsadm", "ipvsadm", "Show and change the table of services with ipvsadm's commands."),
     "failover": ("relevo.cli.failover", "failover", "Hand a virtual router over to another node."),
-    "sync": ("relevo.cli.sync", "sync", "Show how connections are handed to the other directors."),
-    "reload": ("relevo.cli.status", "reload", "Make the daemon read its file again."),
-    "stop": ("relevo.cli.status", "stop", "Stop the daemon politely."),
-    "doctor": ("relevo.cli.doctor", "doctor", "Say what this machine can do, and why not more."),
-    "lab": ("relevo.cli.lab", "lab", "Build the cluster of configuration files, and drill it."),
+    "sync": ("relevo.cli.sync", "sync", "Show the state of connection synchronisation."),
+    "reload": ("relevo.cli.status", "reload", "Reload the configuration file."),
+    "stop": ("relevo.cli.status", "stop", "Stop the daemon gracefully."),
+    "doctor": ("relevo.cli.doctor", "doctor", "Show which data planes work on this machine, and why others do not."),
+    "lab": ("relevo.cli.lab", "lab", "Build the cluster of configuration files on this machine, and test it."),
 }
 
 
@@ -34,11 +34,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of a first visit."""
+        """Return the names in the order of ``COMMANDS``, which is that of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Import a command and return it."""
         if cmd_name not in COMMANDS:
             return None
         module, name, _ = COMMANDS[cmd_name]
@@ -59,7 +59,7 @@ def relevo() -> None:
 
 
 def main() -> None:
-    """Run the command; an error is a sentence and a hint, never a traceback."""
+    """Run the command. An error prints a sentence and a hint, never a traceback."""
     try:
         relevo(standalone_mode=False)
     except click.ClickException as error:

@@ -17,11 +17,11 @@ from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_di
 @click.command()
 @click.option("-f", "--file", default=DEFAULT_CONFIGURATION, show_default=True, help="Configuration file.")
 @click.option("--run-dir", help="Folder of the control socket [default: /run/relevo, or the user's].")
-@click.option("--state-dir", help="Folder of queued mails [default: /var/lib/relevo, or the user's].")
+@click.option("--state-dir", help="Folder of the mail queue [default: /var/lib/relevo, or the user's].")
 @click.option("-l", "--log-console", is_flag=True, help="Log to standard error, not to syslog.")
 @click.option("--strict", is_flag=True, help="Refuse to start when the file has findings.")
 def run(file: str, run_dir: str | None, state_dir: str | None, log_console: bool, strict: bool) -> None:
-    """Run the daemon in the foreground. HUP reloads, TERM stops politely."""
+    """Run the daemon in the foreground. SIGHUP reloads the file, SIGTERM stops gracefully."""
     try:
         compiled = compile_file(file)
     except ConfigurationError as error:

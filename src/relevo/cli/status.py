@@ -1,4 +1,4 @@
-"""``relevo status`` and the other short talks with a running daemon."""
+"""``relevo status``, ``reload`` and ``stop``: short requests to a running daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ run_dir_option = click.option("--run-dir", help="Folder of the control socket [d
 
 
 def ask_daemon(run_dir: str | None, request: schema._Request[A]) -> A:
-    """Return the daemon's answer; ``ControlError`` when it refuses."""
+    """Send a request to the daemon; return its answer. ``ControlError`` when it refuses or does not run."""
     return ask(runtime_directory(run_dir), request)
 
 
@@ -29,7 +29,7 @@ def ask_daemon(run_dir: str | None, request: schema._Request[A]) -> A:
 @click.option("-L", "--listing", is_flag=True, help="The table of services as ipvsadm -L -n prints it.")
 @run_dir_option
 def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
-    """Show who is master, since when and why, and every service with its servers."""
+    """Show every VRRP instance with its state, and every service with its servers."""
     if listing:
         from relevo.compat.ipvsadm.program import listing_of
 
@@ -46,20 +46,20 @@ def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
 @click.command()
 @run_dir_option
 def reload(run_dir: str | None) -> None:
-    """Make the daemon read its file again; a bad file changes nothing."""
+    """Reload the configuration file. The daemon refuses a bad file and changes nothing."""
     ask_daemon(run_dir, schema.Reload())
 
 
 @click.command()
-@click.option("--keep-plane", is_flag=True, help="Leave the data plane at work; a daemon that is started later adopts it.")
-@click.option("--for-restart", is_flag=True, help="Keep connections for a daemon that is started next, as SIGTERM does.")
+@click.option("--keep-plane", is_flag=True, help="Leave the data plane running; the next daemon adopts it.")
+@click.option("--for-restart", is_flag=True, help="Keep connections for the next daemon, as SIGTERM does.")
 @run_dir_option
 def stop(keep_plane: bool, for_restart: bool, run_dir: str | None) -> None:
-    """Stop the daemon: a peer takes over before the addresses go.
+    """Stop the daemon gracefully: a peer takes over before the addresses are removed.
 
-    Nothing is left of the data plane, unless an option says so. SIGTERM, which service managers send, takes the plane out of
-    service as well, but keeps its connections: after an upgrade or a restart they go on. When no daemon is running, this
-    command removes what such a stop has kept.
+    Without an option, the data plane is removed. SIGTERM, which service managers send, also takes the plane out of service, but
+    keeps its connections for the next daemon, so that they survive an upgrade or a restart. When no daemon is running, this
+    command removes the connections that were kept.
     """
     wanted = schema.PlaneAtStop
     at_stop = wanted.KEEP if keep_plane else wanted.KEEP_CONNECTIONS if for_restart else wanted.REMOVE
@@ -73,7 +73,7 @@ def stop(keep_plane: bool, for_restart: bool, run_dir: str | None) -> None:
         if at_stop is not wanted.REMOVE or not kept.exists():
             raise
         remove_pins(kept)
-        click.echo("no daemon is running; removed the connections that the last one kept", err=True)
+        click.echo("no daemon is running; removed the connections that the last one had kept", err=True)
 
 
 # -- text -------------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def _lines(snapshot: Snapshot) -> list[str]:
         out += ["", f"data plane {snapshot.balancer.plane} ({snapshot.balancer.plane_reason})"]
         if snapshot.balancer.plane_error:
             out.append(f"  {snapshot.balancer.plane_error}")
-        out += [f"  {note}" for note in snapshot.balancer.plane_attachments]
+        out += [f"  {attachment}" for attachment in snapshot.balancer.plane_attachments]
         odd = {name: count for name, count in snapshot.balancer.packets.items() if not name.startswith("pass_")}
         if odd:
             out.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in odd.items()))
@@ -116,13 +116,13 @@ def _instance_lines(instance: InstanceSnapshot, now: float) -> list[str]:
     if instance.state == "MASTER":
         master = f"own address {instance.own_address}"
     elif not instance.master_address:
-        master = "no master heard yet"
+        master = "no master known yet"
     out = [
         f"{instance.name}: {_state(instance.state)} for {_span(now - instance.since_at)}: {instance.reason}",
         f"  {instance.interface or '-'} vrid {instance.virtual_router_id} VRRPv{instance.version} priority {instance.priority}"
         f" every {instance.advert_interval_s:g} s; {master}",
         f"  addresses {' '.join(instance.addresses) or '-'}; "
-        f"adverts sent {instance.adverts_sent}, heard {instance.adverts_received}",
+        f"adverts sent {instance.adverts_sent}, received {instance.adverts_received}",
     ]
     if instance.waiting:
         out.append(f"  does not take over yet: {_WAITING.get(instance.waiting, instance.waiting)}")
@@ -161,9 +161,9 @@ def _check_text(check: CheckSnapshot, now: float) -> str:
 
 _WAITING = {
     "nopreempt": "nopreempt",
-    "handed_over": "it handed over; relevo failover --back lets priorities decide again",
+    "handed_over": "it was handed over; relevo failover --back ends that",
     "data_plane": "its data plane is not ready",
-    "connections": "connections of the master are not all here",
+    "connections": "connections are not in sync with the master",
     "preempt_delay": "preempt_delay",
 }
 
@@ -187,7 +187,7 @@ def _state(text: str) -> str:
 
 
 def _span(seconds: float) -> str:
-    """Spell a duration: the two largest units."""
+    """Format a duration in its two largest units."""
     seconds = max(0.0, seconds)
     if seconds < 10:
         return f"{seconds:.1f} s"

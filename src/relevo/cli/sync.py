@@ -1,4 +1,4 @@
-"""``relevo sync status``: which part this node has in connection synchronisation, and how it goes."""
+"""``relevo sync status``: role and progress of this node in connection synchronisation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sync() -> None:
 @click.option("-j", "--json", "as_json", is_flag=True, help="As JSON.")
 @run_dir_option
 def status(as_json: bool, run_dir: str | None) -> None:
-    """Show roles, interface, and how many connections came from another director. Exit 1 when it does not work."""
+    """Show roles, interface, peers and counters. Exit 1 when connections are not synchronised."""
     answer = ask_daemon(run_dir, schema.Sync())
     state = answer.state
     if as_json:
@@ -30,20 +30,20 @@ def status(as_json: bool, run_dir: str | None) -> None:
             click.echo(line)
     if state is None:
         raise ControlError(
-            f"connections are not synchronised: the {answer.plane} plane takes no part in it",
-            hint="write lvs_sync_daemon INTERFACE INSTANCE into global_defs; the proxy plane cannot",
+            f"connections are not synchronised: the {answer.plane} plane does not do it",
+            hint="add lvs_sync_daemon INTERFACE INSTANCE to global_defs; the proxy plane has no synchronisation",
         )
     if state.problem:
         raise ControlError(state.problem)
 
 
 def lines(state: SyncState, now: float) -> list[str]:
-    """Return what is known, a line each; what the plane cannot know is left out."""
-    roles = " and ".join(role.value for role in state.roles) or "no part yet"
+    """Format the state, a fact a line. Facts that the plane does not know are left out."""
+    roles = " and ".join(role.value for role in state.roles) or "no role yet"
     towards = " ".join(f"{address}:{state.port}" for address in state.peers or (state.group,))
     out = [f"{roles} on {state.interface}, sync id {state.sync_id}, {towards}"]
     if state.local is not None and state.received is not None:
-        waiting = f", {state.waiting} wait for their server" if state.waiting else ""
+        waiting = f", {state.waiting} wait for their server to be configured" if state.waiting else ""
         out.append(f"  connections: {state.local} of this node, {state.received} from another{waiting}")
     if state.entries_sent is not None and state.entries_received is not None:
         out.append(f"  entries: {state.entries_sent} sent, {state.entries_received} received")
@@ -51,8 +51,8 @@ def lines(state: SyncState, now: float) -> list[str]:
         out.append("  in sync: every connection of the masters is here" if state.in_sync else "  not in sync")
     for director in state.directors:
         behind = f", {director.missing_here} messages behind" if director.missing_here else ""
-        there = f", {director.missing_there} of our messages not confirmed" if director.missing_there else ""
-        out.append(f"  {director.address}: {director.state}, heard {now - director.heard_at:.1f} s ago{behind}{there}")
+        there = f", {director.missing_there} of our messages not acknowledged" if director.missing_there else ""
+        out.append(f"  {director.address}: {director.state}; last message {now - director.heard_at:.1f} s ago{behind}{there}")
     for name, at in (("sent", state.last_sent_at), ("received", state.last_received_at)):
         if at is not None:
             out.append(f"  last message {name} {now - at:.1f} s ago")

@@ -1,4 +1,4 @@
-"""The lab's client: asks services who answers, holds connections, and watches for gaps."""
+"""The lab's client: asks which server answers, holds connections, and measures gaps."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _REQUEST = b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: %s\r\n\r\n"
 
 
 class Client:
-    """Speaks from the client's machine; ``number`` chooses one of its source addresses.
+    """Opens connections on the client's machine; ``number`` chooses one of its source addresses.
 
-    An ``abrupt`` one resets its connections when it has its answer: nothing lingers at the director.
+    With ``abrupt`` it resets a connection after the answer, so that no closing connection keeps a persistence template.
     """
 
     def __init__(self, stage: Stage, host: Host, *, abrupt: bool = False) -> None:
@@ -64,7 +64,7 @@ class Client:
 
 
 def greet(sock: socket.socket, service: Endpoint, *, close: bool = True) -> str:
-    """Learn who is at the other end of an open connection."""
+    """Return the name of the server at the other end of an open connection."""
     if kind_of(service.port, Protocol.TCP) == "smtp":
         words = sock.recv(512).decode("ascii", "replace").split()
         return words[1] if len(words) > 1 and words[0] == "220" else ""
@@ -85,8 +85,8 @@ def still_alive(sock: socket.socket, service: Endpoint) -> bool:
 
 
 @dataclass(slots=True)
-class Watch:
-    """What a prober saw: times of answers, and how many probes were refused, reset or never answered."""
+class Probes:
+    """Results of a prober: times of answers, number of probes, and how many were refused, reset or never answered."""
 
     interval_s: float
     answers: list[float] = field(default_factory=list)
@@ -99,57 +99,57 @@ class Watch:
         return max((b - a for a, b in pairs), default=0.0)
 
 
-_PATIENCE_S = 1.0
+_PROBE_TIMEOUT_S = 1.0
 
 
 class Prober:
-    """Opens a connection every ``interval_s``, each from its own client, and notes when the service answered.
+    """Opens a connection every ``interval_s``, each from its own client address, and records when the service answered.
 
-    Probes do not wait for each other: one that was lost in a gap does not hide the first answer after it.
+    Probes do not wait for each other: a probe that is lost in a gap does not delay the first answer after it.
     """
 
     def __init__(self, client: Client, service: Endpoint, interval_s: float) -> None:
         self._client = client
         self._service = service
         self._http = kind_of(service.port, Protocol.TCP) == "http"
-        self.watch = Watch(interval_s)
+        self.probes = Probes(interval_s)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Watch]:
+    def running(self) -> Iterator[Probes]:
         """Probe while the context lasts."""
         self._thread.start()
         try:
-            yield self.watch
+            yield self.probes
         finally:
             self._stop.set()
             self._thread.join()
 
     def _run(self) -> None:
-        """Work in a thread, which is in the client's machine on its own: namespaces are a thread's."""
+        """Body of the prober's thread. A network namespace belongs to a thread, so that this one enters the client's alone."""
         poll = select.epoll()
         waiting: dict[int, tuple[socket.socket, float]] = {}
         due = time.monotonic()
         while not self._stop.is_set():
             now = time.monotonic()
             if now >= due:
-                due = max(due + self.watch.interval_s, now)
-                sock = self._client.open(2000 + self.watch.sent % 3000)
+                due = max(due + self.probes.interval_s, now)
+                sock = self._client.open(2000 + self.probes.sent % 3000)
                 sock.setblocking(False)
-                self.watch.sent += 1
+                self.probes.sent += 1
                 sock.connect_ex((self._service.address, self._service.port))
                 waiting[sock.fileno()] = (sock, now)
                 poll.register(sock.fileno(), select.EPOLLOUT if self._http else select.EPOLLIN)
             for descriptor, mask in poll.poll(max(0.0, due - time.monotonic())):
-                self._happened(poll, waiting, descriptor, mask)
-            for descriptor in [d for d, (_, begun) in waiting.items() if begun + _PATIENCE_S < now]:
+                self._on_event(poll, waiting, descriptor, mask)
+            for descriptor in [d for d, (_, begun) in waiting.items() if begun + _PROBE_TIMEOUT_S < now]:
                 self._end(poll, waiting, descriptor, failed=True)
         for descriptor in list(waiting):
             self._end(poll, waiting, descriptor, failed=None)
         poll.close()
 
-    def _happened(self, poll: select.epoll, waiting: dict[int, tuple[socket.socket, float]], descriptor: int, mask: int) -> None:
+    def _on_event(self, poll: select.epoll, waiting: dict[int, tuple[socket.socket, float]], descriptor: int, mask: int) -> None:
         sock, _ = waiting[descriptor]
         try:
             if mask & select.EPOLLOUT and not mask & (select.EPOLLERR | select.EPOLLHUP):
@@ -160,7 +160,7 @@ class Prober:
         except OSError:
             answered = False
         if answered:
-            self.watch.answers.append(time.monotonic())
+            self.probes.answers.append(time.monotonic())
         self._end(poll, waiting, descriptor, failed=not answered)
 
     def _end(
@@ -169,4 +169,4 @@ class Prober:
         sock, _ = waiting.pop(descriptor)
         poll.unregister(descriptor)
         sock.close()
-        self.watch.failed += bool(failed)
+        self.probes.failed += bool(failed)

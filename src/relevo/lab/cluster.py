@@ -1,4 +1,4 @@
-"""Brings a topology to life on a stage: servers and directors as processes, and everything gone again at the end."""
+"""Runs a topology on a stage: servers and directors are processes, and nothing of them is left at the end."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from relevo.lab.topology import Host, Service, Topology
 from relevo.observe.snapshot import Snapshot
 
 START_S = 10.0
-"""How long a process may take to serve."""
+"""How long a process may take until it answers."""
 END_S = 8.0
 
 
 class Cluster:
-    """The lab while it runs. Use it as a context manager: leaving it ends every process and removes every file."""
+    """The running lab. Use it as a context manager: leaving it ends every process and removes every file."""
 
     def __init__(self, topology: Topology, stage: Stage, *, speed_up: float = 1.0) -> None:
         self.stage = stage
@@ -53,7 +53,7 @@ class Cluster:
             self.close()
 
     def close(self) -> None:
-        """End everything."""
+        """Kill every process; remove the machines and the files."""
         for pid in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -84,17 +84,17 @@ class Cluster:
             self._wait_for_port(host, address, service)
 
     def _inbox_address(self, director: Host) -> str:
-        """The administrator's mail server is where the director's file says: usually on the director itself."""
+        """Address of the mail server that the director's file names, usually the director itself."""
         assert director.configuration is not None
         server = director.configuration.global_defs.mail.server
         return director.address if self.stage.name == "loopback" or server is None else server.address
 
     def stop_service(self, host: Host, service: Service) -> None:
-        """End one server at once, as a crash would."""
+        """Kill one server, as a crash would."""
         self._kill(_key(host, service), signal.SIGKILL)
 
     def inbox(self, director: Host) -> list[dict[str, Any]]:
-        """Return the mails that arrived from ``director``."""
+        """Return the mails that the mail servers on ``director`` received."""
         return [r for s in director.services if s.kind == "inbox" for r in servers.inbox_records(self._folder(director, s))]
 
     def _folder(self, host: Host, service: Service) -> Path:
@@ -116,7 +116,7 @@ class Cluster:
     # -- directors ---------------------------------------------------------------------------------------------
 
     def start_director(self, director: Host) -> None:
-        """Start the daemon of a director with its own file, adapted as the stage needs."""
+        """Start the daemon of a director with its file, adapted to the stage."""
         changes = self.stage.changes(self.topology, director)
         if self.speed_up != 1.0:
             changes = replace(changes, speed_up=self.speed_up)
@@ -149,13 +149,13 @@ class Cluster:
         raise LabError(f"{director.name} did not start:\n{self.log_text(director)[-2000:]}")
 
     def stop_director(self, director: Host) -> None:
-        """Stop a daemon politely and wait for its end."""
+        """Stop a daemon gracefully (SIGTERM) and wait for its end."""
         self._kill(director.name, signal.SIGTERM)
 
     def crash_director(self, director: Host) -> None:
-        """Let the machine of a director die: every process still, cable out, every process killed.
+        """Crash the machine of a director: freeze every process, cut the link, kill every process.
 
-        A director that lived to see its cable out would mail that it is in FAULT; a dead machine mails nothing.
+        The freeze comes first, because a director that sees its link go down mails that it is in FAULT.
         """
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._processes[director.name], signal.SIGSTOP)
@@ -163,16 +163,16 @@ class Cluster:
         self._kill(director.name, signal.SIGKILL)
 
     def revive_director(self, director: Host) -> None:
-        """Let a dead machine come back, without the addresses that it held."""
+        """Connect a crashed machine again and start its daemon."""
         self.stage.set_link(director, True)
         self.start_director(director)
 
     def snapshot(self, director: Host) -> Snapshot:
-        """Return what a director knows; ``ControlError`` when it does not answer."""
+        """Return a director's snapshot; ``ControlError`` when it does not answer."""
         return ask(self.run_dir(director), schema.Status(), 2.0)
 
     def worker_pid(self, director: Host, role: str) -> int:
-        """Process id of a worker."""
+        """Process id of the worker ``role``: director, balancer or proxy."""
         return next(w.pid for w in self.snapshot(director).workers if w.role == role)
 
     def run_dir(self, director: Host) -> Path:
@@ -180,11 +180,10 @@ class Cluster:
         return self.folder / f"{director.name}-run"
 
     def log_file(self, director: Host) -> Path:
-        """Log of a director."""
         return self.folder / f"{director.name}.log"
 
     def log_text(self, director: Host) -> str:
-        """Everything a director has logged."""
+        """Return what a director has logged so far."""
         try:
             return self.log_file(director).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -207,7 +206,7 @@ class Cluster:
         self._kill(key, number)
 
     def running(self, key: str) -> bool:
-        """Whether a process of the lab still lives."""
+        """Whether a process of the lab still runs."""
         pid = self._processes.get(key)
         return pid is not None and os.waitpid(pid, os.WNOHANG) == (0, 0)
 
@@ -215,7 +214,7 @@ class Cluster:
         parent = os.getpid()
         with self.stage.inside(host):
             pid = os.fork()
-            if pid == 0:  # the child never leaves the context, and so stays in its machine
+            if pid == 0:  # the child never leaves the context, so it stays in the namespace
                 _become(key, parent, work)
         self._processes[key] = pid
 

@@ -1,4 +1,4 @@
-"""Network namespaces without names: each is held by a process that dies with us, so that a crash leaves none behind."""
+"""Network namespaces without names. A process holds each and dies with its parent, so that a crash leaves none behind."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from relevo.errors import LabError
 from relevo.host import libc
 
 CARRIER_S: Final = 10.0
-"""How long a cable may take: the kernel looks after links once a second, and all namespaces share its queue."""
+"""How long a link may take to get its carrier: the kernel handles link events once a second, in one queue for all namespaces."""
 
 
 class NetworkNamespaces:
-    """Namespaces by name. The name is ours alone; the system knows them by their holders."""
+    """Namespaces by name. Only this object knows the names; for the system, they belong to their holders' process ids."""
 
     def __init__(self) -> None:
         self._holders: dict[str, tuple[int, int]] = {}  # name → (pid of the holder, descriptor of its namespace)
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def make(self, name: str) -> None:
-        """Fork a process that makes a network namespace and sleeps in it until we end."""
+        """Fork a process that makes a network namespace and sleeps in it until this process ends."""
         reader, writer = os.pipe()
         parent = os.getpid()
         pid = os.fork()
@@ -40,12 +40,12 @@ class NetworkNamespaces:
         self._holders[name] = (pid, os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
 
     def holder(self, name: str) -> int:
-        """Process id that stands for a namespace, for moving interfaces into it."""
+        """Process id of a namespace's holder, for moving interfaces into the namespace."""
         return self._holders[name][0]
 
     @contextlib.contextmanager
     def inside(self, name: str) -> Iterator[None]:
-        """Be in a namespace while the context lasts: this thread only, and what it makes there stays there."""
+        """Put this thread into a namespace while the context lasts. Sockets and processes that it makes there stay there."""
         libc.setns(self._holders[name][1], libc.CLONE_NEWNET)
         try:
             yield
@@ -65,7 +65,7 @@ class NetworkNamespaces:
 
 
 def _hold(writer: int, parent: int) -> None:
-    """Be a holder; never returns."""
+    """Body of a holder; never returns."""
     try:
         libc.die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -84,7 +84,7 @@ def _hold(writer: int, parent: int) -> None:
 
 @contextlib.contextmanager
 def netlink() -> Iterator[Any]:
-    """A netlink socket in the namespace that this thread is in."""
+    """Open a netlink socket in the namespace of this thread."""
     import pyroute2
 
     with pyroute2.IPRoute() as ip:
@@ -92,17 +92,15 @@ def netlink() -> Iterator[Any]:
 
 
 def index_of(ip: Any, name: str) -> int:
-    """Index of an interface."""
     return int(ip.link_lookup(ifname=name)[0])
 
 
 def bring_up(ip: Any, name: str) -> None:
-    """Set an interface up."""
     ip.link("set", index=index_of(ip, name), state="up")
 
 
 def await_carrier(ip: Any, name: str) -> None:
-    """Wait until an interface that is up has its carrier: until then the kernel drops what it should send without a word."""
+    """Wait until an interface that is up has its carrier: until then the kernel silently drops what it should send."""
     index = index_of(ip, name)
     deadline = time.monotonic() + CARRIER_S
     while str(ip.get_links(index)[0].get_attr("IFLA_OPERSTATE")) != "UP":
@@ -112,9 +110,9 @@ def await_carrier(ip: Any, name: str) -> None:
 
 
 def become_root_of_a_user_namespace() -> None:
-    """Enter a user namespace in which we are root; ``OSError`` where that is not allowed. Cannot be undone.
+    """Enter a user namespace as its root; ``OSError`` where that is not allowed. It cannot be undone.
 
-    A network namespace of our own comes with it: we could leave the machine's, but not come back to it.
+    The process also enters a new network namespace: it may leave the machine's, but could not return to it.
     """
     uid, gid = os.geteuid(), os.getegid()
     libc.unshare(libc.CLONE_NEWUSER | libc.CLONE_NEWNET)
@@ -124,10 +122,10 @@ def become_root_of_a_user_namespace() -> None:
 
 
 def own_bpf_file_system() -> None:
-    """Give this thread, and what it starts, a BPF file system that is gone with them.
+    """Give this thread and its children a private BPF file system, which ends with them.
 
-    An eBPF data plane is pinned so that it outlives its daemon; those of the lab shall not outlive the lab, however it ends.
-    Where it is not allowed there is no such plane either.
+    An eBPF data plane is pinned so that it outlives its daemon; those of the lab must not outlive the lab, however it ends.
+    Where the mount is not allowed, the eBPF plane is not either.
     """
     with contextlib.suppress(OSError):
         libc.unshare(libc.CLONE_NEWNS)
@@ -136,7 +134,7 @@ def own_bpf_file_system() -> None:
 
 
 def unavailable_reason() -> str:
-    """Say why no namespaces can be made here, or nothing. Tried in a child: entering a user namespace cannot be undone."""
+    """Return why network namespaces cannot be made here; empty when they can. Tried in a child: nothing leaves a user namespace."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

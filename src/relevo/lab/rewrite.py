@@ -1,6 +1,6 @@
-"""Adapts a configuration to a stage: other addresses, higher ports, VRRP over UDP, shorter times. Everything else stays.
+"""Adapts a configuration to a stage: other addresses, higher ports, VRRP over UDP, shorter times.
 
-The text is edited in place, word by word, so that what runs is still the administrator's file.
+The text is edited in place, word by word: everything else stays as the administrator wrote it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ TIMES = ("delay_loop", "persistence_timeout")
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to change. ``address`` and ``port`` map old to new; ``instance`` is put into every ``vrrp_instance``.
+    """What to change. ``address`` and ``port`` map old to new; the lines ``instance`` are added to every ``vrrp_instance``.
 
-    ``interface`` stands for every interface that is named, ``mail_server`` for the address and port of ``smtp_server``.
+    ``interface`` replaces every interface name, ``mail_server`` the address and port of ``smtp_server``. ``speed_up`` divides
+    check intervals and persistence timeouts.
     """
 
     address: Callable[[str], str] = lambda text: text
@@ -110,7 +111,7 @@ def _replace(edits: _Edits, statement: Statement, number: int, text: str) -> Non
 
 
 def _insert(statement: Statement, lines: tuple[str, ...], edits: _Edits) -> None:
-    """Put ``lines`` behind the brace that opens the statement's block."""
+    """Insert ``lines`` after the brace that opens the statement's block."""
     for number in range(statement.line, len(edits.lines) + 1):
         for word, column, length in located_words(edits.lines[number - 1]):
             if word is OPEN:

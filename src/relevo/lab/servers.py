@@ -1,6 +1,6 @@
-"""What runs on the lab's machines: web servers that say who they are, mail servers, UDP echo. Each is a process of its own.
+"""What runs on the lab's machines: web servers that answer with their name, mail servers, UDP echo. Each is its own process.
 
-nginx serves where it is installed, so that a real web server is behind the balancer; else a small one of ours does.
+The web server is nginx where it is installed, else a small one of ours.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def nginx() -> str | None:
 
 
 def serve(kind: str, name: str, address: str, port: int, folder: Path) -> NoReturn:
-    """Become the server; runs in a forked child inside its machine. ``folder`` is private to it."""
+    """Run the server in a forked child inside its machine; never returns. ``folder`` is for its files alone."""
     libc.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     binary = nginx() if kind == "http" else None
     if binary is not None:
         file = folder / "nginx.conf"
-        user = "user root;" if os.geteuid() == 0 else ""  # of a user namespace, which has no other
+        user = "user root;" if os.geteuid() == 0 else ""  # a user namespace has no other user
         file.write_text(_NGINX.format(user=user, folder=folder, address=address, port=port, name=name))
         os.execv(binary, [binary, "-e", str(folder / "error.log"), "-c", str(file)])
     work = {"http": _web, "smtp": _mail, "inbox": _mail, "udp": _echo}[kind]
@@ -89,7 +89,7 @@ async def _web(name: str, address: str, port: int, folder: Path) -> None:
 
 
 class _Inbox:
-    """Writes every mail that arrives as a line of JSON."""
+    """Writes each received mail as a line of JSON."""
 
     def __init__(self, file: Path, name: str) -> None:
         self._file = file
@@ -113,7 +113,7 @@ class _Inbox:
 async def _mail(name: str, address: str, port: int, folder: Path) -> None:
     from aiosmtpd.smtp import SMTP
 
-    logging.disable()  # it writes about every odd command, and health checks are odd
+    logging.disable()  # aiosmtpd logs every unusual command, and health checks send some
     inbox = _Inbox(folder / "inbox.jsonl", name)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: SMTP(inbox, hostname=name, ident="Relevo lab"), sock=_listener(address, port))
@@ -129,7 +129,7 @@ async def _echo(name: str, address: str, port: int, folder: Path) -> None:
 
 
 def inbox_records(folder: Path) -> list[dict[str, Any]]:
-    """Return the mails that arrived at the server of ``folder``."""
+    """Return the mails that the server with this ``folder`` received."""
     try:
         with open(folder / "inbox.jsonl", encoding="utf-8") as file:
             return [json.loads(line) for line in file]

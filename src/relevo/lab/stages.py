@@ -1,7 +1,7 @@
 """Where the lab's machines are: in network namespaces, or on the loopback network of this one.
 
-A stage is as strong as the system lets it be. Namespaces are held by processes that die with the lab, and are never named,
-so that a crash leaves nothing behind.
+``choose_stage`` takes namespaces where the system allows them. They have no names and belong to processes that die with the
+lab, so that a crash leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PORT_SHIFT = 8000
 """Added to ports below 1024 where the lab may not bind those."""
 
 LOOPBACK = "lo"
-NOBODY = "127.0.6.255"
-"""Peer of a director that is alone: UDP needs somebody to send to."""
+UNUSED_PEER = "127.0.6.255"
+"""Unicast peer of a director that is alone: ``unicast_peer`` needs an address. No machine has this one."""
 
 
 class Stage(ABC):
@@ -45,19 +45,19 @@ class Stage(ABC):
 
     @abstractmethod
     def build(self, topology: Topology) -> Topology:
-        """Make the machines; return the topology as it is on this stage."""
+        """Make the machines; return the topology with the addresses and ports of this stage."""
 
     @abstractmethod
     def changes(self, topology: Topology, director: Host) -> Changes:
-        """What of a director's file must be adapted to this stage."""
+        """Return how a director's file must be adapted to this stage."""
 
     @abstractmethod
     def inside(self, host: Host) -> contextlib.AbstractContextManager[None]:
-        """Make sockets and processes in ``host`` while the context lasts."""
+        """Let this thread make sockets and processes on ``host`` while the context lasts."""
 
     @abstractmethod
     def set_link(self, host: Host, connected: bool) -> None:
-        """Connect a machine to the LAN, or cut it off."""
+        """Connect a machine to the LAN, or disconnect it."""
 
     @abstractmethod
     def client_address(self, number: int) -> str:
@@ -65,7 +65,7 @@ class Stage(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Take the machines down."""
+        """Remove the machines."""
 
 
 class Loopback(Stage):
@@ -102,7 +102,7 @@ class Loopback(Stage):
 
     def changes(self, topology: Topology, director: Host) -> Changes:
         """Move addresses and ports; carry adverts in UDP between the directors."""
-        peers = [d.address for d in topology.directors if d is not director] or [NOBODY]
+        peers = [d.address for d in topology.directors if d is not director] or [UNUSED_PEER]
         lines = [f"vrrp_transport udp {VRRP_PORT}", f"unicast_src_ip {director.address}"]
         lines += ["unicast_peer {", *(f"    {peer}" for peer in peers), "}"]
         inbox = next((s for s in director.services if s.kind == "inbox"), None)
@@ -116,22 +116,22 @@ class Loopback(Stage):
 
     @contextlib.contextmanager
     def inside(self, host: Host) -> Iterator[None]:
-        """Every machine is here."""
+        """Do nothing: every machine is this one."""
         yield
 
     def set_link(self, host: Host, connected: bool) -> None:
-        """A loopback address cannot be cut off; ending its processes is all that can be done."""
+        """Do nothing: loopback addresses have no links. A crash is only the end of the processes."""
 
     def client_address(self, number: int) -> str:
         """Clients are 127.7.0.1 and up."""
         return f"127.7.{(number + 1) // 256}.{(number + 1) % 256}"
 
     def close(self) -> None:
-        """Nothing was made."""
+        """Do nothing: no machines were made."""
 
 
 class Namespaces(Stage):
-    """A network namespace for each machine, joined by a bridge."""
+    """A network namespace for each machine, connected by a bridge."""
 
     name = "namespaces"
 
@@ -143,7 +143,7 @@ class Namespaces(Stage):
         self._topology: Topology | None = None
 
     def build(self, topology: Topology) -> Topology:
-        """Make a namespace with one cable to the bridge for each machine."""
+        """Make a namespace for each machine, with a veth pair to the bridge."""
         self._topology = topology
         self._namespaces.make("lan")
         with self._namespaces.inside("lan"), netlink() as ip:
@@ -152,13 +152,13 @@ class Namespaces(Stage):
             bring_up(ip, "br0")
         for number, host in enumerate(topology.hosts()):
             self._namespaces.make(host.name)
-            self._cable(host, number, topology)
+            self._connect(host, number, topology)
         self._client_network(topology)
         for host in topology.hosts():
             self._await_carrier(host)
         return topology
 
-    def _cable(self, host: Host, number: int, topology: Topology) -> None:
+    def _connect(self, host: Host, number: int, topology: Topology) -> None:
         port = f"p{number}"
         with self._namespaces.inside("lan"), netlink() as ip:
             peer = {"ifname": host.interface, "net_ns_pid": self._namespaces.holder(host.name)}
@@ -172,10 +172,10 @@ class Namespaces(Stage):
             bring_up(ip, host.interface)
 
     def _client_network(self, topology: Topology) -> None:
-        """Let the client own a whole network of addresses, which everybody reaches through it.
+        """Give the client a whole network of addresses, with a route to it on every machine.
 
-        Where packets are forwarded with the client's address in them (NAT), a server's answer must come back through the
-        director: its route to the clients is the virtual address, as LVS-NAT has it.
+        With NAT, a server sees the client's address, and its answers must return through the director: its gateway to the
+        clients is the virtual address, as in LVS-NAT.
         """
         if any(
             d.configuration and not catalogue.needs_process(catalogue.choose(d.configuration).name) for d in topology.directors
@@ -192,12 +192,12 @@ class Namespaces(Stage):
         for host in topology.servers:
             if host.virtual:
                 self._own_virtual_addresses(host)
-        ways = sorted({host.return_gateway for host in topology.servers if host.return_gateway})
-        if ways:
-            self.description += f"; servers answer clients by way of {' and '.join(ways)}, as NAT needs it"
+        gateways = sorted({host.return_gateway for host in topology.servers if host.return_gateway})
+        if gateways:
+            self.description += f"; servers route to clients through {' and '.join(gateways)}, as NAT needs it"
 
     def _own_virtual_addresses(self, host: Host) -> None:
-        """Put the virtual addresses on a server's loopback, where it answers for them but not to ARP (DR)."""
+        """Add the virtual addresses to a server's loopback, without answering ARP for them, as DR needs it."""
         with self._namespaces.inside(host.name), netlink() as ip:
             for name, value in (("arp_ignore", "1"), ("arp_announce", "2")):
                 Path(f"/proc/sys/net/ipv4/conf/all/{name}").write_text(value, encoding="ascii")
@@ -205,7 +205,7 @@ class Namespaces(Stage):
                 ip.addr("add", index=index_of(ip, "lo"), address=address, prefixlen=32)
 
     def changes(self, topology: Topology, director: Host) -> Changes:
-        """Run the file as it stands."""
+        """Return no changes: the file runs as it is."""
         return Changes()
 
     def inside(self, host: Host) -> contextlib.AbstractContextManager[None]:
@@ -213,7 +213,7 @@ class Namespaces(Stage):
         return self._namespaces.inside(host.name)
 
     def set_link(self, host: Host, connected: bool) -> None:
-        """Set the cable's end at the bridge up or down; a machine that is connected has its carrier on return."""
+        """Set the bridge's end of the link up or down. After connecting, wait for the carrier."""
         assert self._topology is not None
         port = f"p{self._topology.hosts().index(host)}"
         with self._namespaces.inside("lan"), netlink() as ip:
@@ -230,12 +230,12 @@ class Namespaces(Stage):
         return str(CLIENTS[number + 1])
 
     def close(self) -> None:
-        """Take the namespaces down."""
+        """Remove the namespaces."""
         self._namespaces.close()
 
 
 def choose_stage(wanted: str) -> Stage:
-    """Return the strongest stage there is (``auto``), or the one named."""
+    """Return the stage named ``wanted``; for ``auto``, namespaces where possible, else loopback. ``LabError`` without it."""
     if wanted == "loopback":
         return Loopback("as asked")
     reason = unavailable_reason()

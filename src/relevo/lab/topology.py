@@ -1,4 +1,4 @@
-"""Which machines a set of configuration files describes: directors, real servers, sorry servers, mail servers, a client."""
+"""Derives the lab's machines from configuration files: directors, real servers, sorry servers, mail servers, a client."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from relevo.model import Configuration, Endpoint, Forwarding, Protocol
 
 SMTP_PORTS: Final = (25, 465, 587)
 SHORTEST_LAN: Final = 16
-"""A lab LAN is at most a /16: wider would hardly be one segment."""
+"""Shortest prefix length of the lab's LAN: addresses further apart are hardly on one segment."""
 CLIENTS: Final = IPv4Network("10.77.0.0/16")
-"""Where the client's many addresses are, so that persistence sees many clients."""
+"""The client's addresses: many, so that persistence sees many clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Service:
 
 @dataclass(slots=True)
 class Host:
-    """A machine: its name, address, what it runs, and (of a director) its configuration."""
+    """A machine: its name, its address, what it runs; ``file`` and ``configuration`` are a director's."""
 
     name: str
     address: str
@@ -36,9 +36,9 @@ class Host:
     file: str = ""
     configuration: Configuration | None = None
     return_gateway: str = ""
-    """Of a server: the virtual address through which it answers clients, where it sees their addresses (NAT)."""
+    """Of a server with NAT: the virtual address that is its gateway to the clients."""
     virtual: list[str] = field(default_factory=list)
-    """Of a server: the virtual addresses that packets reach it with and that it must have itself (DR)."""
+    """Of a server with DR: the virtual addresses that it must have itself, as packets reach it unchanged."""
 
 
 @dataclass(slots=True)
@@ -52,25 +52,22 @@ class Topology:
 
     @property
     def model(self) -> Configuration:
-        """The configuration of the first director; the services are the same on all."""
+        """The configuration of the first director. All directors have the same services."""
         assert self.directors[0].configuration is not None
         return self.directors[0].configuration
 
     def hosts(self) -> list[Host]:
-        """Return every machine."""
         return [*self.directors, *self.servers, self.client]
 
     def server_at(self, address: str) -> Host:
-        """Return the server of an address."""
         return next(host for host in self.servers if host.address == address)
 
 
 def prepare_for_packets(topology: Topology) -> None:
-    """Note what servers need where packets reach them rather than a proxy's connections.
+    """Note what servers need behind a plane that forwards packets (all but the proxy plane).
 
-    With NAT their way back to the clients is the virtual address that they serve; with DR they have it themselves.
-
-    A server of several virtual addresses can have one way only; with those on different directors, only FULLNAT works.
+    With NAT, the virtual address of a server's service is its gateway to the clients; with DR, the server has the address itself.
+    A server has one gateway: if it serves virtual addresses on different directors, only FULLNAT works.
     """
     for service in (s for d in topology.directors if d.configuration for s in d.configuration.virtual_servers):
         sorry = [service.sorry_server] if service.sorry_server and service.forwarding is Forwarding.NAT else []
@@ -85,14 +82,14 @@ def prepare_for_packets(topology: Topology) -> None:
 
 
 def kind_of(port: int, protocol: Protocol) -> str:
-    """What is served on a port."""
+    """Kind of server on a port: ``udp``, ``smtp`` or ``http``. Ports of the loopback stage are higher by 8000."""
     if protocol is Protocol.UDP:
         return "udp"
     return "smtp" if port in SMTP_PORTS or port - 8000 in SMTP_PORTS else "http"
 
 
 def plan(files: list[tuple[str, Configuration]]) -> Topology:
-    """Lay out the machines of ``files`` (name and model, one director each)."""
+    """Return the machines of ``files`` (name and model, one director each). ``LabError`` when they do not fit on one IPv4 LAN."""
     if not files:
         raise LabError("the lab needs at least one configuration file")
     models = [model for _, model in files]
