@@ -1,4 +1,4 @@
-# Relevo: every command sets up what it needs first.
+# Each target sets up what it needs first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -14,10 +14,10 @@ $(STAMP): pyproject.toml scripts/setup
 	@PYTHON="$(PYTHON)" scripts/setup "$(VENV)"
 	@touch $@
 
-bpf: $(STAMP) ## build the eBPF programs, where a source has changed
-	@$(BIN)/python -m relevo.planes.ebpf.build || echo "setup: without these the ebpf plane is left out" >&2
+bpf: $(STAMP) ## build the eBPF programs if a source has changed
+	@$(BIN)/python -m relevo.planes.ebpf.build || echo "setup: without them the ebpf plane is left out" >&2
 
-demo: bpf ## run the article's cluster and take it through its checks
+demo: bpf ## run and check the article's cluster
 	@$(BIN)/relevo lab drill --details --speed-up 10 $(DRILL) examples/article/master.conf examples/article/backup.conf
 
 test: bpf ## run every test this machine can run
@@ -36,7 +36,7 @@ format: $(STAMP) ## format the code
 bench: bpf ## measure beside keepalived and HAProxy; prints ratios
 	@$(BIN)/python bench/run.py $(BENCH)
 
-coverage: $(STAMP) ## coverage of the core rooms by their unit tests
+coverage: $(STAMP) ## measure how the unit tests cover the core packages
 	@$(BIN)/coverage run -m pytest -q tests/unit && $(BIN)/coverage report --include 'src/relevo/model/*,src/relevo/config/*,src/relevo/wire/*,src/relevo/machines/*,src/relevo/schedulers/*'
 
 docs: $(STAMP) ## write the generated reference pages anew

@@ -1,9 +1,9 @@
-"""The eBPF plane beside the kernel's IPVS, on a kernel that has both; run as root in a machine that is good for nothing else.
+"""The eBPF plane beside the kernel's IPVS, on a kernel that has both; run as root on a machine used for nothing else.
 
     python bench/beside_ipvs.py [--rounds N] [--instructions]
 
-With ``--instructions`` guest time is taken for instructions, a nanosecond each (QEMU's ``-icount shift=0`` on one CPU): then what
-a path adds to plain routing is exact, whatever the host does meanwhile.
+With ``--instructions`` guest time counts instructions, a nanosecond each (QEMU's ``-icount shift=0`` on one CPU). The cost that
+a path adds to plain routing is then exact, whatever the load of the host.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ASKED_AT_ONCE = 32
 KINDS = {
     "keep": "requests/s, kept alive",
     "close": "requests/s, a connection each",
-    "crr": "connections/s, an octet there and back (TCP_CRR)",
+    "crr": "connections/s, a byte there and back (TCP_CRR)",
 }
 FLOWS = 1000
 PIN = ROOT / "relevo" / "beside-ipvs"
@@ -57,7 +57,7 @@ def ipvs(rig: Rig, *arguments: str) -> None:
 
 
 class Plane:
-    """The eBPF plane on the director, while it lasts."""
+    """Context manager: the eBPF plane on the director."""
 
     def __init__(self, rig: Rig, hooks: str) -> None:
         self._rig = rig
@@ -97,7 +97,7 @@ def connections(rig: Rig, crr: Path, address: str, port: int, seconds: int) -> f
 
 
 def frame(rig: Rig) -> bytes:
-    """A UDP packet of 64 octets to the virtual address, as the client's first hop wants it."""
+    """An Ethernet frame of 64 bytes with a UDP packet from the client to the virtual address."""
     from scapy.layers.inet import IP, UDP
     from scapy.layers.l2 import Ether
 
@@ -114,7 +114,7 @@ def frame(rig: Rig) -> bytes:
 def datagrams(rig: Rig, sinks: list[Generator], generator: Generator, packet: bytes, count: int) -> float:
     """Send; return packets a second that arrived at the servers."""
     with rig.inside("client"):
-        generator.send("traffic_send", packet, FLOWS * 2)  # every flow is known afterwards, and the way to the servers
+        generator.send("traffic_send", packet, FLOWS * 2)  # creates every flow and resolves the routes to the servers
         time.sleep(0.2)
         before, begun = sum(sink.plan.received for sink in sinks), time.monotonic()
         generator.send("traffic_send", packet, count)
@@ -124,7 +124,7 @@ def datagrams(rig: Rig, sinks: list[Generator], generator: Generator, packet: by
 
 
 def answer_arp(rig: Rig) -> None:
-    """Let the director know its servers' addresses for good: sinks do not answer."""
+    """Give the director permanent neighbour entries of its servers: sinks do not answer ARP."""
     for number, address in enumerate(SERVERS, 1):
         with rig.inside(f"server-{number}"), netlink() as ip:
             mac = ip.get_links(index_of(ip, f"s{number}"))[0].get_attr("IFLA_ADDRESS")
@@ -155,7 +155,9 @@ def udp_rates(rig: Rig, rounds: int, count: int) -> dict[str, list[float]]:
             if path == "IPVS":
                 with rig.inside("director"):
                     helper = Generator()
-                    helper.attach("traffic_pass", socket.if_nametoindex("c0d"))  # frames from XDP need one at this end
+                    helper.attach(
+                        "traffic_pass", socket.if_nametoindex("c0d")
+                    )  # a veth takes frames from XDP only when this end has a program
                 ipvs(rig, "-A", "-u", f"{VIP}:{UDP_PORT}", "-s", "rr")
                 for address in SERVERS:
                     ipvs(rig, "-a", "-u", f"{VIP}:{UDP_PORT}", "-r", f"{address}:{UDP_SERVER_PORT}", "-m")
@@ -182,15 +184,15 @@ def tcp(rig: Rig, rounds: int, seconds: int) -> dict[str, dict[str, list[float]]
     for port, target in ((IPVS_PORT, THIRD), (CRR_IPVS_PORT, CRR_SERVERS["IPVS"])):
         ipvs(rig, "-A", "-t", f"{VIP}:{port}", "-s", "rr")
         ipvs(rig, "-a", "-t", f"{VIP}:{port}", "-r", f"{SERVERS[0]}:{target}", "-m")
-    doors = {
+    targets = {
         "routing": (SERVERS[0], DIRECT, CRR_SERVERS["routing"]),
         "IPVS": (VIP, IPVS_PORT, CRR_IPVS_PORT),
         "Relevo": (VIP, EBPF_PORT, CRR_EBPF_PORT),
     }
-    values: dict[str, dict[str, list[float]]] = {path: {kind: [] for kind in KINDS} for path in doors}
+    values: dict[str, dict[str, list[float]]] = {path: {kind: [] for kind in KINDS} for path in targets}
     for number in range(rounds):
-        for path in [*doors][:: 1 if number % 2 == 0 else -1]:
-            address, http_port, crr_port = doors[path]
+        for path in [*targets][:: 1 if number % 2 == 0 else -1]:
+            address, http_port, crr_port = targets[path]
             for kind in KINDS:
                 with Plane(rig, "auto") if path == "Relevo" else contextlib.nullcontext():
                     if kind == "crr":

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an established NAT flow costs: the XDP program's work on a packet that is put back before every run, over one flow or
- * round many. `cost_restore` is the putting back alone, `cost_empty` nothing at all.
+ * What a packet of an established NAT flow costs in the XDP program. The packet is restored before every run, with one flow or with
+ * many in turn. `cost_restore` measures restoring alone, `cost_empty` an empty program.
  */
 #define RELEVO_XDP
 #include "balance.h"
 
 struct plan {
-	__u32 flows;            /* how many to go round */
+	__u32 flows;            /* number of flows used in turn */
 	__u32 next;
-	__u32 step;             /* from one flow to the next: coprime to `flows`, so that neighbours are not met in order */
+	__u32 step;             /* from one flow to the next: coprime to `flows`, so that flows next to each other in memory do not follow each other */
 	__u32 server;
 	__u32 generation;
 	__u8 frame[64];         /* Ethernet, IPv4, UDP */
@@ -92,7 +92,7 @@ int cost_forward(struct xdp_md *frame)
 	return leave(frame, &job.way);
 }
 
-/* Enters the next flow. */
+/* Inserts the next flow. */
 SEC("xdp")
 int cost_fill(struct xdp_md *frame)
 {

@@ -95,7 +95,7 @@ def measure(flows: int, count: int = 1, servers: int = 1) -> dict[str, float]:
         values["round"].append(run("cost_forward", step).duration_ns)
     result = {name: statistics.median(found) for name, found in values.items()}
     buckets = instance.maps["buckets"]
-    result["octets a flow"] = buckets.max_entries * buckets.value_size / flows
+    result["bytes per flow"] = buckets.max_entries * buckets.value_size / flows
     result["apply s"] = applied
     result["weight ms"] = weight_change(plane, count)
     opened.close()
@@ -130,12 +130,12 @@ def main() -> None:
                 f"{found['empty']:.0f} ns",
                 f"{found['same']:.0f} ns, x {found['same'] / found['empty']:.2f}",
                 f"{found['round']:.0f} ns, x {found['round'] / found['empty']:.2f}",
-                f"{found['octets a flow']:.0f}",
+                f"{found['bytes per flow']:.0f}",
                 f"{found['weight ms']:.2f} ms",
             ]
         )
     os.sched_setaffinity(0, {0, 1})
-    header = ["flows", "services x servers", "empty program", "one flow", "round all flows", "octets a flow", "weight change"]
+    header = ["flows", "services x servers", "empty program", "one flow", "round all flows", "bytes per flow", "weight change"]
     show("Cost of a packet in the XDP program, medians, test-run repeat", rows, header)
     save("cost", [], cost=kept)
 

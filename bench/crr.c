@@ -1,9 +1,9 @@
-/* TCP_CRR, as netperf has it: connect, one octet there, one octet back, close; both ends are the kernel's own sockets.
+/* TCP_CRR, as netperf has it: connect, send one byte, receive one byte, close. Both ends use the kernel's sockets.
  *
  *     crr serve PORT                      answers on every address
  *     crr ask ADDRESS PORT SECONDS MANY   keeps MANY connections going; prints those that were answered per second
  *
- * A web server and its client cost more than the director between them; these ends cost what TCP itself costs. The server closes
+ * A web server and its client cost more than the director between them; these programs cost little more than TCP itself. The server closes
  * first, so that its side keeps TIME_WAIT and the client's ports are free at once.
  */
 #define _GNU_SOURCE
@@ -33,7 +33,7 @@ static int serve(struct sockaddr_in address)
 {
     int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     struct epoll_event ready[BATCH];
-    char octet;
+    char byte;
 
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, BACKLOG))
@@ -47,8 +47,8 @@ static int serve(struct sockaddr_in address)
                     watch(peer, EPOLLIN);
                 continue;
             }
-            if (read(peer, &octet, 1) == 1)
-                (void)!write(peer, &octet, 1);
+            if (read(peer, &byte, 1) == 1)
+                (void)!write(peer, &byte, 1);
             close(peer);
         }
 }
@@ -72,19 +72,19 @@ static void ask(struct sockaddr_in address, int seconds, int many)
     double begun = now(), until = begun + seconds;
     struct epoll_event ready[BATCH], wanted = {.events = EPOLLIN};
     long done = 0;
-    char octets[2] = "x";
+    char bytes[2] = "x";
 
     for (int number = 0; number < many; number++)
         begin(&address);
     while (now() < until)
         for (int left = epoll_wait(queue, ready, BATCH, 100); left-- > 0;) {
             int peer = ready[left].data.fd;
-            if (!(ready[left].events & EPOLLIN) && write(peer, octets, 1) == 1) { /* connected */
+            if (!(ready[left].events & EPOLLIN) && write(peer, bytes, 1) == 1) { /* connected */
                 wanted.data.fd = peer;
                 epoll_ctl(queue, EPOLL_CTL_MOD, peer, &wanted);
                 continue;
             }
-            done += read(peer, octets, sizeof octets) == 1;
+            done += read(peer, bytes, sizeof bytes) == 1;
             close(peer);
             begin(&address);
         }

@@ -1,6 +1,6 @@
 """Failover gap beside real keepalived: the same namespaces, the same client, alternating.
 
-The client pings the virtual address every half millisecond; the kernel answers, so nothing but VRRP is measured. The gap
+The client pings the virtual address every half millisecond; the kernel answers, so only VRRP is measured. The gap
 is the longest time between two answers around the event.
 """
 
@@ -82,14 +82,14 @@ def measure(rounds: int, intervals: tuple[float, ...], loaded: bool = False) -> 
     for interval in intervals:
         suffix = ", taker under load" if loaded else ""
         crash = Comparison(f"gap, crash, adverts every {interval * 1000:g} ms{suffix}", "ms", "keepalived", "≤ 1.05")
-        polite = Comparison(f"gap, polite stop, adverts every {interval * 1000:g} ms{suffix}", "ms", "keepalived", "≤ 1.05")
+        graceful = Comparison(f"gap, graceful stop, adverts every {interval * 1000:g} ms{suffix}", "ms", "keepalived", "≤ 1.05")
         for number in range(rounds):
             for program in ("relevo", "keepalived"):
                 print(f"  {interval:g} s, round {number + 1} of {rounds}, {program}", file=sys.stderr)
                 results = _round(program, interval, keepalived, loaded)
-                for comparison, value in zip((crash, polite), results, strict=True):
+                for comparison, value in zip((crash, graceful), results, strict=True):
                     (comparison.ours if program == "relevo" else comparison.theirs).values.append(value * 1000)
-        found += [crash, polite]
+        found += [crash, graceful]
     return found
 
 
@@ -110,8 +110,8 @@ def _round(program: str, interval: float, keepalived: str, loaded: bool) -> tupl
         pair.revive(high)
         pair.wait_for_master(high, 15, low)
         time.sleep(0.5)
-        polite = ping_gap(pair, lambda: pair.stop(high), wait + 0.4)
-        return crash, polite
+        graceful = ping_gap(pair, lambda: pair.stop(high), wait + 0.4)
+        return crash, graceful
     finally:
         pair.close()
 
@@ -135,10 +135,10 @@ SERVER = """    real_server {server} {port} {{
 
 
 def _add_load(pair: Pair, taker: Node) -> None:
-    """Give the director that takes over a service of its own: relayed traffic, and a hundred servers checked ten times a second.
+    """Load the director that takes over: relayed traffic, and a hundred servers checked ten times a second.
 
-    In Relevo that is the balancer and the proxy beside the director worker; beside keepalived, which has neither, it is a
-    Relevo of its own on the same machine.
+    With Relevo, the load is on the balancer and the proxy of the same daemon. keepalived has no proxy; there a second daemon,
+    Relevo, makes the load on the same machine.
     """
     pair.cluster.start_service(pair.client, Service("http", LOAD_PORT))
     web = pair.client.address
@@ -159,7 +159,7 @@ def _add_load(pair: Pair, taker: Node) -> None:
 
 
 def _drive_load(pair: Pair) -> None:
-    """Ask for pages as fast as the taker's proxy gives them, from before the event until the end."""
+    """Request pages as fast as the proxy of the director that takes over delivers them, from before the event until the end."""
     wrk = shutil.which("wrk")
     assert wrk is not None, "wrk is not installed"
     argv = [wrk, "-t1", "-c32", "-d30", f"http://{pair.nodes[1].host.address}:80/"]

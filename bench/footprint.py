@@ -65,7 +65,7 @@ def main(rounds: int = 11) -> None:
 
 
 def _keepalived(cluster: Cluster, binary: str) -> int:
-    """keepalived with the same file, in a namespace of its own. Without ip_vs its checker ends, so VRRP and parent count."""
+    """PSS of keepalived with the same file, in another namespace. Without ip_vs its checker exits: VRRP and the parent count."""
     host = cluster.topology.client
     with tempfile.TemporaryDirectory() as folder:
         argv = [binary, "-n", "-l", "-P", "-f", str(ARTICLE), "-p", f"{folder}/p", "-r", f"{folder}/r"]

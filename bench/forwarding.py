@@ -1,7 +1,7 @@
 """The eBPF plane beside nftables DNAT, plain routing and HAProxy: keep-alive requests, new connections, bulk; alternating.
 
-Relevo runs whole, with health checks. Plain routing and nftables reach the servers on a port of their own, and the nftables
-table is there only while it is measured: with it, every path would be tracked.
+Relevo runs as a daemon with health checks. Plain routing and nftables reach the servers on a separate port. The nftables table
+exists only while it is measured, because conntrack would slow down the other paths.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def start_relevo(rig: Rig, conf: str = CONF) -> subprocess.Popen[bytes]:
 
 
 def wait_for_plane(rig: Rig) -> None:
-    """Wait until this daemon's plane holds the servers: the programs of one that was stopped answer a moment longer."""
+    """Wait until this daemon's plane has the servers: the programs of a stopped daemon forward for a moment longer."""
     ends = time.monotonic() + 10
     while time.monotonic() < ends:
         with contextlib.suppress(ControlError):
@@ -95,7 +95,7 @@ def allow_forwarding(rig: Rig) -> None:
 def requests(rig: Rig, url: str, close: bool) -> float:
     argv = ["wrk", "-t1", "-c32", f"-d{SECONDS}", *(["-H", "Connection: close"] if close else []), f"{url}/"]
     match = re.search(r"Requests/sec:\s+([\d.]+)", rig.ask("client", argv))
-    assert match, "wrk said nothing"
+    assert match, "wrk printed no rate"
     return float(match.group(1))
 
 

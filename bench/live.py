@@ -1,4 +1,4 @@
-"""Programs of the benchmarks' own, and frames sent from XDP without a socket (BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18)."""
+"""The benchmarks' own programs, and frames sent from XDP without a socket (BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Generator:
         add_filter(interface, self.programs[program])
 
     def send(self, program: str, frame: bytes, count: int) -> None:
-        """Run a program on ``count`` live frames of 64 octets."""
+        """Run a program on ``count`` live frames of 64 bytes."""
         self.plan.frame[:] = frame
         given = ctypes.create_string_buffer(frame, len(frame))
         head = b"".join(n.to_bytes(4, "little") for n in (self.programs[program], 0, len(frame), 0))

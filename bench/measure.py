@@ -1,4 +1,4 @@
-"""What the benchmarks share: medians with spread, ratios, a table, a file of results."""
+"""Shared by the benchmarks: medians with spread, ratios, a table, a file of results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass
 class Series:
-    """Values of one thing measured again and again."""
+    """Repeated measurements of one value."""
 
     values: list[float] = field(default_factory=list)
 
@@ -29,7 +29,7 @@ class Series:
 
 @dataclass
 class Comparison:
-    """Ours beside the peer's, measured in one run, alternating. ``better`` is ``lower`` or ``higher``."""
+    """Relevo's values and a peer's, measured in one run, alternating. ``bar`` is the ratio that is expected."""
 
     name: str
     unit: str
@@ -65,7 +65,7 @@ HEADER = ["what", "Relevo: median [min..max]", "peer", "ratio", "bar", "n"]
 
 
 def save(name: str, comparisons: list[Comparison], **more: object) -> None:
-    """Keep the raw values beside the others."""
+    """Write the raw values to ``results/NAME.json``."""
     RESULTS.mkdir(exist_ok=True)
     data = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -84,13 +84,13 @@ def wait_for(rig: Rig, port: int) -> None:
             if sock.connect_ex((VIP, port)) == 0:
                 return
         time.sleep(0.05)
-    raise AssertionError(f"nobody listens on port {port}")
+    raise AssertionError(f"no server listens on port {port}")
 
 
 def requests(rig: Rig, port: int, close: bool) -> float:
     argv = ["wrk", "-t1", "-c32", f"-d{SECONDS}", *(["-H", "Connection: close"] if close else []), f"http://{VIP}:{port}/"]
     match = re.search(r"Requests/sec:\s+([\d.]+)", rig.ask("client", argv))
-    assert match, "wrk said nothing"
+    assert match, "wrk printed no rate"
     return float(match.group(1))
 
 
@@ -167,7 +167,7 @@ def main(rounds: int = 7) -> None:
         length, got = digest_through(rig, RELEVO_PORT)
         identical = length == BIG and got == wanted
         print(
-            f"\n  1 GB through the proxy: {length} octets, {'byte-identical' if identical else 'DIFFERENT'} (sha256 {got[:16]}…)"
+            f"\n  1 GB through the proxy: {length} bytes, {'byte-identical' if identical else 'DIFFERENT'} (sha256 {got[:16]}…)"
         )
         alive, median, worst = hold_idle(rig, IDLE)
         memory = sum(pss(pid) for pid in pids_of(relevo.pid)) / 1e6
@@ -185,13 +185,13 @@ def raise_limit() -> None:
 
 
 def pids_of(parent: int) -> list[int]:
-    """A process and everything below it."""
+    """A process and all of its descendants."""
     children = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
     return [parent, *(pid for child in children for pid in pids_of(child))]
 
 
 def pss(pid: int) -> int:
-    """Proportional set size in octets: shared pages count in parts."""
+    """Proportional set size in bytes: each sharer of a page counts its part."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

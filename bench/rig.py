@@ -16,7 +16,7 @@ from relevo.lab.namespaces import NetworkNamespaces, await_carrier, bring_up, in
 VIP = "10.1.0.240"
 SERVERS = ("10.2.1.11", "10.2.2.11")
 DIRECT = 8081
-"""Where the servers answer too: for paths beside the balancer's, whose answers it must not take for its own."""
+"""Second port of the servers, for the paths that bypass the balancer: it must not translate their answers."""
 THIRD = 8082
 BIG = 1_000_000_000
 
@@ -26,7 +26,7 @@ def program(name: str) -> str | None:
 
 
 class Rig:
-    """Four namespaces held by processes of ours."""
+    """Four network namespaces, and the programs that run in them."""
 
     def __init__(self, big: bool = True) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="relevo-bench-"))

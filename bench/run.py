@@ -1,4 +1,4 @@
-"""``make bench``: everything, or ``make bench BENCH="--only proxy --quick"``. Ratios go to standard output."""
+"""``make bench`` runs every benchmark, or one: ``make bench BENCH="--only proxy --quick"``. Ratios go to standard output."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ BENCHES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=BENCHES, action="append", help="this one; may be given again")
+    parser.add_argument("--only", choices=BENCHES, action="append", help="run only this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
-        print("bench: network namespaces are made as root here; only 'compile' runs without", file=sys.stderr)
+        print("bench: the network namespaces need root; without it only 'compile' runs", file=sys.stderr)
     for name, run in BENCHES.items():
         if (not chosen.only or name in chosen.only) and (os.geteuid() == 0 or name == "compile"):
             print(f"{name} …", file=sys.stderr)

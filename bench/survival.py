@@ -1,8 +1,8 @@
-"""The eBPF plane when everything of Relevo is killed, and under a flood.
+"""The eBPF plane while every process of Relevo is killed, and under a SYN flood.
 
-``kill``: wrk and a transfer of 1 GB go on while the daemon dies by SIGKILL and is started again; not a request may fail, the
-transfer is byte-identical, counters go on. ``flood``: SYNs as fast as one core makes them, while 1 000 connections that were
-there before are each used again and again.
+``kill``: wrk and a transfer of 1 GB run while the daemon is killed by SIGKILL and started again. No request may fail, the
+transfer must be byte-identical, and counters must go on. ``flood``: one core sends SYNs as fast as it can, while requests run
+on 1 000 connections that were established before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def connections_of(rig: Rig) -> int:
 
 
 def kill(rig: Rig, relevo: object) -> dict[str, object]:
-    """Load goes on; everything is killed and comes back."""
+    """Kill every process of the daemon under load, and start it again."""
     pid: int = relevo.pid  # type: ignore[attr-defined]
     wanted = hashlib.sha256((rig.folder / "big").read_bytes()).hexdigest()
     before = connections_of(rig)
@@ -75,7 +75,7 @@ def kill(rig: Rig, relevo: object) -> dict[str, object]:
     }
     print(f"\nkill -9 of everything, back after {back:.1f} s")
     print(f"  {total} requests, each on its own connection; errors: {errors or 'none'}")
-    print(f"  1 GB meanwhile: {length} octets, {'byte-identical' if result['identical'] else 'DIFFERENT'}")
+    print(f"  1 GB meanwhile: {length} bytes, {'byte-identical' if result['identical'] else 'DIFFERENT'}")
     print(f"  connections counted: {before} before, {after} after ({after - before} for {total} requests)")
     rig.end(again)
     return result
@@ -118,7 +118,7 @@ def syn_frame(rig: Rig) -> bytes:
 
 
 def latencies(held: list[socket.socket], seconds: float) -> tuple[list[float], int]:
-    """Use connections in turn; return the milliseconds that answers took, and how many never came."""
+    """Send requests on the connections in turn; return the latencies in milliseconds, and how many answers were lost."""
     times, lost, ends = [], 0, time.monotonic() + seconds
     while time.monotonic() < ends:
         for sock in held:
@@ -135,11 +135,11 @@ def latencies(held: list[socket.socket], seconds: float) -> tuple[list[float], i
 
 
 def flood(rig: Rig) -> dict[str, object]:
-    """SYNs from one core; the latency of connections that were there before."""
+    """Send SYNs from one core; measure the latency of connections that were established before."""
     with rig.inside("director"):
         helper = Generator()
         helper.attach("traffic_pass", socket.if_nametoindex("c0d"))
-    for server in ("server-1", "server-2"):  # their answers to addresses that do not exist end here
+    for server in ("server-1", "server-2"):  # drops their answers to the SYNs' source addresses
         with rig.inside(server), netlink() as ip:
             ip.route("add", dst="11.0.0.0/8", type="blackhole")
     held = []

@@ -1,7 +1,7 @@
-"""Connection synchronisation on the ebpf plane: what a hand-over and a crash cost, and how long a backup needs to catch up.
+"""Connection synchronisation on the ebpf plane: lost connections and gap of a hand-over and of a crash, duration of a full sync.
 
-There is no peer to measure beside: IPVS has no full transfer, and keepalived no planned hand-over. The article's cluster in
-namespaces, with real connections of nginx behind it and real datagrams through it.
+No peer can be measured beside it: IPVS has no full sync, and keepalived no planned hand-over. The rig is the article's cluster in
+namespaces, with real connections to nginx and real datagrams.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Bench:
 
     @contextmanager
     def held(self, number: int, what: str) -> Iterator[None]:
-        """Hold connections meanwhile; print how many were lost, and the longest time without an answer."""
+        """Hold connections while the context lasts; print how many were lost, and the longest time without an answer."""
         sockets = self.client.hold(WEB, number)
         prober = Prober(self.client, WEB, 0.002)
         with prober.running():
@@ -114,7 +114,7 @@ class Bench:
         self.settle(self.second, self.first)
         with self.held(number, "and back"):
             self.relevo(self.first, "failover", "--back", "VI_1")
-            wait_until(lambda: self.state(self.first) == "MASTER", 30, "it is back")
+            wait_until(lambda: self.state(self.first) == "MASTER", 30, "it is master again")
         self.settle(self.first, self.second)
 
     def crash(self, number: int) -> None:
@@ -125,7 +125,7 @@ class Bench:
         self.settle(self.first, self.second)
 
     def open_flows(self, number: int) -> None:
-        """Three datagrams each from so many clients' ports: real entries, that live five minutes."""
+        """Send three datagrams from each of ``number`` client ports: real entries with a timeout of five minutes."""
         with self.cluster.stage.inside(self.cluster.topology.client):
             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         target = socket.inet_aton(DATAGRAMS.address)
@@ -164,7 +164,7 @@ class Bench:
         synced, was = time.monotonic() - begun, self.state(self.first)
         wait_until(lambda: self.state(self.first) == "MASTER", 60, "it takes over")
         took = time.monotonic() - begun
-        print(f"the better master returned: in sync after {synced:.2f} s, {was} then; took over after {took:.2f} s")
+        print(f"the preferred master returned: in sync after {synced:.2f} s, {was} then; took over after {took:.2f} s")
         self._show("preempt_when_synced", self.first)
 
     def _show(self, what: str, director: Host) -> None:
@@ -175,7 +175,7 @@ class Bench:
 
 
 def main(held: int, flows: int) -> None:
-    """Hold ``held`` connections through a hand-over and a crash; let a backup catch up with ``flows``."""
+    """Hold ``held`` connections through a hand-over and a crash; time a full sync of ``flows`` connections."""
     with tempfile.TemporaryDirectory() as folder:
         named = files(Path(folder))
         with Cluster(plan([(file, compile_file(file).configuration) for file in named]), Namespaces()) as cluster:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Generators of small UDP packets and of SYNs, and a sink, all in XDP, so that nearly all of the time is the balancer's. */
+/* Generators of small UDP packets and of SYNs, and a sink, all in XDP, so that the balancer takes nearly all of the time. */
 #define RELEVO_XDP
 #include "checksum.h"
 
@@ -27,7 +27,7 @@ INLINE struct plan *the_plan(void)
 	return bpf_map_lookup_elem(&plans, &key);
 }
 
-/* Frames are used again and again, and whoever had one last has changed it. */
+/* The kernel recycles live frames, and the last use has changed their content. */
 INLINE int restore(struct xdp_md *frame, struct plan *plan)
 {
 	__u64 *to = (void *)(long)frame->data, *from = (void *)plan->frame;
@@ -41,7 +41,7 @@ INLINE int restore(struct xdp_md *frame, struct plan *plan)
 	return 1;
 }
 
-/* Run on live frames: a SYN from an address and a port that nobody has used before. */
+/* Run on live frames: a SYN from a random address and port. */
 SEC("xdp")
 int traffic_flood(struct xdp_md *frame)
 {
@@ -96,7 +96,7 @@ int traffic_receive(struct xdp_md *frame)
 	return XDP_DROP;
 }
 
-/* The same for a path that comes as packet buffers: dropped before the stack sees them. */
+/* The same at TC, for paths that arrive as socket buffers: drops them before the stack. */
 SEC("tc")
 int traffic_receive_tc(struct __sk_buff *skb)
 {

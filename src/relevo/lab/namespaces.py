@@ -134,7 +134,7 @@ def own_bpf_file_system() -> None:
 
 
 def unavailable_reason() -> str:
-    """Return why network namespaces cannot be made here; empty when they can. Tried in a child: nothing leaves a user namespace."""
+    """Return why network namespaces cannot be made here; empty when they can. A child tries: a user namespace is for good."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
