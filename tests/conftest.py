@@ -1,4 +1,4 @@
-"""What tests need of the machine, and a sentence for each thing it lacks."""
+"""Fixtures for what tests need of the machine. A skipped test names what is missing."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
 def program(name: str) -> str:
-    """Path of a program, or skip the test by name."""
+    """Return the path of a program, or skip the test."""
     found = shutil.which(name, path=PATH)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -22,13 +22,13 @@ def program(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def namespace_refusal() -> str:
-    """Why no network namespaces can be made here; empty when they can."""
+    """Why network namespaces cannot be made here; empty when they can."""
     return unavailable_reason()
 
 
 @pytest.fixture
 def namespaces(namespace_refusal: str) -> None:
-    """Skip where namespaces cannot be made, or where entering them would change this process for good."""
+    """Skip where namespaces cannot be made, or only inside a user namespace, which this process could not leave."""
     if namespace_refusal:
         pytest.skip(f"no network namespaces: {namespace_refusal}")
     if os.geteuid() != 0:
@@ -37,7 +37,7 @@ def namespaces(namespace_refusal: str) -> None:
 
 @pytest.fixture(scope="session")
 def ebpf(namespace_refusal: str) -> None:
-    """Skip where the eBPF plane cannot be had."""
+    """Skip where the eBPF plane is not available."""
     from relevo.planes.ebpf import unavailable_reason
 
     why = namespace_refusal or ("not root" if os.geteuid() != 0 else "") or unavailable_reason()

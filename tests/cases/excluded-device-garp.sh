@@ -1,5 +1,5 @@
 #!/bin/bash
-# An address of virtual_ipaddress_excluded is on another interface: that is where it is announced.
+# An address of virtual_ipaddress_excluded is on another interface: it is announced there.
 . "$(dirname "$0")/lib.sh"
 sw; sw 2; node A 10.71.0.1/24; wire A eth1 2 10.72.0.1/24
 inst V eth0 51 100 10.71.0.9/24 "virtual_ipaddress_excluded { 10.72.0.9/24 dev eth1 }" >"$D/A.conf"

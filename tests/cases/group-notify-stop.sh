@@ -1,5 +1,5 @@
 #!/bin/bash
-# A sync group's notify and notify_stop hear of the start as backup and of the stop.
+# A sync group's notify and notify_stop scripts run at the start as backup and at the stop.
 . "$(dirname "$0")/lib.sh"
 sw; node A 10.71.0.1/24; printf '#!/bin/sh\necho "$*" >>%s/events\n' "$D" >"$D/n.sh"; chmod 755 "$D/n.sh"
 { echo "global_defs { script_user root

@@ -1,5 +1,5 @@
 #!/bin/bash
-# quorum 2, hysteresis 1: with one of three servers alive the service stays up. A reload that changes a dead server's weight does not alter that.
+# quorum 2, hysteresis 1: with one of three servers alive the service stays up. A reload that changes a dead server's weight keeps it up.
 . "$(dirname "$0")/lib.sh"
 lb "1 2 3 4"; for i in 1 2 3 4; do serve $i; done
 rs() { echo "  real_server 10.71.0.1$1 80 {

@@ -1,6 +1,6 @@
-# What the cases share: nodes in network namespaces on switches, the daemon under test in each, and verdicts.
+# Shared by the cases: nodes in network namespaces on switches, the daemon under test in each, and verdicts.
 #   RELEVO=.venv/bin/relevo bash tests/cases/NAME.sh        K=ka runs keepalived instead, where a case allows it
-# A case prints a line for each promise, "ok" or "FAIL", and exits 1 when one failed. Root is needed; nothing is left behind.
+# A case prints "ok" or "FAIL" for each promise, and exits 1 when one failed. It needs root and leaves nothing behind.
 PY=${PY:-python3}; K=${K:-rl}; [ "$K" = ka ] || RELEVO=$(realpath "${RELEVO:?set RELEVO to the relevo command under test}")
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 P=${P:-c$$}; D=$(mktemp -d); chmod 755 "$D"; PIDS=""; NSS=""; BAD=0
@@ -27,7 +27,7 @@ until_() { local t=$1; shift; for _ in $(seq $((t*10))); do eval "$*" >/dev/null
 ok() { local what=$1; shift; if eval "$*" >/dev/null 2>&1; then echo "ok    $what"; else echo "FAIL  $what"; BAD=1; fi; }
 within() { local s=$1 what=$2; shift 2; if until_ "$s" "$*"; then echo "ok    $what"; else echo "FAIL  $what (not within $s s)"; BAD=1; fi; }
 alive() { local p; for p in $PIDS; do kill -0 "$p" 2>/dev/null && return 0; done; return 1; }
-finish() { # everything that was started ends, by its own id
+finish() { # ends what was started, by process id
   local p; for p in $PIDS; do kill "$p" 2>/dev/null; done
   until_ 6 '! alive' ; for p in $PIDS; do kill -9 "$p" 2>/dev/null; done
   for p in $NSS; do ip netns del "$p" 2>/dev/null; done; [ -n "${KEEP:-}" ] && echo "logs: $D" || rm -rf "$D"; }

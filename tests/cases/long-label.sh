@@ -1,5 +1,5 @@
 #!/bin/bash
-# The kernel takes labels of 15 characters. A longer one is found by check; at run time the address is there without it.
+# The kernel accepts labels of up to 15 characters. relevo check reports a longer one; at run time the address has no label.
 . "$(dirname "$0")/lib.sh"
 sw; node A 10.71.0.1/24; inst V eth0 51 100 "10.71.0.9/24 label eth0:nat_int_gw_1
     10.71.0.10/24" >"$D/A.conf"

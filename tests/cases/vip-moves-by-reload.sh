@@ -1,5 +1,5 @@
 #!/bin/bash
-# A master's address gets another interface, label, prefix length or broadcast address by reload: it changes, and a stop leaves none.
+# A master's address gets another interface, label, prefix length or broadcast address by reload: the change takes effect, and a stop removes every address.
 . "$(dirname "$0")/lib.sh"
 sw; sw 2; node A 10.71.0.1/24; wire A eth1 2 10.72.0.1/24
 now() { inst V eth0 51 100 "$1

@@ -1,4 +1,4 @@
-"""Two directors on a LAN, each of them Relevo or keepalived, and a client that looks who has the address."""
+"""Two directors on a LAN, each of them Relevo or keepalived, and a client."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Pair:
         if node.program == "relevo":
             self.cluster.start_director(node.host)
             return
-        self.starts += 1  # a killed keepalived leaves its PID files, and believes them
+        self.starts += 1  # a killed keepalived leaves its PID files, and does not start while they exist
         name = f"{self.cluster.folder}/{node.host.name}-{self.starts}"
         argv = [self.keepalived, "-n", "-l", "-D", "-P", "-f", node.conf]
         argv += ["-p", f"{name}.pid", "-r", f"{name}.vrrp.pid"]
@@ -92,7 +92,7 @@ class Pair:
         self.start(node)
 
     def clear(self, node: Node) -> None:
-        """A machine that comes back has lost its addresses."""
+        """Remove the virtual address, as a reboot does."""
         import pyroute2
 
         with self.cluster.stage.inside(node.host), pyroute2.IPRoute() as ip, contextlib.suppress(pyroute2.NetlinkError):

@@ -1,4 +1,4 @@
-"""Real keepalived on the other side of the wire: each takes over from the other and gives way to it."""
+"""Relevo and real keepalived on one LAN: each takes over from the other and yields to it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.interop.pair import PASS, Pair
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
-COMPLAINTS = re.compile(r"invalid|mismatch|incorrect|bad |ignor|drop|wrong|unexpected|malformed|expected|unknown|error", re.I)
-"""Words keepalived uses when it refuses an advert."""
+REFUSALS = re.compile(r"invalid|mismatch|incorrect|bad |ignor|drop|wrong|unexpected|malformed|expected|unknown|error", re.I)
+"""Words in keepalived's log lines about a refused advert."""
 HARMLESS = re.compile(
     r"Assigned address|SECURITY VIOLATION|Command line|script|Unable to (access|open)|Warning - .*not running"
-    r"|dropping priv|Error \d+ \(.*\) sending",  # its own sending, while its cable is out
+    r"|dropping priv|Error \d+ \(.*\) sending",  # keepalived sends while its link is down
     re.I,
 )
 
@@ -39,12 +39,12 @@ def pair(request: pytest.FixtureRequest, programs: tuple[str, str]) -> Iterator[
     pair.close()
 
 
-def test_each_takes_over_from_the_other_and_gives_way(pair: Pair) -> None:
+def test_each_takes_over_from_the_other_and_yields_to_it(pair: Pair) -> None:
     high, low = pair.nodes
     pair.start(low)
     pair.wait_for_master(low)
     pair.start(high)
-    pair.wait_for_master(high, 12, low)  # the lower one gave way
+    pair.wait_for_master(high, 12, low)  # the lower one became backup
     refused = {**pair.refused(high), **pair.refused(low)}
     pair.crash(high)
     pair.wait_for_master(low)  # took over by the timer
@@ -59,5 +59,5 @@ def test_each_takes_over_from_the_other_and_gives_way(pair: Pair) -> None:
         if node.program == "keepalived":
             lines = pair.cluster.log_text(node.host).splitlines()
             assert lines, "keepalived logged nothing"
-            complaints = [line for line in lines if COMPLAINTS.search(line) and not HARMLESS.search(line)]
-            assert complaints == [], pair.logs()
+            refusals = [line for line in lines if REFUSALS.search(line) and not HARMLESS.search(line)]
+            assert refusals == [], pair.logs()

@@ -1,4 +1,4 @@
-"""The article's cluster, running, for tests that do something to it."""
+"""Fixtures: the article's cluster, running on each stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wait_until(condition: Callable[[], bool], limit_s: float, what: str) -> floa
 
 
 def state_of(cluster: Cluster, director: Host) -> str:
-    """State of its only instance; empty before the director is there: it waits for the plane."""
+    """State of a director's only instance; empty before VRRP starts, which waits for the plane."""
     instances = cluster.snapshot(director).director.instances
     return instances[0].state if instances else ""
 
@@ -37,7 +37,7 @@ def wait_for_state(cluster: Cluster, director: Host, state: str, limit_s: float 
 
 
 def wait_for_log(cluster: Cluster, director: Host, text: str, limit_s: float = 10.0) -> None:
-    """Wait for a line of the log: the supervisor writes it, later than its worker does what it says."""
+    """Wait for a line of the log. The supervisor writes it after a worker did what the line says."""
     wait_until(lambda: text in cluster.log_text(director), limit_s, f"{director.name} logs: {text}")
 
 
@@ -46,7 +46,7 @@ def build(stage: Stage, files: tuple[str, ...] = FILES, speed_up: float = 20.0) 
 
 
 def on_proxy(folder: Path) -> tuple[str, ...]:
-    """The article's files, for the proxy plane."""
+    """Copies of the article's files with the proxy plane."""
     written = []
     for file in map(Path, FILES):
         changed = folder / file.name
@@ -78,6 +78,6 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 
 @pytest.fixture
 def cluster(stage: Stage) -> Iterator[Cluster]:
-    """The article's cluster, with a master, on each stage."""
+    """The article's cluster, with the first director as master."""
     with build(stage) as made:
         yield run_all(made)

@@ -1,4 +1,4 @@
-"""Hostile packets and unlucky machines: each has a reason that is counted and shown, and nothing else happens."""
+"""Hostile packets and failures of the machine: each is counted and shown by its reason, and has no other effect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refusals(pair: Pair, node: int) -> dict[str, int]:
 
 
 def forge(pair: Pair, host: Host, **changes: object) -> None:
-    """Send an advert made by scapy from ``host``; ``changes`` spoil it."""
+    """Send an advert made by scapy from ``host``, with wrong fields from ``changes``."""
     from scapy.layers.inet import IP
     from scapy.layers.vrrp import VRRP
     from scapy.packet import Raw, raw
@@ -75,7 +75,7 @@ def test_forged_adverts_are_refused_by_reason_and_change_nothing(pair: Pair) -> 
     wait_for_log(pair.cluster, high.host, "dropped: checksum; further ones are only counted")
 
 
-def test_two_directors_of_the_same_priority_agree_by_address_and_say_so() -> None:
+def test_two_directors_of_equal_priority_elect_one_master_and_log_a_warning() -> None:
     pair = Pair(("relevo", "relevo"), version=3, interval=0.1)
     try:
         for node in pair.nodes:
@@ -112,7 +112,7 @@ def test_an_instance_waits_in_fault_for_a_missing_interface(pair: Pair) -> None:
     wait_until(lambda: state_of(pair.cluster, node.host) == "MASTER", 6.0, "MASTER on the new interface")
 
 
-def test_a_lost_interface_is_fault_and_its_return_is_mastery(pair: Pair) -> None:
+def test_an_interface_that_goes_down_is_a_fault_until_it_is_up_again(pair: Pair) -> None:
     for node in pair.nodes:
         pair.start(node)
     high, low = pair.nodes
@@ -143,7 +143,7 @@ def test_adverts_come_from_the_new_address_when_the_interface_gets_another(pair:
     wait_until(lambda: state_of(pair.cluster, node.host) == "MASTER" and pair.has_address(node), 6.0, "still master")
 
 
-def test_an_address_that_somebody_removes_is_put_back(pair: Pair) -> None:
+def test_a_virtual_address_that_is_removed_is_added_again(pair: Pair) -> None:
     node = pair.nodes[0]
     pair.start(node)
     pair.wait_for_master(node)
@@ -152,15 +152,15 @@ def test_an_address_that_somebody_removes_is_put_back(pair: Pair) -> None:
     wait_for_log(pair.cluster, node.host, "putting it back")
 
 
-def test_a_service_whose_port_is_taken_says_so_and_recovers(tmp_path: Path) -> None:
+def test_a_service_whose_port_is_in_use_reports_it_and_recovers(tmp_path: Path) -> None:
     with build(Namespaces(), on_proxy(tmp_path)) as cluster:
         cluster.start_servers()
         master = cluster.topology.directors[0]
         with cluster.stage.inside(master):
-            squatter = socket.socket()
-        squatter.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
-        squatter.bind(("192.168.6.240", 80))
-        squatter.listen()
+            blocker = socket.socket()
+        blocker.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND
+        blocker.bind(("192.168.6.240", 80))
+        blocker.listen()
         cluster.start_director(master)
 
         def listening() -> str:
@@ -169,5 +169,5 @@ def test_a_service_whose_port_is_taken_says_so_and_recovers(tmp_path: Path) -> N
 
         wait_until(lambda: "Address already in use" in listening(), 3.0, "status says why")
         wait_for_log(cluster, master, "cannot listen on 192.168.6.240:80: Address already in use")
-        squatter.close()
+        blocker.close()
         wait_until(lambda: listening() == "", 3.0, "it listens")

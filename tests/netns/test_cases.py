@@ -1,6 +1,6 @@
-"""Public bug reports as runnable cases (``tests/cases``): real directors in namespaces, while things are edited and break.
+"""Public bug reports as runnable cases (``tests/cases``): real directors in namespaces during edits and faults.
 
-They mostly wait, so that several run at the same time.
+A case mostly waits, so several run at the same time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(case: Path) -> str:
 
 @pytest.fixture(scope="module")
 def results() -> Iterator[dict[str, Future[str]]]:
-    """All cases, under way."""
+    """All cases, started."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {case.stem: pool.submit(run, case) for case in CASES}
         pool.shutdown(cancel_futures=True)

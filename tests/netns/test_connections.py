@@ -1,4 +1,4 @@
-"""``relevo connections`` on a running cluster: the list, its filters, and the end of what they mean."""
+"""``relevo connections`` on a running cluster: the list, its filters, and ``--drop``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def connections(cluster: Cluster, *arguments: str, status: int = 0) -> str:
     return done.stdout if not status else done.stderr
 
 
-def test_connections_are_listed_filtered_and_ended(cluster: Cluster) -> None:
+def test_connections_are_listed_filtered_and_dropped(cluster: Cluster) -> None:
     service = web(cluster)
     (held,) = Client(cluster.stage, cluster.topology.client).hold(service, 1)
     with held:
@@ -36,7 +36,7 @@ def test_connections_are_listed_filtered_and_ended(cluster: Cluster) -> None:
         assert (protocol, state, virtual) == ("TCP", "ESTABLISHED", str(service))
         client = held.getsockname()[0]
         address = server.rpartition(":")[0]
-        for fitting in (
+        for matching in (
             "--tcp",
             f"--client={client}:{port}",
             f"--virtual={service}",
@@ -46,7 +46,7 @@ def test_connections_are_listed_filtered_and_ended(cluster: Cluster) -> None:
             assert (
                 int(
                     connections(
-                        cluster, "--count", "--no-templates", fitting, f"--client=:{port}" if fitting[2] != "c" else fitting
+                        cluster, "--count", "--no-templates", matching, f"--client=:{port}" if matching[2] != "c" else matching
                     )
                 )
                 == 1
@@ -56,7 +56,7 @@ def test_connections_are_listed_filtered_and_ended(cluster: Cluster) -> None:
         (found,) = json.loads(connections(cluster, "-j", f"--client=:{port}"))["connections"]
         assert found["client"] == {"address": client, "port": port}
         assert int(connections(cluster, "--count", "--templates")) >= 1
-        assert connections(cluster, "--end", f"--client={client}:{port}") == "1 ended\n"
+        assert connections(cluster, "--drop", f"--client={client}:{port}") == "1 dropped\n"
         assert int(connections(cluster, "--count", f"--client=:{port}")) == 0
         held.settimeout(5)
         with pytest.raises(ConnectionResetError):

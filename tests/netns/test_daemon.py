@@ -1,4 +1,4 @@
-"""The daemon as a service manager and an administrator see it."""
+"""The daemon and its service manager, its commands, its exit statuses and its workers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ vrrp_instance VI_1 {
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="r-") as made:  # short: Unix sockets are below it
+    with tempfile.TemporaryDirectory(prefix="r-") as made:  # short: paths of Unix sockets are limited
         yield Path(made)
 
 
@@ -58,25 +58,25 @@ def relevo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
 
 
-def test_the_service_manager_is_told_of_start_reload_and_stop(folder: Path) -> None:
+def test_the_service_manager_is_notified_of_start_reload_and_stop(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(folder / "notify"))
         manager.settimeout(10)
 
-        def hear(wanted: str) -> str:
+        def receive(wanted: str) -> str:
             while True:
                 message = manager.recv(4096).decode()
                 if wanted in message:
                     return message
 
         process = daemon(folder, NOTIFY_SOCKET=str(folder / "notify"))
-        hear("READY=1")
-        hear("STATUS=master of: VI_1")
+        receive("READY=1")
+        receive("STATUS=master of: VI_1")
         process.send_signal(signal.SIGHUP)
-        assert "MONOTONIC_USEC=" in hear("RELOADING=1")
-        hear("READY=1")
+        assert "MONOTONIC_USEC=" in receive("RELOADING=1")
+        receive("READY=1")
         process.send_signal(signal.SIGTERM)
-        hear("STOPPING=1")
+        receive("STOPPING=1")
         assert process.wait(10) == 0
         process.communicate()
 
@@ -124,7 +124,7 @@ def test_a_missing_file_is_status_six(folder: Path) -> None:
     assert "cannot read" in done.stderr
 
 
-def test_a_worker_that_cannot_live_gives_the_address_up_and_does_not_spin(folder: Path) -> None:
+def test_a_worker_that_always_dies_gives_the_address_up_and_is_not_restarted_without_pause(folder: Path) -> None:
     log = folder / "log"
     with log.open("w") as file:
         process = daemon(folder, stderr=file)

@@ -29,7 +29,7 @@ def test_a_planned_hand_over_stays_until_it_is_taken_back(cluster: Cluster) -> N
     assert state_of(cluster, backup) == "MASTER"
     assert state_of(cluster, master) == "BACKUP"
     assert cluster.snapshot(master).director.instances[0].reason.startswith("handed over to ")
-    time.sleep(1.0)  # adverts of the lower priority come, twenty times as fast as written
+    time.sleep(1.0)  # adverts of the lower priority arrive meanwhile
     assert state_of(cluster, master) == "BACKUP"
     again = relevo(cluster, master, "failover", "VI_1")
     assert (again.returncode, again.stderr) == (1, "relevo: VI_1 is not master here: ask the node that is\n")
@@ -38,7 +38,7 @@ def test_a_planned_hand_over_stays_until_it_is_taken_back(cluster: Cluster) -> N
     wait_for_state(cluster, backup, "BACKUP")
 
 
-def test_nobody_to_hand_over_to_changes_nothing(cluster: Cluster) -> None:
+def test_a_hand_over_without_another_node_changes_nothing(cluster: Cluster) -> None:
     master, backup = cluster.topology.directors
     cluster.stop_director(backup)
     done = relevo(cluster, master, "failover", "VI_1")
@@ -50,7 +50,7 @@ def test_nobody_to_hand_over_to_changes_nothing(cluster: Cluster) -> None:
     assert unknown.stderr == "relevo: there is no vrrp_instance 'VI_9'; there is VI_1\n"
 
 
-def test_the_state_of_synchronisation_is_told(cluster: Cluster) -> None:
+def test_sync_status_shows_the_role_of_each_director(cluster: Cluster) -> None:
     master, backup = cluster.topology.directors
     if cluster.snapshot(master).balancer.plane == "proxy":
         done = relevo(cluster, master, "sync", "status")
@@ -58,6 +58,6 @@ def test_the_state_of_synchronisation_is_told(cluster: Cluster) -> None:
         assert "connections are not synchronised: the " in done.stderr
         return
     for director, role in ((master, "master"), (backup, "backup")):
-        head = f"{role} on eth0, sync id 51, 224.0.0.81:8848\n"  # it follows the director's state
+        head = f"{role} on eth0, sync id 51, 224.0.0.81:8848\n"  # the role follows the director's state
         wait_until(lambda d=director, h=head: relevo(cluster, d, "sync", "status").stdout.startswith(h), 10.0, head)
     assert json.loads(relevo(cluster, backup, "sync", "status", "-j").stdout)["roles"] == ["backup"]

@@ -1,4 +1,4 @@
-"""Sync groups, for real: two routers on two networks move together."""
+"""Sync groups with real daemons: two virtual routers change state together."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ def make(tracked: str) -> Cluster:
         host.file = str(cluster.folder / f"{host.name}.in")
         Path(host.file).write_text(text)
         host.configuration = compile_text(text, host.file).configuration
-    # the file already speaks UDP between loopback addresses: it runs as it stands
+    # the file already uses UDP between loopback addresses, so it runs unchanged
     cluster.stage.changes = lambda topology, director: type(original(topology, director))()  # type: ignore[method-assign]
     original = Loopback.changes.__get__(cluster.stage)
     return cluster
 
 
-def test_members_share_a_socket_and_move_together() -> None:
+def test_members_share_a_socket_and_change_state_together() -> None:
     with make("lo") as cluster:
         high, low = cluster.topology.directors
         cluster.start_director(low)
         wait_until(lambda: states(cluster, low) == {"MASTER"}, 5.0, "all of the group is MASTER")
         cluster.start_director(high)
         wait_until(lambda: states(cluster, high) == {"MASTER"}, 5.0, "the higher group takes over")
-        wait_until(lambda: states(cluster, low) == {"BACKUP"}, 5.0, "the lower group gives way")
+        wait_until(lambda: states(cluster, low) == {"BACKUP"}, 5.0, "the lower group becomes backup")
         cluster.stop_director(high)
-        wait_until(lambda: states(cluster, low) == {"MASTER"}, 5.0, "the lower group is back")
+        wait_until(lambda: states(cluster, low) == {"MASTER"}, 5.0, "the lower group takes over again")
         wait_for_log(cluster, low, "VRRP_Group(G) Syncing instances to MASTER state")
 
 

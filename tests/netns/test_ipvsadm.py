@@ -1,4 +1,4 @@
-"""``relevo ipvsadm`` on a daemon's own planes: what it says of the kernel's IPVS, it says of them."""
+"""``relevo ipvsadm`` on the ebpf and proxy planes: its output is that of ipvsadm with the kernel's IPVS."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ipvsadm(cluster: Cluster, *words: str, given: str = "") -> subprocess.Comple
     return subprocess.run(command, input=given, check=False, capture_output=True, text=True, timeout=60, env=environment)
 
 
-def said(cluster: Cluster, *words: str, given: str = "") -> tuple[int, str, str]:
+def outcome(cluster: Cluster, *words: str, given: str = "") -> tuple[int, str, str]:
     done = ipvsadm(cluster, *words, given=given)
     return done.returncode, done.stdout, done.stderr
 
@@ -61,15 +61,15 @@ def cluster(
         yield made
 
 
-def test_the_table_is_shown_as_the_kernel_s_would_be(cluster: Cluster) -> None:
-    status, out, err = said(cluster, "-L", "-n")
+def test_the_table_has_the_format_of_the_kernel_s(cluster: Cluster) -> None:
+    status, out, err = outcome(cluster, "-L", "-n")
     head, _, rest = out.partition("\n")
     assert (status, rest, err) == (0, WHOLE, "")
     assert head.startswith("IP Virtual Server version 1.2.1 (size=")
 
 
-def test_what_is_saved_is_what_would_make_it(cluster: Cluster) -> None:
-    assert said(cluster, "-S", "-n")[1].splitlines() == [
+def test_the_saved_table_has_the_commands_that_create_it(cluster: Cluster) -> None:
+    assert outcome(cluster, "-S", "-n")[1].splitlines() == [
         "-A -t 192.168.6.240:25 -s wlc -p 50",
         "-a -t 192.168.6.240:25 -r 192.168.6.6:25 -m -w 1",
         "-a -t 192.168.6.240:25 -r 192.168.6.7:25 -m -w 2",
@@ -79,56 +79,56 @@ def test_what_is_saved_is_what_would_make_it(cluster: Cluster) -> None:
     ]
 
 
-def test_a_service_by_hand_stays_and_declared_ones_are_the_configuration_s(cluster: Cluster) -> None:
+def test_a_service_added_manually_stays_and_a_declared_one_is_restored(cluster: Cluster) -> None:
     service, server = ("-t", "192.168.6.240:8080"), ("-r", "192.168.6.4:80")
-    assert said(cluster, "-A", *service, "-s", "rr") == (0, "", "")
-    assert said(cluster, "-A", *service, "-s", "rr")[2] == "Service already exists\n"
-    assert said(cluster, "-a", *service, *server, "-m", "-w", "5") == (0, "", "")
-    assert said(cluster, "-a", *service, *server, "-m")[2] == "Destination already exists\n"
-    assert said(cluster, "-e", *service, *server, "-m", "-w", "7") == (0, "", "")
-    assert said(cluster, "-D", "-t", "192.168.6.240:80") == (0, "", "")
-    wait_until(lambda: "192.168.6.240:80 wrr" in said(cluster, "-Ln")[1], 20, "what is declared is there again")
-    out = said(cluster, "-Ln")[1]
+    assert outcome(cluster, "-A", *service, "-s", "rr") == (0, "", "")
+    assert outcome(cluster, "-A", *service, "-s", "rr")[2] == "Service already exists\n"
+    assert outcome(cluster, "-a", *service, *server, "-m", "-w", "5") == (0, "", "")
+    assert outcome(cluster, "-a", *service, *server, "-m")[2] == "Destination already exists\n"
+    assert outcome(cluster, "-e", *service, *server, "-m", "-w", "7") == (0, "", "")
+    assert outcome(cluster, "-D", "-t", "192.168.6.240:80") == (0, "", "")
+    wait_until(lambda: "192.168.6.240:80 wrr" in outcome(cluster, "-Ln")[1], 20, "the declared service is there again")
+    out = outcome(cluster, "-Ln")[1]
     assert "192.168.6.240:8080 rr\n  -> 192.168.6.4:80               Masq    7 " in out
-    assert said(cluster, "-d", *service, "-r", "192.168.6.9:80")[2] == "No such destination\n"
-    assert said(cluster, "-d", *service, *server) == (0, "", "")
-    assert said(cluster, "-D", *service) == (0, "", "")
-    assert said(cluster, "-D", *service)[2] == "No such service\n"
-    assert said(cluster, "-L", "-n", *service)[0] == 1
+    assert outcome(cluster, "-d", *service, "-r", "192.168.6.9:80")[2] == "No such destination\n"
+    assert outcome(cluster, "-d", *service, *server) == (0, "", "")
+    assert outcome(cluster, "-D", *service) == (0, "", "")
+    assert outcome(cluster, "-D", *service)[2] == "No such service\n"
+    assert outcome(cluster, "-L", "-n", *service)[0] == 1
 
 
 def test_a_saved_table_is_restored(cluster: Cluster) -> None:
     lines = "-A -t 192.168.6.240:8081 -s wlc\n-a -t 192.168.6.240:8081 -r 192.168.6.5:80 -m -w 3\n"
-    assert said(cluster, "-R", given=lines) == (0, "", "")
-    assert lines in said(cluster, "-S", "-n")[1]
-    assert said(cluster, "-D", "-t", "192.168.6.240:8081") == (0, "", "")
+    assert outcome(cluster, "-R", given=lines) == (0, "", "")
+    assert lines in outcome(cluster, "-S", "-n")[1]
+    assert outcome(cluster, "-D", "-t", "192.168.6.240:8081") == (0, "", "")
 
 
 def test_connections_are_counted_listed_and_zeroed(cluster: Cluster) -> None:
     held = Client(cluster.stage, cluster.topology.client).hold(WEB, 3)
     assert len(held) == 3
-    out = said(cluster, "-L", "-n", "--stats", "-t", "192.168.6.240:80")[1]
+    out = outcome(cluster, "-L", "-n", "--stats", "-t", "192.168.6.240:80")[1]
     assert out.splitlines()[2].split()[:3] == ["TCP", "192.168.6.240:80", "3"]
-    listed = said(cluster, "-L", "-n", "-c")[1].splitlines()
+    listed = outcome(cluster, "-L", "-n", "-c")[1].splitlines()
     assert listed[:2] == ["IPVS connection entries", "pro expire state       source             virtual            destination"]
     assert sum(line.split()[2] == "ESTABLISHED" for line in listed[2:]) == 3
-    assert said(cluster, "-L", "-n", "--rate", "-t", "192.168.6.240:80")[0] == 0
-    assert said(cluster, "-Z", "-t", "192.168.6.240:80") == (0, "", "")
-    out = said(cluster, "-L", "-n", "--stats", "-t", "192.168.6.240:80")[1]
+    assert outcome(cluster, "-L", "-n", "--rate", "-t", "192.168.6.240:80")[0] == 0
+    assert outcome(cluster, "-Z", "-t", "192.168.6.240:80") == (0, "", "")
+    out = outcome(cluster, "-L", "-n", "--stats", "-t", "192.168.6.240:80")[1]
     assert out.splitlines()[2].split()[:3] == ["TCP", "192.168.6.240:80", "0"]
     for sock in held:
         sock.close()
 
 
-def test_time_outs_and_roles(cluster: Cluster) -> None:
+def test_timeouts_and_roles_are_shown(cluster: Cluster) -> None:
     plane = cluster.snapshot(cluster.topology.directors[0]).balancer.plane
     if plane == "proxy":
-        assert said(cluster, "-L", "--timeout") == (0, "Timeout (tcp tcpfin udp): 0 0 0\n", "")
-        assert said(cluster, "--set", "7", "8", "9")[0] != 0
-        assert said(cluster, "-L", "--daemon") == (0, "", "")
+        assert outcome(cluster, "-L", "--timeout") == (0, "Timeout (tcp tcpfin udp): 0 0 0\n", "")
+        assert outcome(cluster, "--set", "7", "8", "9")[0] != 0
+        assert outcome(cluster, "-L", "--daemon") == (0, "", "")
         return
-    assert said(cluster, "-L", "--timeout") == (0, "Timeout (tcp tcpfin udp): 900 120 300\n", "")
-    assert said(cluster, "--set", "0", "60", "0") == (0, "", "")
-    assert said(cluster, "-L", "--timeout")[1] == "Timeout (tcp tcpfin udp): 900 60 300\n"
-    assert said(cluster, "-L", "--daemon") == (0, "master sync daemon (mcast=eth0, syncid=51)\n", "")
-    assert said(cluster, "--start-daemon", "master", "--mcast-interface", "eth0")[2] == "Operation not supported\n"
+    assert outcome(cluster, "-L", "--timeout") == (0, "Timeout (tcp tcpfin udp): 900 120 300\n", "")
+    assert outcome(cluster, "--set", "0", "60", "0") == (0, "", "")
+    assert outcome(cluster, "-L", "--timeout")[1] == "Timeout (tcp tcpfin udp): 900 60 300\n"
+    assert outcome(cluster, "-L", "--daemon") == (0, "master sync daemon (mcast=eth0, syncid=51)\n", "")
+    assert outcome(cluster, "--start-daemon", "master", "--mcast-interface", "eth0")[2] == "Operation not supported\n"

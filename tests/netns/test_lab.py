@@ -1,4 +1,4 @@
-"""The drill, as a user runs it, on every stage; and that nothing of the lab is left behind."""
+"""The lab and its drill as a user runs them. Nothing of the lab is left behind."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def stage_name(request: pytest.FixtureRequest, namespace_refusal: str) -> str:
 
 
 def lab(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    """The lab as from a terminal: whoever runs the tests in the background may have had SIGINT ignored."""
+    """Start the lab as from a terminal: with SIGINT handled, which a shell ignores for background jobs."""
     argv = [sys.executable, "-m", "relevo", "lab", *arguments]
     options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
 
 
 def children_of(pid: int) -> set[int]:
-    """Every process below ``pid``."""
+    """Return the process ids of all descendants of ``pid``."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -63,7 +63,7 @@ def alive(pids: set[int]) -> set[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_behind(stage_name: str, number: signal.Signals) -> None:
-    tmp_path = Path(tempfile.mkdtemp(prefix="r-"))  # short: Unix sockets are below it
+    tmp_path = Path(tempfile.mkdtemp(prefix="r-"))  # short: paths of Unix sockets are limited
     process = lab("up", "--stage", stage_name, *FILES, env={**os.environ, "TMPDIR": str(tmp_path)})
     assert process.stdout is not None
     for line in process.stdout:
@@ -76,7 +76,7 @@ def test_nothing_is_left_behind(stage_name: str, number: signal.Signals) -> None
         process.wait(timeout=15)
         wait_until(lambda: not alive(family), 8.0, "every process of the lab ends")
     finally:
-        for pid in (*alive(family), process.pid):  # whoever stays would be in the way of the tests that follow
+        for pid in (*alive(family), process.pid):  # a process that stays would disturb the following tests
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     process.communicate()
@@ -86,7 +86,7 @@ def test_nothing_is_left_behind(stage_name: str, number: signal.Signals) -> None
 
 
 def test_a_step_that_fails_makes_the_drill_fail(tmp_path: Path) -> None:
-    """A cluster whose servers refuse their checks: the digest is wrong."""
+    """The servers fail their checks, because the declared digest is wrong."""
     text = Path(FILES[0]).read_text()
     text = text.replace("TCP_CHECK {", "HTTP_GET {\n url {\n path /\n digest 00000000000000000000000000000000\n }\n", 1)
     file = tmp_path / "broken.conf"

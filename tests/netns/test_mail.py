@@ -1,4 +1,4 @@
-"""No mail is lost: the mail server is away while things happen, and the daemon is restarted meanwhile."""
+"""No mail is lost while the mail server is down, although the daemon restarts meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.netns.conftest import state_of, wait_for_log, wait_for_state, wait_un
 pytestmark = pytest.mark.slow
 
 AWAY_S = float(os.environ.get("RELEVO_TEST_MAIL_AWAY_S", "6"))
-"""How long the mail server is away; set 60 for the long form."""
+"""How long the mail server is down; 60 for a long test."""
 
 
 def subjects(cluster: Cluster, name: int) -> list[str]:
@@ -25,7 +25,7 @@ def subjects(cluster: Cluster, name: int) -> list[str]:
 def test_mails_survive_a_dead_mail_server_and_a_restart(cluster: Cluster) -> None:
     master = cluster.topology.directors[0]
     inbox = next(s for s in master.services if s.kind == "inbox")
-    wait_until(lambda: cluster.snapshot(master).mail.delivered == 2, 5.0, "the mails of the start, acknowledged")
+    wait_until(lambda: cluster.snapshot(master).mail.delivered == 2, 5.0, "the mails of the start are delivered")
     cluster.stop_service(master, inbox)
     begun = time.monotonic()
     web = next(h for h in cluster.topology.servers if h.name == "web-4")
@@ -36,7 +36,7 @@ def test_mails_survive_a_dead_mail_server_and_a_restart(cluster: Cluster) -> Non
     cluster.start_director(master)
     wait_for_state(cluster, master, "MASTER")
     time.sleep(max(0.0, AWAY_S - (time.monotonic() - begun)))
-    assert len(subjects(cluster, 0)) == 2, "the mail server was away"
+    assert len(subjects(cluster, 0)) == 2, "the mail server was down"
     cluster.start_service(master, inbox)
     expected = [
         "VRRP Instance VI_1 - Entering BACKUP state",

@@ -34,7 +34,7 @@ def web(cluster: Cluster) -> ServiceSnapshot:
     return next(s for s in services if s.port in (80, 8080))
 
 
-def test_a_file_that_says_the_same_changes_nothing(cluster: Cluster) -> None:
+def test_a_file_with_the_same_meaning_changes_nothing(cluster: Cluster) -> None:
     master, backup = cluster.topology.directors
     before = cluster.snapshot(master)
     reload(cluster, lambda text: text + "\n# a comment\n")
@@ -51,7 +51,7 @@ def test_a_file_that_says_the_same_changes_nothing(cluster: Cluster) -> None:
     [lambda text: text.replace("lb_algo wrr", "lb_algo"), lambda text: "", lambda text: "\0\1\2\3" * 100],
     ids=["missing argument", "empty", "not text"],
 )
-def test_a_bad_file_changes_nothing_and_says_so(cluster: Cluster, edit: Callable[[str], str]) -> None:
+def test_a_bad_file_is_refused_with_a_log_line_and_changes_nothing(cluster: Cluster, edit: Callable[[str], str]) -> None:
     master = cluster.topology.directors[0]
     servers = len(web(cluster).servers)
     reload(cluster, edit)

@@ -1,4 +1,4 @@
-"""Signals that keepalived knows: exporters and operators send them."""
+"""keepalived's signals, which exporters and operators send."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DUMPS = {
 
 
 @pytest.mark.parametrize("number", DUMPS, ids=lambda n: f"signal-{int(n)}")
-def test_a_signal_for_a_dump_writes_it_privately_and_ends_nothing(cluster: Cluster, number: int) -> None:
+def test_a_signal_for_a_dump_writes_a_private_file_and_the_daemon_runs_on(cluster: Cluster, number: int) -> None:
     director = cluster.topology.directors[0]
     pid = cluster.snapshot(director).pid
     name, kind = DUMPS[number]
@@ -32,13 +32,13 @@ def test_a_signal_for_a_dump_writes_it_privately_and_ends_nothing(cluster: Clust
     assert cluster.snapshot(director).pid == pid
 
 
-def test_the_signal_to_clear_statistics_ends_nothing_nor_do_those_to_workers(cluster: Cluster) -> None:
+def test_the_daemon_survives_the_signal_to_clear_statistics_and_signals_to_workers(cluster: Cluster) -> None:
     director = cluster.topology.directors[0]
     before = cluster.snapshot(director)
     os.kill(before.pid, signal.SIGRTMAX - 1)
     for worker in before.workers:
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN + 2, signal.SIGHUP):
             os.kill(worker.pid, number)
-    wait_until(lambda: "counters only grow" in cluster.log_text(director), 10.0, "it says that it does not clear")
+    wait_until(lambda: "counters only grow" in cluster.log_text(director), 10.0, "the log says that it does not clear")
     after = cluster.snapshot(director)
     assert [(w.role, w.pid) for w in after.workers] == [(w.role, w.pid) for w in before.workers]

@@ -1,4 +1,4 @@
-"""The death of a worker moves no address and stops no more than it must."""
+"""A worker that dies moves no address, and only its own work is interrupted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_killed_worker_is_back_within_a_second(cluster: Cluster, role: str) ->
     assert state_of(cluster, master) == "MASTER"
     assert state_of(cluster, backup) == "BACKUP"
     assert cluster.snapshot(backup).director.instances[0].became_master == 0, "the backup took over meanwhile"
-    assert watch.longest_gap_s() < 1.0, f"{role}: nobody answered for {watch.longest_gap_s():.2f} s"
+    assert watch.longest_gap_s() < 1.0, f"{role}: no answer for {watch.longest_gap_s():.2f} s"
     if role != "proxy":
         assert watch.failed == 0, f"{role}: {watch.failed} of {watch.sent} requests failed"
     assert "Traceback" not in cluster.log_text(master)
@@ -61,7 +61,7 @@ def test_the_address_stays_while_the_director_worker_is_replaced(cluster: Cluste
         assert "192.168.6.240" in {m.get_attr("IFA_LOCAL") for m in ip.get_addr()}
 
 
-def test_a_killed_supervisor_takes_the_workers_along_and_the_peer_takes_over(cluster: Cluster) -> None:
+def test_workers_end_with_a_killed_supervisor_and_the_peer_takes_over(cluster: Cluster) -> None:
     master, backup = cluster.topology.directors
     snapshot = cluster.snapshot(master)
     os.kill(snapshot.pid, signal.SIGKILL)
@@ -70,7 +70,7 @@ def test_a_killed_supervisor_takes_the_workers_along_and_the_peer_takes_over(clu
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 3.0, "the workers end")
 
 
-def test_no_alert_is_sent_for_a_worker_that_continued_where_it_was(cluster: Cluster) -> None:
+def test_no_alert_is_sent_for_a_worker_that_is_replaced(cluster: Cluster) -> None:
     master = cluster.topology.directors[0]
     wait_until(lambda: len(cluster.inbox(master)) >= 2, 5.0, "the mails of the start")
     before = len(cluster.inbox(master))

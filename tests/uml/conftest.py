@@ -1,4 +1,4 @@
-"""Kernels of their own take minutes, and one processor: they run beside the other tests from the beginning on."""
+"""Runs user-mode kernels beside the other tests from the beginning: they take minutes, but only one processor."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ STARTED = pytest.StashKey[Kernels]()
 
 
 def command_of(item: pytest.Item) -> list[str] | None:
-    """What a test wants to have run: the arguments of its marker."""
+    """Return the command that a test runs in its kernel: the arguments of its marker."""
     marker = item.get_closest_marker("uml")
     return list(marker.args) if marker else None
 
 
 def can_run(item: pytest.Item) -> bool:
-    """Whether a test has the ``modprobe`` that it needs: else it is skipped, and its command would run for minutes in vain."""
+    """Whether a test has the ``modprobe`` that it needs. Without it the test is skipped, and its command need not run."""
     return "modprobe" not in getattr(item, "fixturenames", ()) or shutil.which("modprobe", path=PATH) is not None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: command_of(item) is not None)  # nobody waits for them before there is nothing else to do
+    items.sort(key=lambda item: command_of(item) is not None)  # these come last, so that the others need not wait for them
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -43,14 +43,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def modprobe() -> None:
-    """IPVS is a module of that kernel: skip the test where nothing can load modules."""
+    """Skip the test without ``modprobe``: IPVS is a module of that kernel."""
     program("modprobe")
 
 
 @pytest.fixture
 def ran(request: pytest.FixtureRequest) -> Ran:
-    """What the command of the test's marker left; the test is skipped where there is no such kernel."""
+    """Result of the command of the test's marker. The test is skipped where user-mode Linux is not installed."""
     program("linux.uml")
     if os.geteuid() != 0:
-        pytest.skip("user-mode Linux would see this machine's files as this user does: only root runs it")
+        pytest.skip("not root: user-mode Linux would have only this user's access to the files")
     return request.config.stash[STARTED].wait(request.node.name)

@@ -1,9 +1,9 @@
-"""Real kernels of their own for tests: Debian's user-mode-linux, a program that is Linux 6.1 with IPVS and all its schedulers.
+"""Boots real kernels for tests: Debian's user-mode-linux, a program that is Linux 6.1 with IPVS and all its schedulers.
 
 Each boots in a second with this machine's files as its root, runs one script as root, and powers off. It has one processor, no
-BPF just-in-time compiler, no type information, and believes that its processor cannot read at odd addresses: an
-eBPF program that it takes will be taken anywhere. Its modules are not where ``modprobe`` looks for them, and this machine need
-not have a ``/lib/modules`` to mount them on: a wrapper, mounted over ``modprobe``, gives it another root, for the kernel too.
+BPF just-in-time compiler, no type information, and its verifier assumes a processor without unaligned access: any other kernel
+accepts an eBPF program that this one accepts. Its modules are not where ``modprobe`` looks for them, and this machine may have no
+``/lib/modules`` to mount them on. A wrapper, mounted over ``modprobe``, therefore gives it another root; the kernel calls it too.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ echo o > /proc/sysrq-trigger
 sleep 9
 """
 ROOT: Final = Path(__file__).parents[2]
-"""Of the project."""
+"""Root folder of the project."""
 LIMIT_S: Final = 1200.0
-"""The longest of them takes a quarter of it on a slow machine."""
+"""Limit for one command; the longest takes a quarter of it on a slow machine."""
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command left."""
+    """Exit status and output of a command."""
 
     status: int
     output: str
 
 
 class Kernels:
-    """Runs commands one after the other, each in a kernel of its own, beside whatever else goes on."""
+    """Runs commands one after the other in the background, each in a new kernel."""
 
     def __init__(self, kernel: str, commands: dict[str, list[str]]) -> None:
         """Start; ``commands`` by name, with the project as their working folder."""
@@ -77,10 +77,10 @@ class Kernels:
         return self._folder / f"{name}.out"
 
     def wait(self, name: str) -> Ran:
-        """Wait for a command's end."""
+        """Wait until a command has ended; return its result."""
         output = self._output(name)
         while not output.exists():
-            assert self._process.poll() is None, "whatever runs the kernels died"
+            assert self._process.poll() is None, "the shell that runs the kernels died"
             time.sleep(0.2)
         text = output.read_text(errors="replace")
         found = re.search(r"^BEGIN\r?\n(.*)^END (\d+)\r?$", text, re.DOTALL | re.MULTILINE)
@@ -88,7 +88,7 @@ class Kernels:
         return Ran(int(found[2]), found[1].replace("\r\n", "\n"))
 
     def close(self) -> None:
-        """End the one that runs, and do not begin with the others."""
+        """Kill the running kernel; the others are not started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""The kernel's IPVS, which hardly any machine that runs tests has: its plane under a kernel of its own."""
+"""The ipvs plane in a user-mode kernel, as hardly any test machine has IPVS."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FILES = ("examples/article/master.conf", "examples/article/backup.conf")
 
 
 @pytest.mark.uml(*PYTEST, "tests/conformance/test_ipvs.py", "tests/compat")
-def test_the_plane_conforms_and_ipvsadm_is_the_real_one(ran: Ran) -> None:
+def test_the_plane_conforms_and_relevo_ipvsadm_equals_the_real_one(ran: Ran) -> None:
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
     assert "has no IPVS" not in ran.output, "nothing was tested"
 
 
 @pytest.mark.uml(*PYTEST, "tests/netns/test_transfer.py")
-def test_transfers_outlive_their_director_from_plane_to_plane_and_beside_keepalived(ran: Ran) -> None:
+def test_transfers_survive_their_director_between_planes_and_beside_keepalived(ran: Ran) -> None:
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
-    assert "has no IPVS" not in ran.output, "hardly anything was tested"
+    assert "has no IPVS" not in ran.output, "most tests were skipped"
 
 
 @pytest.mark.uml(*RELEVO, "lab", "drill", "--details", "--speed-up", "10", *FILES)

@@ -1,4 +1,4 @@
-"""The eBPF plane on the oldest kernel at hand, Linux 6.1 without compiler or type information: the same tests as here."""
+"""The eBPF plane on the oldest kernel available, Linux 6.1 without JIT compiler or type information: the usual tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs", "--color=no", "-p", "no:c
 
 
 @pytest.mark.uml(sys.executable, "-m", "relevo", "doctor", "--load")
-def test_the_verifier_takes_the_programs(ran: Ran) -> None:
+def test_the_verifier_accepts_the_programs(ran: Ran) -> None:
     (line,) = [line for line in ran.output.splitlines() if " plane ebpf " in line]
     assert line.startswith("ok"), ran.output
     assert "accepted by the verifier" in line
@@ -22,7 +22,7 @@ def test_the_verifier_takes_the_programs(ran: Ran) -> None:
 
 @pytest.mark.uml(*PYTEST, "tests/ebpf", "tests/conformance/test_ebpf.py")
 def test_packets_states_and_traffic_are_the_same(ran: Ran) -> None:
-    """Everything that is tested of the plane on this machine's kernel; none of it may be left out for want of the plane."""
+    """Runs the tests of the plane that also run on this machine\'s kernel; none may be skipped for want of the plane."""
     assert ran.status == 0, ran.output[-6000:]
     assert " passed" in ran.output
     assert "no eBPF plane" not in ran.output, ran.output[-6000:]

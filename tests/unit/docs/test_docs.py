@@ -1,4 +1,4 @@
-"""The pages say what the program does."""
+"""The pages agree with the program: generated pages, links, the map of folders, help texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_generated_pages_are_what_the_code_says() -> None:
+def test_generated_pages_agree_with_the_code() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "reference", "--check"], capture_output=True, text=True, check=False
     )
@@ -23,7 +23,7 @@ def test_generated_pages_are_what_the_code_says() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
@@ -32,13 +32,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_readme_has_no_gaps_and_names_the_test_command() -> None:
     text = (ROOT / "README.md").read_text()
     assert "make test" in text
-    assert not re.findall(r"^@[A-Z]+@$", text, re.M), "a placeholder was left"
+    assert not re.findall(r"^@[A-Z]+@$", text, re.M), "a placeholder is left"
 
 
-def test_the_map_names_every_room() -> None:
+def test_the_map_names_every_folder() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    rooms = {path.name for path in (ROOT / "src" / "relevo").iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert {room for room in rooms if f"{room}/" not in text} == set()
+    folders = {path.name for path in (ROOT / "src" / "relevo").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert {folder for folder in folders if f"{folder}/" not in text} == set()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -48,7 +48,7 @@ def test_every_command_has_help(command: str) -> None:
     assert len(done.stdout.splitlines()) > 3
 
 
-def test_keywords_of_ours_are_listed_as_differences() -> None:
+def test_our_own_keywords_are_listed_as_differences() -> None:
     keywords = (ROOT / "docs" / "reference" / "keywords.md").read_text()
     differences = (ROOT / "docs" / "reference" / "differences.md").read_text()
     ours = set(re.findall(r"^\| `([a-z_]+)` \|.*\[Relevo\]", keywords, re.M))

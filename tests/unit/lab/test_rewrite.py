@@ -1,4 +1,4 @@
-"""A file adapted to a stage stays the administrator's file."""
+"""``rewrite`` changes what a stage needs, and nothing else; ``plan`` derives the machines."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_the_loopback_stage_needs_no_interface_of_the_file() -> None:
     assert (found.interface, [t.name for t in found.track_interfaces]) == ("lo", ["lo"])
 
 
-def test_a_hurry_divides_check_intervals_and_persistence() -> None:
+def test_a_speed_up_divides_check_intervals_and_persistence() -> None:
     after = model(rewrite(MASTER.read_text(), Changes(speed_up=10)))
     assert [s.delay_loop_s for s in after.virtual_servers] == [3.0, 1.5]
     assert [s.persistence_timeout_s for s in after.virtual_servers] == [5, 5]
 
 
-def test_words_on_a_shared_line_and_behind_comments_are_handled() -> None:
+def test_words_on_one_line_are_changed_and_comments_are_not() -> None:
     text = "vrrp_instance V { interface eth0\nvirtual_router_id 1\nvirtual_ipaddress { 10.0.0.1/24 dev eth0 } # 10.0.0.1\n}\n"
     changed = rewrite(text, Changes(address=lambda a: "10.9.9.9", instance=("priority 77",)))
     assert "# 10.0.0.1" in changed
@@ -83,11 +83,11 @@ def test_the_article_needs_five_servers_and_a_client() -> None:
         ("virtual_server 2001:db8::1 80 {\nprotocol TCP\nreal_server 2001:db8::2 80 {\n}\n}\n", "IPv4"),
     ],
 )
-def test_what_the_lab_cannot_build_is_said(text: str, why: str) -> None:
+def test_a_cluster_that_the_lab_cannot_build_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(LabError, match=why):
         plan([("x.conf", model(text))])
 
 
-def test_models_are_values() -> None:
+def test_a_model_survives_json() -> None:
     found = model(MASTER.read_text())
     assert msgspec.json.decode(msgspec.json.encode(found), type=Configuration) == found
