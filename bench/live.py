@@ -51,7 +51,7 @@ def native(name: str) -> Path:
 
 
 class Generator:
-    """The programs of traffic.bpf.c, with a plan of their own."""
+    """The programs of traffic.bpf.c, loaded with a separate plan."""
 
     def __init__(self) -> None:
         file = compiled("traffic")

@@ -1,4 +1,4 @@
-"""client — director — two nginx, each pair of neighbours on a network of its own; VIP 10.1.0.240 on the director."""
+"""client — director — two nginx, each pair of neighbours on a separate network; VIP 10.1.0.240 on the director."""
 
 from __future__ import annotations
 

@@ -65,4 +65,4 @@ def test_connections_are_listed_filtered_and_dropped(cluster: Cluster) -> None:
                 pass
             raise ConnectionResetError  # the proxy's reset may come as an end
     assert "add --all" in connections(cluster, "--end", status=2)
-    assert "is not ADDRESS" in connections(cluster, "--client", "nobody", status=2)
+    assert "is not ADDRESS" in connections(cluster, "--client", "no-address", status=2)

@@ -43,7 +43,7 @@ def test_a_hand_over_without_another_node_changes_nothing(cluster: Cluster) -> N
     cluster.stop_director(backup)
     done = relevo(cluster, master, "failover", "VI_1")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "relevo: nobody took VI_1 over within 3 s: it is still master here\n"
+    assert done.stderr == "relevo: no other node took VI_1 over within 3 s: it is still master here\n"
     assert state_of(cluster, master) == "MASTER"
     assert cluster.snapshot(master).director.instances[0].became_master == 1
     unknown = relevo(cluster, master, "failover", "VI_9")

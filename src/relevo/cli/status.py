@@ -103,9 +103,9 @@ def _lines(snapshot: Snapshot) -> list[str]:
         if snapshot.balancer.plane_error:
             out.append(f"  {snapshot.balancer.plane_error}")
         out += [f"  {attachment}" for attachment in snapshot.balancer.plane_attachments]
-        odd = {name: count for name, count in snapshot.balancer.packets.items() if not name.startswith("pass_")}
-        if odd:
-            out.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in odd.items()))
+        drops = {name: count for name, count in snapshot.balancer.packets.items() if not name.startswith("pass_")}
+        if drops:
+            out.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in drops.items()))
     for service in snapshot.balancer.services:
         out += ["", *_service_lines(service, now)]
     return out

@@ -78,7 +78,7 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         address = host.address if service.kind != "inbox" or host not in self.topology.directors else self._inbox_address(host)
         if host.virtual:
-            address = "0.0.0.0"  # noqa: S104 - in a namespace of its own: all of its addresses, the virtual ones among them
+            address = "0.0.0.0"  # noqa: S104 - its namespace has only its own addresses, the virtual ones among them
         self._start(_key(host, service), host, lambda: servers.serve(service.kind, host.name, address, service.port, folder))
         if service.kind != "udp":
             self._wait_for_port(host, address, service)

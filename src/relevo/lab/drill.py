@@ -160,7 +160,7 @@ class Drill:
     # -- steps: balance ----------------------------------------------------------------------------------------
 
     def weights(self, service: VirtualServer) -> str:
-        """Count which servers answer, each request from a client of its own. The shares must follow the weights with wrr."""
+        """Count which servers answer, with another client for each request. With wrr the shares must follow the weights."""
         here = self.context.here(service.endpoint)
         answers = Counter(self.context.client.who(here, number) for number in self.context.fresh_clients(REQUESTS))
         failed = answers.pop("", 0)
