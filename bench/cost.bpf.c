@@ -89,7 +89,7 @@ int cost_forward(struct xdp_md *frame)
 		return XDP_PASS;
 	if (balance(frame, &job) != GO_ON)
 		return XDP_PASS;
-	return leave(frame, &job.way);
+	return leave(frame, &job.route);
 }
 
 /* Inserts the next flow. */
@@ -120,23 +120,23 @@ int cost_fill(struct xdp_md *frame)
 
 /* Renews the hop to the server, which nothing else does here. */
 SEC("xdp")
-int cost_hop(struct xdp_md *frame)
+int cost_neighbour(struct xdp_md *frame)
 {
 	struct plan *plan = the_plan();
 	struct server *s;
-	struct hop *hop;
+	struct neighbour *neighbour;
 
 	if (!plan)
 		return XDP_PASS;
 	s = bpf_map_lookup_elem(&servers, &plan->server);
 	if (!s)
 		return XDP_PASS;
-	hop = hop_of(&s->address);
-	if (!hop)
+	neighbour = neighbour_of(&s->address);
+	if (!neighbour)
 		return XDP_PASS;
-	hop->destination = s->address;
-	hop->interface = frame->ingress_ifindex;
-	hop->expires = (__u32)bpf_jiffies64() + (1U << 30);
+	neighbour->destination = s->address;
+	neighbour->interface = frame->ingress_ifindex;
+	neighbour->expires = (__u32)bpf_jiffies64() + (1U << 30);
 	return XDP_DROP;
 }
 

@@ -60,7 +60,9 @@ def packet() -> bytes:
 
 def measure(flows: int, count: int = 1, servers: int = 1) -> dict[str, float]:
     remove_pins(PIN)
-    sizes = Sizes(connections=max(flows, 1000), services=max(16, count), servers=max(64, 2 * count * servers), rosters=1 << 16)
+    sizes = Sizes(
+        connections=max(flows, 1000), services=max(16, count), servers=max(64, 2 * count * servers), server_lists=1 << 16
+    )
     plane = EbpfPlane(PIN, sizes, attach=False)
     begun = time.perf_counter()
     assert asyncio.run(plane.apply(services(count, servers))) == []
@@ -78,7 +80,7 @@ def measure(flows: int, count: int = 1, servers: int = 1) -> dict[str, float]:
     plan.frame[:] = frame
     plan.server, plan.generation, plan.flows = first.number, first.value.generation, flows
     assert syscall.test_run(programs["cost_fill"], frame, repeat=flows).value == XDP_DROP
-    syscall.test_run(programs["cost_hop"], frame)
+    syscall.test_run(programs["cost_neighbour"], frame)
 
     def run(name: str, step: int, repeat: int = REPEAT) -> syscall.TestRun:
         plan.next, plan.step = 0, step

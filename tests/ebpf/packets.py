@@ -33,7 +33,7 @@ from relevo.planes.ebpf import EbpfPlane, syscall
 from relevo.planes.ebpf.instance import ROOT, Sizes
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
-    TOLD_RETRIES,
+    LAST_SYNC_RETRIES,
     Connection,
     ConnectionFlag,
     Counters,
@@ -53,7 +53,7 @@ ETHERNET = 14
 ETH_P_ALL = 3
 MARKER = 0x88B5  # an EtherType for experiments
 NOWHERE = 0xFFFFFFFF
-SMALL = Sizes(connections=2048, services=64, servers=256, rosters=1 << 19, announcements=1 << 16)
+SMALL = Sizes(connections=2048, services=64, servers=256, server_lists=1 << 19, sync_ring=1 << 16)
 
 VIRTUAL = {4: "10.1.0.240", 6: "fd00:1::240"}
 GATEWAY = {4: "10.1.0.2", 6: "fd00:1::2"}
@@ -115,9 +115,9 @@ class Director:
             self.plane = EbpfPlane(self.path, SMALL, attach=False)
             self.instance, self.table = self.plane.open()
         self.settings = self.instance.settings
-        self.settings.answers_a_second = 1 << 30
+        self.settings.replies_per_second = 1 << 30
         self._usual = bytes(self.settings)
-        self._hops_kept = False
+        self._neighbours_kept = False
         self._tc, self._xdp = (self.instance.programs[f"relevo_{hook}"] for hook in ("tc", "xdp"))
 
     def _cable(self, ip: Any, name: str) -> int:
@@ -168,7 +168,7 @@ class Director:
             with self._spaces.inside("director"):
                 try:
                     yield
-                    self.take_out_all()
+                    self.delete_all()
                     left = self.leftovers()
                 finally:
                     self._tidy()
@@ -177,7 +177,7 @@ class Director:
             os.sched_setaffinity(0, cpus)
 
     def _tidy(self) -> None:
-        self.take_out_all()
+        self.delete_all()
         for key in self._keys("translations"):
             self.instance.maps["translations"].delete(key)
         ctypes.memmove(ctypes.byref(self.settings), self._usual, len(self._usual))
@@ -186,8 +186,8 @@ class Director:
         for name in ("fragments", "held"):
             for key in self._keys(name):
                 self.instance.maps[name].delete(key)
-        if self._hops_kept:
-            self.forget_hops()
+        if self._neighbours_kept:
+            self.forget_neighbours()
 
     def _keys(self, name: str) -> list[bytes]:
         return [*self.instance.maps[name].keys()]
@@ -198,7 +198,7 @@ class Director:
         for first, memory in self.instance.maps["buckets"].chunks(self.instance.maps["buckets"].max_entries):
             size = self.instance.maps["buckets"].value_size
             spilled = (bytes(memory[i : i + 8]) for i in range(0, len(memory), size))
-            left += [f"bucket {first + i} has spilled" for i, octets in enumerate(spilled) if octets[4:] != bytes(4)]
+            left += [f"bucket {first + i} has spilled" for i, data in enumerate(spilled) if data[4:] != bytes(4)]
         for service in self.table.services.values():
             for server in service.servers:
                 held = (server.value.active, server.value.inactive, server.value.templates)
@@ -278,7 +278,7 @@ class Director:
         (found,) = self.connections()
         return found
 
-    def enter(
+    def insert(
         self,
         key: ServiceKey,
         state: TcpState = TcpState.ESTABLISHED,
@@ -294,27 +294,27 @@ class Director:
         """Enter a connection to a server of a service; its place."""
         family = 6 if ":" in key.endpoint.address else 4
         entry = Connection()
-        entry.client.octets[:] = packed(client or CLIENT[family])
-        entry.virtual.octets[:] = packed(key.endpoint.address)
+        entry.client.bytes[:] = packed(client or CLIENT[family])
+        entry.virtual.bytes[:] = packed(key.endpoint.address)
         entry.client_port, entry.virtual_port = port_to(client_port), port_to(key.endpoint.port)
         entry.packets = packets
         entry.protocol, entry.state = TRANSPORTS[protocol], state
         entry.flags = flags | (ConnectionFlag.ACTIVE if state in ACTIVE else 0)
         entry.server, entry.generation = self.number(key, address), self.server(key, address).generation
         entry.expires = int(expires_s * self.settings.hz) & 0xFFFFFFFF
-        ((_, place),) = self.instance.enter([bytes(entry)])
+        ((_, place),) = self.instance.insert([bytes(entry)])
         return place
 
-    def take_out_all_but_templates(self) -> None:
+    def delete_all_but_templates(self) -> None:
         """Leave templates alone in the table."""
         for place, entry in self.entries():
             if not entry.flags & ConnectionFlag.TEMPLATE:
-                assert self.instance.take_out(place, entry.client_port)
+                assert self.instance.delete(place, entry.client_port)
 
-    def take_out_all(self) -> None:
+    def delete_all(self) -> None:
         """Empty the table of connections."""
         for place, entry in self.entries():
-            assert self.instance.take_out(place, entry.client_port)
+            assert self.instance.delete(place, entry.client_port)
 
     def let_pass(self, seconds: float, *, idle: bool = False) -> None:
         """Let everything have been announced so much longer ago, and used if it was ``idle``."""
@@ -324,8 +324,8 @@ class Director:
             for entry in bucket.slot:
                 if idle:
                     entry.expires = (entry.expires - jiffies) & 0xFFFFFFFF
-                if entry.told:
-                    entry.told = (entry.told - (ticks << TOLD_RETRIES.bit_length())) & 0xFFFF
+                if entry.last_sync:
+                    entry.last_sync = (entry.last_sync - (ticks << LAST_SYNC_RETRIES.bit_length())) & 0xFFFF
             self.instance.maps["buckets"].update(index.to_bytes(4, "little"), bytes(bucket))
 
     def expires_in(self, entry: Connection) -> float:
@@ -387,17 +387,17 @@ class Director:
 
             yield read
 
-    def forget_hops(self) -> None:
+    def forget_neighbours(self) -> None:
         """Let every next hop be asked for again."""
-        self._hops_kept = False
-        hops = self.instance.maps["hops"]
-        for key in range(hops.max_entries):
-            hops.update(key.to_bytes(4, "little"), bytes(hops.value_size))
+        self._neighbours_kept = False
+        neighbours = self.instance.maps["neighbours"]
+        for key in range(neighbours.max_entries):
+            neighbours.update(key.to_bytes(4, "little"), bytes(neighbours.value_size))
 
-    def keep_hops(self) -> None:
+    def keep_neighbours(self) -> None:
         """Next hops stay known for as long as a test takes."""
         self.settings.hz *= 1000
-        self._hops_kept = True
+        self._neighbours_kept = True
 
 
 def listening(interface: str, protocol: int) -> socket.socket:

@@ -24,7 +24,7 @@ VIRTUAL = "10.1.0.240"
 VIRTUAL_6 = "fd00:1::240"
 PORT = 8080
 NAMES = "ABCD"
-SMALL = Sizes(connections=8192, services=256, servers=1024, rosters=1 << 18)
+SMALL = Sizes(connections=8192, services=256, servers=1024, server_lists=1 << 18)
 
 
 class Network:
@@ -178,9 +178,9 @@ class Plane:
         found: list[Connection] = self._run(self.plane.connections)
         return found
 
-    def drop(self, meant: ConnectionFilter) -> int:
-        ended: int = self._run(lambda: self.plane.drop(meant))
-        return ended
+    def end(self, meant: ConnectionFilter) -> int:
+        deleted: int = self._run(lambda: self.plane.drop(meant))
+        return deleted
 
     def reasons(self) -> dict[str, int]:
         return self.plane.drop_counters()

@@ -40,9 +40,9 @@ SYN = 0x02
 PORTS = {(4, TCP_NUMBER): (80, 8080), (4, UDP_NUMBER): (53, 5353), (6, TCP_NUMBER): (80, 8081), (6, UDP_NUMBER): (53, 5354)}
 
 
-def ones_sum(octets: bytes) -> int:
+def ones_sum(data: bytes) -> int:
     """The sum of 16-bit words in one's complement."""
-    padded = octets + b"\0" * (len(octets) % 2)
+    padded = data + b"\0" * (len(data) % 2)
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -224,10 +224,10 @@ def test_a_packet_with_wrong_octets_is_changed_only_when_it_is_sent_on(director:
         for _ in range(chance.randint(1, 4)):
             frame[chance.randrange(12, min(len(frame), 80))] = chance.randrange(256)
         shortest = min(len(frame), ETHERNET + 40)
-        octets = bytes(frame[: chance.choice((len(frame), len(frame), chance.randint(shortest, len(frame))))])
-        verdict, left = director.run(octets)
+        data = bytes(frame[: chance.choice((len(frame), len(frame), chance.randint(shortest, len(frame))))])
+        verdict, left = director.run(data)
         assert verdict in (PASS, SHOT, REDIRECT)
-        assert verdict != PASS or left == octets, octets.hex()
-        ran = director.xdp(octets)
+        assert verdict != PASS or left == data, data.hex()
+        ran = director.xdp(data)
         assert ran.verdict in (XDP_PASS, XDP_DROP, XDP_REDIRECT)
-        assert ran.verdict != XDP_PASS or ran.frame == octets, octets.hex()
+        assert ran.verdict != XDP_PASS or ran.frame == data, data.hex()

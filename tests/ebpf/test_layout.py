@@ -22,35 +22,35 @@ OCTETS_AFTER = {INT: 4, ARRAY: 12, 14: 4, 17: 4}
 OCTETS_OF_MEMBER = {STRUCT: 12, UNION: 12, ENUM: 8, FUNCTION_PROTOTYPE: 8, 15: 12, 19: 12}
 
 
-def section(octets: bytes, wanted: bytes) -> bytes:
+def section(data: bytes, wanted: bytes) -> bytes:
     """A section of a 64-bit little-endian ELF file."""
-    (table_at,) = struct.unpack_from("<Q", octets, 40)
-    size, count, names = struct.unpack_from("<3H", octets, 58)
-    headers = [struct.unpack_from("<2I4Q", octets, table_at + i * size) for i in range(count)]
+    (table_at,) = struct.unpack_from("<Q", data, 40)
+    size, count, names = struct.unpack_from("<3H", data, 58)
+    headers = [struct.unpack_from("<2I4Q", data, table_at + i * size) for i in range(count)]
     names_at = headers[names][4]
     for name, _, _, _, at, length in headers:
-        if octets[names_at + name : octets.index(b"\0", names_at + name)] == wanted:
-            return octets[at : at + length]
+        if data[names_at + name : data.index(b"\0", names_at + name)] == wanted:
+            return data[at : at + length]
     raise LookupError(wanted)
 
 
 class Types:
     """The type information of an object."""
 
-    def __init__(self, octets: bytes) -> None:
-        magic, _, _, header, types_at, types_length, strings_at, _ = struct.unpack_from("<HBBIIIII", octets)
+    def __init__(self, data: bytes) -> None:
+        magic, _, _, header, types_at, types_length, strings_at, _ = struct.unpack_from("<HBBIIIII", data)
         assert magic == 0xEB9F
-        self._strings = octets[header + strings_at :]
+        self._strings = data[header + strings_at :]
         self._types: list[tuple[str, int, int, list[tuple[int, ...]]]] = [("void", 0, 0, [])]
         at = header + types_at
         while at < header + types_at + types_length:
-            name, info, size = struct.unpack_from("<3I", octets, at)
+            name, info, size = struct.unpack_from("<3I", data, at)
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
             at += 12
             each = OCTETS_OF_MEMBER.get(kind, 0)
-            members = [struct.unpack_from(f"<{each // 4}I", octets, at + i * each) for i in range(count if each else 0)]
+            members = [struct.unpack_from(f"<{each // 4}I", data, at + i * each) for i in range(count if each else 0)]
             if kind == ARRAY:
-                members = [struct.unpack_from("<3I", octets, at)]
+                members = [struct.unpack_from("<3I", data, at)]
             at += OCTETS_AFTER.get(kind, 0) + each * count
             self._types.append((self._string(name), kind, size, members))
 
@@ -119,20 +119,20 @@ def test_a_packed_connection_has_the_same_fields() -> None:
     values = [b"c" * 16, b"v" * 16, *range(1, 14)]
     packed = layout.Connection.from_buffer_copy(layout.CONNECTION.pack(*values))
     names = [name for name, *_ in layout.Connection._fields_]
-    assert [bytes(getattr(packed, name).octets) for name in names[:2]] == values[:2]
+    assert [bytes(getattr(packed, name).bytes) for name in names[:2]] == values[:2]
     assert [getattr(packed, name) for name in names[2:]] == values[2:]
 
 
 REQUESTS = {
     "sweep_request": layout.SweepRequest,
-    "take_out_request": layout.TakeOutRequest,
-    "enter_item": layout.EnterItem,
-    "enter_request": layout.EnterRequest,
-    "announce_request": layout.AnnounceRequest,
+    "delete_request": layout.DeleteRequest,
+    "insert_item": layout.InsertItem,
+    "insert_request": layout.InsertRequest,
+    "sync_export_request": layout.SyncExportRequest,
 }
 C_TYPES = {"__u8": (1, 1), "__be16": (2, 2), "__u32": (4, 4), "struct connection": (ctypes.sizeof(layout.Connection), 8)}
-C_TYPES["struct enter_item"] = (ctypes.sizeof(layout.EnterItem), 8)
-COUNTS = {"": 1, "ETHERNET": layout.ETHERNET, "ENTER_MAX": layout.ENTER_MAX}
+C_TYPES["struct insert_item"] = (ctypes.sizeof(layout.InsertItem), 8)
+COUNTS = {"": 1, "ETHERNET": layout.ETHERNET, "INSERT_MAX": layout.INSERT_MAX}
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -142,10 +142,10 @@ def test_a_request_to_a_program_has_the_same_fields_at_the_same_places(name: str
     wanted, at = {}, 0
     for kind, field, count in re.findall(r"(struct \w+|\w+) (\w+)(?:\[(\w+)\])?;", found[1]):
         size, alignment = C_TYPES[kind]
-        octets = size * (int(count) if count.isdigit() else COUNTS[count])
+        length = size * (int(count) if count.isdigit() else COUNTS[count])
         at = -(-at // alignment) * alignment
-        wanted[field] = (at, octets)
-        at += octets
+        wanted[field] = (at, length)
+        at += length
     mirror = REQUESTS[name]
     described = {each[0]: getattr(mirror, each[0]) for each in mirror._fields_}
     assert {field: (place.offset, place.size) for field, place in described.items()} == wanted
@@ -197,7 +197,7 @@ def test_an_enumeration_has_the_same_names_and_values(
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix", "mirror"), [("announced", "ANNOUNCE_", layout.Announced), ("outcome", "", layout.Outcome)]
+    ("name", "prefix", "mirror"), [("sync_export_flag", "EXPORT_", layout.SyncExport), ("outcome", "", layout.Outcome)]
 )
 def test_what_the_control_program_is_asked_and_answers_has_the_same_names_and_values(
     name: str, prefix: str, mirror: type[enum.IntEnum] | type[enum.IntFlag]
@@ -264,4 +264,4 @@ def test_there_is_room_for_what_is_declared_and_as_much_again() -> None:
     )
     large = sizes_for(Configuration(global_defs=GlobalDefs(connection_table_size=9999), virtual_servers=services))
     assert (large.connections, large.services, large.servers) == (9999, 10_000, 100_000)
-    assert large.rosters == 2 * 5000 * (65_537 + 10)
+    assert large.server_lists == 2 * 5000 * (65_537 + 10)

@@ -73,7 +73,7 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"IPv{
 
 
 def client_address(entry: Connection) -> str:
-    return address_text(bytes(entry.client.octets))
+    return address_text(bytes(entry.client.bytes))
 
 
 def picked(director: Director, packet: Packet | bytes) -> str:
@@ -82,8 +82,8 @@ def picked(director: Director, packet: Packet | bytes) -> str:
     if verdict != REDIRECT or (frame[ETHERNET] >> 4 == 4 and frame[ETHERNET + 9] == 1):
         return ""
     six = frame[ETHERNET] >> 4 == 6
-    octets = frame[ETHERNET + 24 : ETHERNET + 40] if six else frame[ETHERNET + 16 : ETHERNET + 20]
-    found = str(ip_address(octets))
+    data = frame[ETHERNET + 24 : ETHERNET + 40] if six else frame[ETHERNET + 16 : ETHERNET + 20]
+    found = str(ip_address(data))
     return found if found.startswith(("10.2.", "fd00:2:")) else ""
 
 
@@ -103,7 +103,7 @@ def test_an_entry_says_all_about_its_connection(director: Director, family: int,
     director.run(syn(family))
     entry = director.connection()
     assert (client_address(entry), port_from(entry.client_port)) == (CLIENT[family], CLIENT_PORT)
-    assert (bytes(entry.virtual.octets), port_from(entry.virtual_port)) == (packed(VIRTUAL[family]), PORT)
+    assert (bytes(entry.virtual.bytes), port_from(entry.virtual_port)) == (packed(VIRTUAL[family]), PORT)
     assert (entry.protocol, entry.state, entry.packets, entry.master) == (6, TcpState.SYN_RECV, 1, 0)
     assert (entry.server, entry.generation) == (director.number(key), director.server(key).generation)
     wanted = ConnectionFlag.ACTIVE
@@ -131,7 +131,7 @@ def test_one_client_may_have_a_connection_by_each_protocol(director: Director) -
 
 def test_a_connection_whose_time_is_over_is_not_found(director: Director) -> None:
     key = director.serve()
-    director.enter(key, expires_s=-1)
+    director.insert(key, expires_s=-1)
     assert director.run(syn(flags="A"))[0] == PASS
     answer = from_server(IP(src=SERVER[4], dst=CLIENT[4]) / TCP(sport=SERVER_PORT, dport=CLIENT_PORT, flags="A"))
     assert director.run(answer, director.inside) == (PASS, bytes(answer))
@@ -232,7 +232,7 @@ def test_a_marks_template_holds_for_every_port(director: Director, family: int) 
         seen.add(destination(frame))
     assert len(seen) == 1
     (template,) = director.templates()
-    assert (address_text(bytes(template.virtual.octets)), template.virtual_port, template.protocol) == ("0.0.0.7", 0, 0)
+    assert (address_text(bytes(template.virtual.bytes)), template.virtual_port, template.protocol) == ("0.0.0.7", 0, 0)
     (shown,) = [each for each in asyncio.run(director.plane.connections()) if each.template]
     assert (shown.mark, shown.state) == (7, "NONE")
 
@@ -240,7 +240,7 @@ def test_a_marks_template_holds_for_every_port(director: Director, family: int) 
 def test_a_marks_clients_are_forgotten_when_persistence_ends(director: Director) -> None:
     key = serve_mark(director, 4, persistence_timeout_s=60)
     director.run(syn(), mark=7)
-    director.take_out_all_but_templates()
+    director.delete_all_but_templates()
     director.apply(EditService(ServiceEntry(key=key)))
     assert not director.templates()
 
@@ -288,7 +288,7 @@ def test_a_template_is_kept_by_masked_client_and_service(
     (template,) = director.templates()
     assert client_address(template) == masked
     assert (template.client_port, template.protocol) == (0, 6 if protocol is Protocol.TCP else 17)
-    assert (bytes(template.virtual.octets), port_from(template.virtual_port)) == (packed(VIRTUAL[family]), port)
+    assert (bytes(template.virtual.bytes), port_from(template.virtual_port)) == (packed(VIRTUAL[family]), port)
     assert template.master == 1
     assert director.connection().master != 0
     assert director.server(key).templates == 1
@@ -380,7 +380,7 @@ def test_a_connection_that_found_no_slot_is_not_counted_at_its_template(director
     director.run(syn(port=999, flags="A"))
     port = 1000
     while len(director.entries()) < 16:
-        director.enter(key, client_port=port)
+        director.insert(key, client_port=port)
         port += 1
     assert director.run(syn())[0] == SHOT
     assert [template.master for template in director.templates()] == [1]
@@ -405,7 +405,7 @@ def test_a_server_takes_connections_up_to_the_upper_and_again_below_the_lower_th
     held = upper
     for place, entry in director.entries():
         assert bool(director.server(key).overloaded) == (held >= limit)
-        director.instance.take_out(place, entry.client_port)
+        director.instance.delete(place, entry.client_port)
         held -= 1
     assert not director.server(key).overloaded
     assert picked(director, syn(port=999)) == SERVER[4]
@@ -488,8 +488,8 @@ class Candidate:
 
 
 def folded(address: str) -> int:
-    octets = ip_address(address).packed
-    words = [int.from_bytes(octets[i : i + 4], "big") for i in range(0, len(octets), 4)]
+    data = ip_address(address).packed
+    words = [int.from_bytes(data[i : i + 4], "big") for i in range(0, len(data), 4)]
     total = 0
     for word in words:
         total ^= word
@@ -614,25 +614,25 @@ def test_fullnat_may_use_a_port_towards_each_server(director: Director) -> None:
     servers = [server(address, forwarding=FULLNAT) for address in (SERVER[4], SECOND[4])]
     director.serve(4, Protocol.TCP, *servers, scheduler="rr")
     assert [director.run(syn(port=port))[0] for port in (2000, 2001, 2002)] == [REDIRECT, REDIRECT, SHOT]
-    director.take_out_all()
+    director.delete_all()
     assert director.run(syn(port=2003))[0] == REDIRECT
 
 
 def test_fullnat_spreads_over_its_local_addresses(director: Director) -> None:
     key = director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
     value = director.server(key)
-    memory = director.table._locals_memory
-    before, at = bytes(memory[: 16 * 8]), value.locals_first * 16
+    memory = director.table._snat_memory
+    before, at = bytes(memory[: 16 * 8]), value.snat_first * 16
     addresses = [f"10.2.0.{i}" for i in (1, 2, 3)]
     try:
         memory[at : at + 48] = b"".join(packed(address) for address in addresses)
-        value.locals_count = 3
+        value.snat_count = 3
         used = Counter(IP(director.run(syn(port=port))[1][ETHERNET:]).src for port in range(2000, 2090))
         assert set(used) == set(addresses)
-        director.take_out_all()
+        director.delete_all()
     finally:
         memory[: 16 * 8] = before
-        value.locals_count = 1
+        value.snat_count = 1
 
 
 def test_a_local_port_is_free_again_when_a_table_without_room_refused_the_connection(director: Director) -> None:
@@ -640,7 +640,7 @@ def test_a_local_port_is_free_again_when_a_table_without_room_refused_the_connec
     director.settings.bucket_mask = 1
     port = 1000
     while len(director.entries()) < 16:
-        director.enter(key, client_port=port)
+        director.insert(key, client_port=port)
         port += 1
     assert director.tc(syn()).reasons == {Reason.DROP_TABLE_FULL: 1}
     assert not director._keys("translations")
@@ -664,7 +664,7 @@ def test_a_local_port_is_free_again_when_its_servers_place_was_taken(director: D
         added += 1
         last = f"10.2.1.{added}"
         director.apply(AddServer(key, server(last, forwarding=FULLNAT)))
-    director.take_out_all()
+    director.delete_all()
     assert not director._keys("translations")
 
 
@@ -674,7 +674,7 @@ def test_a_local_port_is_free_again_when_its_servers_place_was_taken(director: D
 def test_the_sweep_takes_out_what_is_over_and_nothing_else(director: Director) -> None:
     key = director.serve()
     for port in range(1000, 1100):
-        director.enter(key, client_port=port, expires_s=-1 if port % 2 else 60)
+        director.insert(key, client_port=port, expires_s=-1 if port % 2 else 60)
     assert director.instance.sweep() == 50
     assert {port_from(entry.client_port) % 2 for entry in director.connections()} == {0}
     assert director.server(key).active == 50
@@ -692,10 +692,10 @@ def test_the_sweep_leaves_a_template_that_controls_a_connection(director: Direct
     assert template.master == held
     buckets = director.instance.maps["buckets"]
     number, slot = divmod(place, 8)
-    octets = bytearray(buckets.lookup(number.to_bytes(4, "little")) or b"")
+    data = bytearray(buckets.lookup(number.to_bytes(4, "little")) or b"")
     at = 16 + slot * ctypes.sizeof(Connection) + Connection.expires.offset
-    octets[at : at + 4] = (director.instance.jiffies() - 1 & 0xFFFFFFFF).to_bytes(4, "little")
-    buckets.update(number.to_bytes(4, "little"), bytes(octets))
+    data[at : at + 4] = (director.instance.jiffies() - 1 & 0xFFFFFFFF).to_bytes(4, "little")
+    buckets.update(number.to_bytes(4, "little"), bytes(data))
     assert director.instance.sweep() == 1 - held
     assert len(director.templates()) == held
 
@@ -706,7 +706,7 @@ def test_spilled_connections_are_found_and_forgotten(director: Director) -> None
     ports = []
     port = 1000
     while len(director.entries()) < 16:
-        if director.enter(key, client_port=port) != 0xFFFFFFFF:
+        if director.insert(key, client_port=port) != 0xFFFFFFFF:
             ports.append(port)
         port += 1
     assert [director.run(syn(port=port, flags="A"))[0] for port in ports] == [REDIRECT] * 16
@@ -812,8 +812,8 @@ def test_servers_with_the_same_source_addresses_share_them(director: Director) -
     entries = [server(address, forwarding=FULLNAT, local_addresses=pool) for address in (SERVER[4], SECOND[4])]
     key = director.serve(4, Protocol.TCP, *entries)
     first, second = (director.server(key, address) for address in (SERVER[4], SECOND[4]))
-    assert (first.locals_first, first.locals_count) == (second.locals_first, second.locals_count)
-    assert first.locals_count == 2
+    assert (first.snat_first, first.snat_count) == (second.snat_first, second.snat_count)
+    assert first.snat_count == 2
     template = bytearray(bytes(syn()))
     frames = [director.run(flow(template, client, port))[1] for client, port in random_clients(4, 60, 3)]
     assert {str(ip_address(frame[ETHERNET + 12 : ETHERNET + 16])) for frame in frames} == set(pool)

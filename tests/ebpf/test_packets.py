@@ -147,9 +147,9 @@ def test_a_service_of_every_port_keeps_the_port(director: Director, family: int)
 
 
 @families
-@pytest.mark.parametrize("octets", [0, 1, 2, 3, 7, 64, 1399])
-def test_payloads_of_odd_and_even_length_keep_right_checksums(director: Director, family: int, octets: int) -> None:
-    payload = (bytes(range(256)) * 6)[:octets]
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 64, 1399])
+def test_payloads_of_odd_and_even_length_keep_right_checksums(director: Director, family: int, size: int) -> None:
+    payload = (bytes(range(256)) * 6)[:size]
     director.serve(family, Protocol.UDP)
     ran = director.tc(datagram(family, payload=payload))
     assert ran.verdict == REDIRECT
@@ -196,7 +196,7 @@ def test_a_wrong_transport_checksum_stays_wrong(
     verdict, frame = director.run(wrong)
     assert verdict == REDIRECT
     assert not checksums_are_right(frame[ETHERNET:])
-    director.take_out_all()
+    director.delete_all()
     verdict, frame = director.run(right)
     assert checksums_are_right(frame[ETHERNET:])
 
@@ -269,7 +269,7 @@ def test_padding_of_the_frame_is_no_part_of_the_packet(director: Director, famil
     packet = ip(CLIENT[family], VIRTUAL[family]) / kind.make(CLIENT_PORT, PORT)
     ran = director.tc(bytes(from_client(packet)) + padding)
     assert ran.packet == bytes(at_server(director, family, kind, method)) + padding
-    assert director.traffic(key).octets_in == len(packet)
+    assert director.traffic(key).bytes_in == len(packet)
 
 
 @families
@@ -285,7 +285,7 @@ def test_traffic_is_counted_by_the_octets_of_packets(director: Director, family:
         sizes_out.append(len(answer))
     traffic = director.traffic(key)
     assert (traffic.connections, traffic.packets_in, traffic.packets_out) == (1, 3, 3)
-    assert (traffic.octets_in, traffic.octets_out) == (sum(sizes_in), sum(sizes_out))
+    assert (traffic.bytes_in, traffic.bytes_out) == (sum(sizes_in), sum(sizes_out))
     assert director.connection().packets == 3
 
 
@@ -378,8 +378,8 @@ def test_gue_spreads_flows_by_its_source_port(director: Director, family: int) -
 @families
 def test_a_known_next_hop_is_written_into_the_frame(director: Director, family: int) -> None:
     director.serve(family)
-    director.forget_hops()
-    director.keep_hops()
+    director.forget_neighbours()
+    director.keep_neighbours()
     _, first = director.run(syn(family))
     assert first[:ETHERNET] == bytes(syn(family))[:ETHERNET]
     _, second = director.run(syn(family))
@@ -390,7 +390,7 @@ def test_a_known_next_hop_is_written_into_the_frame(director: Director, family: 
 @families
 def test_an_answers_next_hop_is_the_gateway_to_the_client(director: Director, family: int) -> None:
     director.serve(family, Protocol.UDP)
-    director.keep_hops()
+    director.keep_neighbours()
     opened(director, family, KINDS[1])
     answer = from_server(reply(director, family, KINDS[1]))
     director.run(answer, director.inside)
@@ -401,7 +401,7 @@ def test_an_answers_next_hop_is_the_gateway_to_the_client(director: Director, fa
 @families
 def test_a_neighbour_that_is_not_known_yet_is_left_to_the_kernel(director: Director, family: int) -> None:
     director.serve(family, Protocol.TCP, server(SILENT[family]))
-    director.keep_hops()
+    director.keep_neighbours()
     for _ in range(2):
         verdict, frame = director.run(syn(family))
         assert verdict == REDIRECT
@@ -415,7 +415,7 @@ def test_a_neighbour_that_is_not_known_yet_is_left_to_the_kernel(director: Direc
 def fast(director: Director) -> Any:
     """A director whose interfaces take frames from XDP, and whose next hops stay known."""
     exits = director.instance.maps["exits"]
-    director.keep_hops()
+    director.keep_neighbours()
     for interface in (director.inside, director.outside):
         exits.update(interface.to_bytes(4, "little"), interface.to_bytes(4, "little"))
     yield director
@@ -482,10 +482,10 @@ def test_xdp_sends_back_where_a_frame_came_in(fast: Director, family: int) -> No
     fast.serve(family, Protocol.UDP, server(gateway))
     fast.run(datagram(family))
     fast.run(datagram(family))
-    octets = bytes(datagram(family))
+    data = bytes(datagram(family))
     link = syscall.link_create(fast.instance.programs["relevo_xdp"], fast.outside, XDP, XDP_FLAGS_DRV_MODE)
     try:
-        ran = fast.xdp(octets, struct.pack("<6I", 0, len(octets), 0, fast.outside, 0, 0))
+        ran = fast.xdp(data, struct.pack("<6I", 0, len(data), 0, fast.outside, 0, 0))
     finally:
         syscall.os.close(link)
     assert ran.verdict == XDP_TX
@@ -495,7 +495,7 @@ def test_xdp_sends_back_where_a_frame_came_in(fast: Director, family: int) -> No
 
 def test_xdp_leaves_to_tc_what_cannot_leave_by_xdp(director: Director) -> None:
     director.serve(4, Protocol.UDP)
-    director.keep_hops()
+    director.keep_neighbours()
     director.run(datagram())
     ran = director.xdp(datagram())
     assert (ran.verdict, ran.frame) == (XDP_PASS, bytes(datagram()))
@@ -504,7 +504,7 @@ def test_xdp_leaves_to_tc_what_cannot_leave_by_xdp(director: Director) -> None:
 def test_xdp_leaves_to_tc_a_next_hop_that_is_not_known(fast: Director) -> None:
     fast.serve(4, Protocol.UDP)
     fast.run(datagram())
-    fast.forget_hops()
+    fast.forget_neighbours()
     ran = fast.xdp(datagram())
     assert (ran.verdict, ran.frame) == (XDP_PASS, bytes(datagram()))
 
@@ -539,9 +539,9 @@ def test_xdp_drops_what_it_had_begun_to_change(fast: Director) -> None:
     tunnelled(fast, 4, 6, KINDS[1], GUE)
     fast.run(datagram())
     fast.run(datagram())
-    octets, metadata = bytes(datagram()), 200
+    data, metadata = bytes(datagram()), 200
     try:
-        ran = fast.xdp(bytes(metadata) + octets, struct.pack("<6I", metadata, metadata + len(octets), 0, 0, 0, 0))
+        ran = fast.xdp(bytes(metadata) + data, struct.pack("<6I", metadata, metadata + len(data), 0, 0, 0, 0))
     except OSError:
         pytest.skip("this kernel's test runs take no packet with so much before it")
     assert ran.verdict == XDP_DROP
@@ -556,4 +556,4 @@ def test_xdp_moves_states_and_counts_like_tc(fast: Director) -> None:
     assert fast.connection().state == TcpState.CLOSE_WAIT
     assert (fast.server(key).active, fast.server(key).inactive) == (0, 1)
     assert fast.traffic(key).packets_in == 3
-    assert bytes(fast.connection().virtual.octets) == packed(VIRTUAL[4])
+    assert bytes(fast.connection().virtual.bytes) == packed(VIRTUAL[4])

@@ -21,7 +21,7 @@ def test_sloppy_tcp_opens_amid_a_connection_and_can_be_switched_off(director: Di
     for value, verdict in ((1, REDIRECT), (0, PASS)):
         assert set_(director, "sloppy_tcp", value) == []
         assert director.run(syn(flags="A"))[0] == verdict
-        director.take_out_all()
+        director.delete_all()
 
 
 def test_orphans_hang_as_in_ipvs_unless_they_are_to_expire(director: Director) -> None:
@@ -41,7 +41,7 @@ def test_the_refresh_of_synchronisation_is_in_seconds(director: Director) -> Non
     wanted = [Sysctl("sync_refresh_period", (8,)), Sysctl("sync_retries", (2,)), Sysctl("sync_persist_mode", (1,))]
     assert asyncio.run(director.plane.set_sysctls(wanted)) == []
     assert (director.settings.sync_refresh, director.settings.sync_retries) == (8 * director.settings.hz, 2)
-    assert director.settings.flags & SettingFlag.TEMPLATES_ALONE
+    assert director.settings.flags & SettingFlag.SYNC_TEMPLATES_ONLY
     assert 0.1 < (1 << director.settings.tick_shift) / director.settings.hz < 0.4
 
 

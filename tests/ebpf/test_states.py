@@ -127,7 +127,7 @@ def holds(director: Director, key: ServiceKey) -> tuple[int, int]:
 
 def in_state(director: Director, view: str, state: TcpState) -> ServiceKey:
     key = serve(director, view)
-    director.enter(key, state, flags=ConnectionFlag.NO_OUTPUT if view is INPUT_ONLY else 0)
+    director.insert(key, state, flags=ConnectionFlag.NO_OUTPUT if view is INPUT_ONLY else 0)
     assert holds(director, key) == ((1, 0) if state in ACTIVE else (0, 1))
     return key
 
@@ -212,7 +212,7 @@ def test_a_time_out_that_was_set_holds(director: Director, state: TcpState) -> N
 
 def test_every_packet_begins_the_time_out_anew(director: Director) -> None:
     key = serve(director, INPUT)
-    director.enter(key, TcpState.ESTABLISHED, expires_s=1)
+    director.insert(key, TcpState.ESTABLISHED, expires_s=1)
     assert director.expires_in(director.connection()) == pytest.approx(1, abs=0.5)
     assert director.expires_in(see(director, OUTPUT, "A")) == pytest.approx(900, abs=0.5)
 
@@ -229,7 +229,7 @@ def test_datagrams_have_one_state_that_is_never_active(director: Director, famil
 
 def test_a_later_fragment_moves_no_state(director: Director) -> None:
     key = serve(director, INPUT)
-    director.enter(key, TcpState.ESTABLISHED)
+    director.insert(key, TcpState.ESTABLISHED)
     header = {"src": CLIENT[4], "dst": VIRTUAL[4], "id": 77}
     first = from_client(IP(**header, flags="MF") / TCP(sport=CLIENT_PORT, dport=PORT, flags="A") / bytes(20))
     later = from_client(IP(**header, frag=5, proto=6) / Raw(b"\xff" * 20))

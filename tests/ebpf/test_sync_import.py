@@ -79,9 +79,9 @@ def test_the_client_s_next_segment_matches_an_imported_connection(
 
 def test_connections_sent_by_one_director_are_the_same_at_another(director: Director, importer: SyncImport) -> None:
     """TCP, UDP, templates and a mark go through the ring and messages into an empty table."""
-    ring = Ring(director.instance.maps["announcements"])
+    ring = Ring(director.instance.maps["sync_ring"])
     ring.skip()
-    director.settings.flags |= SettingFlag.ANNOUNCE
+    director.settings.flags |= SettingFlag.SYNC
     director.serve(persistence_timeout_s=50)
     director.serve(4, Protocol.UDP)
     key = ServiceKey.of_mark(7)
@@ -97,7 +97,7 @@ def test_connections_sent_by_one_director_are_the_same_at_another(director: Dire
     assert len(before) == 5
     messages = list(ipvs_sync.assemble(1, ring.read(100)))
     ring.close()
-    director.take_out_all()
+    director.delete_all()
     for message in messages:
         importer.receive(ipvs_sync.decode(message).entries, 0.0)
     assert sorted(map(essence, director.entries())) == before
@@ -107,7 +107,7 @@ def test_connections_sent_by_one_director_are_the_same_at_another(director: Dire
 def essence(found: tuple[int, Any]) -> tuple[Any, ...]:
     """Return the fields of a connection that must be the same on every director."""
     _, held = found
-    ends = (bytes(held.client.octets), bytes(held.virtual.octets), held.client_port, held.virtual_port)
+    ends = (bytes(held.client.bytes), bytes(held.virtual.bytes), held.client_port, held.virtual_port)
     return (*ends, held.protocol, held.state, held.flags & ~ConnectionFlag.FOREIGN, held.server)
 
 
@@ -137,7 +137,7 @@ def test_an_imported_template_selects_the_server_of_its_client(director: Directo
         director.run(syn(port=2000))
         assert director.connection().server == director.number(key, address)
         assert director.server(key, address).templates == 1
-        director.take_out_all()
+        director.delete_all()
 
 
 def test_a_connection_waits_for_its_server_but_a_closed_one_does_not(director: Director, importer: SyncImport) -> None:

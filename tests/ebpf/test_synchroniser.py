@@ -13,7 +13,7 @@ import pytest
 from relevo.machines.sync_states import StartSync
 from relevo.model.table import SyncRole, SyncTask
 from relevo.planes.ebpf import synchroniser
-from relevo.planes.ebpf.layout import Announced, SettingFlag
+from relevo.planes.ebpf.layout import SyncExport, SettingFlag
 from relevo.planes.ebpf.synchroniser import Synchroniser
 from relevo.wire import ipvs_sync
 from relevo.wire.sync_messages import Message, ResyncEnd, verify
@@ -85,7 +85,7 @@ def test_a_node_that_stops_being_master_sends_the_entries_left_in_the_ring(direc
     async def dialogue(daemon: Synchroniser) -> None:
         export(director, MANY)
         daemon.match(SyncTask(roles=frozenset(), interface="lo", sync_id=1, port=task(peer).port, peers=("127.0.0.1",)))
-        assert not director.settings.flags & SettingFlag.ANNOUNCE
+        assert not director.settings.flags & SettingFlag.SYNC
 
     run(director, task(peer), dialogue)
     assert entries_received(peer) == MANY
@@ -107,7 +107,7 @@ def test_more_entries_than_the_read_limit_are_all_sent(director: Director, peer:
 
 def test_entries_left_in_the_ring_by_a_crashed_daemon_are_sent_by_the_next(director: Director, peer: socket.socket) -> None:
     director.serve()
-    director.settings.flags |= SettingFlag.ANNOUNCE
+    director.settings.flags |= SettingFlag.SYNC
     export(director, 3)
 
     async def dialogue(daemon: Synchroniser) -> None:
@@ -123,9 +123,9 @@ def test_entries_from_a_time_without_a_daemon_are_not_sent(director: Director, p
     async def dialogue(daemon: Synchroniser) -> None:
         pass
 
-    director.settings.flags |= SettingFlag.ANNOUNCE
+    director.settings.flags |= SettingFlag.SYNC
     export(director, 3)
-    director.settings.flags &= ~SettingFlag.ANNOUNCE
+    director.settings.flags &= ~SettingFlag.SYNC
     run(director, task(peer), dialogue)
     assert entries_received(peer) == 0
 
@@ -141,11 +141,11 @@ def key_file(tmp_path: Path) -> Path:
 def test_a_resync_that_fails_ends_as_not_full_and_the_next_one_is_sent(
     director: Director, peer: socket.socket, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    director.enter(director.serve())
+    director.insert(director.serve())
     usual = type(director.instance).announce
 
-    def fail(self: object, first: int, limit: int, which: Announced) -> int | None:
-        monkeypatch.setattr(type(director.instance), "announce", usual)
+    def fail(self: object, first: int, limit: int, which: SyncExport) -> int | None:
+        monkeypatch.setattr(type(director.instance), "export_connections", usual)
         raise OSError(12, "Cannot allocate memory")
 
     async def resync(daemon: Synchroniser) -> list[ResyncEnd]:
@@ -158,7 +158,7 @@ def test_a_resync_that_fails_ends_as_not_full_and_the_next_one_is_sent(
 
     async def dialogue(daemon: Synchroniser) -> None:
         assert daemon._peers is not None
-        monkeypatch.setattr(type(director.instance), "announce", fail)
+        monkeypatch.setattr(type(director.instance), "export_connections", fail)
         daemon._peers._running = StartSync(full=True, half_open=False)
         assert [end.full for end in await resync(daemon)] == [False]
         assert "cannot send all connections: Cannot allocate memory" in daemon.problem

@@ -60,7 +60,7 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"IPv{
 
 # -- every reason ------------------------------------------------------------------------------------------------------
 
-ANNOUNCEMENT_OCTETS = 48
+ENTRY_BYTES = 48
 """One of IPv4 with the ring's header, padded."""
 
 Provocation = Callable[[Director], tuple[int, dict[Reason, int]]]
@@ -73,7 +73,7 @@ def said(director: Director, packet: Packet | bytes, interface: int = 0) -> tupl
 
 def to_address(director: Director, address: str) -> tuple[int, dict[Reason, int]]:
     """A first packet to a server at an address."""
-    director.forget_hops()
+    director.forget_neighbours()
     director.serve(4, Protocol.TCP, server(address))
     return said(director, syn())
 
@@ -100,7 +100,7 @@ def switched_off(family: str, *interfaces: str) -> Iterator[None]:
 
 def without_forwarding(director: Director) -> tuple[int, dict[Reason, int]]:
     director.serve()
-    director.forget_hops()
+    director.forget_neighbours()
     with switched_off("ipv4", "outside", "lo"):
         return said(director, syn())
 
@@ -110,7 +110,7 @@ def fill(director: Director, key: ServiceKey, state: TcpState = TcpState.ESTABLI
     director.settings.bucket_mask = 1
     port = 1000
     while len(director.entries()) < 16:
-        director.enter(key, state, client_port=port)
+        director.insert(key, state, client_port=port)
         port += 1
 
 
@@ -147,7 +147,7 @@ def orphan(director: Director, flags: int) -> tuple[int, dict[Reason, int]]:
 
 
 def beyond_the_limit(director: Director) -> tuple[int, dict[Reason, int]]:
-    director.settings.answers_a_second = 0
+    director.settings.replies_per_second = 0
     director.serve()
     verdict, reasons = said(director, syn(ttl=1))
     assert reasons.pop(Reason.REFUSED_TTL) == 1
@@ -155,10 +155,10 @@ def beyond_the_limit(director: Director) -> tuple[int, dict[Reason, int]]:
 
 
 def with_nobody_reading_the_ring(director: Director) -> tuple[int, dict[Reason, int]]:
-    director.settings.flags |= SettingFlag.ANNOUNCE
+    director.settings.flags |= SettingFlag.SYNC
     director.serve()
     turn = [bytes(syn(flags=flags)) for flags in ("S", "A", "FA")]
-    for _ in range(director.instance.maps["announcements"].max_entries // ANNOUNCEMENT_OCTETS + 1):
+    for _ in range(director.instance.maps["sync_ring"].max_entries // ENTRY_BYTES + 1):
         for packet in turn:
             director.run(packet)
     for packet in turn[:-1]:
@@ -228,14 +228,14 @@ PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
     Reason.DROP_FORWARDING_OFF: (SHOT, without_forwarding),
     Reason.DROP_FRAGMENT: (SHOT, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], flags="MF", proto=6) / bytes(8)))),
     Reason.DROP_ORPHAN: (SHOT, lambda director: orphan(director, SettingFlag.KEEP_ORPHANS)),
-    Reason.DROP_ANSWER_LIMIT: (SHOT, beyond_the_limit),
+    Reason.DROP_REPLY_LIMIT: (SHOT, beyond_the_limit),
     Reason.DROP_TOO_BIG: (SHOT, too_big_later_fragment_with_options),
     Reason.DROP_NOT_YET: (SHOT, lambda director: of_a_moved_service(director, VIRTUAL[4])),
     Reason.AGAIN_HELD: (SHOT, served(from_client(IP(src=CLIENT[4], dst=VIRTUAL[4], frag=3, proto=6) / bytes(20)))),
     Reason.AGAIN_RELEASED: (SHOT, first_after_later),
     Reason.AGAIN_CUT: (SHOT, served(syn() / bytes(1400), address=NARROW[4])),
     Reason.COUNT_EVICTED: (REDIRECT, with_half_open_ones),
-    Reason.COUNT_UNTOLD: (REDIRECT, with_nobody_reading_the_ring),
+    Reason.COUNT_SYNC_LOST: (REDIRECT, with_nobody_reading_the_ring),
     Reason.COUNT_TEMPLATE_FULL: (SHOT, without_a_slot_for_a_template),
 }
 NOT_OF_A_PACKET_AT_TC = {Reason.GO_ON, Reason.PASS_SLOW, Reason.DROP_REWRITE}
@@ -278,13 +278,13 @@ def test_interfaces_need_not_forward_where_lo_does(director: Director, family: i
     director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
     fields = {"flags": "DF"} if family == 4 else {}  # else a tunnel's header has a random identification
     packet = from_client(ip(CLIENT[family], VIRTUAL[family], **fields) / UDP(sport=CLIENT_PORT, dport=PORT) / b"datagram")
-    director.forget_hops()
+    director.forget_neighbours()
     expected = director.tc(packet)
     assert expected.verdict == REDIRECT
     client, port = (LOCAL[family], local_port(director.connection())) if method is FULLNAT else (CLIENT[family], CLIENT_PORT)
     answer = from_server(ip(SERVER[family], client) / UDP(sport=SERVER_PORT, dport=port) / b"answer")
     answered = director.tc(answer, director.inside)
-    director.forget_hops()
+    director.forget_neighbours()
     with switched_off(f"ipv{family}", "outside", "inside"):
         assert director.tc(packet) == expected
         assert director.tc(answer, director.inside) == answered
@@ -293,13 +293,13 @@ def test_interfaces_need_not_forward_where_lo_does(director: Director, family: i
 @families
 def test_without_forwarding_the_kernels_routes_still_refuse(director: Director, family: int) -> None:
     director.serve(family, Protocol.TCP, server(UNREACHABLE[family]))
-    director.forget_hops()
+    director.forget_neighbours()
     with switched_off(f"ipv{family}", "outside", "inside"):
         assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
 
 
 def test_without_forwarding_a_service_whose_address_has_just_come_waits_all_the_same(director: Director) -> None:
-    director.forget_hops()
+    director.forget_neighbours()
     with switched_off("ipv4", "outside", "inside"):
         assert of_a_moved_service(director, VIRTUAL[4]) == (SHOT, {Reason.DROP_NOT_YET: 1})
 
@@ -441,7 +441,7 @@ def with_connections(director: Director, family: int) -> None:
     director.serve(family, Protocol.UDP)
     key = director.serve(family, Protocol.TCP)
     director.run(datagram(family))
-    director.enter(key)
+    director.insert(key)
 
 
 def shortest(family: int) -> int:
@@ -496,9 +496,9 @@ def test_a_packet_that_ends_within_its_transport_header_is_left_to_the_stack(dir
 def test_the_padding_of_a_frame_is_no_transport_header(director: Director, family: int, name: str) -> None:
     with_connections(director, family)
     whole = bytes(WHOLE[name](family))
-    for octets in range(1, HEADERS[name]):
-        frame = with_length(whole, family, shortest(family) - ETHERNET + octets)
-        assert director.run(frame) == (PASS, frame), octets
+    for size in range(1, HEADERS[name]):
+        frame = with_length(whole, family, shortest(family) - ETHERNET + size)
+        assert director.run(frame) == (PASS, frame), size
 
 
 @families
@@ -535,10 +535,10 @@ def test_a_connection_whose_time_is_over_gives_its_slot_first(director: Director
     director.settings.bucket_mask = 1
     port = 1000
     while len(director.entries()) < 15:
-        director.enter(key, TcpState.SYN_RECV, client_port=port)
+        director.insert(key, TcpState.SYN_RECV, client_port=port)
         port += 1
     while len(director.entries()) < 16:
-        director.enter(key, client_port=port, expires_s=-1)
+        director.insert(key, client_port=port, expires_s=-1)
         port += 1
     assert said(director, syn()) == (REDIRECT, {})
     assert sum(entry.state == TcpState.SYN_RECV for _, entry in director.entries()) == 16
@@ -548,26 +548,26 @@ def test_a_connection_whose_time_is_over_gives_its_slot_first(director: Director
 def test_a_full_table_says_so_to_who_enters(director: Director) -> None:
     key = director.serve()
     fill(director, key)
-    assert director.enter(key, client_port=9) == NOWHERE
-    assert bytes(packed(CLIENT[4])) in {bytes(entry.client.octets) for _, entry in director.entries()}
+    assert director.insert(key, client_port=9) == NOWHERE
+    assert bytes(packed(CLIENT[4])) in {bytes(entry.client.bytes) for _, entry in director.entries()}
 
 
 # -- what the administrator is told ------------------------------------------------------------------------------------
 
 
-def told(director: Director) -> list[str]:
+def warnings(director: Director) -> list[str]:
     asyncio.run(director.plane.observe())
     return [notice.text for notice in director.plane.events() if notice.grave]
 
 
 def test_a_full_table_is_told_of_once_a_minute(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
-    told(director)
-    director.plane._told_at = -1e9
+    warnings(director)
+    director.plane._reported_at = -1e9
     with_a_full_table(director)
-    (line,) = told(director)
+    (line,) = warnings(director)
     assert re.fullmatch(r"ebpf: \d+ new connections dropped, the table is full: raise connection_table_size", line)
     director.run(syn(port=33_333))
-    assert told(director) == []
-    director.plane._told_at -= 60
-    assert told(director) == ["ebpf: 1 new connections dropped, the table is full: raise connection_table_size"]
-    assert told(director) == []
+    assert warnings(director) == []
+    director.plane._reported_at -= 60
+    assert warnings(director) == ["ebpf: 1 new connections dropped, the table is full: raise connection_table_size"]
+    assert warnings(director) == []

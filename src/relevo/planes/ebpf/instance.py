@@ -26,19 +26,19 @@ from relevo.model import PlaneTimeouts
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
-    ENTER_MAX,
+    INSERT_MAX,
     LAYOUT_VERSION,
     TIMEOUT_S,
-    Announced,
-    AnnounceRequest,
     Bucket,
-    EnterItem,
-    EnterRequest,
+    DeleteRequest,
+    InsertItem,
+    InsertRequest,
     Outcome,
     SettingFlag,
     Settings,
     SweepRequest,
-    TakeOutRequest,
+    SyncExport,
+    SyncExportRequest,
     TcpState,
     jiffies_of,
 )
@@ -58,7 +58,7 @@ CHUNK: Final = 1024
 _ANSWER: Final = Struct("<II")
 """Place and outcome, behind each connection of an ``EnterRequest``."""
 _ANSWER_ROOM: Final = bytes(_ANSWER.size)
-_ITEM: Final = ctypes.sizeof(EnterItem)
+_ITEM: Final = ctypes.sizeof(InsertItem)
 LOAD: Final = 0.5
 """How full the table is when it holds what it was made for: by simulation, one connection in 4 500 finds both of its buckets
 full then (one in 700 at 0.6, one in 60 at 0.8), takes a half-open one's slot, or else is refused and counted."""
@@ -71,9 +71,9 @@ class Sizes:
     connections: int = 524_288
     services: int = 4096
     servers: int = 16_384
-    rosters: int = 1 << 20
-    locals: int = 256
-    announcements: int = 1 << 20
+    server_lists: int = 1 << 20
+    snat_addresses: int = 256
+    sync_ring: int = 1 << 20
     """Octets of the ring, a power of two: about 22 000 connections of IPv4."""
 
     def entries(self) -> dict[str, int]:
@@ -84,9 +84,9 @@ class Sizes:
             "services": self.services,
             "servers": self.servers,
             "traffic": self.servers,
-            "rosters": self.rosters,
-            "locals": self.locals,
-            "announcements": self.announcements,
+            "server_lists": self.server_lists,
+            "snat_addresses": self.snat_addresses,
+            "sync_ring": self.sync_ring,
             "translations": self.connections,
         }
 
@@ -120,39 +120,39 @@ class Instance:
         buckets = self.maps["buckets"].max_entries
         runs = -(-buckets // SWEEP_BUCKETS)
         data = syscall.test_run(self.programs["relevo_sweep"], bytes(SweepRequest()), repeat=runs).data
-        return int(SweepRequest.from_buffer_copy(data).ended)
+        return int(SweepRequest.from_buffer_copy(data).deleted)
 
-    def take_out(self, place: int, client_port: int) -> bool:
+    def delete(self, place: int, client_port: int) -> bool:
         """Take out the entry at ``place`` if it is still the one of ``client_port`` (as the entry has it)."""
-        request = TakeOutRequest(place=place, client_port=client_port)
-        data = syscall.test_run(self.programs["relevo_take_out"], bytes(request)).data
-        return bool(TakeOutRequest.from_buffer_copy(data).done)
+        request = DeleteRequest(place=place, client_port=client_port)
+        data = syscall.test_run(self.programs["relevo_delete"], bytes(request)).data
+        return bool(DeleteRequest.from_buffer_copy(data).done)
 
-    def enter(self, connections: Sequence[bytes]) -> list[tuple[Outcome, int]]:
+    def insert(self, connections: Sequence[bytes]) -> list[tuple[Outcome, int]]:
         """Enter connections (``Connection`` as octets, ``expires`` in jiffies from now) that no packet opened; return what became
         of each, and its place.
         """
         results: list[tuple[Outcome, int]] = []
-        size = ctypes.sizeof(EnterRequest)
-        for first in range(0, len(connections), ENTER_MAX):
-            batch = connections[first : first + ENTER_MAX]
-            head = bytes(EnterRequest(count=len(batch)))[: EnterRequest.item.offset]
+        size = ctypes.sizeof(InsertRequest)
+        for first in range(0, len(connections), INSERT_MAX):
+            batch = connections[first : first + INSERT_MAX]
+            head = bytes(InsertRequest(count=len(batch)))[: InsertRequest.item.offset]
             request = (head + b"".join(each + _ANSWER_ROOM for each in batch)).ljust(size, b"\0")
-            data = syscall.test_run(self.programs["relevo_enter"], request).data
-            for at in range(EnterRequest.item.offset, EnterRequest.item.offset + len(batch) * _ITEM, _ITEM):
+            data = syscall.test_run(self.programs["relevo_insert"], request).data
+            for at in range(InsertRequest.item.offset, InsertRequest.item.offset + len(batch) * _ITEM, _ITEM):
                 place, outcome = _ANSWER.unpack_from(data, at + _ITEM - _ANSWER.size)
                 results.append((Outcome(outcome), place))
         return results
 
-    def announce(self, first: int, limit: int, which: Announced) -> int | None:
+    def export_connections(self, first: int, limit: int, which: SyncExport) -> int | None:
         """Put what the table holds into the ring of announcements, from bucket ``first`` on, until there are about ``limit``
         (64 buckets more at most); return the bucket to go on with, ``None`` when that was all.
         """
         buckets = self.maps["buckets"].max_entries
-        request = AnnounceRequest(next=first, limit=limit, which=which)
+        request = SyncExportRequest(next=first, limit=limit, which=which)
         runs = -(-(buckets - first) // SWEEP_BUCKETS)
-        data = syscall.test_run(self.programs["relevo_announce"], bytes(request), repeat=runs).data
-        reached = int(AnnounceRequest.from_buffer_copy(data).next)
+        data = syscall.test_run(self.programs["relevo_sync_export"], bytes(request), repeat=runs).data
+        reached = int(SyncExportRequest.from_buffer_copy(data).next)
         return reached if reached < buckets else None
 
     def jiffies(self) -> int:
@@ -185,11 +185,11 @@ class Instance:
         empty = bytes(BUCKET_SLOTS)
         found = []
         for first, memory in self.maps["buckets"].chunks(min(CHUNK, self.maps["buckets"].max_entries)):
-            octets = bytes(memory)
-            for index in range(len(octets) // size):
+            data = bytes(memory)
+            for index in range(len(data) // size):
                 at = index * size
-                if octets[at + tags : at + tags + BUCKET_SLOTS] != empty:
-                    found.append((first + index, Bucket.from_buffer_copy(octets, at)))
+                if data[at + tags : at + tags + BUCKET_SLOTS] != empty:
+                    found.append((first + index, Bucket.from_buffer_copy(data, at)))
         return found
 
     def reasons(self) -> list[int]:
@@ -337,7 +337,7 @@ def _initialise(instance: Instance) -> None:
     settings.tick_shift = (settings.hz // 3).bit_length() - 1
     settings.key[0], settings.key[1] = secrets.randbits(64), secrets.randbits(64)
     settings.bucket_mask = instance.maps["buckets"].max_entries - 1
-    settings.answers_a_second = 1000
+    settings.replies_per_second = 1000
     settings.local_port_first, settings.local_port_count = 1024, 31_744
     settings.version = LAYOUT_VERSION  # last: with it, the instance can be adopted
 

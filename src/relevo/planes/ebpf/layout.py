@@ -9,15 +9,15 @@ from ipaddress import IPv6Address, ip_address
 from struct import Struct
 from typing import Final
 
-LAYOUT_VERSION: Final = 5
+LAYOUT_VERSION: Final = 6
 BUCKET_SLOTS: Final = 8
 FILTER_BITS: Final = 15
 TIMEOUTS: Final = 16
 ETHERNET: Final = 14
 NOWHERE: Final = 0xFFFFFFFF
 MAX_SERVERS: Final = 4096
-ENTER_MAX: Final = 32
-TOLD_RETRIES: Final = 3
+INSERT_MAX: Final = 32
+LAST_SYNC_RETRIES: Final = 3
 """Bits of ``told`` that count repetitions; the others are ticks."""
 
 
@@ -28,7 +28,7 @@ class _Value(ctypes.LittleEndianStructure):
 class Address(_Value):
     """Sixteen octets; an IPv4 address is mapped."""
 
-    _fields_ = [("octets", c_uint8 * 16)]
+    _fields_ = [("bytes", c_uint8 * 16)]
 
 
 class Connection(_Value):
@@ -46,9 +46,9 @@ class Connection(_Value):
         ("expires", c_uint32),
         ("master", c_uint32),
         ("packets", c_uint16),
-        ("told", c_uint16),
+        ("last_sync", c_uint16),
         ("local_port", c_uint16),
-        ("local", c_uint16),
+        ("snat_address", c_uint16),
         ("generation", c_uint32),
     ]
 
@@ -87,8 +87,8 @@ class Counters(_Value):
         ("connections", c_uint64),
         ("packets_in", c_uint64),
         ("packets_out", c_uint64),
-        ("octets_in", c_uint64),
-        ("octets_out", c_uint64),
+        ("bytes_in", c_uint64),
+        ("bytes_out", c_uint64),
     ]
 
 
@@ -104,7 +104,7 @@ class ServiceValue(_Value):
         ("flags", c_uint32),
         ("scheduler", c_uint32),
         ("persistence", c_uint32),
-        ("roster", c_uint64),
+        ("server_list", c_uint64),
         ("table", c_uint64),
         ("cursor", c_uint32),
         ("threshold", c_uint32),
@@ -125,8 +125,8 @@ class ServerValue(_Value):
         ("forwarding", c_uint8),
         ("tunnel", c_uint8),
         ("tunnel_port", c_uint16),
-        ("locals_count", c_uint16),
-        ("locals_first", c_uint32),
+        ("snat_count", c_uint16),
+        ("snat_first", c_uint32),
         ("service", c_uint32),
         ("weight", c_uint32),
         ("upper", c_uint32),
@@ -154,7 +154,7 @@ class Settings(_Value):
         ("version", c_uint32),
         ("flags", c_uint32),
         ("hz", c_uint32),
-        ("answers_a_second", c_uint32),
+        ("replies_per_second", c_uint32),
         ("timeout", c_uint32 * TIMEOUTS),
         ("key", c_uint64 * 2),
         ("bucket_mask", c_uint32),
@@ -175,10 +175,10 @@ class SweepRequest(_Value):
     """Packet of ``relevo_sweep``."""
 
     _pack_ = 1
-    _fields_ = [("ethernet", c_uint8 * ETHERNET), ("reserved", c_uint8 * 2), ("next", c_uint32), ("ended", c_uint32)]
+    _fields_ = [("ethernet", c_uint8 * ETHERNET), ("reserved", c_uint8 * 2), ("next", c_uint32), ("deleted", c_uint32)]
 
 
-class TakeOutRequest(_Value):
+class DeleteRequest(_Value):
     """Packet of ``relevo_take_out``."""
 
     _pack_ = 1
@@ -189,18 +189,18 @@ class Outcome(enum.IntEnum):
     """``enum outcome``: what became of a connection that was to be entered."""
 
     NO_ROOM = 0
-    ENTERED = 1
+    INSERTED = 1
     UPDATED = 2
     IGNORED = 3
 
 
-class EnterItem(_Value):
+class InsertItem(_Value):
     """A connection to enter, and what became of it."""
 
     _fields_ = [("connection", Connection), ("place", c_uint32), ("outcome", c_uint32)]
 
 
-class EnterRequest(_Value):
+class InsertRequest(_Value):
     """Packet of ``relevo_enter``."""
 
     _pack_ = 1
@@ -209,18 +209,18 @@ class EnterRequest(_Value):
         ("reserved", c_uint8 * 2),
         ("count", c_uint32),
         ("reserved_2", c_uint32),
-        ("item", EnterItem * ENTER_MAX),
+        ("item", InsertItem * INSERT_MAX),
     ]
 
 
-class Announced(enum.IntFlag):
+class SyncExport(enum.IntFlag):
     """``enum announced``: what of the table is told."""
 
     HALF_OPEN = 1
-    NEWS = 2
+    UNSYNCED = 2
 
 
-class AnnounceRequest(_Value):
+class SyncExportRequest(_Value):
     """Packet of ``relevo_announce``."""
 
     _pack_ = 1
@@ -228,7 +228,7 @@ class AnnounceRequest(_Value):
         ("ethernet", c_uint8 * ETHERNET),
         ("reserved", c_uint8 * 2),
         ("next", c_uint32),
-        ("announced", c_uint32),
+        ("exported", c_uint32),
         ("limit", c_uint32),
         ("which", c_uint32),
     ]
@@ -262,12 +262,12 @@ class SettingFlag(enum.IntFlag):
     """``enum setting_flag``."""
 
     SLOPPY_TCP = 1
-    ANNOUNCE = 2
+    SYNC = 2
     MARKS = 4
     KEEP_ORPHANS = 8
     EXPIRE_QUIESCENT = 16
     SECURE_TCP = 32
-    TEMPLATES_ALONE = 64
+    SYNC_TEMPLATES_ONLY = 64
 
 
 class TunnelNumber(enum.IntEnum):
@@ -340,9 +340,9 @@ def port_to(port: int) -> int:
 port_from = port_to
 
 
-def mapped(octets: bytes) -> bytes:
+def mapped(data: bytes) -> bytes:
     """Return an address of four or sixteen octets as sixteen."""
-    return octets if len(octets) == 16 else b"\0" * 10 + b"\xff\xff" + octets
+    return data if len(data) == 16 else b"\0" * 10 + b"\xff\xff" + data
 
 
 def packed(text: str) -> bytes:
@@ -350,14 +350,14 @@ def packed(text: str) -> bytes:
     return mapped(ip_address(text).packed)
 
 
-def address_text(octets: bytes) -> str:
+def address_text(data: bytes) -> str:
     """Return sixteen octets as the text of an address."""
-    six = IPv6Address(octets)
+    six = IPv6Address(data)
     return str(six.ipv4_mapped or six)
 
 
-def filter_bit(octets: bytes) -> int:
+def filter_bit(data: bytes) -> int:
     """Return the bit of an address in the filters (``fold_address`` and ``hash_32`` of the programs)."""
-    words = [int.from_bytes(octets[i : i + 4], "big") for i in (0, 4, 8, 12)]
-    folded = words[3] if octets[:12] == b"\0" * 10 + b"\xff\xff" else words[0] ^ words[1] ^ words[2] ^ words[3]
+    words = [int.from_bytes(data[i : i + 4], "big") for i in (0, 4, 8, 12)]
+    folded = words[3] if data[:12] == b"\0" * 10 + b"\xff\xff" else words[0] ^ words[1] ^ words[2] ^ words[3]
     return ((folded * 0x61C88647) & 0xFFFFFFFF) >> (32 - FILTER_BITS)

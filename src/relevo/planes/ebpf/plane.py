@@ -48,13 +48,13 @@ from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
 from relevo.planes.port import Capabilities, PlaneEvent, Refused
 from relevo.schedulers import maglev
 
-TELL_EVERY_S: Final = 60.0
+REPORT_EVERY_S: Final = 60.0
 LOSSES: Final = {
     Reason.DROP_TABLE_FULL: "new connections dropped, the table is full: raise connection_table_size",
     Reason.DROP_NO_LOCAL_PORT: "new connections dropped, no local port is left: give lb_kind FULLNAT a local_address_group",
     Reason.DROP_FORWARDING_OFF: "packets dropped, neither their interface nor lo may forward: set net.ipv4.ip_forward",
     Reason.DROP_NO_ROUTE: "packets dropped, there is no route to their server or client",
-    Reason.COUNT_UNTOLD: "announcements to other directors late or lost, they came faster than they could be sent",
+    Reason.COUNT_SYNC_LOST: "announcements to other directors late or lost, they came faster than they could be sent",
     Reason.COUNT_TEMPLATE_FULL: "clients not remembered, the table is full: raise connection_table_size",
 }
 """What a packet's end means to whoever can change it."""
@@ -63,7 +63,7 @@ SYSCTL_FLAGS: Final = {
     "secure_tcp": SettingFlag.SECURE_TCP,
     "expire_nodest_conn": SettingFlag.KEEP_ORPHANS,
     "expire_quiescent_template": SettingFlag.EXPIRE_QUIESCENT,
-    "sync_persist_mode": SettingFlag.TEMPLATES_ALONE,
+    "sync_persist_mode": SettingFlag.SYNC_TEMPLATES_ONLY,
 }
 """What is off here unless it is written, whatever IPVS does (``expire_nodest_conn``: orphans are reset)."""
 SET_BY_0: Final = frozenset(("expire_nodest_conn",))
@@ -116,7 +116,7 @@ def try_load() -> float:
     path = ROOT / "relevo" / f"trial-{os.getpid()}"
     begun = time.monotonic()
     try:
-        open_instance(path, Sizes(connections=64, services=1, servers=2, rosters=2, locals=1)).close()
+        open_instance(path, Sizes(connections=64, services=1, servers=2, server_lists=2, snat_addresses=1)).close()
     finally:
         remove_pins(path)
     return time.monotonic() - begun
@@ -152,8 +152,8 @@ def sizes_for(configuration: Configuration) -> Sizes:
         connections=configuration.global_defs.connection_table_size,
         services=max(usual.services, 2 * sum(count for _, count in services)),
         servers=max(usual.servers, 2 * sum(count * (len(s.real_servers) + 1) for s, count in services)),
-        rosters=max(usual.rosters, 2 * entries),
-        locals=max(usual.locals, 2 * sum(len(s.local_addresses) + 1 for s, _ in services)),
+        server_lists=max(usual.server_lists, 2 * entries),
+        snat_addresses=max(usual.snat_addresses, 2 * sum(len(s.local_addresses) + 1 for s, _ in services)),
     )
 
 
@@ -178,7 +178,7 @@ class EbpfPlane:
         self._notices: list[PlaneEvent] = []
         self._forwarding_notices: list[PlaneEvent] = []
         self._losses: dict[Reason, int] = {}
-        self._told_at = -math.inf
+        self._reported_at = -math.inf
         self._instance: Instance | None = None
         self._table: Table | None = None
         self._attacher: Attacher | None = None
@@ -246,8 +246,8 @@ class EbpfPlane:
         if not self._losses:  # what happened before we came has been told
             self._losses = {reason: counts[reason] for reason in LOSSES}
         grown = {reason: counts[reason] - former for reason, former in self._losses.items() if counts[reason] > former}
-        if grown and now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
+        if grown and now - self._reported_at >= REPORT_EVERY_S:
+            self._reported_at = now
             self._losses |= {reason: counts[reason] for reason in grown}
             self._notices += [PlaneEvent(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
 
@@ -266,7 +266,7 @@ class EbpfPlane:
             self._synchroniser.close()
             self._synchroniser = None
         elif self._instance is not None:  # a worker that died may have left it on
-            self._instance.set_flag(SettingFlag.ANNOUNCE, False)
+            self._instance.set_flag(SettingFlag.SYNC, False)
 
     async def complete_sync(self) -> int:
         """Tell the peers of every connection, half-open ones too: whoever takes over has to answer their next segment."""
@@ -335,7 +335,7 @@ class EbpfPlane:
         matches = wanted.test()
         async with self._busy:
             entries = await asyncio.to_thread(self._entries)
-            return sum(instance.take_out(place, port) for place, port, connection in entries if matches(connection))
+            return sum(instance.delete(place, port) for place, port, connection in entries if matches(connection))
 
     def _entries(self) -> list[tuple[int, int, Connection]]:
         """Place and client port, as the table has them, of every entry in use. Slow: for a thread of its own."""
@@ -406,7 +406,7 @@ def _signed(number: int) -> int:
 def _connection(entry: Entry, server: Endpoint, left_s: float) -> Connection:
     template = bool(entry.flags & ConnectionFlag.TEMPLATE)
     protocol = PROTOCOL_OF.get(entry.protocol, Protocol.TCP)
-    virtual = Endpoint(address_text(bytes(entry.virtual.octets)), port_from(entry.virtual_port))
+    virtual = Endpoint(address_text(bytes(entry.virtual.bytes)), port_from(entry.virtual_port))
     if template:
         state = "ASSURED" if entry.flags & ConnectionFlag.ASSURED else "NONE"
     else:
@@ -414,7 +414,7 @@ def _connection(entry: Entry, server: Endpoint, left_s: float) -> Connection:
     port = server.port if server.port and not entry.flags & ConnectionFlag.KEEP_PORT else virtual.port
     return Connection(
         protocol=protocol,
-        client=Endpoint(address_text(bytes(entry.client.octets)), port_from(entry.client_port)),
+        client=Endpoint(address_text(bytes(entry.client.bytes)), port_from(entry.client_port)),
         virtual=virtual,
         mark=int(IPv4Address(virtual.address)) if template and not entry.protocol else 0,
         server=Endpoint(server.address, port),

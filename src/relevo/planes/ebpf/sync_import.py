@@ -93,7 +93,7 @@ class SyncImport:
         self._insert(connections)
 
     def _insert(self, connections: Sequence[bytes]) -> None:
-        for outcome, _ in self.instance.enter(connections):
+        for outcome, _ in self.instance.insert(connections):
             if outcome is Outcome.NO_ROOM:
                 self.refused[NO_ROOM] += 1
             elif outcome is Outcome.IGNORED:

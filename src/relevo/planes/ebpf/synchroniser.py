@@ -20,7 +20,7 @@ from relevo.machines import sync_states
 from relevo.machines.sync_peers import SyncPeers
 from relevo.model.table import SyncPeer, SyncRole, SyncState, SyncTask
 from relevo.planes.ebpf.instance import Instance
-from relevo.planes.ebpf.layout import Announced, SettingFlag
+from relevo.planes.ebpf.layout import SyncExport, SettingFlag
 from relevo.planes.ebpf.sync_export import Ring
 from relevo.planes.ebpf.sync_import import SyncImport
 from relevo.planes.ebpf.table import Table
@@ -53,8 +53,8 @@ class Synchroniser:
         self._instance = instance
         self._in_sync = in_sync
         self._interface_index = 0
-        self._left_over = bool(instance.settings.flags & SettingFlag.ANNOUNCE)  # set by a worker that crashed
-        self._ring = Ring(instance.maps["announcements"])
+        self._left_over = bool(instance.settings.flags & SettingFlag.SYNC)  # set by a worker that crashed
+        self._ring = Ring(instance.maps["sync_ring"])
         self._import = SyncImport(instance, table)
         self._sender: SyncSender | None = None
         self._receivers: list[SyncReceiver] = []
@@ -123,10 +123,10 @@ class Synchroniser:
         if wanted and not self._exporting:
             if not self._left_over:
                 self._ring.skip()
-            self._instance.set_flag(SettingFlag.ANNOUNCE, True)
+            self._instance.set_flag(SettingFlag.SYNC, True)
             self._watch_ring()
         elif not wanted and (self._exporting or self._left_over):
-            self._instance.set_flag(SettingFlag.ANNOUNCE, False)
+            self._instance.set_flag(SettingFlag.SYNC, False)
             self._drain()
             self._unwatch_ring()
         self._exporting, self._left_over = wanted, False
@@ -222,7 +222,7 @@ class Synchroniser:
         """
         peers = self._peers
         if peers is None:
-            return await self._sync_table(Announced.HALF_OPEN)
+            return await self._sync_table(SyncExport.HALF_OPEN)
         before = self._entries_sent
         self._perform(peers.receive(sync_states.PrepareHandover(), time.monotonic()))
         while self._sync_task is not None and peers is self._peers:
@@ -232,7 +232,7 @@ class Synchroniser:
             await asyncio.sleep(ACK_POLL_S)
         return self._entries_sent - before
 
-    async def _sync_table(self, which: Announced) -> int:
+    async def _sync_table(self, which: SyncExport) -> int:
         async with self._sync_lock:
             if not self._exporting:
                 return 0
@@ -242,7 +242,7 @@ class Synchroniser:
                 await self._send_in_bursts()
                 at: int | None = 0
                 while at is not None and self._exporting:
-                    at = await asyncio.to_thread(self._instance.announce, at, self._ring.room // 2, which)
+                    at = await asyncio.to_thread(self._instance.export_connections, at, self._ring.room // 2, which)
                     await self._send_in_bursts()
             finally:
                 if self._exporting:
@@ -329,15 +329,15 @@ class Synchroniser:
                 case sync_states.Import(ipvs_message=ipvs_message):
                     messages.append(ipvs_message)
                 case sync_states.StartSync(full=full, half_open=half_open):
-                    which = Announced.HALF_OPEN * half_open | Announced.NEWS * (not full)
-                    self._sync_task = asyncio.create_task(self._run_sync(Announced(which)), name="synchronisation: resync")
+                    which = SyncExport.HALF_OPEN * half_open | SyncExport.UNSYNCED * (not full)
+                    self._sync_task = asyncio.create_task(self._run_sync(SyncExport(which)), name="synchronisation: resync")
                 case sync_states.InSync(in_sync=in_sync):
                     self._in_sync(in_sync)
                 case sync_states.Refused(reason=reason):
                     self._import.refused[reason.value] += 1
         return messages
 
-    async def _run_sync(self, which: Announced) -> None:
+    async def _run_sync(self, which: SyncExport) -> None:
         """Send the table and report ``SyncComplete``. A director that lacks messages afterwards requests a resync itself."""
         peers, done = self._peers, False
         try:

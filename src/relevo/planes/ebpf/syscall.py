@@ -184,8 +184,8 @@ class Map:
 
     def mapped(self) -> mmap.mmap:
         """Return the values of a mappable array as memory, which the programs share."""
-        octets = (self.value_size + 7) // 8 * 8 * self.max_entries
-        size = (octets + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+        length = (self.value_size + 7) // 8 * 8 * self.max_entries
+        size = (length + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
         return mmap.mmap(self.descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 
 

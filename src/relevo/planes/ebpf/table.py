@@ -29,7 +29,7 @@ from relevo.model.table import (
     ServiceState,
     Traffic,
 )
-from relevo.planes.ebpf.extents import Extents
+from relevo.planes.ebpf.allocator import Allocator
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
@@ -78,7 +78,7 @@ TUNNEL_OF: Final = {number: kind for kind, number in TUNNELS.items()}
 TABLED: Final = frozenset((SchedulerNumber.SH, SchedulerNumber.DH, SchedulerNumber.MH))
 """Schedulers that read a hash table."""
 
-COUNTER_NAMES: Final = ("connections", "packets_in", "packets_out", "octets_in", "octets_out")
+COUNTER_NAMES: Final = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
 
 OuterSource = Callable[[str], str]
 """Which local address packets to a given address carry."""
@@ -118,15 +118,15 @@ class Service:
 class AddressFilter:
     """Which addresses may matter: a bit for each by its hash, in memory that the programs read before they look further."""
 
-    def __init__(self, octets: Any) -> None:
-        self._octets = octets
+    def __init__(self, bits: Any) -> None:
+        self._bits = bits
         self._held: Counter[int] = Counter()
 
     def add(self, address: str) -> None:
         """Set the address's bit."""
         bit = filter_bit(packed(address))
         self._held[bit] += 1
-        self._octets[bit >> 3] |= 1 << (bit & 7)
+        self._bits[bit >> 3] |= 1 << (bit & 7)
 
     def discard(self, address: str) -> None:
         """Clear the bit with the last address that has it."""
@@ -134,7 +134,7 @@ class AddressFilter:
         self._held[bit] -= 1
         if self._held[bit] <= 0:
             del self._held[bit]
-            self._octets[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
+            self._bits[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
 
 
 class Table:
@@ -144,10 +144,10 @@ class Table:
         self._instance = instance
         self._outer_source = outer_source
         self._maglev_size = maglev_size
-        self._services_memory, self._servers_memory, self._rosters_memory, self._locals_memory = (
-            instance.maps[name].mapped() for name in ("services", "servers", "rosters", "locals")
+        self._services_memory, self._servers_memory, self._server_lists_memory, self._snat_memory = (
+            instance.maps[name].mapped() for name in ("services", "servers", "server_lists", "snat_addresses")
         )
-        self._extents = Extents(instance.maps["rosters"].max_entries)
+        self._allocator = Allocator(instance.maps["server_lists"].max_entries)
         self._free_services: list[int] = []
         self._free_servers: list[int] = []
         self._virtual = AddressFilter(instance.settings.virtual_filter)
@@ -164,22 +164,22 @@ class Table:
     def _server_value(self, number: int) -> ServerValue:
         return ServerValue.from_buffer(self._servers_memory, number * ctypes.sizeof(ServerValue))
 
-    def _roster(self, extent: int) -> list[int]:
-        first, count = extent >> 32, extent & 0xFFFFFFFF
-        return list(memoryview(self._rosters_memory)[first * 8 : (first + count) * 8].cast("Q"))
+    def _server_list(self, span: int) -> list[int]:
+        first, count = span >> 32, span & 0xFFFFFFFF
+        return list(memoryview(self._server_lists_memory)[first * 8 : (first + count) * 8].cast("Q"))
 
     def _store(self, numbers: Sequence[int]) -> int | None:
         """Write a list of server indices somewhere; return the word that names it."""
         if not numbers:
             return 0
-        first = self._extents.take(len(numbers))
+        first = self._allocator.allocate(len(numbers))
         if first is None:
             return None
-        self._rosters_memory[first * 8 : (first + len(numbers)) * 8] = b"".join(n.to_bytes(8, "little") for n in numbers)
+        self._server_lists_memory[first * 8 : (first + len(numbers)) * 8] = b"".join(n.to_bytes(8, "little") for n in numbers)
         return first << 32 | len(numbers)
 
-    def _drop(self, extent: int) -> None:
-        self._extents.give_back(extent >> 32, extent & 0xFFFFFFFF)
+    def _drop(self, span: int) -> None:
+        self._allocator.free(span >> 32, span & 0xFFFFFFFF)
 
     # -- taking over -------------------------------------------------------------------------------------------
 
@@ -194,10 +194,10 @@ class Table:
             service = Service(_service_entry(value, self._instance.settings.hz), number, value)
             self.services[service.entry.key] = service
             self._note_key(service.entry.key)
-            for extent in (value.roster, value.table):
-                if extent:
-                    self._extents.claim(extent >> 32, extent & 0xFFFFFFFF)
-            service.written = self._roster(value.roster)
+            for span in (value.server_list, value.table):
+                if span:
+                    self._allocator.reserve(span >> 32, span & 0xFFFFFFFF)
+            service.written = self._server_list(value.server_list)
             used.update(service.written)
             for server in service.written:
                 held = self._server_value(server)
@@ -211,7 +211,7 @@ class Table:
 
     def apply(self, operations: Sequence[Operation]) -> list[Refused]:
         """Carry operations out; what cannot be done is returned with its reason and changes nothing."""
-        self._extents.settle()
+        self._allocator.reclaim()
         refused = []
         for operation in operations:
             reason = self._apply(operation)
@@ -311,8 +311,8 @@ class Table:
         if self._is_closed(key.endpoint.address):
             flags |= ServiceFlag.CLOSED
         # A mark stands in templates as the address that IPVS, and its synchronisation, make of it: 0.0.0.7 for 7.
-        value.address.octets[:] = packed(str(IPv4Address(key.mark)) if key.mark else key.endpoint.address)
-        value.mask.octets[:] = _mask(entry.persistence_granularity, key.is_ipv6)
+        value.address.bytes[:] = packed(str(IPv4Address(key.mark)) if key.mark else key.endpoint.address)
+        value.mask.bytes[:] = _mask(entry.persistence_granularity, key.is_ipv6)
         value.port = port_to(key.endpoint.port)
         value.protocol = 0 if key.mark else PROTOCOLS[key.protocol]
         value.family = _family(key)
@@ -328,10 +328,10 @@ class Table:
         service.value.flags = 0
         self._drop_key(key)
         for server in service.servers:
-            self._retire(service, server)
-        self._drop(service.value.roster)
+            self._on_delete(service, server)
+        self._drop(service.value.server_list)
         self._drop(service.value.table)
-        service.value.roster = service.value.table = 0
+        service.value.server_list = service.value.table = 0
         self._free_services.append(service.number)
         return ""
 
@@ -369,18 +369,18 @@ class Table:
 
     def _describe_server(self, server: Server) -> None:
         entry, value = server.entry, server.value
-        value.address.octets[:] = packed(entry.endpoint.address)
+        value.address.bytes[:] = packed(entry.endpoint.address)
         value.port = port_to(entry.endpoint.port)
         value.forwarding = FORWARDINGS[entry.forwarding]
         value.upper, value.lower = entry.upper_threshold, entry.lower_threshold
         value.weight = entry.weight
         value.is_local = self._outer_source(entry.endpoint.address) == entry.endpoint.address
         if entry.forwarding is Forwarding.TUN:
-            value.outer_source.octets[:] = packed(self._outer_source(entry.endpoint.address))
+            value.outer_source.bytes[:] = packed(self._outer_source(entry.endpoint.address))
             value.tunnel, value.tunnel_port = TUNNELS[entry.tunnel.kind], port_to(entry.tunnel.port)
         if entry.forwarding is Forwarding.FULLNAT:
             addresses = entry.local_addresses or (self._outer_source(entry.endpoint.address),)
-            value.locals_first, value.locals_count = self._locals(addresses) or 0, len(addresses)
+            value.snat_first, value.snat_count = self._snat_addresses(addresses) or 0, len(addresses)
         held = value.active + value.inactive
         if not entry.upper_threshold:
             value.overloaded = 0
@@ -389,10 +389,10 @@ class Table:
         elif held < (entry.lower_threshold or entry.upper_threshold - entry.upper_threshold // 4):
             value.overloaded = 0
 
-    def _locals(self, addresses: Sequence[str]) -> int | None:
+    def _snat_addresses(self, addresses: Sequence[str]) -> int | None:
         """Return where these local addresses of FULLNAT's stand in a row, entered if they are new; ``None``: no room."""
         wanted = b"".join(map(packed, addresses))
-        memory = bytes(self._locals_memory)
+        memory = bytes(self._snat_memory)
         at = memory.find(wanted)
         while at % 16 and at >= 0:
             at = memory.find(wanted, at + 1)
@@ -401,17 +401,17 @@ class Table:
         used = len(memory.rstrip(b"\0")) + 15 >> 4
         if (used + len(addresses)) * 16 > len(memory):
             return None
-        self._locals_memory[used * 16 : used * 16 + len(wanted)] = wanted
+        self._snat_memory[used * 16 : used * 16 + len(wanted)] = wanted
         return used
 
     def _local_addresses(self, value: ServerValue) -> tuple[str, ...]:
         """Return what ``_locals`` wrote for a server, unless it is the address that would be taken anyway."""
         if value.forwarding != FORWARDINGS[Forwarding.FULLNAT]:
             return ()
-        first = value.locals_first
-        octets = [bytes(self._locals_memory[i * 16 : i * 16 + 16]) for i in range(first, first + value.locals_count)]
-        found = tuple(map(address_text, octets))
-        return () if found == (self._outer_source(address_text(bytes(value.address.octets))),) else found
+        first = value.snat_first
+        data = [bytes(self._snat_memory[i * 16 : i * 16 + 16]) for i in range(first, first + value.snat_count)]
+        found = tuple(map(address_text, data))
+        return () if found == (self._outer_source(address_text(bytes(value.address.bytes))),) else found
 
     def _cannot_carry(self, entry: ServerEntry) -> str:
         """Say why packets cannot reach a server as declared; empty when they can."""
@@ -420,7 +420,7 @@ class Table:
                 return f"no tunnels of type {entry.tunnel.kind} here"
             if entry.tunnel.checksum is not TunnelChecksum.NONE:
                 return "no checksums in tunnels here"
-        if entry.forwarding is Forwarding.FULLNAT and self._locals(entry.local_addresses) is None:
+        if entry.forwarding is Forwarding.FULLNAT and self._snat_addresses(entry.local_addresses) is None:
             return f"no room for more than {self._instance.maps['locals'].max_entries} local addresses"
         return ""
 
@@ -446,10 +446,10 @@ class Table:
         service.servers.remove(server)
         self._changed(service)
         self._flush(service)  # nobody picks it any more …
-        self._retire(service, server)  # … before its connections end
+        self._on_delete(service, server)  # … before its connections end
         return ""
 
-    def _retire(self, service: Service, server: Server) -> None:
+    def _on_delete(self, service: Service, server: Server) -> None:
         """Let a server's connections be orphans; the service keeps its traffic."""
         traffic = self._traffic(server.number)
         former = service.value.former
@@ -465,13 +465,13 @@ class Table:
     def _release_ports(self, server: Server) -> None:
         """Give back the local ports of a server that leaves: its place may be another one's when its connections end."""
         translations, buckets = self._instance.maps["translations"], self._instance.maps["buckets"]
-        remote = bytes(server.value.address.octets)
+        remote = bytes(server.value.address.bytes)
         for key in list(translations.keys()):
             place = int.from_bytes(translations.lookup(key) or NOWHERE.to_bytes(4, "little"), "little")
             if key[: len(remote)] != remote or place == NOWHERE:
                 continue
-            octets = buckets.lookup((place // BUCKET_SLOTS).to_bytes(4, "little"))
-            if octets and Bucket.from_buffer_copy(octets).slot[place % BUCKET_SLOTS].server == server.number:
+            data = buckets.lookup((place // BUCKET_SLOTS).to_bytes(4, "little"))
+            if data and Bucket.from_buffer_copy(data).slot[place % BUCKET_SLOTS].server == server.number:
                 translations.delete(key)
 
     def _forget_clients(self, service: Service) -> None:
@@ -481,10 +481,10 @@ class Table:
         for first, bucket in self._instance.buckets():
             for slot, tag in enumerate(bucket.tag):
                 entry = bucket.slot[slot]
-                same = bytes(entry.virtual.octets) == bytes(service.value.address.octets)
+                same = bytes(entry.virtual.bytes) == bytes(service.value.address.bytes)
                 same = same and entry.virtual_port == service.value.port and entry.protocol == service.value.protocol
                 if tag and entry.flags & template and same:
-                    self._instance.take_out(first * 8 + slot, 0)
+                    self._instance.delete(first * 8 + slot, 0)
         for server in service.servers:
             server.value.templates = 0
 
@@ -494,13 +494,13 @@ class Table:
         """Write the list of servers anew, and what goes with it; the last pick keeps its place."""
         service.dirty = False
         numbers = [server.number for server in service.servers]
-        value, former = service.value, service.value.roster
+        value, former = service.value, service.value.server_list
         if numbers != service.written:
-            extent = self._store(numbers)
-            if extent is None:
+            span = self._store(numbers)
+            if span is None:
                 raise MemoryError("no room for lists of servers")
             cursor = _moved(service.written, value.cursor, numbers)
-            value.roster = extent
+            value.server_list = span
             value.cursor = cursor
             self._drop(former)
             service.written = numbers
@@ -528,13 +528,13 @@ class Table:
 
     def _write_table(self, service: Service) -> None:
         former = service.value.table
-        extent = self._store(self._hash_table(service))
-        if extent is None:
+        span = self._store(self._hash_table(service))
+        if span is None:
             raise MemoryError("no room for hash tables")
-        if self._roster(extent) == self._roster(former) and former:
-            self._drop(extent)
+        if self._server_list(span) == self._server_list(former) and former:
+            self._drop(span)
             return
-        service.value.table = extent
+        service.value.table = span
         self._drop(former)
 
     def _hash_table(self, service: Service) -> list[int]:
@@ -567,8 +567,8 @@ class Table:
 
     def _traffic(self, number: int) -> Counters:
         total = Counters()
-        for octets in self._instance.maps["traffic"].per_cpu(number.to_bytes(4, "little")):
-            cpu = Counters.from_buffer_copy(octets)
+        for data in self._instance.maps["traffic"].per_cpu(number.to_bytes(4, "little")):
+            cpu = Counters.from_buffer_copy(data)
             for name in COUNTER_NAMES:
                 setattr(total, name, getattr(total, name) + getattr(cpu, name))
         return total
@@ -599,8 +599,8 @@ class Table:
                 connections=sum(t.connections for t in total),
                 packets_in=sum(t.packets_in for t in total),
                 packets_out=sum(t.packets_out for t in total),
-                bytes_in=sum(t.octets_in for t in total),
-                bytes_out=sum(t.octets_out for t in total),
+                bytes_in=sum(t.bytes_in for t in total),
+                bytes_out=sum(t.bytes_out for t in total),
             ),
             refused={"no_destination": refused} if refused else {},
         )
@@ -624,8 +624,8 @@ def _seen(counted: Counters) -> Traffic:
         connections=counted.connections,
         packets_in=counted.packets_in,
         packets_out=counted.packets_out,
-        bytes_in=counted.octets_in,
-        bytes_out=counted.octets_out,
+        bytes_in=counted.bytes_in,
+        bytes_out=counted.bytes_out,
     )
 
 
@@ -636,10 +636,10 @@ def _family(key: ServiceKey) -> int:
 def _key(key: ServiceKey) -> bytes:
     value = ServiceKeyValue(family=_family(key))
     if key.mark:
-        value.address.octets[:8] = key.mark.to_bytes(8, "little")
+        value.address.bytes[:8] = key.mark.to_bytes(8, "little")
     else:
         value.port, value.protocol = port_to(key.endpoint.port), PROTOCOLS[key.protocol]
-        value.address.octets[:] = packed(key.endpoint.address)
+        value.address.bytes[:] = packed(key.endpoint.address)
     return bytes(value)
 
 
@@ -649,8 +649,8 @@ def _mask(prefix: int, six: bool) -> bytes:
 
 
 def _folded(address: str) -> int:
-    octets = packed(address)
-    words = [int.from_bytes(octets[i : i + 4], "big") for i in (0, 4, 8, 12)]
+    data = packed(address)
+    words = [int.from_bytes(data[i : i + 4], "big") for i in (0, 4, 8, 12)]
     return words[0] ^ words[1] ^ words[2] ^ words[3] if ":" in address else words[3]
 
 
@@ -663,8 +663,8 @@ def _moved(former: Sequence[int], cursor: int, numbers: Sequence[int]) -> int:
 
 
 def _service_entry(value: ServiceValue, hz: int) -> ServiceEntry:
-    address = address_text(bytes(value.address.octets))
-    ones = bin(int.from_bytes(bytes(value.mask.octets), "big")).count("1")
+    address = address_text(bytes(value.address.bytes))
+    ones = bin(int.from_bytes(bytes(value.mask.bytes), "big")).count("1")
     prefix = {SchedulerNumber.SH: "sh", SchedulerNumber.MH: "mh"}.get(value.scheduler, "")
     flags = [
         f"{prefix}-{name}"
@@ -688,7 +688,7 @@ def _service_entry(value: ServiceValue, hz: int) -> ServiceEntry:
 
 def _server_entry(value: ServerValue, local_addresses: tuple[str, ...]) -> ServerEntry:
     return ServerEntry(
-        endpoint=Endpoint(address_text(bytes(value.address.octets)), port_from(value.port)),
+        endpoint=Endpoint(address_text(bytes(value.address.bytes)), port_from(value.port)),
         weight=value.weight,
         forwarding=FORWARDING_OF[value.forwarding],
         tunnel=Tunnel(TUNNEL_OF[TunnelNumber(value.tunnel)], port_from(value.tunnel_port)),

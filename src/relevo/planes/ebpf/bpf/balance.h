@@ -8,7 +8,7 @@
  */
 #pragma once
 #include "encapsulate.h"
-#include "forward.h"
+#include "route.h"
 #include "parse.h"
 #include "rewrite.h"
 #include "service.h"
@@ -16,56 +16,56 @@
 #ifndef RELEVO_XDP
 #include "fragment.h"
 #include "open.h"
-#include "relate.h"
+#include "rewrite_icmp.h"
 #endif
 
 struct job {
 	struct packet *packet;
 	struct settings *settings;
 	struct place place;
-	struct way way;
+	struct route route;
 	__u32 server;
 };
 
 /* The client's end at the server: the client itself, or with FULLNAT what stands for it. */
 INLINE void client_at_server(const struct connection *e, struct address *address, __be16 *port)
 {
-	__u32 number = e->local;
+	__u32 number = e->snat_address;
 	struct address *local;
 
 	*address = e->client;
 	*port = e->client_port;
 	if (likely(!(e->flags & CONNECTION_FULLNAT)))
 		return;
-	local = bpf_map_lookup_elem(&locals, &number);
+	local = bpf_map_lookup_elem(&snat_addresses, &number);
 	if (local)
 		*address = *local;
 	*port = e->local_port;
 }
 
 /* Gives way, translates or wraps for server `s`, and is ready to leave. */
-INLINE enum reason carry(frame_t *frame, struct job *job, const struct server *s, const struct translation *t)
+INLINE enum reason forward(frame_t *frame, struct job *job, const struct server *s, const struct translation *t)
 {
 	struct packet *p = job->packet;
 	__u32 overhead = s->forwarding == FORWARDING_TUN ? tunnel_overhead(s) : 0;
 	enum reason reason;
 
-	reason = find_way(frame, p, &t->source, &s->address, &job->way);
+	reason = find_route(frame, p, &t->source, &s->address, &job->route);
 	if (unlikely(reason != GO_ON))
 		return reason == PASS_LOCAL && !s->is_local ? DROP_NO_ROUTE : reason;
 	if (unlikely(overhead))
-		job->way.mtu = path_mtu(job->server, job->way.mtu);
-	if (unlikely(!fits(frame, p, &job->way, overhead))) {
-		job->way.mtu -= overhead; /* what the client may send */
+		job->route.mtu = path_mtu(job->server, job->route.mtu);
+	if (unlikely(!fits_mtu(frame, p, &job->route, overhead))) {
+		job->route.mtu -= overhead; /* what the client may send */
 		return p->dont_fragment ? REFUSED_TOO_BIG : AGAIN_CUT;
 	}
 #ifdef RELEVO_XDP
-	if (job->way.interface != frame->ingress_ifindex && !has_exit(&job->way))
+	if (job->route.interface != frame->ingress_ifindex && !has_exit(&job->route))
 		return PASS_SLOW;
 #endif
 	if (s->forwarding == FORWARDING_NAT || s->forwarding == FORWARDING_FULLNAT)
 		return translate(frame, p, t);
-	reason = age(frame, p);
+	reason = decrement_ttl(frame, p);
 	if (reason == GO_ON && s->forwarding == FORWARDING_TUN)
 		reason = encapsulate(frame, p, s);
 	return reason;
@@ -93,7 +93,7 @@ INLINE enum reason to_server(frame_t *frame, struct job *job)
 	t.destination = s->address;
 	if (unlikely(p->ttl <= 1))
 		return REFUSED_TTL;
-	reason = carry(frame, job, s, &t);
+	reason = forward(frame, job, s, &t);
 	if (reason == GO_ON || reason == PASS_LOCAL)
 		count_traffic(job->server, TO_SERVER, p->length);
 	return reason;
@@ -115,13 +115,13 @@ INLINE enum reason to_client(frame_t *frame, struct job *job)
 	t.destination_port = e->client_port;
 	if (unlikely(p->ttl <= 1))
 		return REFUSED_TTL;
-	reason = find_way(frame, p, &t.source, &t.destination, &job->way);
+	reason = find_route(frame, p, &t.source, &t.destination, &job->route);
 	if (unlikely(reason != GO_ON))
 		return reason;
-	if (unlikely(!fits(frame, p, &job->way, 0)))
+	if (unlikely(!fits_mtu(frame, p, &job->route, 0)))
 		return p->dont_fragment ? REFUSED_TOO_BIG : AGAIN_CUT;
 #ifdef RELEVO_XDP
-	if (job->way.interface != frame->ingress_ifindex && !has_exit(&job->way))
+	if (job->route.interface != frame->ingress_ifindex && !has_exit(&job->route))
 		return PASS_SLOW;
 #endif
 	reason = translate(frame, p, &t);
@@ -156,14 +156,14 @@ NOINLINE int find_translation(const struct packet *p, struct place *found)
 	number = *place % BUCKET_SLOTS;
 	e = &found->bucket->slot[number];
 	found->entry = e;
-	return e->local_port == p->destination_port && (e->flags & CONNECTION_FULLNAT) && e->protocol == p->protocol && !is_over(e, p->now);
+	return e->local_port == p->destination_port && (e->flags & CONNECTION_FULLNAT) && e->protocol == p->protocol && !is_expired(e, p->now);
 }
 
 /*
  * Finds the connection of a packet from the client's side. A first packet on one that is as good as over gives way to a new
  * one at once (port reuse); one whose server was removed is told so.
  */
-INLINE enum reason known(struct job *job)
+INLINE enum reason find_connection(struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e;
@@ -181,7 +181,7 @@ INLINE enum reason known(struct job *job)
 		return PASS_NO_CONNECTION;
 	if (s && s->generation != e->generation && (p->flags & SETTING_KEEP_ORPHANS))
 		return DROP_ORPHAN;
-	take_out(job->place.number, p->source_port, 0);
+	delete(job->place.number, p->source_port, 0);
 	job->place.entry = 0;
 	return p->protocol == IPPROTO_TCP && !(p->tcp_flags & TCP_SYN) ? REFUSED_ORPHAN : PASS_NO_CONNECTION;
 }
@@ -225,7 +225,7 @@ INLINE enum reason error_to_server(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct server *s = bpf_map_lookup_elem(&servers, &job->server);
-	struct relation *r = the_relation();
+	struct icmp_rewrite *r = the_icmp_rewrite();
 	enum reason reason;
 
 	if (!s || !r || !job->place.entry || !outer_addresses(frame, p, &r->outer))
@@ -233,15 +233,15 @@ INLINE enum reason error_to_server(frame_t *frame, struct job *job)
 	r->inner.source = s->address; /* as the server wrote it */
 	r->inner.source_port = server_port(job->place.entry, s);
 	client_at_server(job->place.entry, &r->inner.destination, &r->inner.destination_port);
-	reason = find_way(frame, p, &r->outer.source, &s->address, &job->way);
+	reason = find_route(frame, p, &r->outer.source, &s->address, &job->route);
 	if (reason != GO_ON)
 		return reason;
 	if (s->forwarding == FORWARDING_NAT || s->forwarding == FORWARDING_FULLNAT) {
 		r->outer.destination = s->address;
 		swap_ends(p);
-		return relate(frame, p, &r->outer, &r->inner);
+		return rewrite_icmp(frame, p, &r->outer, &r->inner);
 	}
-	reason = age(frame, p);
+	reason = decrement_ttl(frame, p);
 	return reason == GO_ON && s->forwarding == FORWARDING_TUN ? encapsulate(frame, p, s) : reason;
 }
 
@@ -250,7 +250,7 @@ INLINE enum reason error_to_client(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 	struct connection *e = job->place.entry;
-	struct relation *r = the_relation();
+	struct icmp_rewrite *r = the_icmp_rewrite();
 	enum reason reason;
 
 	if (!e || !r)
@@ -261,11 +261,11 @@ INLINE enum reason error_to_client(frame_t *frame, struct job *job)
 	r->inner.destination_port = e->virtual_port;
 	r->outer.source = e->virtual;
 	r->outer.destination = e->client;
-	reason = find_way(frame, p, &e->virtual, &e->client, &job->way);
+	reason = find_route(frame, p, &e->virtual, &e->client, &job->route);
 	if (reason != GO_ON)
 		return reason;
 	swap_ends(p);
-	return relate(frame, p, &r->outer, &r->inner);
+	return rewrite_icmp(frame, p, &r->outer, &r->inner);
 }
 
 /* An ICMP error: to whoever sent the packet that it quotes. */
@@ -276,7 +276,7 @@ NOINLINE enum reason balance_error(frame_t *frame, struct job *job)
 	if (p->ttl <= 1)
 		return PASS_NO_CONNECTION; /* no errors about errors */
 	swap_ends(p); /* as an answer to the quoted packet would have them */
-	if (maybe_virtual(job->settings, &p->destination) && known(job) == GO_ON)
+	if (maybe_virtual(job->settings, &p->destination) && find_connection(job) == GO_ON)
 		return error_to_server(frame, job);
 	if (maybe_server(job->settings, &p->source) && (find_reverse(job->settings, p, &job->place) || find_translation(p, &job->place)))
 		return error_to_client(frame, job);
@@ -295,7 +295,7 @@ INLINE void take_opened(struct job *job)
 	job->server = work->fresh.server;
 	if (work->place == NOWHERE) {
 		if (unlikely(job->packet->fragment))
-			remember_scheduled(job->server);
+			record_scheduled(job->server);
 		return;
 	}
 	job->place.number = work->place;
@@ -368,7 +368,7 @@ INLINE enum reason balance(frame_t *frame, struct job *job)
 #endif
 	}
 	if (maybe_virtual(job->settings, &p->destination)) {
-		reason = known(job);
+		reason = find_connection(job);
 		opened = unlikely(reason == PASS_NO_CONNECTION);
 		if (opened)
 			reason = begin_connection(frame, job);

@@ -68,7 +68,7 @@ INLINE __u8 tag_of(__u64 hash)
 }
 
 /* Its time is over. A template outlives its time while it controls connections. */
-INLINE int is_over(const struct connection *e, __u32 now)
+INLINE int is_expired(const struct connection *e, __u32 now)
 {
 	return past(e->expires, now) && !((e->flags & CONNECTION_TEMPLATE) && e->master);
 }
@@ -107,10 +107,10 @@ INLINE int matches_template(const struct connection *e, const struct connection 
 	       e->protocol == wanted->protocol;
 }
 
-enum sought { FORWARD, REVERSE, TEMPLATE };
+enum lookup { FORWARD, REVERSE, TEMPLATE };
 
 /* Looks a bucket through for what `p` (or, for a template, `wanted`) belongs to; the slot, or BUCKET_SLOTS. */
-INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct connection *wanted, enum sought sought)
+INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct connection *wanted, enum lookup lookup)
 {
 	int i;
 
@@ -119,9 +119,9 @@ INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct
 
 		if (b->tag[i] != tag)
 			continue;
-		if (is_over(e, p->now))
+		if (is_expired(e, p->now))
 			continue; /* its successor may be in a later slot */
-		if (sought == FORWARD ? matches_forward(e, p) : sought == REVERSE ? matches_reverse(e, p) : matches_template(e, wanted))
+		if (lookup == FORWARD ? matches_forward(e, p) : lookup == REVERSE ? matches_reverse(e, p) : matches_template(e, wanted))
 			return i;
 	}
 	return BUCKET_SLOTS;
@@ -131,7 +131,7 @@ INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct
  * Finds an entry whose time is not over, under `hash`: of the packet in one direction or the other, or the template `wanted`;
  * false when there is none.
  */
-INLINE int find(const struct settings *s, const struct packet *p, const struct connection *wanted, __u64 hash, enum sought sought,
+INLINE int find(const struct settings *s, const struct packet *p, const struct connection *wanted, __u64 hash, enum lookup lookup,
 		struct place *found)
 {
 	__u32 bucket = first_choice(s, hash);
@@ -140,7 +140,7 @@ INLINE int find(const struct settings *s, const struct packet *p, const struct c
 
 	if (!b)
 		return 0;
-	slot = scan(b, tag_of(hash), p, wanted, sought);
+	slot = scan(b, tag_of(hash), p, wanted, lookup);
 	if (slot == BUCKET_SLOTS) {
 		if (likely(!b->spilled))
 			return 0;
@@ -148,7 +148,7 @@ INLINE int find(const struct settings *s, const struct packet *p, const struct c
 		b = bpf_map_lookup_elem(&buckets, &bucket);
 		if (!b)
 			return 0;
-		slot = scan(b, tag_of(hash), p, wanted, sought);
+		slot = scan(b, tag_of(hash), p, wanted, lookup);
 		if (slot == BUCKET_SLOTS)
 			return 0;
 	}
@@ -192,8 +192,8 @@ INLINE struct connection *template_of(const struct connection *c, __u32 master)
 
 INLINE void translation_of(const struct connection *c, const struct server *s, struct translation_key *key)
 {
-	__u32 number = c->local;
-	struct address *local = bpf_map_lookup_elem(&locals, &number);
+	__u32 number = c->snat_address;
+	struct address *local = bpf_map_lookup_elem(&snat_addresses, &number);
 
 	__builtin_memset(key, 0, sizeof(*key));
 	if (local)
@@ -208,7 +208,7 @@ INLINE void translation_of(const struct connection *c, const struct server *s, s
  * Settles what a connection that has left the table was counted in. The scratch's `former` is a copy of it, not in the table
  * any more; `number` is where it stood.
  */
-GLOBAL int retire(__u32 number, __u32 which)
+GLOBAL int on_delete(__u32 number, __u32 which)
 {
 	struct settings *settings = the_settings();
 	struct scratch *work = the_scratch(which);
@@ -245,7 +245,7 @@ GLOBAL int retire(__u32 number, __u32 which)
 }
 
 /* How willingly a slot is given away. */
-enum vacancy { TAKEN, HALF_OPEN, OVER, FREE };
+enum vacancy { TAKEN, HALF_OPEN, EXPIRED, FREE };
 
 /*
  * Puts `work->fresh` into bucket `b`: into a free slot, else one whose entry is over, else (when told to) one that is half
@@ -264,8 +264,8 @@ INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, in
 
 		if (!b->tag[i])
 			vacancy = FREE;
-		else if (is_over(e, now))
-			vacancy = OVER;
+		else if (is_expired(e, now))
+			vacancy = EXPIRED;
 		else if (evict && e->state == STATE_SYN_RECV && !(e->flags & CONNECTION_TEMPLATE))
 			vacancy = HALF_OPEN;
 		if (vacancy > best) {
@@ -325,7 +325,7 @@ GLOBAL __u32 insert(__u32 now, __u32 which)
 		return NOWHERE;
 	number = bucket * BUCKET_SLOTS + slot;
 	if (work->former.server)
-		retire(number, which);
+		on_delete(number, which);
 	bucket = work->fresh.server;
 	server = bpf_map_lookup_elem(&servers, &bucket);
 	if (server)
@@ -334,7 +334,7 @@ GLOBAL __u32 insert(__u32 now, __u32 which)
 }
 
 /* Takes the entry at place `number` out of the table if it is still the one of `client_port`; counts it out. */
-GLOBAL int take_out(__u32 number, __u32 client_port, __u32 which)
+GLOBAL int delete(__u32 number, __u32 client_port, __u32 which)
 {
 	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS;
 	struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
@@ -351,6 +351,6 @@ GLOBAL int take_out(__u32 number, __u32 client_port, __u32 which)
 	}
 	bpf_spin_unlock(&b->lock);
 	if (mine)
-		retire(number, which);
+		on_delete(number, which);
 	return mine;
 }

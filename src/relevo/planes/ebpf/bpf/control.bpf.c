@@ -3,7 +3,7 @@
  * Programs for the loader, which runs them by BPF_PROG_TEST_RUN: what must happen under the locks of the table happens in the
  * kernel. The request is the packet; it is changed in place and read back.
  */
-#include "announce.h"
+#include "sync_export.h"
 
 #define SWEEP_BUCKETS 64 /* in one run; the loader asks for as many runs as the table needs */
 
@@ -11,7 +11,7 @@ struct sweep_request {
 	__u8 ethernet[ETHERNET];
 	__u8 reserved[2];
 	__u32 next;             /* bucket to go on with */
-	__u32 ended;            /* entries taken out so far */
+	__u32 deleted;            /* entries taken out so far */
 };
 
 /* Takes out entries whose time is over, so that the counters tell the truth. */
@@ -19,7 +19,7 @@ SEC("tc")
 int relevo_sweep(struct __sk_buff *frame)
 {
 	struct sweep_request *request = frame_begin(frame);
-	__u32 bucket, now = (__u32)bpf_jiffies64(), ended = 0, i, slot;
+	__u32 bucket, now = (__u32)bpf_jiffies64(), deleted = 0, i, slot;
 
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
@@ -32,15 +32,15 @@ int relevo_sweep(struct __sk_buff *frame)
 		if (!*(__u64 *)b->tag)
 			continue;
 		for (slot = 0; slot < BUCKET_SLOTS; slot++) {
-			if (b->tag[slot] && is_over(&b->slot[slot], now))
-				ended += take_out(bucket * BUCKET_SLOTS + slot, b->slot[slot].client_port, 1);
+			if (b->tag[slot] && is_expired(&b->slot[slot], now))
+				deleted += delete(bucket * BUCKET_SLOTS + slot, b->slot[slot].client_port, 1);
 		}
 	}
 	request = frame_begin(frame);
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
 	request->next = bucket;
-	request->ended += ended;
+	request->deleted += deleted;
 	return TC_ACT_OK;
 }
 
@@ -62,7 +62,7 @@ int relevo_clock(struct __sk_buff *frame)
 	return TC_ACT_OK;
 }
 
-struct take_out_request {
+struct delete_request {
 	__u8 ethernet[ETHERNET];
 	__be16 client_port;
 	__u32 place;
@@ -71,14 +71,14 @@ struct take_out_request {
 
 /* Takes one entry out. */
 SEC("tc")
-int relevo_take_out(struct __sk_buff *frame)
+int relevo_delete(struct __sk_buff *frame)
 {
-	struct take_out_request *request = frame_begin(frame);
+	struct delete_request *request = frame_begin(frame);
 	int done;
 
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
-	done = take_out(request->place, request->client_port, 1);
+	done = delete(request->place, request->client_port, 1);
 	request = frame_begin(frame);
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
@@ -86,22 +86,22 @@ int relevo_take_out(struct __sk_buff *frame)
 	return TC_ACT_OK;
 }
 
-#define ENTER_MAX 32 /* in one run: what a page, which is the most that a run may bring, has room for */
+#define INSERT_MAX 32 /* in one run: what a page, which is the most that a run may bring, has room for */
 
-enum outcome { NO_ROOM, ENTERED, UPDATED, IGNORED };
+enum outcome { NO_ROOM, INSERTED, UPDATED, IGNORED };
 
-struct enter_item {
+struct insert_item {
 	struct connection connection; /* `expires`: jiffies from now */
 	__u32 place;
 	__u32 outcome;
 };
 
-struct enter_request {
+struct insert_request {
 	__u8 ethernet[ETHERNET];
 	__u8 reserved[2];
 	__u32 count;
 	__u32 reserved_2;
-	struct enter_item item[ENTER_MAX];
+	struct insert_item item[INSERT_MAX];
 };
 
 /* Looks for the entry that has the same ends as the scratch's `fresh`. */
@@ -133,7 +133,7 @@ INLINE void update(struct place *found, const struct scratch *work)
 	was = e->flags;
 	is = (was & ~CONNECTION_ACTIVE) | (fresh->flags & (CONNECTION_ACTIVE | CONNECTION_ASSURED)) | CONNECTION_FOREIGN;
 	e->flags = is;
-	e->told = 0;
+	e->last_sync = 0;
 	e->state = fresh->state;
 	e->expires = fresh->expires;
 	bpf_spin_unlock(&found->bucket->lock);
@@ -149,7 +149,7 @@ INLINE void update(struct place *found, const struct scratch *work)
  * Enters the scratch's `fresh`, which no packet opened; its place is left in the scratch. As IPVS does with what a peer says:
  * a connection that is here with another server gives way to one that is in use, and is left alone by one that is not.
  */
-GLOBAL int take_in(__u32 now)
+GLOBAL int upsert(__u32 now)
 {
 	struct settings *settings = the_settings();
 	struct scratch *work = the_scratch(1);
@@ -169,56 +169,56 @@ GLOBAL int take_in(__u32 now)
 		}
 		if (s && s->generation == found.entry->generation && !(work->fresh.flags & (CONNECTION_ACTIVE | CONNECTION_TEMPLATE)))
 			return IGNORED;
-		take_out(found.number, found.entry->client_port, 1);
+		delete(found.number, found.entry->client_port, 1);
 	}
 	work->place = insert(now, 1);
-	return work->place == NOWHERE ? NO_ROOM : ENTERED;
+	return work->place == NOWHERE ? NO_ROOM : INSERTED;
 }
 
 /* Enters connections, a peer's or a test's. */
 SEC("tc")
-int relevo_enter(struct __sk_buff *frame)
+int relevo_insert(struct __sk_buff *frame)
 {
-	struct enter_request *request = frame_begin(frame);
-	__u32 i, at, count, now = (__u32)bpf_jiffies64(), answer[2];
+	struct insert_request *request = frame_begin(frame);
+	__u32 i, at, count, now = (__u32)bpf_jiffies64(), result[2];
 	struct scratch *work = the_scratch(1);
 
 	if ((void *)(request + 1) > frame_end(frame) || !work)
 		return TC_ACT_SHOT;
 	count = request->count;
-	for (i = 0; i < ENTER_MAX && i < count; i++) {
-		at = __builtin_offsetof(struct enter_request, item) + i * sizeof(struct enter_item);
+	for (i = 0; i < INSERT_MAX && i < count; i++) {
+		at = __builtin_offsetof(struct insert_request, item) + i * sizeof(struct insert_item);
 		if (bpf_skb_load_bytes(frame, at, &work->fresh, sizeof(work->fresh)))
 			return TC_ACT_SHOT;
 		work->fresh.expires += now;
-		answer[1] = take_in(now);
-		answer[0] = work->place;
-		if (bpf_skb_store_bytes(frame, at + sizeof(struct connection), answer, sizeof(answer), 0))
+		result[1] = upsert(now);
+		result[0] = work->place;
+		if (bpf_skb_store_bytes(frame, at + sizeof(struct connection), result, sizeof(result), 0))
 			return TC_ACT_SHOT;
 	}
 	return TC_ACT_OK;
 }
 
-struct announce_request {
+struct sync_export_request {
 	__u8 ethernet[ETHERNET];
 	__u8 reserved[2];
 	__u32 next;             /* bucket to go on with */
-	__u32 announced;        /* entries in the ring so far */
+	__u32 exported;        /* entries in the ring so far */
 	__u32 limit;            /* a run that finds so many does nothing */
 	__u32 which;            /* enum announced */
 };
 
-enum announced {
-	ANNOUNCE_HALF_OPEN = 1 << 0,  /* connections that are not established yet, too: somebody is about to take over */
-	ANNOUNCE_NEWS = 1 << 1,       /* only what the others do not have, or would forget much sooner than this node */
+enum sync_export_flag {
+	EXPORT_HALF_OPEN = 1 << 0,  /* connections that are not established yet, too: somebody is about to take over */
+	EXPORT_UNSYNCED = 1 << 1,       /* only what the others do not have, or would forget much sooner than this node */
 };
 
 /* Whether the others lack an entry. What another director announced and nobody used since is with them as it is here. */
-INLINE int is_news(const struct settings *s, const struct connection *e, __u32 now)
+INLINE int is_unsynced(const struct settings *s, const struct connection *e, __u32 now)
 {
 	__u32 timeout, left = e->expires - now, idle = 0;
 
-	if (!e->told)
+	if (!e->last_sync)
 		return !(e->flags & CONNECTION_FOREIGN);
 	if (e->flags & CONNECTION_TEMPLATE) {
 		timeout = persistence_of(e);
@@ -226,38 +226,38 @@ INLINE int is_news(const struct settings *s, const struct connection *e, __u32 n
 		timeout = s->timeout[e->state & (TIMEOUTS - 1)];
 		idle = left < timeout ? timeout - left : 0;
 	}
-	return ticks_since(e->told, told_time(s, now)) > in_ticks(s, idle) + in_ticks(s, timeout) / 8;
+	return ticks_since(e->last_sync, last_sync_time(s, now)) > in_ticks(s, idle) + in_ticks(s, timeout) / 8;
 }
 
 /* Announces the entry at place `number` if there is anything to tell of it; enum telling. */
-GLOBAL int announce_if_alive(__u32 number, __u32 now, __u32 which)
+GLOBAL int export_unless_expired(__u32 number, __u32 now, __u32 which)
 {
 	const struct connection *e = at_place(number);
 	struct settings *settings = the_settings();
 
-	if (!e || !settings || is_over(e, now) || e->flags & CONNECTION_FULLNAT)
-		return NOTHING_TO_TELL;
-	if (!can_be_told(e) && !(which & ANNOUNCE_HALF_OPEN && e->state == STATE_SYN_RECV))
-		return NOTHING_TO_TELL;
+	if (!e || !settings || is_expired(e, now) || e->flags & CONNECTION_FULLNAT)
+		return NOTHING_TO_EXPORT;
+	if (!can_sync(e) && !(which & EXPORT_HALF_OPEN && e->state == STATE_SYN_RECV))
+		return NOTHING_TO_EXPORT;
 	if (template_suffices(settings, e)) {
-		if (!(which & ANNOUNCE_HALF_OPEN))
-			return NOTHING_TO_TELL;
-	} else if (which & ANNOUNCE_NEWS && !is_news(settings, e, now)) {
-		return NOTHING_TO_TELL;
+		if (!(which & EXPORT_HALF_OPEN))
+			return NOTHING_TO_EXPORT;
+	} else if (which & EXPORT_UNSYNCED && !is_unsynced(settings, e, now)) {
+		return NOTHING_TO_EXPORT;
 	}
-	return announce(number, 1);
+	return export_connection(number, 1);
 }
 
 /* Announces every entry, for a peer that knows none or that is about to take over. */
 SEC("tc")
-int relevo_announce(struct __sk_buff *frame)
+int relevo_sync_export(struct __sk_buff *frame)
 {
-	struct announce_request *request = frame_begin(frame);
-	__u32 bucket, now = (__u32)bpf_jiffies64(), announced = 0, which, i, slot, done, full = 0;
+	struct sync_export_request *request = frame_begin(frame);
+	__u32 bucket, now = (__u32)bpf_jiffies64(), exported = 0, which, i, slot, done, full = 0;
 
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
-	if (request->announced >= request->limit)
+	if (request->exported >= request->limit)
 		return TC_ACT_OK;
 	bucket = request->next;
 	which = request->which;
@@ -271,18 +271,18 @@ int relevo_announce(struct __sk_buff *frame)
 		for (slot = 0; slot < BUCKET_SLOTS; slot++) {
 			if (!b->tag[slot])
 				continue;
-			done = announce_if_alive(bucket * BUCKET_SLOTS + slot, now, which);
+			done = export_unless_expired(bucket * BUCKET_SLOTS + slot, now, which);
 			if (done == RING_FULL)
 				full = 1;
 			else
-				announced += done; /* TOLD is 1: a branch more here, and verifying takes for ever */
+				exported += done; /* TOLD is 1: a branch more here, and verifying takes for ever */
 		}
 	}
 	request = frame_begin(frame);
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
 	request->next = full ? bucket - 1 : bucket; /* once more, when the ring has been read */
-	request->announced = full ? request->limit : request->announced + announced;
+	request->exported = full ? request->limit : request->exported + exported;
 	return TC_ACT_OK;
 }
 

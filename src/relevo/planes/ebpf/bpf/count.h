@@ -14,7 +14,7 @@ INLINE void count(enum reason reason)
 
 enum direction { TO_SERVER, TO_CLIENT };
 
-INLINE void count_traffic(__u32 server, enum direction direction, __u32 octets)
+INLINE void count_traffic(__u32 server, enum direction direction, __u32 bytes)
 {
 	struct counters *c = bpf_map_lookup_elem(&traffic, &server);
 
@@ -22,10 +22,10 @@ INLINE void count_traffic(__u32 server, enum direction direction, __u32 octets)
 		return;
 	if (direction == TO_SERVER) {
 		c->packets_in += 1;
-		c->octets_in += octets;
+		c->bytes_in += bytes;
 	} else {
 		c->packets_out += 1;
-		c->octets_out += octets;
+		c->bytes_out += bytes;
 	}
 }
 

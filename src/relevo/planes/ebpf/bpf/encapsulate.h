@@ -5,7 +5,7 @@
  * of families inside and outside works: a tunnel is the only method where they may differ.
  */
 #pragma once
-#include "forward.h"
+#include "route.h"
 #include "rewrite.h"
 
 #define GUE_HEADER 4
@@ -23,7 +23,7 @@ INLINE __u32 tunnel_overhead(const struct server *s)
 }
 
 /* Makes room for `octets` before the IP header; false when the kernel refuses. */
-INLINE int make_room(frame_t *frame, __u32 octets, int outer_v4, int gue)
+INLINE int make_room(frame_t *frame, __u32 bytes, int outer_v4, int gue)
 {
 #ifdef RELEVO_XDP
 	struct ethhdr former;
@@ -32,7 +32,7 @@ INLINE int make_room(frame_t *frame, __u32 octets, int outer_v4, int gue)
 	if (begin + ETHERNET > frame_end(frame))
 		return 0;
 	__builtin_memcpy(&former, begin, sizeof(former));
-	if (bpf_xdp_adjust_head(frame, -(int)octets))
+	if (bpf_xdp_adjust_head(frame, -(int)bytes))
 		return 0;
 	begin = frame_begin(frame);
 	if (begin + ETHERNET > frame_end(frame))
@@ -44,7 +44,7 @@ INLINE int make_room(frame_t *frame, __u32 octets, int outer_v4, int gue)
 
 	if (gue)
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-	return !bpf_skb_adjust_room(frame, octets, BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_FIXED_GSO);
+	return !bpf_skb_adjust_room(frame, bytes, BPF_ADJ_ROOM_MAC, flags | BPF_F_ADJ_ROOM_FIXED_GSO);
 #endif
 }
 

@@ -78,7 +78,7 @@ NOINLINE int hold(frame_t *frame)
 }
 
 /* Gives the frame the bytes of a held one. */
-INLINE int become(frame_t *frame, const struct held_frame *h)
+INLINE int load_held(frame_t *frame, const struct held_frame *h)
 {
 	__u32 length = h->length;
 
@@ -113,7 +113,7 @@ NOINLINE int release(frame_t *frame)
 		if (!h)
 			continue;
 		stale = past(h->expires, p->now);
-		made = !stale && become(frame, h);
+		made = !stale && load_held(frame, h);
 		if (bpf_map_delete_elem(&held, &key) || stale)
 			continue;
 		if (!made || bpf_clone_redirect(frame, interface, BPF_F_INGRESS))
@@ -174,7 +174,7 @@ NOINLINE enum reason follow_fragments(frame_t *frame, const struct settings *s, 
 }
 
 /* One-packet scheduling leaves no connection: later fragments go to the server of the first. */
-GLOBAL int remember_scheduled(__u32 server)
+GLOBAL int record_scheduled(__u32 server)
 {
 	struct server *s = bpf_map_lookup_elem(&servers, &server);
 	struct packet *p = the_packet();
@@ -230,7 +230,7 @@ GLOBAL int next_piece(__u32 size)
 }
 
 /* Makes the frame the piece that the draft describes; false when the kernel refuses. */
-INLINE int become_piece(frame_t *frame)
+INLINE int load_piece(frame_t *frame)
 {
 	struct draft *draft = the_draft();
 	__u32 at;
@@ -272,7 +272,7 @@ NOINLINE int cut(frame_t *frame)
 		return 0;
 	draft->at = draft->length = 0;
 	for (i = 0; i < CUT_PIECES && next_piece(size); i++) {
-		if (!become_piece(frame) || bpf_clone_redirect(frame, frame->ifindex, BPF_F_INGRESS))
+		if (!load_piece(frame) || bpf_clone_redirect(frame, frame->ifindex, BPF_F_INGRESS))
 			count(DROP_FRAGMENT);
 	}
 	return 1;

@@ -51,7 +51,7 @@ static long HELPER(bpf_clone_redirect)(struct __sk_buff *skb, __u32 interface, _
 static __s64 HELPER(bpf_csum_diff)(const void *from, __u32 from_size, const void *to, __u32 to_size, __u32 seed) = (void *)BPF_FUNC_csum_diff;
 static long HELPER(bpf_redirect_peer)(__u32 interface, __u64 flags) = (void *)BPF_FUNC_redirect_peer;
 static long HELPER(bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)BPF_FUNC_redirect_map;
-static long HELPER(bpf_redirect_neigh)(__u32 interface, struct bpf_redir_neigh *hop, int length, __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
+static long HELPER(bpf_redirect_neigh)(__u32 interface, struct bpf_redir_neigh *neighbour, int length, __u64 flags) = (void *)BPF_FUNC_redirect_neigh;
 static long HELPER(bpf_skb_pull_data)(struct __sk_buff *skb, __u32 length) = (void *)BPF_FUNC_skb_pull_data;
 static long HELPER(bpf_skb_change_tail)(struct __sk_buff *skb, __u32 length, __u64 flags) = (void *)BPF_FUNC_skb_change_tail;
 static long HELPER(bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 difference, __u32 mode, __u64 flags) = (void *)BPF_FUNC_skb_adjust_room;

@@ -10,7 +10,7 @@
 #pragma once
 #include <linux/bpf.h>
 
-#define LAYOUT_VERSION 5
+#define LAYOUT_VERSION 6
 
 struct address {
 	__u64 half[2];
@@ -43,9 +43,9 @@ struct connection {
 	__u32 expires;           /* jiffies */
 	__u32 master;            /* place of the controlling template + 1, 0 for none; a template: connections it controls */
 	__u16 packets;           /* from the client, modulo 2^16; what the threshold of synchronisation counts */
-	__u16 told;              /* when it was last announced, in ticks (14 bits), and which repetition that was (2); 0: never */
+	__u16 last_sync;              /* when it was last announced, in ticks (14 bits), and which repetition that was (2); 0: never */
 	__be16 local_port;
-	__u16 local;             /* index in `locals` */
+	__u16 snat_address;           /* index in `locals` */
 	__u32 generation;        /* of the server when the connection was made: another one now means it is gone */
 };
 
@@ -84,7 +84,7 @@ enum service_flag {
 struct counters {
 	__u64 connections;
 	__u64 packets_in, packets_out;
-	__u64 octets_in, octets_out;
+	__u64 bytes_in, bytes_out;
 };
 
 struct service {
@@ -96,7 +96,7 @@ struct service {
 	__u32 flags;
 	__u32 scheduler;
 	__u32 persistence;       /* jiffies, 0: off */
-	__u64 roster;            /* first << 32 | count: its servers in `rosters`, newest first; one store swaps it */
+	__u64 server_list;            /* first << 32 | count: its servers in `rosters`, newest first; one store swaps it */
 	__u64 table;             /* first << 32 | size: the hash table in `rosters` */
 	/* What scheduling remembers from one connection to the next. */
 	__u32 cursor;            /* place of the last pick in the roster + 1; 0 is the head */
@@ -126,8 +126,8 @@ struct server {
 	__u8 forwarding;
 	__u8 tunnel;
 	__be16 tunnel_port;
-	__u16 locals_count;          /* FULLNAT: local addresses that stand for clients … */
-	__u32 locals_first;          /* … in `locals` */
+	__u16 snat_count;          /* FULLNAT: local addresses that stand for clients … */
+	__u32 snat_first;          /* … in `locals` */
 	__u32 service;
 	__u32 weight;
 	__u32 upper, lower;          /* thresholds, 0: off */
@@ -150,7 +150,7 @@ struct translation_key {     /* what a server's reply says */
 
 /* -- next hops, fragments ------------------------------------------------------------------------------------------- */
 
-struct hop {
+struct neighbour {
 	struct address destination;
 	__u32 interface;
 	__u32 expires;
@@ -163,7 +163,7 @@ struct hop {
 enum device_flag {
 	DEVICE_PEER = 1 << 0,    /* a veth whose other end is in another namespace: frames go straight into that end */
 };
-#define HOPS 2048 /* per CPU, chosen by a hash of the destination: a collision costs a route look-up, nothing else */
+#define NEIGHBOURS 2048 /* per CPU, chosen by a hash of the destination: a collision costs a route look-up, nothing else */
 
 struct fragment_key {
 	struct address source, destination;
@@ -225,12 +225,12 @@ enum tcp_state {             /* numbers of IPVS: they are on the wire of its syn
 
 enum setting_flag {
 	SETTING_SLOPPY_TCP = 1 << 0,      /* any segment but RST opens a connection */
-	SETTING_ANNOUNCE = 1 << 1,        /* other directors are told of connections: somebody reads the ring */
+	SETTING_SYNC = 1 << 1,        /* other directors are told of connections: somebody reads the ring */
 	SETTING_MARKS = 1 << 2,           /* there are firewall-mark services */
 	SETTING_KEEP_ORPHANS = 1 << 3,    /* connections of a removed server hang till they time out (expire_nodest_conn 0) */
 	SETTING_EXPIRE_QUIESCENT = 1 << 4,/* templates of a server of weight 0 are not used any more */
 	SETTING_SECURE_TCP = 1 << 5,
-	SETTING_TEMPLATES_ALONE = 1 << 6, /* of persistent connections, other directors are told the templates only */
+	SETTING_SYNC_TEMPLATES_ONLY = 1 << 6, /* of persistent connections, other directors are told the templates only */
 };
 
 #define FILTER_BITS 15
@@ -238,7 +238,7 @@ struct settings {
 	__u32 version;           /* LAYOUT_VERSION */
 	__u32 flags;
 	__u32 hz;                /* jiffies a second */
-	__u32 answers_a_second;  /* ICMP errors and resets that each CPU may send */
+	__u32 replies_per_second;  /* ICMP errors and resets that each CPU may send */
 	__u32 timeout[TIMEOUTS]; /* jiffies, by state */
 	__u64 key[2];            /* of the hash of connections: random, made once */
 	__u32 bucket_mask;       /* number of buckets - 1 */

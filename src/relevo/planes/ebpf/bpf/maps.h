@@ -50,7 +50,7 @@ struct {
 	NUMBER(max_entries, 1);
 	TYPE(key, __u32);
 	TYPE(value, __u32);
-} rosters SEC(".maps");
+} server_lists SEC(".maps");
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -72,7 +72,7 @@ struct {
 	NUMBER(max_entries, 1);
 	TYPE(key, __u32);
 	TYPE(value, struct address);
-} locals SEC(".maps");
+} snat_addresses SEC(".maps");
 
 /* FULLNAT: a server's reply → place of the connection. Adding to it reserves the local port. */
 struct {
@@ -85,10 +85,10 @@ struct {
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	NUMBER(max_entries, HOPS);
+	NUMBER(max_entries, NEIGHBOURS);
 	TYPE(key, __u32);
-	TYPE(value, struct hop);
-} hops SEC(".maps");
+	TYPE(value, struct neighbour);
+} neighbours SEC(".maps");
 
 /* What is worth knowing of an interface, by its index. */
 struct {
@@ -162,9 +162,9 @@ struct {
 	NUMBER(max_entries, 1);
 	TYPE(key, __u32);
 	TYPE(value, __u64);
-} answers SEC(".maps");
+} replies SEC(".maps");
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_RINGBUF);
 	NUMBER(max_entries, 1 << 20); /* octets */
-} announcements SEC(".maps");
+} sync_ring SEC(".maps");

@@ -52,7 +52,7 @@ INLINE int usable(const struct packet *p, const struct connection *t, const stru
  * The server that the client's template names, 0 when there is none or its server is gone; its place is left in the scratch's
  * `fresh.master`, + 1. A template whose server is gone is taken out: the next one takes its place.
  */
-GLOBAL __u32 remembered(__u32 service_number)
+GLOBAL __u32 lookup_template(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
 	struct settings *settings = the_settings();
@@ -70,7 +70,7 @@ GLOBAL __u32 remembered(__u32 service_number)
 	number = found.entry->server;
 	s = bpf_map_lookup_elem(&servers, &number);
 	if (!s || !usable(p, found.entry, s)) {
-		take_out(found.number, 0, 0);
+		delete(found.number, 0, 0);
 		return 0;
 	}
 	found.entry->expires = p->now + service->persistence;
@@ -80,7 +80,7 @@ GLOBAL __u32 remembered(__u32 service_number)
 }
 
 /* Remembers the client's server in a template; its place, or NOWHERE. */
-GLOBAL __u32 remember(__u32 service_number, __u32 server_number)
+GLOBAL __u32 insert_template(__u32 service_number, __u32 server_number)
 {
 	struct service *service = service_at(service_number);
 	struct server *s = bpf_map_lookup_elem(&servers, &server_number);
@@ -108,12 +108,12 @@ GLOBAL int reserve_port(__u32 server_number)
 	__u32 i, nowhere = NOWHERE, random;
 	struct connection *c;
 
-	if (!s || !settings || !work || !s->locals_count || !settings->local_port_count)
+	if (!s || !settings || !work || !s->snat_count || !settings->local_port_count)
 		return 0;
 	c = &work->fresh;
 	for (i = 0; i < PORT_TRIES; i++) {
 		random = bpf_get_prandom_u32();
-		c->local = (__u16)(s->locals_first + (random >> 16) % s->locals_count);
+		c->snat_address = (__u16)(s->snat_first + (random >> 16) % s->snat_count);
 		c->local_port = be16((__u16)(settings->local_port_first + (random & 0xffff) % settings->local_port_count));
 		translation_of(c, s, &work->translation);
 		if (!bpf_map_update_elem(&translations, &work->translation, &nowhere, BPF_NOEXIST))
@@ -154,7 +154,7 @@ INLINE void describe(const struct settings *settings, const struct packet *p, co
 }
 
 /* Enters the connection of the packet to a server in the table, under template place `master` - 1. */
-GLOBAL int enter(__u32 service_number, __u32 server_number, __u32 master)
+GLOBAL int insert_connection(__u32 service_number, __u32 server_number, __u32 master)
 {
 	struct server *s = bpf_map_lookup_elem(&servers, &server_number);
 	struct service *service = service_at(service_number);
@@ -182,8 +182,8 @@ GLOBAL int enter(__u32 service_number, __u32 server_number, __u32 master)
 		return DROP_TABLE_FULL;
 	work->place = place;
 	count_connection(server_number);
-	if (unlikely(p->flags & SETTING_ANNOUNCE))
-		consider(place, 0);
+	if (unlikely(p->flags & SETTING_SYNC))
+		maybe_sync(place, 0);
 	return GO_ON;
 }
 
@@ -193,7 +193,7 @@ INLINE __u32 choose(const struct packet *p, struct service *service, __u32 servi
 	__u32 number = 0, place;
 
 	if (service->persistence) {
-		number = remembered(service_number);
+		number = lookup_template(service_number);
 		*master = work->fresh.master;
 	}
 	if (number)
@@ -205,7 +205,7 @@ INLINE __u32 choose(const struct packet *p, struct service *service, __u32 servi
 		return 0;
 	}
 	if (service->persistence) {
-		place = remember(service_number, number);
+		place = insert_template(service_number, number);
 		if (place == NOWHERE)
 			count(COUNT_TEMPLATE_FULL);
 		*master = place + 1; /* NOWHERE + 1 is 0: no template */
@@ -219,7 +219,7 @@ GLOBAL int open_connection(__u32 service_number)
 	struct service *service = service_at(service_number);
 	struct scratch *work = the_scratch(0);
 	struct packet *p = the_packet();
-	__u32 master = 0, number, remembers;
+	__u32 master = 0, number, inserted;
 	enum reason reason;
 
 	if (!service || !work || !p)
@@ -235,12 +235,12 @@ GLOBAL int open_connection(__u32 service_number)
 	if (service->flags & SERVICE_ONE_PACKET && p->protocol == IPPROTO_UDP) {
 		count_connection(number);
 		reason = GO_ON;
-		remembers = 0;
+		inserted = 0;
 	} else {
-		reason = enter(service_number, number, master);
-		remembers = reason == GO_ON;
+		reason = insert_connection(service_number, number, master);
+		inserted = reason == GO_ON;
 	}
-	if (!remembers && master) {
+	if (!inserted && master) {
 		struct connection *t = at_place(master - 1);
 
 		if (t && t->master)

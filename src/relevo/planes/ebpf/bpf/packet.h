@@ -117,7 +117,7 @@ INLINE __u32 frame_length(frame_t *frame)
  * Whether the frame has `length` octets; they are directly readable then. Payload may lie apart from the headers (TC), so
  * only what is looked at is asked for. Pointers into the frame are void afterwards.
  */
-INLINE int has(frame_t *frame, __u32 length)
+INLINE int ensure_readable(frame_t *frame, __u32 length)
 {
 	if (likely(frame_begin(frame) + length <= frame_end(frame)))
 		return 1;

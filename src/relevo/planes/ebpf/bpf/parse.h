@@ -86,7 +86,7 @@ NOINLINE enum reason skip_extensions(frame_t *frame, struct packet *p)
 			break;
 		if (at > 0x3ff)
 			return PASS_MALFORMED;
-		if (!has(frame, at + sizeof(*e)))
+		if (!ensure_readable(frame, at + sizeof(*e)))
 			return PASS_MALFORMED;
 		e = frame_begin(frame) + at;
 		if ((void *)(e + 1) > frame_end(frame))
@@ -115,7 +115,7 @@ INLINE enum reason parse_v6(frame_t *frame, struct packet *p)
 	struct ipv6hdr *ip;
 	__u32 total;
 
-	if (!has(frame, ETHERNET + sizeof(*ip)))
+	if (!ensure_readable(frame, ETHERNET + sizeof(*ip)))
 		return PASS_MALFORMED;
 	ip = frame_begin(frame) + ETHERNET;
 	if ((void *)(ip + 1) > frame_end(frame) || ip->version != 6)
@@ -142,11 +142,11 @@ INLINE enum reason parse_v6(frame_t *frame, struct packet *p)
 /* Ports and TCP flags. */
 INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 {
-	__u32 at = p->l4, octets = p->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
+	__u32 at = p->l4, bytes = p->protocol == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 	struct ports *ports;
 
 	BOUND(at, 0x3ff);
-	if (at - ETHERNET + octets > p->length || !has(frame, at + octets))
+	if (at - ETHERNET + bytes > p->length || !ensure_readable(frame, at + bytes))
 		return PASS_MALFORMED; /* what is behind the packet is padding */
 	ports = frame_begin(frame) + at;
 	if ((void *)ports + sizeof(struct udphdr) > frame_end(frame))
@@ -154,7 +154,7 @@ INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 	p->source_port = ports->source;
 	p->destination_port = ports->destination;
 	p->l4_length = sizeof(struct udphdr);
-	if (octets == sizeof(struct tcphdr)) {
+	if (bytes == sizeof(struct tcphdr)) {
 		struct tcphdr *tcp = (void *)ports;
 
 		if ((void *)(tcp + 1) > frame_end(frame) || tcp->doff < 5)
@@ -202,7 +202,7 @@ NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 
 	BOUND(at, 0x3ff);
 	wanted = at + ICMP_ERROR_HEADER + (p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + 8;
-	if (wanted - ETHERNET > p->length || !has(frame, wanted))
+	if (wanted - ETHERNET > p->length || !ensure_readable(frame, wanted))
 		return PASS_MALFORMED;
 	icmp = frame_begin(frame) + at;
 	if ((void *)(icmp + 1) > frame_end(frame))
@@ -250,7 +250,7 @@ INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet
 	struct ethhdr *ethernet;
 	enum reason reason;
 
-	if (!has(frame, ETHERNET + sizeof(struct iphdr)))
+	if (!ensure_readable(frame, ETHERNET + sizeof(struct iphdr)))
 		return PASS_NOT_IP;
 	ethernet = frame_begin(frame);
 	if ((void *)(ethernet + 1) > frame_end(frame))

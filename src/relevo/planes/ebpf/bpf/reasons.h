@@ -35,7 +35,7 @@ enum reason {
 	DROP_FRAGMENT,           /* its first had no connection, or hides its ports, or there is no room to hold it */
 	DROP_REWRITE,            /* the kernel refused to change the packet */
 	DROP_ORPHAN,             /* the connection's server was removed and orphans are kept */
-	DROP_ANSWER_LIMIT,       /* an answer was due, but too many were sent this second */
+	DROP_REPLY_LIMIT,       /* an answer was due, but too many were sent this second */
 	DROP_TOO_BIG,            /* larger than the path, and nobody may be told */
 	DROP_NOT_YET,            /* the service's address has just come, and the loader has not opened the service yet */
 
@@ -46,7 +46,7 @@ enum reason {
 
 	/* Not about one packet. */
 	COUNT_EVICTED,           /* a half-open connection gave its slot to a new one */
-	COUNT_UNTOLD,            /* the ring was full: other directors do not hear of a connection, or late */
+	COUNT_SYNC_LOST,            /* the ring was full: other directors do not hear of a connection, or late */
 	COUNT_TEMPLATE_FULL,     /* persistence could not be remembered */
 	REASONS,
 };

@@ -129,7 +129,7 @@ INLINE enum reason translate(frame_t *frame, const struct packet *p, const struc
 }
 
 /* One hop less to live, nothing else (DR). */
-INLINE enum reason age(frame_t *frame, const struct packet *p)
+INLINE enum reason decrement_ttl(frame_t *frame, const struct packet *p)
 {
 	if (p->family == 4) {
 		struct iphdr *ip = frame_begin(frame) + ETHERNET;

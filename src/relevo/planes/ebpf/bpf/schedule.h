@@ -17,13 +17,13 @@
 _Static_assert(MAX_SERVERS % PART == 0, "a list is walked in whole parts");
 #define MAGLEV_KEY_1 2654435761ULL /* of both words of the key, as the kernel has it */
 
-struct roster {
+struct server_list {
 	__u32 first, count;
 };
 
-INLINE struct roster roster_of(__u64 extent)
+INLINE struct server_list server_list_of(__u64 range)
 {
-	struct roster r = {.first = (__u32)(extent >> 32), .count = (__u32)extent};
+	struct server_list r = {.first = (__u32)(range >> 32), .count = (__u32)range};
 
 	if (r.count > MAX_SERVERS)
 		r.count = MAX_SERVERS;
@@ -32,7 +32,7 @@ INLINE struct roster roster_of(__u64 extent)
 
 INLINE struct server *server_at(__u32 place, __u32 *number)
 {
-	__u32 *found = bpf_map_lookup_elem(&rosters, &place);
+	__u32 *found = bpf_map_lookup_elem(&server_lists, &place);
 
 	if (!found)
 		return 0;
@@ -56,11 +56,11 @@ GLOBAL __u32 rr_part(__u32 service_number)
 	struct service *service = service_at(service_number);
 	struct scratch *work = the_scratch(0);
 	__u32 place, number, i;
-	struct roster r;
+	struct server_list r;
 
 	if (!service || !work)
 		return 0;
-	r = roster_of(service->roster);
+	r = server_list_of(service->server_list);
 	for (i = 0; i < PART; i++) {
 		struct server *s;
 
@@ -106,12 +106,12 @@ GLOBAL __u32 wrr_part(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
 	struct scratch *work = the_scratch(0);
-	struct roster r;
+	struct server_list r;
 	__u32 number, i;
 
 	if (!service || !work)
 		return 0;
-	r = roster_of(service->roster);
+	r = server_list_of(service->server_list);
 	for (i = 0; i < PART; i++) {
 		struct server *s;
 
@@ -193,12 +193,12 @@ GLOBAL __u32 least_part(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
 	struct scratch *work = the_scratch(0);
-	struct roster r;
+	struct server_list r;
 	__u32 number, i;
 
 	if (!service || !work)
 		return 0;
-	r = roster_of(service->roster);
+	r = server_list_of(service->server_list);
 	for (i = 0; i < PART; i++) {
 		/* Read anew each time, or the verifier would follow every algorithm on its own through the whole list. */
 		__u32 scheduler = *(volatile __u32 *)&service->scheduler;

@@ -4,7 +4,7 @@
  * each thing that can be seen. `machines.md` of the reference draws them; the model in tests is generated from the same.
  */
 #pragma once
-#include "announce.h"
+#include "sync_export.h"
 
 enum tcp_event { EVENT_SYN, EVENT_FIN, EVENT_ACK, EVENT_RST };
 enum tcp_view { VIEW_INPUT, VIEW_OUTPUT, VIEW_INPUT_ONLY };
@@ -100,12 +100,12 @@ INLINE __u32 expiry(const struct settings *s, __u8 state, __u32 now)
  * Nothing of the connection is left but its entry, which guards against stray segments. It does not hold its client's template
  * any more: a client is remembered for the persistence time-out after its last connection, not two minutes longer (IPVS).
  */
-INLINE int is_over_state(__u8 state)
+INLINE int is_closed_state(__u8 state)
 {
 	return state == STATE_TIME_WAIT || state == STATE_CLOSE || state == STATE_LAST_ACK;
 }
 
-INLINE void let_go(const struct connection *e, __u32 master)
+INLINE void release_template(const struct connection *e, __u32 master)
 {
 	struct connection *template = template_of(e, master);
 
@@ -114,7 +114,7 @@ INLINE void let_go(const struct connection *e, __u32 master)
 }
 
 /* The client of the connection's template is somebody who answers. */
-INLINE void assure(const struct connection *e, __u32 master)
+INLINE void mark_assured(const struct connection *e, __u32 master)
 {
 	struct connection *template = template_of(e, master);
 
@@ -142,7 +142,7 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 		e->state = state;
 		e->flags = is;
 		master = e->master;
-		if (is_over_state(state))
+		if (is_closed_state(state))
 			e->master = 0;
 		moved = 1;
 	}
@@ -150,9 +150,9 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 	if (!moved)
 		return 0;
 	if (state == STATE_ESTABLISHED)
-		assure(e, master);
-	else if (is_over_state(state))
-		let_go(e, master);
+		mark_assured(e, master);
+	else if (is_closed_state(state))
+		release_template(e, master);
 	bucket = e->server;
 	server = bpf_map_lookup_elem(&servers, &bucket);
 	if (server && server->generation == e->generation && ((was ^ is) & CONNECTION_ACTIVE)) {
@@ -178,13 +178,13 @@ INLINE void advance(const struct settings *s, const struct packet *p, struct pla
 
 		next = next_tcp_state(s, state, p->tcp_flags, view);
 	} else if (p->protocol == IPPROTO_UDP && direction == TO_CLIENT && unlikely(e->master)) {
-		assure(e, e->master);
+		mark_assured(e, e->master);
 	}
 	expires = expiry(s, next, p->now);
 	if (e->expires != expires)
 		e->expires = expires; /* once a jiffy: the line stays shared in between */
 	if (unlikely(next != state))
 		change_state(place->number, state, next);
-	if (unlikely(p->flags & SETTING_ANNOUNCE) && (direction == TO_SERVER || next != state))
-		consider(place->number, next != state);
+	if (unlikely(p->flags & SETTING_SYNC) && (direction == TO_SERVER || next != state))
+		maybe_sync(place->number, next != state);
 }

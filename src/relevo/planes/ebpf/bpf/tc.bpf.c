@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The TC program, at ingress: complete. It works on every Ethernet device, and super-packets pass whole. */
 #include "balance.h"
-#include "answer.h"
+#include "reply.h"
 
 /*
  * A service whose address another node holds is closed: its packets are only passing through. If the address is here already,
@@ -10,9 +10,9 @@
 NOINLINE enum reason closed(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
-	struct way way = {};
+	struct route route = {};
 
-	return ask_kernel(frame, p, &p->source, &p->destination, &way) == PASS_LOCAL ? DROP_NOT_YET : PASS_CLOSED;
+	return look_up_neighbour(frame, p, &p->source, &p->destination, &route) == PASS_LOCAL ? DROP_NOT_YET : PASS_CLOSED;
 }
 
 /*
@@ -61,14 +61,14 @@ NOINLINE int refuse(frame_t *frame)
 	if (p->reason == AGAIN_CUT && !cut(frame))
 		p->reason = p->fragment == LATER_FRAGMENT ? DROP_TOO_BIG : REFUSED_TOO_BIG;
 	count(p->reason);
-	return p->reason < DROP_TABLE_FULL ? answer(frame) : TC_ACT_SHOT;
+	return p->reason < DROP_TABLE_FULL ? reply(frame) : TC_ACT_SHOT;
 }
 
 /* Packets that are not ours go on to the programs behind this one (TC_ACT_UNSPEC; it is TCX_NEXT too). */
 INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 {
 	if (likely(reason == GO_ON))
-		return leave(frame, &job->way);
+		return leave(frame, &job->route);
 	if (unlikely(reason == PASS_CLOSED))
 		reason = closed(frame, job);
 	if (unlikely(reason == PASS_LOCAL))
@@ -79,7 +79,7 @@ INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 	}
 	/* By the map, not as arguments: the verifier forgets which of the many ways led here, and reads on once for them all. */
 	job->packet->reason = reason;
-	job->packet->mtu = job->way.mtu;
+	job->packet->mtu = job->route.mtu;
 	return refuse(frame);
 }
 

@@ -18,7 +18,7 @@ int relevo_xdp(struct xdp_md *frame)
 		return XDP_PASS;
 	reason = balance(frame, &job);
 	if (likely(reason == GO_ON))
-		return leave(frame, &job.way);
+		return leave(frame, &job.route);
 	if (reason == DROP_REWRITE) {
 		count(reason);
 		return XDP_DROP;

@@ -7,11 +7,11 @@
 #pragma once
 #include "checksum.h"
 #include "connection.h"
-#include "forward.h"
+#include "route.h"
 #include "parse.h"
 
 /* What an error becomes: in a map, for the stack is small. */
-struct relation {
+struct icmp_rewrite {
 	struct translation outer, inner;
 };
 
@@ -19,21 +19,21 @@ struct {
 	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	NUMBER(max_entries, 1);
 	TYPE(key, __u32);
-	TYPE(value, struct relation);
-} relations SEC(".maps");
+	TYPE(value, struct icmp_rewrite);
+} icmp_rewrites SEC(".maps");
 
-INLINE struct relation *the_relation(void)
+INLINE struct icmp_rewrite *the_icmp_rewrite(void)
 {
 	__u32 key = 0;
 
-	return bpf_map_lookup_elem(&relations, &key);
+	return bpf_map_lookup_elem(&icmp_rewrites, &key);
 }
 
 /*
  * Replaces addresses and ports: outer ones become `outer`, quoted ones `inner`. The ICMP checksum covers the quoted packet, so
  * every change in there counts, the quoted IP header's own checksum included.
  */
-INLINE enum reason relate_v4(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
+INLINE enum reason rewrite_icmp_v4(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
 {
 	struct iphdr *ip = frame_begin(frame) + ETHERNET, *quoted;
 	struct icmp_header *icmp;
@@ -64,7 +64,7 @@ INLINE enum reason relate_v4(frame_t *frame, const struct packet *p, const struc
 	return GO_ON;
 }
 
-INLINE enum reason relate_v6(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
+INLINE enum reason rewrite_icmp_v6(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
 {
 	struct ipv6hdr *ip = frame_begin(frame) + ETHERNET, *quoted;
 	struct icmp_header *icmp;
@@ -95,7 +95,7 @@ INLINE enum reason relate_v6(frame_t *frame, const struct packet *p, const struc
 	return GO_ON;
 }
 
-INLINE enum reason relate(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
+INLINE enum reason rewrite_icmp(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
 {
-	return p->family == 4 ? relate_v4(frame, p, outer, inner) : relate_v6(frame, p, outer, inner);
+	return p->family == 4 ? rewrite_icmp_v4(frame, p, outer, inner) : rewrite_icmp_v6(frame, p, outer, inner);
 }

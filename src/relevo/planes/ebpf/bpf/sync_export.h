@@ -19,24 +19,24 @@
 #define SYNC_V4 (SYNC_HEAD + 3 * 4)
 #define SYNC_V6 (SYNC_HEAD + 3 * 16)
 
-#define TOLD_RETRIES 3
-#define TOLD_TICKS 14
-#define TICKS_MAX (1 << (TOLD_TICKS - 1)) /* half of the circle: longer times are cut to it */
+#define LAST_SYNC_RETRIES 3
+#define LAST_SYNC_TICK_BITS 14
+#define TICKS_MAX (1 << (LAST_SYNC_TICK_BITS - 1)) /* half of the circle: longer times are cut to it */
 #define TICKS_ASKEW 4                     /* so much later may another CPU have told of it than this one looks */
 
 /* The time as `told` has it. */
-INLINE __u16 told_time(const struct settings *s, __u32 now)
+INLINE __u16 last_sync_time(const struct settings *s, __u32 now)
 {
 	__u16 time = (__u16)(now >> (s->tick_shift & 31)) << 2;
 
 	return time ? time : 1 << 2;
 }
 
-INLINE __u32 ticks_since(__u16 told, __u16 time)
+INLINE __u32 ticks_since(__u16 last_sync, __u16 time)
 {
-	__u32 ticks = (__u16)(time - (told & ~TOLD_RETRIES)) >> 2;
+	__u32 ticks = (__u16)(time - (last_sync & ~LAST_SYNC_RETRIES)) >> 2;
 
-	return ticks < (1 << TOLD_TICKS) - TICKS_ASKEW ? ticks : 0;
+	return ticks < (1 << LAST_SYNC_TICK_BITS) - TICKS_ASKEW ? ticks : 0;
 }
 
 INLINE __u32 in_ticks(const struct settings *s, __u32 jiffies)
@@ -101,13 +101,13 @@ INLINE __u32 persistence_of(const struct connection *e)
 /* Whether the connection is left to its template (sync_persist_mode). */
 INLINE int template_suffices(const struct settings *s, const struct connection *e)
 {
-	return s->flags & SETTING_TEMPLATES_ALONE && !(e->flags & CONNECTION_TEMPLATE) && persistence_of(e);
+	return s->flags & SETTING_SYNC_TEMPLATES_ONLY && !(e->flags & CONNECTION_TEMPLATE) && persistence_of(e);
 }
 
-enum telling { NOTHING_TO_TELL, TOLD, RING_FULL };
+enum export_result { NOTHING_TO_EXPORT, EXPORTED, RING_FULL };
 
 /* Puts the entry at place `number` in the ring, whatever it is, with the scratch that is said; enum telling. */
-GLOBAL int announce(__u32 number, __u32 scratch)
+GLOBAL int export_connection(__u32 number, __u32 scratch)
 {
 	struct settings *settings = the_settings();
 	struct scratch *work = the_scratch(scratch);
@@ -120,15 +120,15 @@ GLOBAL int announce(__u32 number, __u32 scratch)
 	long failed;
 
 	if (!settings || !work || !e)
-		return NOTHING_TO_TELL;
+		return NOTHING_TO_EXPORT;
 	key = e->server;
 	s = bpf_map_lookup_elem(&servers, &key);
 	if (!s || s->generation != e->generation)
-		return NOTHING_TO_TELL;
+		return NOTHING_TO_EXPORT;
 	key = s->service;
 	service = bpf_map_lookup_elem(&services, &key);
 	if (!service)
-		return NOTHING_TO_TELL;
+		return NOTHING_TO_EXPORT;
 	if (!service->protocol)
 		mark = get_v4(&service->address);
 	entry = &work->entry;
@@ -148,24 +148,24 @@ GLOBAL int announce(__u32 number, __u32 scratch)
 		entry->seconds = be32(settings->timeout[e->state & (TIMEOUTS - 1)] / settings->hz);
 	}
 	write_ends(entry, e, s, mark);
-	failed = entry->type ? bpf_ringbuf_output(&announcements, entry, SYNC_V6, 0) : bpf_ringbuf_output(&announcements, entry, SYNC_V4, 0);
+	failed = entry->type ? bpf_ringbuf_output(&sync_ring, entry, SYNC_V6, 0) : bpf_ringbuf_output(&sync_ring, entry, SYNC_V4, 0);
 	if (failed)
 		return RING_FULL;
-	e->told = told_time(settings, (__u32)bpf_jiffies64());
-	return TOLD;
+	e->last_sync = last_sync_time(settings, (__u32)bpf_jiffies64());
+	return EXPORTED;
 }
 
 /* States that other directors hear of; a connection that is not established yet may still be nothing. */
-INLINE int is_told_state(__u8 state)
+INLINE int is_synced_state(__u8 state)
 {
 	return state == STATE_ESTABLISHED || state == STATE_FIN_WAIT || state == STATE_CLOSE || state == STATE_CLOSE_WAIT ||
 	       state == STATE_TIME_WAIT || state == STATE_UDP;
 }
 
 /* The entry of a FULLNAT connection would be of no use: its server knows it by an address and a port of this node. */
-INLINE int can_be_told(const struct connection *e)
+INLINE int can_sync(const struct connection *e)
 {
-	return !(e->flags & CONNECTION_FULLNAT) && ((e->flags & CONNECTION_TEMPLATE) || is_told_state(e->state));
+	return !(e->flags & CONNECTION_FULLNAT) && ((e->flags & CONNECTION_TEMPLATE) || is_synced_state(e->state));
 }
 
 /* Whether something is to be told: NOT_DUE, 0, or the number of the repetition that it is. */
@@ -175,22 +175,22 @@ INLINE int can_be_told(const struct connection *e)
  * By the time since it was told (sync_refresh_period, sync_retries): not while that is shorter than the period and half of
  * the time-out, but for so many repetitions, which are there for messages that get lost.
  */
-INLINE int due_by_time(const struct settings *s, __u16 told, __u32 since, __u32 timeout)
+INLINE int due_by_time(const struct settings *s, __u16 last_sync, __u32 since, __u32 timeout)
 {
 	__u32 refresh = in_ticks(s, s->sync_refresh), half = in_ticks(s, timeout) / 2;
 
 	if (since >= (refresh < half ? refresh : half))
 		return 0;
-	if ((told & TOLD_RETRIES) >= s->sync_retries || since < (refresh + 7) / 8)
+	if ((last_sync & LAST_SYNC_RETRIES) >= s->sync_retries || since < (refresh + 7) / 8)
 		return NOT_DUE;
-	return (told & TOLD_RETRIES) + 1;
+	return (last_sync & LAST_SYNC_RETRIES) + 1;
 }
 
-INLINE int due_by_count(const struct settings *s, __u16 packets, int told)
+INLINE int due_by_count(const struct settings *s, __u16 packets, int last_sync)
 {
 	__u16 period = s->sync_period, first = s->sync_threshold ? s->sync_threshold : period;
 
-	if (!told && packets > first)
+	if (!last_sync && packets > first)
 		return 1;
 	if (period)
 		return packets % period == s->sync_threshold;
@@ -199,68 +199,68 @@ INLINE int due_by_count(const struct settings *s, __u16 packets, int told)
 
 INLINE int connection_due(const struct settings *s, const struct connection *e, __u16 time, __u32 changed)
 {
-	__u32 timeout = s->timeout[e->state & (TIMEOUTS - 1)], since = ticks_since(e->told, time);
+	__u32 timeout = s->timeout[e->state & (TIMEOUTS - 1)], since = ticks_since(e->last_sync, time);
 	int due = 0;
 
 	if (changed && e->state != STATE_ESTABLISHED)
 		return 0;
-	if (e->told && since > in_ticks(s, timeout) / 2)
+	if (e->last_sync && since > in_ticks(s, timeout) / 2)
 		return 0;
-	if (s->sync_refresh && e->told && !changed)
-		due = due_by_time(s, e->told, since, timeout);
-	return due_by_count(s, e->packets, e->told) ? due : NOT_DUE;
+	if (s->sync_refresh && e->last_sync && !changed)
+		due = due_by_time(s, e->last_sync, since, timeout);
+	return due_by_count(s, e->packets, e->last_sync) ? due : NOT_DUE;
 }
 
 /* A template of which a connection was told just now, or passed a packet. */
 INLINE int template_due(const struct settings *s, const struct connection *t, __u16 time, int with_connection)
 {
-	__u32 since = ticks_since(t->told, time), timeout;
+	__u32 since = ticks_since(t->last_sync, time), timeout;
 
-	if (!t->told)
+	if (!t->last_sync)
 		return 0;
 	if (since < in_ticks(s, s->hz))
 		return NOT_DUE;
 	timeout = persistence_of(t);
 	if (s->sync_refresh)
-		return due_by_time(s, t->told, since, timeout);
+		return due_by_time(s, t->last_sync, since, timeout);
 	return with_connection || since > in_ticks(s, timeout) / 2 ? 0 : NOT_DUE;
 }
 
 /* Announces the entry at place `number` as its repetition `due`; what does not fit in the ring is lost for now. */
-INLINE void announce_now(__u32 number, struct connection *e, int due)
+INLINE void export_due(__u32 number, struct connection *e, int due)
 {
-	int told = announce(number, 0);
+	int result = export_connection(number, 0);
 
-	if (told == TOLD)
-		e->told |= due;
-	else if (told == RING_FULL)
-		count(COUNT_UNTOLD);
+	if (result == EXPORTED)
+		e->last_sync |= due;
+	else if (result == RING_FULL)
+		count(COUNT_SYNC_LOST);
 }
 
 /* A packet has passed on the connection at place `number`, and `changed` its state or not: announces it if that is due. */
-GLOBAL int consider(__u32 number, __u32 changed)
+GLOBAL int maybe_sync(__u32 number, __u32 changed)
 {
 	struct connection *e = at_place(number), *template;
 	struct settings *settings = the_settings();
 	struct packet *p = the_packet();
-	int due, due_of_template;
+	int due, template_export;
 	__u16 time;
 
-	if (!settings || !p || !e || !can_be_told(e))
+	if (!settings || !p || !e || !can_sync(e))
 		return 0;
-	time = told_time(settings, p->now);
+	time = last_sync_time(settings, p->now);
 	due = connection_due(settings, e, time, changed);
 	template = template_of(e, e->master);
 	if (due != NOT_DUE) {
 		if (template_suffices(settings, e))
-			e->told = time | due; /* so that its template is considered as often as it would be */
+			e->last_sync = time | due; /* so that its template is considered as often as it would be */
 		else
-			announce_now(number, e, due);
+			export_due(number, e, due);
 	}
 	if (!template)
 		return 0;
-	due_of_template = template_due(settings, template, time, due != NOT_DUE);
-	if (due_of_template != NOT_DUE)
-		announce_now(e->master - 1, template, due_of_template);
+	template_export = template_due(settings, template, time, due != NOT_DUE);
+	if (template_export != NOT_DUE)
+		export_due(e->master - 1, template, template_export);
 	return 0;
 }

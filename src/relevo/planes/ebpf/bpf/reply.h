@@ -13,17 +13,17 @@
 #include "parse.h"
 #include "rewrite.h"
 
-INLINE int may_answer(const struct settings *s, const struct packet *p)
+INLINE int may_reply(const struct settings *s, const struct packet *p)
 {
 	__u32 key = 0, began;
-	__u64 *value = bpf_map_lookup_elem(&answers, &key);
+	__u64 *value = bpf_map_lookup_elem(&replies, &key);
 
 	if (!value)
 		return 0;
 	began = (__u32)(*value >> 32);
 	if (p->now - began >= s->hz)
 		*value = (__u64)p->now << 32;
-	if ((__u32)*value >= s->answers_a_second)
+	if ((__u32)*value >= s->replies_per_second)
 		return 0;
 	*value += 1;
 	return 1;
@@ -38,7 +38,7 @@ INLINE void swap_macs(struct ethhdr *e)
 	__builtin_memcpy(e->h_source, mac, 6);
 }
 
-#define ANSWER_TTL 64
+#define REPLY_TTL 64
 
 /* An IP header from `from` to `to` at the place of the present one. */
 INLINE int write_ip(frame_t *frame, const struct packet *p, const struct address *from, const struct address *to, __u8 protocol,
@@ -56,7 +56,7 @@ INLINE int write_ip(frame_t *frame, const struct packet *p, const struct address
 		ip->tot_len = be16(sizeof(*ip) + payload);
 		ip->id = 0;
 		ip->frag_off = be16(0x4000);
-		ip->ttl = ANSWER_TTL;
+		ip->ttl = REPLY_TTL;
 		ip->protocol = protocol;
 		ip->saddr = get_v4(from);
 		ip->daddr = get_v4(to);
@@ -70,7 +70,7 @@ INLINE int write_ip(frame_t *frame, const struct packet *p, const struct address
 		*(__u32 *)ip = be32(0x60000000);
 		ip->payload_len = be16(payload);
 		ip->nexthdr = protocol;
-		ip->hop_limit = ANSWER_TTL;
+		ip->hop_limit = REPLY_TTL;
 		put_v6(&ip->saddr, from);
 		put_v6(&ip->daddr, to);
 	}
@@ -111,7 +111,7 @@ INLINE __u64 sum_words(const __u16 *words, int count)
 }
 
 /* Turns a TCP segment into the reset that answers it, and sends it back. */
-NOINLINE int answer_reset(frame_t *frame)
+NOINLINE int reply_reset(frame_t *frame)
 {
 	struct packet *p = the_packet();
 	struct tcphdr *tcp;
@@ -201,7 +201,7 @@ INLINE int copy_quoted(frame_t *frame, __u32 length)
  * Turns the packet into an ICMP error about itself, from the address it was sent to, and sends it back. It quotes as much of
  * the packet as an error may.
  */
-NOINLINE int answer_icmp(frame_t *frame)
+NOINLINE int reply_icmp(frame_t *frame)
 {
 	struct packet *p = the_packet();
 	struct icmp_header icmp = {};
@@ -237,7 +237,7 @@ NOINLINE int answer_icmp(frame_t *frame)
 }
 
 /* The answer that the packet's `reason` calls for; the program's return value. */
-NOINLINE int answer(frame_t *frame)
+NOINLINE int reply(frame_t *frame)
 {
 	struct settings *s = the_settings();
 	struct packet *p = the_packet();
@@ -246,8 +246,8 @@ NOINLINE int answer(frame_t *frame)
 	if (!s || !p)
 		return TC_ACT_SHOT;
 	v4 = p->family == 4;
-	if (!may_answer(s, p)) {
-		count(DROP_ANSWER_LIMIT);
+	if (!may_reply(s, p)) {
+		count(DROP_REPLY_LIMIT);
 		return TC_ACT_SHOT;
 	}
 	switch (p->reason) {
@@ -255,19 +255,19 @@ NOINLINE int answer(frame_t *frame)
 		p->icmp_type = v4 ? 3 : 1;
 		p->icmp_code = v4 ? 3 : 4;
 		p->mtu = 0;
-		return answer_icmp(frame);
+		return reply_icmp(frame);
 	case REFUSED_TTL:
 		p->icmp_type = v4 ? 11 : 3;
 		p->icmp_code = 0;
 		p->mtu = 0;
-		return answer_icmp(frame);
+		return reply_icmp(frame);
 	case REFUSED_TOO_BIG:
 		p->icmp_type = v4 ? 3 : 2;
 		p->icmp_code = v4 ? 4 : 0;
-		return answer_icmp(frame);
+		return reply_icmp(frame);
 	case REFUSED_ORPHAN:
 	case REFUSED_WITH_RESET:
-		return answer_reset(frame);
+		return reply_reset(frame);
 	default:
 		return TC_ACT_SHOT;
 	}

@@ -5,16 +5,16 @@ from __future__ import annotations
 from bisect import insort
 
 
-class Extents:
+class Allocator:
     """Gives pieces away, the lowest that matches first. A piece that is given back is used again only after ``settle``:
     a CPU may still be reading it.
     """
 
     def __init__(self, size: int) -> None:
         self._free: list[tuple[int, int]] = [(0, size)]
-        self._leaving: list[tuple[int, int]] = []
+        self._pending: list[tuple[int, int]] = []
 
-    def take(self, count: int) -> int | None:
+    def allocate(self, count: int) -> int | None:
         """Return where ``count`` entries are free now, ``None`` when they are nowhere."""
         for index, (first, room) in enumerate(self._free):
             if room >= count:
@@ -22,7 +22,7 @@ class Extents:
                 return first
         return None
 
-    def claim(self, first: int, count: int) -> None:
+    def reserve(self, first: int, count: int) -> None:
         """Take note that a piece was in use before this allocator was."""
         for index, (free, room) in enumerate(self._free):
             if free <= first and first + count <= free + room:
@@ -31,16 +31,16 @@ class Extents:
                 return
         raise ValueError(f"extent {first}+{count} is claimed twice")
 
-    def give_back(self, first: int, count: int) -> None:
+    def free(self, first: int, count: int) -> None:
         """Return a piece."""
         if count:
-            self._leaving.append((first, count))
+            self._pending.append((first, count))
 
-    def settle(self) -> None:
+    def reclaim(self) -> None:
         """Make what was given back free, joined with its neighbours."""
-        for piece in self._leaving:
+        for piece in self._pending:
             insort(self._free, piece)
-        self._leaving.clear()
+        self._pending.clear()
         joined: list[tuple[int, int]] = []
         for first, room in self._free:
             if joined and joined[-1][0] + joined[-1][1] == first:

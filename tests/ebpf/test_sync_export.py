@@ -10,9 +10,9 @@ import pytest
 
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
-from relevo.planes.ebpf.layout import Announced, ConnectionFlag, SettingFlag, TcpState, port_from
-from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.sync_export import Ring
+from relevo.planes.ebpf.layout import ConnectionFlag, SettingFlag, SyncExport, TcpState, port_from
+from relevo.planes.ebpf.reasons import Reason
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import INACTIVE, NO_OUTPUT, TEMPLATE, Entry
 from tests.ebpf.packets import CLIENT, CLIENT_PORT, PORT, SERVER, SERVER_PORT, VIRTUAL, Director, datagram, server, syn
@@ -20,16 +20,16 @@ from tests.ebpf.packets import CLIENT, CLIENT_PORT, PORT, SERVER, SERVER_PORT, V
 ALL = 1 << 30
 RECORD = 48
 """Octets of an IPv4 record with its header, padded."""
-NONE = Announced(0)
-NEWS = Announced.NEWS | Announced.HALF_OPEN
+NONE = SyncExport(0)
+UNSYNCED = SyncExport.UNSYNCED | SyncExport.HALF_OPEN
 ES, CLOSE_WAIT, TIME_WAIT = TcpState.ESTABLISHED, TcpState.CLOSE_WAIT, TcpState.TIME_WAIT
 
 
 @pytest.fixture
 def ring(director: Director) -> Iterator[Ring]:
-    opened = Ring(director.instance.maps["announcements"])
+    opened = Ring(director.instance.maps["sync_ring"])
     opened.skip()
-    director.settings.flags |= SettingFlag.ANNOUNCE
+    director.settings.flags |= SettingFlag.SYNC
     yield opened
     opened.close()
 
@@ -41,7 +41,7 @@ def entries(records: list[bytes]) -> list[Entry]:
     return [entry for each in found for entry in each.entries]
 
 
-def told(ring: Ring) -> list[Entry]:
+def exported(ring: Ring) -> list[Entry]:
     return entries(ring.read(ALL))
 
 
@@ -55,7 +55,7 @@ def test_a_connection_is_told_at_its_third_packet_and_at_every_fiftieth_from_the
     counts = [0]
     for _ in range(105):
         director.run(syn(flags="A"))
-        counts.append(len(told(ring)))
+        counts.append(len(exported(ring)))
     assert [number for number, count in enumerate(counts, 1) if count] == [3, 53, 103]
 
 
@@ -65,14 +65,14 @@ def test_a_period_of_0_tells_once(director: Director, ring: Ring) -> None:
     director.run(syn())
     for _ in range(60):
         director.run(syn(flags="A"))
-    assert len(told(ring)) == 1
+    assert len(exported(ring)) == 1
 
 
 def test_closing_is_told_at_once_and_reopening_by_count(director: Director, ring: Ring) -> None:
     director.serve()
     for flags in ("S", "A", "FA"):
         director.run(syn(flags=flags))
-    assert [(entry.state, entry.flags, entry.seconds) for entry in told(ring)] == [(CLOSE_WAIT, INACTIVE, 60)]
+    assert [(entry.state, entry.flags, entry.seconds) for entry in exported(ring)] == [(CLOSE_WAIT, INACTIVE, 60)]
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -80,7 +80,7 @@ def test_an_entry_says_what_the_kernel_s_says(director: Director, ring: Ring, fa
     director.serve(family)
     for flags in ("S", "A", "PA"):
         director.run(syn(family=family, flags=flags))
-    assert told(ring) == [
+    assert exported(ring) == [
         Entry(
             protocol=6,
             client=packed(CLIENT[family]),
@@ -100,21 +100,21 @@ def test_the_way_of_forwarding_is_said(director: Director, ring: Ring, forwardin
     director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=forwarding))
     for segment in ("S", "A", "PA"):
         director.run(syn(flags=segment))
-    assert [entry.flags for entry in told(ring)] == [flags]
+    assert [entry.flags for entry in exported(ring)] == [flags]
 
 
 def test_udp_is_told_by_count_and_never_active(director: Director, ring: Ring) -> None:
     director.serve(4, Protocol.UDP)
     for _ in range(4):
         director.run(datagram())
-    assert [(entry.protocol, entry.state, entry.flags, entry.seconds) for entry in told(ring)] == [(17, 0, INACTIVE, 300)]
+    assert [(entry.protocol, entry.state, entry.flags, entry.seconds) for entry in exported(ring)] == [(17, 0, INACTIVE, 300)]
 
 
 def test_fullnat_is_not_told_because_no_other_node_has_its_ports(director: Director, ring: Ring) -> None:
     director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=Forwarding.FULLNAT))
     for flags in ("S", "A", "PA", "FA"):
         director.run(syn(flags=flags))
-    assert told(ring) == []
+    assert exported(ring) == []
 
 
 def test_a_template_is_told_with_its_connection_but_not_with_each(director: Director, ring: Ring) -> None:
@@ -122,7 +122,7 @@ def test_a_template_is_told_with_its_connection_but_not_with_each(director: Dire
     for port in range(2000, 2005):
         for flags in ("S", "A", "PA"):
             director.run(syn(port=port, flags=flags))
-    found = told(ring)
+    found = exported(ring)
     (template,) = [entry for entry in found if entry.is_template]
     assert [entry.client_port for entry in found if not entry.is_template] == list(range(2000, 2005))
     network = packed(CLIENT[4])[:3] + b"\0"
@@ -138,7 +138,7 @@ def test_the_template_of_a_mark_names_the_mark(director: Director, ring: Ring) -
     )
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags), mark=7)
-    template, connection = told(ring)
+    template, connection = exported(ring)
     assert (connection.mark, connection.virtual, connection.server_port) == (7, packed(VIRTUAL[4]), PORT)
     assert (template.protocol, template.mark, template.virtual, template.virtual_port) == (0, 7, bytes((0, 0, 0, 7)), 0)
     assert (template.client, template.server_port) == (packed(CLIENT[4]), 0)
@@ -148,11 +148,11 @@ def test_a_connection_in_use_is_told_again_at_the_first_packet_after_half_of_its
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
-    assert len(told(ring)) == 1
+    assert len(exported(ring)) == 1
     for passed, count in ((440, 0), (20, 1), (0, 0), (440, 0), (20, 1)):
         director.let_pass(passed)
         director.run(syn(flags="A"))
-        assert len(told(ring)) == count
+        assert len(exported(ring)) == count
 
 
 def test_so_is_one_whose_time_out_is_longer_than_the_clock_of_announcements_goes(director: Director, ring: Ring) -> None:
@@ -160,11 +160,11 @@ def test_so_is_one_whose_time_out_is_longer_than_the_clock_of_announcements_goes
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
-    assert len(told(ring)) == 1
+    assert len(exported(ring)) == 1
     for passed, count in ((1000, 0), (1200, 1)):
         director.let_pass(passed)
         director.run(syn(flags="A"))
-        assert len(told(ring)) == count
+        assert len(exported(ring)) == count
 
 
 def refresh(director: Director, period: int, *, retries: int = 0, threshold: tuple[int, int] = (3, 0)) -> None:
@@ -178,7 +178,7 @@ def counts(director: Director, ring: Ring, pauses: tuple[float, ...], **of: Any)
     for seconds in pauses:
         director.let_pass(seconds)
         director.run(syn(flags="A", **of))
-        found.append(len(told(ring)))
+        found.append(len(exported(ring)))
     return found
 
 
@@ -218,7 +218,7 @@ def test_a_changed_state_is_told_whenever_it_changed(director: Director, ring: R
     director.serve()
     for flags in ("S", "A", "FA", "S", "A"):
         director.run(syn(flags=flags))
-    assert [entry.state for entry in told(ring)] == [ES, CLOSE_WAIT, ES]
+    assert [entry.state for entry in exported(ring)] == [ES, CLOSE_WAIT, ES]
 
 
 def test_a_refresh_period_holds_for_templates_too(director: Director, ring: Ring) -> None:
@@ -226,62 +226,62 @@ def test_a_refresh_period_holds_for_templates_too(director: Director, ring: Ring
     director.serve(persistence_timeout_s=60)
     director.run(syn())
     director.run(syn(flags="A"))
-    assert [entry.is_template for entry in told(ring)] == [True]
+    assert [entry.is_template for entry in exported(ring)] == [True]
     assert counts(director, ring, (0, 15, 10, 0)) == [1, 0, 1, 0]
 
 
 def test_of_persistent_connections_the_templates_alone_are_told_when_that_is_wanted(director: Director, ring: Ring) -> None:
-    director.settings.flags |= SettingFlag.TEMPLATES_ALONE
+    director.settings.flags |= SettingFlag.SYNC_TEMPLATES_ONLY
     director.serve(persistence_timeout_s=60)
     for flags in ("S", "A", "PA", "FA", "R"):
         director.run(syn(flags=flags))
-    assert [entry.is_template for entry in told(ring)] == [True]
+    assert [entry.is_template for entry in exported(ring)] == [True]
     director.run(syn(port=9))
     director.run(syn(port=9, flags="A"))
-    assert [entry.is_template for entry in announced(director, ring)] == [True]
-    assert {entry.client_port for entry in announced(director, ring, which=Announced.HALF_OPEN)} == {0, CLIENT_PORT, 9}
-    assert {entry.client_port for entry in announced(director, ring, which=NEWS)} == {CLIENT_PORT, 9}
-    director.take_out_all()
+    assert [entry.is_template for entry in export_all(director, ring)] == [True]
+    assert {entry.client_port for entry in export_all(director, ring, which=SyncExport.HALF_OPEN)} == {0, CLIENT_PORT, 9}
+    assert {entry.client_port for entry in export_all(director, ring, which=UNSYNCED)} == {CLIENT_PORT, 9}
+    director.delete_all()
     director.run(syn())
     assert counts(director, ring, (0, 2, 2, *[0] * 48, 2)) == [1, 1, *[0] * 49, 1], "as often as the connection would be"
 
 
 def test_others_are_told_all_the_same(director: Director, ring: Ring) -> None:
-    director.settings.flags |= SettingFlag.TEMPLATES_ALONE
+    director.settings.flags |= SettingFlag.SYNC_TEMPLATES_ONLY
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
-    assert [entry.is_template for entry in told(ring)] == [False]
+    assert [entry.is_template for entry in exported(ring)] == [False]
 
 
 def test_the_template_of_a_quiet_connection_is_told_before_half_of_its_time_out(director: Director, ring: Ring) -> None:
     director.serve(persistence_timeout_s=60)
     director.run(syn())
     director.run(syn(flags="A"))
-    assert [entry.is_template for entry in told(ring)] == [True]
+    assert [entry.is_template for entry in exported(ring)] == [True]
     director.run(syn(flags="A"))
-    assert [entry.is_template for entry in told(ring)] == [False]
+    assert [entry.is_template for entry in exported(ring)] == [False]
     assert counts(director, ring, (22, 12, 0, 22, 12)) == [0, 1, 0, 0, 1]
 
 
 def test_nothing_is_told_when_nobody_listens(director: Director, ring: Ring) -> None:
-    director.settings.flags &= ~SettingFlag.ANNOUNCE
+    director.settings.flags &= ~SettingFlag.SYNC
     director.serve()
     for flags in ("S", "A", "PA", "FA"):
         director.run(syn(flags=flags))
-    assert told(ring) == []
+    assert exported(ring) == []
 
 
 # -- the whole table ---------------------------------------------------------------------------------------------------
 
 
-def announced(director: Director, ring: Ring, limit: int = 10_000, which: Announced = NONE) -> list[Entry]:
+def export_all(director: Director, ring: Ring, limit: int = 10_000, which: SyncExport = NONE) -> list[Entry]:
     """Everything, in as many turns as ``limit`` makes necessary."""
     found: list[Entry] = []
     place: int | None = 0
     while place is not None:
-        place = director.instance.announce(place, limit, which)
-        found += told(ring)
+        place = director.instance.export_connections(place, limit, which)
+        found += exported(ring)
     return found
 
 
@@ -290,30 +290,30 @@ def test_the_whole_table_is_told_once_whatever_fits_in_a_turn(director: Director
     key = director.serve()
     ports = range(3000, 3500)
     for port in ports:
-        director.enter(key, client_port=port)
-    found = announced(director, ring, limit)
+        director.insert(key, client_port=port)
+    found = export_all(director, ring, limit)
     assert sorted(entry.client_port for entry in found) == list(ports)
 
 
-@pytest.mark.parametrize(("which", "states"), [(NONE, [ES]), (Announced.HALF_OPEN, [ES, TcpState.SYN_RECV])])
+@pytest.mark.parametrize(("which", "states"), [(NONE, [ES]), (SyncExport.HALF_OPEN, [ES, TcpState.SYN_RECV])])
 def test_half_open_connections_are_told_to_who_takes_over_alone(
-    director: Director, ring: Ring, which: Announced, states: list[int]
+    director: Director, ring: Ring, which: SyncExport, states: list[int]
 ) -> None:
     key = director.serve()
-    director.enter(key, client_port=1)
+    director.insert(key, client_port=1)
     director.run(syn(port=2))
-    director.enter(key, client_port=3, expires_s=-1)
-    assert sorted(entry.state for entry in announced(director, ring, which=which)) == sorted(states)
+    director.insert(key, client_port=3, expires_s=-1)
+    assert sorted(entry.state for entry in export_all(director, ring, which=which)) == sorted(states)
 
 
 def test_a_ring_that_fills_up_loses_nothing_of_the_whole_table(director: Director, ring: Ring) -> None:
     key = director.serve()
-    ports = range(3000, 3000 + 2 * director.instance.maps["announcements"].max_entries // RECORD)
+    ports = range(3000, 3000 + 2 * director.instance.maps["sync_ring"].max_entries // RECORD)
     for port in ports:
-        director.enter(key, client_port=port)
+        director.insert(key, client_port=port)
     held = {port_from(entry.client_port) for entry in director.connections()}
-    assert len(held) > director.instance.maps["announcements"].max_entries // RECORD
-    assert {entry.client_port for entry in announced(director, ring, limit=ALL)} == held
+    assert len(held) > director.instance.maps["sync_ring"].max_entries // RECORD
+    assert {entry.client_port for entry in export_all(director, ring, limit=ALL)} == held
 
 
 def test_what_was_told_before_need_not_be_told_again(director: Director, ring: Ring) -> None:
@@ -321,9 +321,9 @@ def test_what_was_told_before_need_not_be_told_again(director: Director, ring: R
     for port, segments in ((1, "S"), (2, ("S", "A")), (3, ("S", "A", "PA"))):
         for flags in segments:
             director.run(syn(port=port, flags=flags))
-    assert [entry.client_port for entry in told(ring)] == [3]
-    assert sorted(entry.client_port for entry in announced(director, ring, which=NEWS)) == [1, 2]
-    assert announced(director, ring, which=NEWS) == []
+    assert [entry.client_port for entry in exported(ring)] == [3]
+    assert sorted(entry.client_port for entry in export_all(director, ring, which=UNSYNCED)) == [1, 2]
+    assert export_all(director, ring, which=UNSYNCED) == []
 
 
 @pytest.mark.parametrize(("used_since", "again"), [(0, 0), (60, 0), (200, 1)])
@@ -334,29 +334,29 @@ def test_what_was_used_since_it_was_told_is_news(director: Director, ring: Ring,
         director.run(syn(flags=flags))
     director.let_pass(used_since)
     director.run(syn(flags="A"))
-    assert len(told(ring)) == 1
-    assert len(announced(director, ring, which=NEWS)) == again
+    assert len(exported(ring)) == 1
+    assert len(export_all(director, ring, which=UNSYNCED)) == again
 
 
 def test_what_nobody_uses_is_no_news_however_long_ago_it_was_told(director: Director, ring: Ring) -> None:
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
-    told(ring)
+    exported(ring)
     director.let_pass(600, idle=True)
-    assert announced(director, ring, which=NEWS) == []
+    assert export_all(director, ring, which=UNSYNCED) == []
 
 
 def test_what_another_director_told_is_no_news_until_it_is_used_and_then_told_at_once(director: Director, ring: Ring) -> None:
     key = director.serve()
     for port in (1, 2):
-        director.enter(key, client_port=port, flags=ConnectionFlag.FOREIGN, packets=3)
-    assert announced(director, ring, which=NEWS) == []
+        director.insert(key, client_port=port, flags=ConnectionFlag.FOREIGN, packets=3)
+    assert export_all(director, ring, which=UNSYNCED) == []
     director.run(syn(port=2, flags="A"))
-    assert [entry.client_port for entry in told(ring)] == [2]
-    director.enter(key, client_port=2, flags=ConnectionFlag.FOREIGN)
-    assert announced(director, ring, which=NEWS) == [], "the other one has it again"
-    assert len(announced(director, ring)) == 2
+    assert [entry.client_port for entry in exported(ring)] == [2]
+    director.insert(key, client_port=2, flags=ConnectionFlag.FOREIGN)
+    assert export_all(director, ring, which=UNSYNCED) == [], "the other one has it again"
+    assert len(export_all(director, ring)) == 2
 
 
 def test_what_found_the_ring_full_is_told_at_the_next_packet(director: Director, ring: Ring) -> None:
@@ -365,10 +365,10 @@ def test_what_found_the_ring_full_is_told_at_the_next_packet(director: Director,
     director.run(syn(flags="A"))
     port = fill(director)
     director.run(syn(flags="PA"))
-    told(ring)
+    exported(ring)
     assert port
     director.run(syn(flags="A"))
-    assert [entry.client_port for entry in told(ring)] == [CLIENT_PORT]
+    assert [entry.client_port for entry in exported(ring)] == [CLIENT_PORT]
 
 
 # -- the ring ----------------------------------------------------------------------------------------------------------
@@ -383,11 +383,11 @@ def close(director: Director, port: int) -> None:
 def fill(director: Director) -> int:
     """Let connections open and close until the ring is full; the port after theirs."""
     port = 2000
-    before = director.instance.reasons()[Reason.COUNT_UNTOLD]
-    while director.instance.reasons()[Reason.COUNT_UNTOLD] == before:
+    before = director.instance.reasons()[Reason.COUNT_SYNC_LOST]
+    while director.instance.reasons()[Reason.COUNT_SYNC_LOST] == before:
         close(director, port)
         ((place, entry),) = [each for each in director.entries() if port_from(each[1].client_port) == port]
-        assert director.instance.take_out(place, entry.client_port)
+        assert director.instance.delete(place, entry.client_port)
         port += 1
     return port
 
@@ -403,17 +403,17 @@ def test_no_more_is_read_than_asked_for_and_the_rest_stays(director: Director, r
 def test_records_are_whole_wherever_in_the_ring_they_stand(director: Director, ring: Ring) -> None:
     """Round it several times, with records that stand across its end."""
     director.serve()
-    for port in range(2000, 2000 + 2 * director.instance.maps["announcements"].max_entries // RECORD):
+    for port in range(2000, 2000 + 2 * director.instance.maps["sync_ring"].max_entries // RECORD):
         close(director, port)
-        assert [entry.client_port for entry in told(ring)] == [port]
-        director.take_out_all()
+        assert [entry.client_port for entry in exported(ring)] == [port]
+        director.delete_all()
 
 
 def test_a_full_ring_loses_the_newest_and_goes_on_when_it_was_read(director: Director, ring: Ring) -> None:
     director.serve()
     port = fill(director)
-    kept = told(ring)
+    kept = exported(ring)
     assert kept[0].client_port == 2000
-    assert len(kept) >= director.instance.maps["announcements"].max_entries // RECORD - 1
+    assert len(kept) >= director.instance.maps["sync_ring"].max_entries // RECORD - 1
     close(director, port)
-    assert [entry.client_port for entry in told(ring)] == [port]
+    assert [entry.client_port for entry in exported(ring)] == [port]

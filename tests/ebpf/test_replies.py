@@ -72,10 +72,10 @@ errors = pytest.mark.parametrize(
 )
 
 
-def quoted(header: Packet, kind: Kind, source: int, destination: int, octets: int = 8) -> bytes:
+def quoted(header: Packet, kind: Kind, source: int, destination: int, size: int = 8) -> bytes:
     """What an error quotes of a packet: its IP header and some octets."""
     packet = bytes(header / kind.make(source, destination))
-    return packet[: len(header) + octets]
+    return packet[: len(header) + size]
 
 
 def with_ports(packet: bytes, header: int, source: int, destination: int) -> bytes:
@@ -97,14 +97,14 @@ def opened(director: Director, family: int, kind: Kind, method: Forwarding) -> S
 
 
 def error_about_clients_packet(
-    director: Director, family: int, kind: Kind, method: Forwarding, error: Packet, *, octets: int = 8, router: str = ""
+    director: Director, family: int, kind: Kind, method: Forwarding, error: Packet, *, size: int = 8, router: str = ""
 ) -> tuple[Packet, bytes]:
     """What a server, or a router on the way to it, says about a packet that it was sent; and what the client has to read."""
     fullnat = method is FULLNAT
     client, port = (LOCAL[family], local_port(director.connection())) if fullnat else (CLIENT[family], CLIENT_PORT)
-    sent = quoted(ip(client, SERVER[family], 63), kind, port, SERVER_PORT, octets)
+    sent = quoted(ip(client, SERVER[family], 63), kind, port, SERVER_PORT, size)
     packet = ip(router or SERVER[family], client) / error.copy() / Raw(sent)
-    original = quoted(ip(CLIENT[family], VIRTUAL[family], 63), kind, CLIENT_PORT, PORT, octets)
+    original = quoted(ip(CLIENT[family], VIRTUAL[family], 63), kind, CLIENT_PORT, PORT, size)
     header = header_of(family)
     quote = original[:header] + with_ports(sent, header, CLIENT_PORT, PORT)[header:]
     return packet, bytes(ip(VIRTUAL[family], CLIENT[family], 63) / error.copy() / Raw(quote))
@@ -125,12 +125,12 @@ def test_a_servers_error_reaches_the_client_about_the_packet_that_it_sent(
 
 
 @families
-@pytest.mark.parametrize("octets", [8, 9, 20, 24, 27])
+@pytest.mark.parametrize("size", [8, 9, 20, 24, 27])
 @translations
-def test_errors_may_quote_more_or_less(director: Director, family: int, octets: int, method: Forwarding) -> None:
+def test_errors_may_quote_more_or_less(director: Director, family: int, size: int, method: Forwarding) -> None:
     kind, error = KINDS[0], next(iter(ERRORS[family].values()))
     opened(director, family, kind, method)
-    packet, expected = error_about_clients_packet(director, family, kind, method, error, octets=octets)
+    packet, expected = error_about_clients_packet(director, family, kind, method, error, size=size)
     assert director.tc(from_server(packet), director.inside).packet == expected
 
 
@@ -159,10 +159,10 @@ def test_an_error_moves_no_state_and_counts_no_traffic(director: Director, famil
 
 
 def error_about_answer(
-    director: Director, family: int, kind: Kind, method: Forwarding, error: Packet, octets: int = 8
+    director: Director, family: int, kind: Kind, method: Forwarding, error: Packet, size: int = 8
 ) -> tuple[Packet, Packet]:
     """What a router on the client's side says about an answer under the virtual address; and what the server has to read."""
-    sent = quoted(ip(VIRTUAL[family], CLIENT[family], 62), kind, PORT, CLIENT_PORT, octets)
+    sent = quoted(ip(VIRTUAL[family], CLIENT[family], 62), kind, PORT, CLIENT_PORT, size)
     packet = ip(GATEWAY[family], VIRTUAL[family]) / error.copy() / Raw(sent)
     if method in (DR, TUN):
         return packet, ip(GATEWAY[family], VIRTUAL[family], 63) / error.copy() / Raw(sent)
@@ -200,9 +200,9 @@ def test_an_error_about_an_answer_reaches_the_server_that_sent_it(
 def test_a_wrong_checksum_of_an_error_stays_wrong(director: Director, family: int, method: Forwarding) -> None:
     opened(director, family, KINDS[1], method)
     packet, _ = error_about_answer(director, family, KINDS[1], method, next(iter(ERRORS[family].values())))
-    octets = bytearray(bytes(from_client(packet)))
-    octets[ETHERNET + header_of(family) + 2] ^= 0x55
-    _, frame = director.run(bytes(octets))
+    data = bytearray(bytes(from_client(packet)))
+    data[ETHERNET + header_of(family) + 2] ^= 0x55
+    _, frame = director.run(bytes(data))
     inner = frame[ETHERNET + (header_of(family) if method is TUN else 0) :]
     assert not checksums_are_right(inner)
 
@@ -453,13 +453,13 @@ def test_a_router_cannot_tell_of_ways_that_no_tunnel_goes(director: Director, ab
 @pytest.mark.parametrize("limit", [0, 3])
 def test_no_more_is_answered_in_a_second_than_is_allowed(director: Director, limit: int) -> None:
     director.serve(4, Protocol.UDP)
-    director.settings.answers_a_second = limit
+    director.settings.replies_per_second = limit
     begun = director.instance.jiffies() & 0xFFFFFFFF
     director.instance.maps["answers"].update(bytes(4), (begun << 32).to_bytes(8, "little"))
     director.settings.hz *= 1000
     seen = [director.tc(datagram(ttl=1)) for _ in range(limit + 2)]
     assert [ran.verdict for ran in seen] == [REDIRECT] * limit + [SHOT] * 2
-    assert [ran.reasons for ran in seen[limit:]] == [{Reason.REFUSED_TTL: 1, Reason.DROP_ANSWER_LIMIT: 1}] * 2
+    assert [ran.reasons for ran in seen[limit:]] == [{Reason.REFUSED_TTL: 1, Reason.DROP_REPLY_LIMIT: 1}] * 2
 
 
 WITH_MORE_HEADERS = {
