@@ -118,7 +118,7 @@ int cost_fill(struct xdp_md *frame)
 	return insert(now, 1) == NOWHERE ? XDP_PASS : XDP_DROP;
 }
 
-/* Renews the hop to the server, which nothing else does here. */
+/* Renews the server's entry in `neighbours`, which nothing else does here. */
 SEC("xdp")
 int cost_neighbour(struct xdp_md *frame)
 {

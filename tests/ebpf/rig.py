@@ -178,9 +178,9 @@ class Plane:
         found: list[Connection] = self._run(self.plane.connections)
         return found
 
-    def end(self, meant: ConnectionFilter) -> int:
-        deleted: int = self._run(lambda: self.plane.drop(meant))
-        return deleted
+    def drop(self, matching: ConnectionFilter) -> int:
+        dropped: int = self._run(lambda: self.plane.drop(matching))
+        return dropped
 
     def reasons(self) -> dict[str, int]:
         return self.plane.drop_counters()

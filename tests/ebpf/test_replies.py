@@ -455,7 +455,7 @@ def test_no_more_is_answered_in_a_second_than_is_allowed(director: Director, lim
     director.serve(4, Protocol.UDP)
     director.settings.replies_per_second = limit
     begun = director.instance.jiffies() & 0xFFFFFFFF
-    director.instance.maps["answers"].update(bytes(4), (begun << 32).to_bytes(8, "little"))
+    director.instance.maps["replies"].update(bytes(4), (begun << 32).to_bytes(8, "little"))
     director.settings.hz *= 1000
     seen = [director.tc(datagram(ttl=1)) for _ in range(limit + 2)]
     assert [ran.verdict for ran in seen] == [REDIRECT] * limit + [SHOT] * 2

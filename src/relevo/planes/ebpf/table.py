@@ -421,7 +421,7 @@ class Table:
             if entry.tunnel.checksum is not TunnelChecksum.NONE:
                 return "no checksums in tunnels here"
         if entry.forwarding is Forwarding.FULLNAT and self._snat_addresses(entry.local_addresses) is None:
-            return f"no room for more than {self._instance.maps['locals'].max_entries} local addresses"
+            return f"no room for more than {self._instance.maps['snat_addresses'].max_entries} local addresses"
         return ""
 
     def _edit_server(self, key: ServiceKey, entry: ServerEntry) -> str:

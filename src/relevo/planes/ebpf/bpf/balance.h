@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The way of a packet: parse, find its connection (or open one), decide where it goes and whether it fits, then change it and
- * let it leave. Nothing is changed before it is certain that the packet can go; so a packet that XDP gives up on arrives at
- * TC as it came in.
+ * The packet path: parse, find the connection (or open one), find the route, check the MTU, then rewrite and send. A packet
+ * is not changed before it is certain that it can be sent, so a packet that XDP passes on reaches TC unchanged.
  *
- * Every function returns a `reason`: GO_ON or why not. `finish` turns it into the hook's own return value.
+ * Every function returns a `reason`: GO_ON, or why the packet is not forwarded. The hook's program turns it into its own
+ * return value.
  */
 #pragma once
 #include "encapsulate.h"
@@ -27,7 +27,7 @@ struct job {
 	__u32 server;
 };
 
-/* The client's end at the server: the client itself, or with FULLNAT what stands for it. */
+/* The client's address and port as the server sees them: with FULLNAT, a local address and port. */
 INLINE void client_at_server(const struct connection *e, struct address *address, __be16 *port)
 {
 	__u32 number = e->snat_address;
@@ -43,7 +43,7 @@ INLINE void client_at_server(const struct connection *e, struct address *address
 	*port = e->local_port;
 }
 
-/* Gives way, translates or wraps for server `s`, and is ready to leave. */
+/* Finds the route to server `s` and rewrites the packet for it by the server's forwarding method. */
 INLINE enum reason forward(frame_t *frame, struct job *job, const struct server *s, const struct translation *t)
 {
 	struct packet *p = job->packet;
@@ -71,7 +71,7 @@ INLINE enum reason forward(frame_t *frame, struct job *job, const struct server 
 	return reason;
 }
 
-/* A packet of the client's, to the server of its connection. */
+/* A client's packet, to the server of its connection. */
 INLINE enum reason to_server(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
@@ -85,7 +85,7 @@ INLINE enum reason to_server(frame_t *frame, struct job *job)
 	if (e) {
 		client_at_server(e, &t.source, &t.source_port);
 		t.destination_port = server_port(e, s);
-	} else { /* one-packet scheduling: there is no entry */
+	} else { /* one-packet scheduling: no connection entry */
 		t.source = p->source;
 		t.source_port = p->source_port;
 		t.destination_port = s->port ? s->port : p->destination_port;
@@ -99,7 +99,7 @@ INLINE enum reason to_server(frame_t *frame, struct job *job)
 	return reason;
 }
 
-/* A server's packet, back to the client under the virtual address. */
+/* A server's packet, to the client, from the virtual address. */
 INLINE enum reason to_client(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
@@ -132,7 +132,7 @@ INLINE enum reason to_client(frame_t *frame, struct job *job)
 	return GO_ON;
 }
 
-/* FULLNAT: a packet to a local address and port that stand for a client. */
+/* FULLNAT: finds the connection of a server's packet to a local address and port. */
 NOINLINE int find_translation(const struct packet *p, struct place *found)
 {
 	struct translation_key key;
@@ -160,8 +160,9 @@ NOINLINE int find_translation(const struct packet *p, struct place *found)
 }
 
 /*
- * Finds the connection of a packet from the client's side. A first packet on one that is as good as over gives way to a new
- * one at once (port reuse); one whose server was removed is told so.
+ * Finds the connection of a client's packet. A SYN on a connection in TIME_WAIT or CLOSE deletes it, so that a new one opens
+ * at once (port reuse). A connection whose server was removed is deleted, and a TCP client gets a reset, unless orphans are
+ * kept.
  */
 INLINE enum reason find_connection(struct job *job)
 {
@@ -199,7 +200,7 @@ INLINE void swap_ends(struct packet *p)
 
 #ifndef RELEVO_XDP
 
-/* The frame's own addresses, where `p` has those of a quoted packet. */
+/* The addresses of the frame's IP header; `p` has those of the quoted packet. */
 INLINE int outer_addresses(frame_t *frame, const struct packet *p, struct translation *t)
 {
 	if (p->family == 4) {
@@ -220,7 +221,7 @@ INLINE int outer_addresses(frame_t *frame, const struct packet *p, struct transl
 	return 1;
 }
 
-/* An error from the client's side, to the server whose packet it quotes. `p` has the ends as the client would write them. */
+/* An error from the client's side, to the server whose packet it quotes. `p` has source and destination as in a client's packet. */
 INLINE enum reason error_to_server(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
@@ -230,7 +231,7 @@ INLINE enum reason error_to_server(frame_t *frame, struct job *job)
 
 	if (!s || !r || !job->place.entry || !outer_addresses(frame, p, &r->outer))
 		return PASS_NO_CONNECTION;
-	r->inner.source = s->address; /* as the server wrote it */
+	r->inner.source = s->address; /* as the server sent it */
 	r->inner.source_port = server_port(job->place.entry, s);
 	client_at_server(job->place.entry, &r->inner.destination, &r->inner.destination_port);
 	reason = find_route(frame, p, &r->outer.source, &s->address, &job->route);
@@ -245,7 +246,7 @@ INLINE enum reason error_to_server(frame_t *frame, struct job *job)
 	return reason == GO_ON && s->forwarding == FORWARDING_TUN ? encapsulate(frame, p, s) : reason;
 }
 
-/* An error from the server's side, to the client whose packet it quotes. `p` has the ends as the server would write them. */
+/* An error from the server's side, to the client whose packet it quotes. `p` has source and destination as in a server's packet. */
 INLINE enum reason error_to_client(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
@@ -268,14 +269,14 @@ INLINE enum reason error_to_client(frame_t *frame, struct job *job)
 	return rewrite_icmp(frame, p, &r->outer, &r->inner);
 }
 
-/* An ICMP error: to whoever sent the packet that it quotes. */
+/* Sends an ICMP error on to the sender of the packet that it quotes. */
 NOINLINE enum reason balance_error(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
 
 	if (p->ttl <= 1)
 		return PASS_NO_CONNECTION; /* no errors about errors */
-	swap_ends(p); /* as an answer to the quoted packet would have them */
+	swap_ends(p); /* as in a reply to the quoted packet */
 	if (maybe_virtual(job->settings, &p->destination) && find_connection(job) == GO_ON)
 		return error_to_server(frame, job);
 	if (maybe_server(job->settings, &p->source) && (find_reverse(job->settings, p, &job->place) || find_translation(p, &job->place)))
@@ -283,7 +284,7 @@ NOINLINE enum reason balance_error(frame_t *frame, struct job *job)
 	return PASS_NO_CONNECTION;
 }
 
-/* Takes over the connection that was just opened; one-packet scheduling leaves no entry. */
+/* Loads the connection that was just opened into `job`; one-packet scheduling makes no entry. */
 INLINE void take_opened(struct job *job)
 {
 	struct scratch *work = the_scratch(0);
@@ -309,8 +310,8 @@ INLINE void take_opened(struct job *job)
 #endif
 
 /*
- * A packet without a connection: opens one if there is a service for it. XDP leaves that to TC: a first packet that it could
- * not send on would be scheduled twice.
+ * Opens a connection if there is a service for the packet. XDP leaves this to TC: if XDP then could not send the packet, TC
+ * would schedule it a second time.
  */
 INLINE enum reason begin_connection(frame_t *frame, struct job *job)
 {
@@ -334,13 +335,13 @@ INLINE enum reason begin_connection(frame_t *frame, struct job *job)
 #endif
 }
 
-/* Whether the packet may be of a service: its client's, or its server's. */
+/* Whether the packet may be to a virtual address or from a server. */
 INLINE int is_ours(const struct settings *s, const struct packet *p)
 {
 	return maybe_virtual(s, &p->destination) || maybe_server(s, &p->source);
 }
 
-/* Everything from the frame to the changed frame. */
+/* Parses, schedules and rewrites a frame. */
 INLINE enum reason balance(frame_t *frame, struct job *job)
 {
 	struct packet *p = job->packet;
@@ -349,7 +350,7 @@ INLINE enum reason balance(frame_t *frame, struct job *job)
 
 	reason = parse(frame, job->settings, p);
 	if (unlikely(reason != GO_ON)) {
-		/* So short a first fragment hides its ports from us, not from who puts it together (RFC 1858). */
+		/* A first fragment this short hides its ports here, but not from a receiver that reassembles it (RFC 1858). */
 		if (reason == PASS_MALFORMED && p->fragment && is_ours(job->settings, p))
 			return DROP_FRAGMENT;
 		return reason;

@@ -19,7 +19,7 @@ INLINE __u16 fold_16(__u64 sum)
 	return (__u16)s;
 }
 
-/* The sum that replacing one address by another adds. IPv4 addresses differ in their last 32 bits alone. */
+/* What replacing one address by another adds to a sum. IPv4 addresses differ in their last 32 bits only. */
 INLINE __u64 address_difference(const struct address *from, const struct address *to)
 {
 	__u64 sum = (__u32)~(__u32)(from->half[1] >> 32);
@@ -41,7 +41,7 @@ INLINE __u64 port_difference(__be16 from, __be16 to)
 	return (__u64)(__u16)~from + to;
 }
 
-/* A checksum field after `difference` was added to what it covers. */
+/* The checksum `field` after its data changed by `difference`. */
 INLINE __sum16 checksum_after(__sum16 field, __u64 difference)
 {
 	return (__sum16)~fold_16((__u64)(__u16)~field + difference);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The table of connections: 2^n buckets of eight slots. Both directions of a NAT connection hash by the client's end, so
- * that one entry serves both. A connection lives in the bucket of its first choice, or, when that is full, of its second;
- * `spilled` tells look-ups whether the second must be read. Readers take no lock; whoever changes a slot's tuple, state or
- * tag holds the bucket's.
+ * The connection table: 2^n buckets of eight slots. Both directions of a NAT connection hash by the client's address and
+ * port, so that one entry serves both. A connection is stored in its first-choice bucket, or in its second choice when the
+ * first is full; `spilled` says whether a look-up must read the second. Readers take no lock; writers of a slot's tuple,
+ * state or tag hold the bucket's lock.
  *
- * Expired entries are free slots to whoever needs one. The sweep (control.bpf.c) only makes counters exact in time.
+ * A new connection may reuse the slot of an expired entry. The sweep (control.bpf.c) only keeps the counters exact.
  */
 #pragma once
 #include "count.h"
@@ -30,7 +30,7 @@ INLINE __u64 connection_hash(const struct settings *s, const struct address *cli
 	return sip_end(&sip, last);
 }
 
-/* Templates of a client are spread by service: nobody looks for them from the server's side. */
+/* Templates hash by client and service: no look-up from the server's side needs them. */
 INLINE __u64 template_hash(const struct settings *s, const struct connection *t)
 {
 	struct sip sip;
@@ -67,7 +67,7 @@ INLINE __u8 tag_of(__u64 hash)
 	return (__u8)(hash >> 56) | 1;
 }
 
-/* Its time is over. A template outlives its time while it controls connections. */
+/* A template does not expire while it controls connections. */
 INLINE int is_expired(const struct connection *e, __u32 now)
 {
 	return past(e->expires, now) && !((e->flags & CONNECTION_TEMPLATE) && e->master);
@@ -80,7 +80,7 @@ INLINE int matches_forward(const struct connection *e, const struct packet *p)
 	       !(e->flags & CONNECTION_TEMPLATE);
 }
 
-/* The port at which `e`'s server is addressed. */
+/* The destination port of packets to `e`'s server. */
 INLINE __be16 server_port(const struct connection *e, const struct server *s)
 {
 	return s->port && !(e->flags & CONNECTION_KEEP_PORT) ? s->port : e->virtual_port;
@@ -109,7 +109,7 @@ INLINE int matches_template(const struct connection *e, const struct connection 
 
 enum lookup { FORWARD, REVERSE, TEMPLATE };
 
-/* Looks a bucket through for what `p` (or, for a template, `wanted`) belongs to; the slot, or BUCKET_SLOTS. */
+/* Searches a bucket for the entry of `p` or, for a template, of `wanted`. Returns the slot, or BUCKET_SLOTS. */
 INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct connection *wanted, enum lookup lookup)
 {
 	int i;
@@ -120,7 +120,7 @@ INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct
 		if (b->tag[i] != tag)
 			continue;
 		if (is_expired(e, p->now))
-			continue; /* its successor may be in a later slot */
+			continue; /* a newer entry may be in a later slot */
 		if (lookup == FORWARD ? matches_forward(e, p) : lookup == REVERSE ? matches_reverse(e, p) : matches_template(e, wanted))
 			return i;
 	}
@@ -128,7 +128,7 @@ INLINE int scan(struct bucket *b, __u8 tag, const struct packet *p, const struct
 }
 
 /*
- * Finds an entry whose time is not over, under `hash`: of the packet in one direction or the other, or the template `wanted`;
+ * Finds the entry under `hash` that has not expired: the packet's, in either direction, or the template `wanted`. Returns
  * false when there is none.
  */
 INLINE int find(const struct settings *s, const struct packet *p, const struct connection *wanted, __u64 hash, enum lookup lookup,
@@ -169,7 +169,7 @@ INLINE int find_reverse(const struct settings *s, const struct packet *p, struct
 	return find(s, p, 0, connection_hash(s, &p->destination, p->destination_port, p->protocol), REVERSE, found);
 }
 
-/* The entry at `number`, or null. */
+/* The entry in slot `number`, or null. */
 INLINE struct connection *at_place(__u32 number)
 {
 	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS;
@@ -180,7 +180,7 @@ INLINE struct connection *at_place(__u32 number)
 	return &b->slot[slot];
 }
 
-/* The template that controls `c` by its `master`, or null. Its slot may have gone to another one since. */
+/* The template that `master` names for `c`, or null. Another entry may have taken its slot since. */
 INLINE struct connection *template_of(const struct connection *c, __u32 master)
 {
 	struct connection *t = master ? at_place(master - 1) : 0;
@@ -205,8 +205,8 @@ INLINE void translation_of(const struct connection *c, const struct server *s, s
 }
 
 /*
- * Settles what a connection that has left the table was counted in. The scratch's `former` is a copy of it, not in the table
- * any more; `number` is where it stood.
+ * Corrects counters, reserved ports and the template after an entry was deleted. The scratch's `former` is a copy of the
+ * entry; `number` is the slot that it had.
  */
 GLOBAL int on_delete(__u32 number, __u32 which)
 {
@@ -244,12 +244,13 @@ GLOBAL int on_delete(__u32 number, __u32 which)
 	return 0;
 }
 
-/* How willingly a slot is given away. */
+/* In order of preference for a new entry, the best last. */
 enum vacancy { TAKEN, HALF_OPEN, EXPIRED, FREE };
 
 /*
- * Puts `work->fresh` into bucket `b`: into a free slot, else one whose entry is over, else (when told to) one that is half
- * open. Whoever was there is left in `work->former`; its server is 0 when nobody was. The slot, or BUCKET_SLOTS.
+ * Writes `work->fresh` into bucket `b`: into a free slot, else over an expired entry, else (with `evict`) over a half-open
+ * connection. Copies the replaced entry to `work->former`; its server is 0 when there was none. Returns the slot, or
+ * BUCKET_SLOTS.
  */
 INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, int evict)
 {
@@ -277,7 +278,7 @@ INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, in
 		slot &= BUCKET_SLOTS - 1;
 		if (b->tag[slot])
 			work->former = b->slot[slot];
-		b->tag[slot] = 0; /* readers see no mixture */
+		b->tag[slot] = 0; /* readers never see a mix of both entries */
 		barrier();
 		b->slot[slot] = work->fresh;
 		barrier();
@@ -289,7 +290,7 @@ INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, in
 	return slot;
 }
 
-/* Adds the scratch's `fresh` to the table and counts it at its server; its place, or NOWHERE when the table is full there. */
+/* Adds the scratch's `fresh` to the table and counts it at its server. Returns its slot, or NOWHERE when both buckets are full. */
 GLOBAL __u32 insert(__u32 now, __u32 which)
 {
 	struct settings *settings = the_settings();
@@ -313,7 +314,7 @@ GLOBAL __u32 insert(__u32 now, __u32 which)
 		b = bpf_map_lookup_elem(&buckets, &bucket);
 		if (!b)
 			return NOWHERE;
-		ADD(first->spilled, 1); /* before the entry is there: a look-up must not miss it */
+		ADD(first->spilled, 1); /* before the entry is written: a look-up must not miss it */
 		slot = claim(b, work, tag_of(hash), now, 0);
 		if (slot == BUCKET_SLOTS) {
 			ADD(first->spilled, -1);
@@ -333,7 +334,7 @@ GLOBAL __u32 insert(__u32 now, __u32 which)
 	return number;
 }
 
-/* Takes the entry at place `number` out of the table if it is still the one of `client_port`; counts it out. */
+/* Deletes the entry in slot `number` if it still has `client_port`, and corrects the counters. Returns whether it did. */
 GLOBAL int delete(__u32 number, __u32 client_port, __u32 which)
 {
 	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS;

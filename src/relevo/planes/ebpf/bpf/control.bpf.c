@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Programs for the loader, which runs them by BPF_PROG_TEST_RUN: what must happen under the locks of the table happens in the
- * kernel. The request is the packet; it is changed in place and read back.
+ * Programs that the loader runs by BPF_PROG_TEST_RUN: changes that need the locks of the table are made in the kernel. The
+ * request is the packet; the program writes its result into it, and the loader reads it back.
  */
 #include "sync_export.h"
 
-#define SWEEP_BUCKETS 64 /* in one run; the loader asks for as many runs as the table needs */
+#define SWEEP_BUCKETS 64 /* per run; the loader repeats the run until the whole table is done */
 
 struct sweep_request {
 	__u8 ethernet[ETHERNET];
 	__u8 reserved[2];
-	__u32 next;             /* bucket to go on with */
-	__u32 deleted;            /* entries taken out so far */
+	__u32 next;             /* bucket to continue with */
+	__u32 deleted;          /* entries deleted so far */
 };
 
-/* Takes out entries whose time is over, so that the counters tell the truth. */
+/* Deletes expired entries, so that the counters are exact. */
 SEC("tc")
 int relevo_sweep(struct __sk_buff *frame)
 {
@@ -50,7 +50,7 @@ struct clock_request {
 	__u64 jiffies;
 };
 
-/* Tells the time in jiffies, which nothing else tells user space. */
+/* Returns the time in jiffies, which user space cannot read otherwise. */
 SEC("tc")
 int relevo_clock(struct __sk_buff *frame)
 {
@@ -69,7 +69,7 @@ struct delete_request {
 	__u32 done;
 };
 
-/* Takes one entry out. */
+/* Deletes one entry. */
 SEC("tc")
 int relevo_delete(struct __sk_buff *frame)
 {
@@ -86,7 +86,7 @@ int relevo_delete(struct __sk_buff *frame)
 	return TC_ACT_OK;
 }
 
-#define INSERT_MAX 32 /* in one run: what a page, which is the most that a run may bring, has room for */
+#define INSERT_MAX 32 /* per run: a request may be one page long at most */
 
 enum outcome { NO_ROOM, INSERTED, UPDATED, IGNORED };
 
@@ -104,7 +104,7 @@ struct insert_request {
 	struct insert_item item[INSERT_MAX];
 };
 
-/* Looks for the entry that has the same ends as the scratch's `fresh`. */
+/* Finds the entry with the same addresses and ports as the scratch's `fresh`. */
 INLINE int find_same(const struct settings *settings, struct scratch *work, __u32 now, struct place *found)
 {
 	const struct connection *fresh = &work->fresh;
@@ -121,7 +121,7 @@ INLINE int find_same(const struct settings *settings, struct scratch *work, __u3
 	return find_forward(settings, &p, found);
 }
 
-/* Brings the entry at `found` to what the scratch's `fresh` says of it; its server is the same. */
+/* Updates the entry at `found` from the scratch's `fresh`, which has the same server. */
 INLINE void update(struct place *found, const struct scratch *work)
 {
 	const struct connection *fresh = &work->fresh;
@@ -146,8 +146,8 @@ INLINE void update(struct place *found, const struct scratch *work)
 }
 
 /*
- * Enters the scratch's `fresh`, which no packet opened; its place is left in the scratch. As IPVS does with what a peer says:
- * a connection that is here with another server gives way to one that is in use, and is left alone by one that is not.
+ * Inserts or updates the entry of the scratch's `fresh`; its slot is left in the scratch. If the connection exists with
+ * another server, an active `fresh` replaces it and an inactive one is ignored, as IPVS does with synced connections.
  */
 GLOBAL int upsert(__u32 now)
 {
@@ -175,7 +175,7 @@ GLOBAL int upsert(__u32 now)
 	return work->place == NOWHERE ? NO_ROOM : INSERTED;
 }
 
-/* Enters connections, a peer's or a test's. */
+/* Inserts connections that no packet opened: those that a peer has synced. */
 SEC("tc")
 int relevo_insert(struct __sk_buff *frame)
 {
@@ -202,18 +202,18 @@ int relevo_insert(struct __sk_buff *frame)
 struct sync_export_request {
 	__u8 ethernet[ETHERNET];
 	__u8 reserved[2];
-	__u32 next;             /* bucket to go on with */
-	__u32 exported;        /* entries in the ring so far */
-	__u32 limit;            /* a run that finds so many does nothing */
-	__u32 which;            /* enum announced */
+	__u32 next;             /* bucket to continue with */
+	__u32 exported;         /* entries written to the ring so far */
+	__u32 limit;            /* a run does nothing once so many are exported */
+	__u32 which;            /* enum sync_export_flag */
 };
 
 enum sync_export_flag {
-	EXPORT_HALF_OPEN = 1 << 0,  /* connections that are not established yet, too: somebody is about to take over */
-	EXPORT_UNSYNCED = 1 << 1,       /* only what the others do not have, or would forget much sooner than this node */
+	EXPORT_HALF_OPEN = 1 << 0,  /* also connections in SYN_RECV, for a peer that takes over */
+	EXPORT_UNSYNCED = 1 << 1,   /* only entries that the peers lack, or would expire much earlier than this node */
 };
 
-/* Whether the others lack an entry. What another director announced and nobody used since is with them as it is here. */
+/* Whether the peers lack an entry. They have what came from another director, as long as no packet used it since. */
 INLINE int is_unsynced(const struct settings *s, const struct connection *e, __u32 now)
 {
 	__u32 timeout, left = e->expires - now, idle = 0;
@@ -229,7 +229,7 @@ INLINE int is_unsynced(const struct settings *s, const struct connection *e, __u
 	return ticks_since(e->last_sync, last_sync_time(s, now)) > in_ticks(s, idle) + in_ticks(s, timeout) / 8;
 }
 
-/* Announces the entry at place `number` if there is anything to tell of it; enum telling. */
+/* Exports the entry in slot `number` unless it has expired or is not to be synced. Returns an enum export_result. */
 GLOBAL int export_unless_expired(__u32 number, __u32 now, __u32 which)
 {
 	const struct connection *e = at_place(number);
@@ -248,7 +248,7 @@ GLOBAL int export_unless_expired(__u32 number, __u32 now, __u32 which)
 	return export_connection(number, 1);
 }
 
-/* Announces every entry, for a peer that knows none or that is about to take over. */
+/* Exports every entry, for a peer that has none or that is about to take over. */
 SEC("tc")
 int relevo_sync_export(struct __sk_buff *frame)
 {
@@ -275,13 +275,13 @@ int relevo_sync_export(struct __sk_buff *frame)
 			if (done == RING_FULL)
 				full = 1;
 			else
-				exported += done; /* TOLD is 1: a branch more here, and verifying takes for ever */
+				exported += done; /* EXPORTED is 1: one more branch here, and verification takes too long */
 		}
 	}
 	request = frame_begin(frame);
 	if ((void *)(request + 1) > frame_end(frame))
 		return TC_ACT_SHOT;
-	request->next = full ? bucket - 1 : bucket; /* once more, when the ring has been read */
+	request->next = full ? bucket - 1 : bucket; /* repeat this bucket when the ring has been read */
 	request->exported = full ? request->limit : request->exported + exported;
 	return TC_ACT_OK;
 }

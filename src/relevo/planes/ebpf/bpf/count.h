@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counting: reasons and traffic per CPU, connections of a server and its overload. */
+/* Counters: reasons and traffic per CPU, connections of a server, and its overload flag. */
 #pragma once
 #include "packet.h"
 
@@ -38,8 +38,8 @@ INLINE void count_connection(__u32 server)
 }
 
 /*
- * On at the upper threshold, off below the lower one, or below three quarters of the upper (IPVS). The limit is checked
- * when a connection comes or goes, so two at once on different CPUs may pass it by one.
+ * Set at the upper threshold, cleared below the lower one, or below three quarters of the upper if there is no lower one
+ * (IPVS). It is checked when a connection is added or removed, so two CPUs at once may exceed the limit by one.
  */
 INLINE void update_overload(struct server *s)
 {

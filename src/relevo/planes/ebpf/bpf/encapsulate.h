@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tunnels: IP in IP, and GUE (UDP with a four-octet header). The outer header takes traffic class and time to live of the
- * inner one, as IPVS does; GUE's source port is made from the flow, so that routers and receivers spread flows. Any mixture
- * of families inside and outside works: a tunnel is the only method where they may differ.
+ * Tunnels: IPIP, and GUE (UDP with a four-byte header). The outer header copies traffic class and TTL of the inner one, as
+ * IPVS does; GUE's source port is a hash of the flow, so that routers and receivers spread flows. The inner and the outer
+ * address family may differ, which no other forwarding method allows.
  */
 #pragma once
 #include "route.h"
@@ -22,7 +22,7 @@ INLINE __u32 tunnel_overhead(const struct server *s)
 	return (is_v4(&s->address) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) + (s->tunnel == TUNNEL_GUE ? sizeof(struct gue) : 0);
 }
 
-/* Makes room for `octets` before the IP header; false when the kernel refuses. */
+/* Makes room for `bytes` before the IP header. Returns false when the kernel refuses. */
 INLINE int make_room(frame_t *frame, __u32 bytes, int outer_v4, int gue)
 {
 #ifdef RELEVO_XDP
@@ -84,7 +84,7 @@ INLINE int write_outer_v4(frame_t *frame, const struct packet *p, const struct o
 	ip->tot_len = be16((__u16)(o->length + tunnel_overhead(s)));
 	ip->frag_off = p->dont_fragment ? be16(0x4000) : 0;
 	if (!p->dont_fragment)
-		ip->id = (__be16)bpf_get_prandom_u32(); /* RFC 6864: who puts fragments together goes by it */
+		ip->id = (__be16)bpf_get_prandom_u32(); /* needed for reassembly (RFC 6864) */
 	ip->ttl = o->ttl;
 	ip->protocol = s->tunnel == TUNNEL_GUE ? IPPROTO_UDP : o->inner_protocol;
 	ip->saddr = get_v4(&s->outer_source);
@@ -134,7 +134,7 @@ INLINE __u8 traffic_class(frame_t *frame, const struct packet *p)
 	return p->family == 4 ? ip[1] : (__u8)(ip[0] << 4 | ip[1] >> 4);
 }
 
-/* Wraps the packet for server `s`. */
+/* Adds the outer headers for server `s`. */
 NOINLINE enum reason encapsulate(frame_t *frame, const struct packet *p, const struct server *s)
 {
 	int outer_v4 = is_v4(&s->address), gue = s->tunnel == TUNNEL_GUE;

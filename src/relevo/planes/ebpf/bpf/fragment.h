@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Datagrams in pieces (TC only). Only the first fragment has ports; `fragments` keeps them for those that follow. A fragment
- * that comes before its first is copied into `held`. When the first comes, it is put back at the interface's ingress with
- * those that were held behind it: they come in once more, in order. So nothing is lost, and nothing of a server's leaves
- * by the kernel's own forwarding, under the server's address, because its first fragment had not been seen.
+ * Fragments (TC only). Only the first fragment has ports; `fragments` keeps them for the later ones. A fragment that arrives
+ * before its first one is copied into `held`. When the first one arrives, it is sent to the interface's ingress again,
+ * followed by the held ones: the programs see them a second time, in order. So no fragment is lost, and no server's fragment
+ * is forwarded by the kernel, with the server's own source address, because its first one was late.
  *
- * The same way serves a packet that is too big for its way and may be fragmented: it is cut here, as a router would (RFC 791
- * §3.2), and its pieces come in once more, as fragments like any others.
+ * A packet that exceeds the MTU and may be fragmented is fragmented here, as a router would (RFC 791 §3.2). Its fragments
+ * are sent to the ingress in the same way.
  */
 #pragma once
 #include "count.h"
 #include "parse.h"
 #include "rewrite.h"
 
-#define FRAGMENT_LIFE 2 /* seconds; an identification may soon be used again (RFC 4963) */
+#define FRAGMENT_LIFE 2 /* seconds; the sender may soon reuse an identification (RFC 4963) */
 #define HELD_PIECES 64  /* of one datagram: 64 KiB in frames of 1500 bytes are 45 */
 #define CUT_PIECES 16
 #define CUT_MOST 8192   /* bytes of one */
-#define LEAST_CUT 68    /* the smallest MTU that there is (RFC 791 §3.2) */
+#define LEAST_CUT 68    /* the smallest MTU (RFC 791 §3.2) */
 #define MORE_FRAGMENTS 0x2000
 
 INLINE void describe_fragment(const struct packet *p, struct fragment_key *key)
@@ -26,12 +26,12 @@ INLINE void describe_fragment(const struct packet *p, struct fragment_key *key)
 	key->source = p->source;
 	key->destination = p->destination;
 	key->identification = p->identification;
-	/* IPv6 does without it (RFC 8200 §4.5): behind other headers, only the first fragment tells the transport. */
+	/* Not for IPv6 (RFC 8200 §4.5): after other extension headers, only the first fragment has the transport protocol. */
 	if (p->family == 4)
 		key->protocol = p->protocol;
 }
 
-/* What the first fragment of the packet's datagram left, or 0. */
+/* The ports of the datagram's first fragment, or null. */
 INLINE struct fragment_ports *find_first(const struct packet *p, const struct fragment_key *key)
 {
 	struct fragment_ports *found = bpf_map_lookup_elem(&fragments, key);
@@ -40,8 +40,8 @@ INLINE struct fragment_ports *find_first(const struct packet *p, const struct fr
 }
 
 /*
- * Keeps a copy of the frame, a later fragment, until its first comes. AGAIN_HELD when it is kept; GO_ON when the first came
- * on another CPU meanwhile; DROP_FRAGMENT when there is no room.
+ * Holds a copy of the frame, a later fragment, until its first one arrives. Returns AGAIN_HELD, or GO_ON when the first one
+ * arrived on another CPU meanwhile, or DROP_FRAGMENT when there is no room.
  */
 NOINLINE int hold(frame_t *frame)
 {
@@ -71,13 +71,13 @@ NOINLINE int hold(frame_t *frame)
 	}
 	if (i == HELD_PIECES)
 		return DROP_FRAGMENT;
-	/* The first looks for held ones after it has left its ports, so either it finds this one or its ports are there now. */
+	/* The first fragment stores its ports before it looks for held ones: either it finds this one, or its ports are here now. */
 	if (find_first(p, &key.datagram) && !bpf_map_delete_elem(&held, &key))
 		return GO_ON;
 	return AGAIN_HELD;
 }
 
-/* Gives the frame the bytes of a held one. */
+/* Replaces the frame by a held one. */
 INLINE int load_held(frame_t *frame, const struct held_frame *h)
 {
 	__u32 length = h->length;
@@ -87,8 +87,8 @@ INLINE int load_held(frame_t *frame, const struct held_frame *h)
 }
 
 /*
- * If fragments of this first one's datagram are held, puts it and them back at the interface's ingress, the first in front;
- * true then, and the frame is to be dropped. Whoever deletes an entry has it: no fragment comes twice.
+ * If fragments of this first one's datagram are held, sends it and then them to the interface's ingress. Returns true then,
+ * and the caller drops the frame. Only the CPU that deletes an entry sends it, so no fragment is duplicated.
  */
 NOINLINE int release(frame_t *frame)
 {
@@ -104,7 +104,7 @@ NOINLINE int release(frame_t *frame)
 	if (likely(!h || past(h->expires, p->now)))
 		return 0;
 	if (bpf_clone_redirect(frame, interface, BPF_F_INGRESS))
-		return 0; /* no memory: this one goes on, those that are held will be lost */
+		return 0; /* no memory: forward this one; the held ones will expire */
 	for (i = 0; i < HELD_PIECES; i++) {
 		int stale, made;
 
@@ -122,7 +122,7 @@ NOINLINE int release(frame_t *frame)
 	return 1;
 }
 
-/* Leaves the ports of a first fragment to those that follow. */
+/* Stores the ports of a first fragment for the later ones. */
 INLINE enum reason first_fragment(frame_t *frame, const struct settings *s, struct packet *p)
 {
 	struct fragment_ports ports;
@@ -137,10 +137,10 @@ INLINE enum reason first_fragment(frame_t *frame, const struct settings *s, stru
 	ports.expires = p->now + FRAGMENT_LIFE * s->hz;
 	describe_fragment(p, &key);
 	bpf_map_update_elem(&fragments, &key, &ports, BPF_ANY);
-	return release(frame) ? AGAIN_RELEASED : GO_ON; /* one that was held in between, on another CPU */
+	return release(frame) ? AGAIN_RELEASED : GO_ON; /* another CPU may have held one in between */
 }
 
-/* Gives a later fragment the ports of its first, or keeps it until that comes. */
+/* Gives a later fragment the ports of its first one, or holds it. */
 INLINE enum reason later_fragment(frame_t *frame, struct packet *p)
 {
 	struct fragment_ports *found;
@@ -173,7 +173,7 @@ NOINLINE enum reason follow_fragments(frame_t *frame, const struct settings *s, 
 	return p->fragment == FIRST_FRAGMENT ? first_fragment(frame, s, p) : later_fragment(frame, p);
 }
 
-/* One-packet scheduling leaves no connection: later fragments go to the server of the first. */
+/* One-packet scheduling makes no connection entry: stores the server for the later fragments. */
 GLOBAL int record_scheduled(__u32 server)
 {
 	struct server *s = bpf_map_lookup_elem(&servers, &server);
@@ -204,7 +204,7 @@ INLINE __sum16 header_checksum(const struct iphdr *ip)
 	return (__sum16)~fold_16(sum);
 }
 
-/* Describes the next piece of the packet in the draft: `size` bytes of payload, or what is left; false when nothing is left. */
+/* Fills in the draft's next fragment: `size` bytes of payload, or the rest. Returns false when nothing is left. */
 GLOBAL int next_piece(__u32 size)
 {
 	struct packet *p = the_packet();
@@ -218,7 +218,7 @@ GLOBAL int next_piece(__u32 size)
 	if ((__s32)left <= 0)
 		return 0;
 	draft->length = left > size ? size : left;
-	offset = (be16(draft->whole.frag_off) & 0x3fff) + draft->at / 8; /* the last keeps the bit that says whether more follow */
+	offset = (be16(draft->whole.frag_off) & 0x3fff) + draft->at / 8; /* the last fragment keeps the packet's own more-fragments bit */
 	if (left > size)
 		offset |= MORE_FRAGMENTS;
 	draft->piece = draft->whole;
@@ -229,7 +229,7 @@ GLOBAL int next_piece(__u32 size)
 	return 1;
 }
 
-/* Makes the frame the piece that the draft describes; false when the kernel refuses. */
+/* Replaces the frame by the draft's fragment. Returns false when the kernel refuses. */
 INLINE int load_piece(frame_t *frame)
 {
 	struct draft *draft = the_draft();
@@ -246,10 +246,10 @@ INLINE int load_piece(frame_t *frame)
 }
 
 /*
- * Cuts an IPv4 packet into fragments that fit its way and puts them back at the interface's ingress; true then, and the
- * frame is to be dropped. False, and the frame is as it was, when it cannot be cut: one with IP options, of which some would
- * have to be copied and some not, a super-packet, or one whose transport checksum is only begun: the kernel would finish
- * it over the piece.
+ * Splits an IPv4 packet into fragments that fit the MTU and sends them to the interface's ingress. Returns true then, and the
+ * caller drops the frame. Returns false, with the frame unchanged, for packets that cannot be fragmented here: with IP
+ * options (only some of which are copied to fragments), GSO packets, and packets with a partial transport checksum, which
+ * the kernel would complete over the fragment alone.
  */
 NOINLINE int cut(frame_t *frame)
 {

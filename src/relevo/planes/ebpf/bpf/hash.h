@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hashes, keyed at load with random octets: who cannot know the key cannot aim connections at one bucket. SipHash-1-3 takes
- * whatever is longer than a word; the kernel's `hsiphash` is the same function on 64-bit machines, which `mh` needs with fixed
- * keys. The IPv4 end of a connection fits a word, and most packets are of such: they get a hash a tenth as long.
+ * Hashes, keyed with random bytes when the instance is made: without the key, an attacker cannot aim connections at one
+ * bucket. SipHash-1-3 hashes keys longer than a word; the kernel's `hsiphash` is the same function on 64-bit machines, which
+ * `mh` needs with fixed keys. An IPv4 address and port fit one pair of words and get a hash that takes a tenth of the
+ * instructions; most packets are of this kind.
  */
 #pragma once
 #include "kernel.h"
@@ -23,7 +24,7 @@ struct sip {
 
 INLINE void sip_begin(struct sip *s, __u64 key0, __u64 key1)
 {
-	s->v0 = key0 ^ 0x736f6d6570736575ULL; /* "somepseudorandomlygeneratedbytes", as the paper has it */
+	s->v0 = key0 ^ 0x736f6d6570736575ULL; /* "somepseudorandomlygeneratedbytes", from the SipHash paper */
 	s->v1 = key1 ^ 0x646f72616e646f6dULL;
 	s->v2 = key0 ^ 0x6c7967656e657261ULL;
 	s->v3 = key1 ^ 0x7465646279746573ULL;
@@ -47,8 +48,8 @@ INLINE __u64 sip_end(struct sip *s, __u64 last)
 }
 
 /*
- * NH (of UMAC, RFC 4418 §5.2.2) over one pair of words: two pairs that differ meet once in 2^32 keys, whatever they are. What
- * follows it loses nothing, being one to one, and spreads every bit over the whole word.
+ * NH (of UMAC, RFC 4418 §5.2.2) over one pair of words: two different pairs collide for one key in 2^32. The steps after it
+ * are one to one, so they add no collisions, and spread every bit over the whole word.
  */
 INLINE __u64 hash_pair(__u32 one, __u32 other, __u64 key0, __u64 key1)
 {
@@ -59,7 +60,7 @@ INLINE __u64 hash_pair(__u32 one, __u32 other, __u64 key0, __u64 key1)
 	return h ^ h >> 32;
 }
 
-/* An address in 32 bits, host order: the words of an IPv6 one are folded (IPVS). */
+/* An address in 32 bits, host order: the words of an IPv6 address are XORed (IPVS). */
 INLINE __u32 fold_address(const struct address *a)
 {
 	if (a->half[0] == 0 && (__u32)a->half[1] == 0xffff0000)
@@ -67,7 +68,7 @@ INLINE __u32 fold_address(const struct address *a)
 	return be32((__u32)a->half[0] ^ (__u32)(a->half[0] >> 32) ^ (__u32)a->half[1] ^ (__u32)(a->half[1] >> 32));
 }
 
-/* Multiplicative hash of the kernel, upper `bits`. */
+/* The kernel's multiplicative hash, upper `bits`. */
 INLINE __u32 hash_32(__u32 value, int bits)
 {
 	return (value * 0x61C88647U) >> (32 - bits);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel offers: helpers by number, map definitions, byte order. Only stable user-space API is used, so the
- * objects need neither kernel headers nor type information of the machine they run on.
+ * The kernel's interface: helpers by number, map definitions, byte order. Only the stable user-space API is used, so the
+ * objects need neither kernel headers nor BTF of the machine they run on.
  */
 #pragma once
 #include <linux/bpf.h>
@@ -17,8 +17,8 @@
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static __attribute__((always_inline)) inline
 /*
- * A function that the verifier reads once. Its arguments are numbers: kernels before 5.12 allow no pointers, and without type
- * information of their own no kernel knows a context.
+ * A function that the verifier checks once. Its arguments are numbers: kernels before 5.12 allow no pointers, and a kernel
+ * without BTF of its own rejects a context argument.
  */
 #define GLOBAL __attribute__((noinline))
 #define NOINLINE static __attribute__((noinline))
@@ -26,10 +26,10 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 /* Keeps the compiler from moving a check away from the access it guards. */
 #define barrier() __asm__ volatile("" ::: "memory")
-/* Bounds `x` by `mask` in the very register that is used next, where the verifier looks. */
+/* Bounds `x` by `mask` in the register that is used next, so that the verifier sees the bound. */
 #define BOUND(x, mask) __asm__ volatile("%0 &= %1" : "+r"(x) : "i"(mask))
 
-/* `x`, known to be 1 … mask + 1, as the verifier learns it: a length that it lets a helper read or write. */
+/* `x`, which is 1 … mask + 1, bounded for the verifier: it accepts it as the length of a helper's buffer. */
 #define LENGTH(x, mask)                                                                                               \
 	({                                                                                                            \
 		__u32 length_ = (x) - 1;                                                                              \
@@ -64,12 +64,12 @@ static long HELPER(bpf_sk_release)(struct bpf_sock *socket) = (void *)BPF_FUNC_s
 static long HELPER(bpf_xdp_adjust_head)(struct xdp_md *xdp, int difference) = (void *)BPF_FUNC_xdp_adjust_head;
 static long HELPER(bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_output;
 
-/* A map as libbpf reads it from the type information: each field is a pointer to an array as long as the number. */
+/* A map definition as libbpf reads it from BTF: a number is the length of an array type. */
 #define NUMBER(name, value) int(*name)[value]
 #define TYPE(name, type) type *name
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "built for little-endian machines"
+#error "the programs support little-endian machines only"
 #endif
 #define be16(x) __builtin_bswap16(x)
 #define be32(x) __builtin_bswap32(x)

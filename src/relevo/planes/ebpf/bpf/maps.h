@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The maps. All programs of an instance share them by their pins; sizes marked 1 are set by the loader. */
+/* The maps. All programs of an instance share the pinned maps; the loader sets the sizes that are 1 here. */
 #pragma once
 #include "kernel.h"
 #include "layout.h"
@@ -43,7 +43,7 @@ struct {
 	TYPE(value, struct server);
 } servers SEC(".maps");
 
-/* Lists of servers and hash tables of services, as extents of server indices. */
+/* Server lists and hash tables of services: ranges of server indices. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_ARRAY);
 	NUMBER(map_flags, BPF_F_MMAPABLE);
@@ -74,7 +74,7 @@ struct {
 	TYPE(value, struct address);
 } snat_addresses SEC(".maps");
 
-/* FULLNAT: a server's reply → place of the connection. Adding to it reserves the local port. */
+/* FULLNAT: a server's reply → slot of the connection. Adding an entry reserves the local port. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_HASH);
 	NUMBER(map_flags, BPF_F_NO_PREALLOC); /* most tables have no such connection */
@@ -90,7 +90,7 @@ struct {
 	TYPE(value, struct neighbour);
 } neighbours SEC(".maps");
 
-/* What is worth knowing of an interface, by its index. */
+/* enum device_flag of each interface, by index. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_HASH);
 	NUMBER(max_entries, 1024);
@@ -100,7 +100,7 @@ struct {
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
-	NUMBER(max_entries, 16384); /* datagrams in flight in pieces; the least recently used give way */
+	NUMBER(max_entries, 16384); /* fragmented datagrams in flight; the least recently used are evicted */
 	TYPE(key, struct fragment_key);
 	TYPE(value, struct fragment_ports);
 } fragments SEC(".maps");
@@ -112,12 +112,12 @@ struct {
 	TYPE(value, struct held_frame);
 } held SEC(".maps");
 
-/* Where a frame's bytes are while the frame is made anew. */
+/* Buffer for a frame's bytes while the frame is rebuilt. */
 #define DRAFT_BYTES 9216     /* the largest: a jumbo frame */
 struct draft {
-	struct iphdr whole, piece;   /* a packet that is cut: its header, and the next piece's … */
-	__u32 at, length;            /* … place and length in the payload, which is in `bytes` */
-	__u8 bytes[24576];           /* room for what the verifier thinks possible: masks are powers of two */
+	struct iphdr whole, piece;   /* fragmenting: the packet's header, and the next fragment's … */
+	__u32 at, length;            /* … offset and length in the payload, which is in `bytes` */
+	__u8 bytes[24576];           /* larger than needed: the verifier sees bounds that are powers of two */
 };
 
 struct {
@@ -132,10 +132,10 @@ struct {
 	NUMBER(max_entries, 1024);
 	TYPE(key, struct address);
 	TYPE(value, struct path_mtu);
-} path_mtus SEC(".maps"); /* by the tunnel's other end */
+} path_mtus SEC(".maps"); /* by tunnel endpoint */
 
 /* Values too large for the stack: [0] for packets, [1] for the sweep, which a packet may interrupt. */
-struct walk {                /* what schedulers carry along a list */
+struct walk {                /* scheduler state while a server list is walked */
 	__u32 place, threshold, heaviest;
 	__u32 best;
 	__u64 best_load, best_weight;
@@ -146,7 +146,7 @@ struct scratch {
 	struct walk walk;
 	struct sync_entry entry;
 	struct translation_key translation;
-	__u32 place;                 /* of the connection that was just opened, or NOWHERE */
+	__u32 place;                 /* slot of the connection that was just opened, or NOWHERE */
 };
 
 struct {
@@ -156,7 +156,7 @@ struct {
 	TYPE(value, struct scratch);
 } scratch SEC(".maps");
 
-/* What each CPU has answered in the current second: jiffies it began << 32 | answers. */
+/* Replies that each CPU sent in the current second: jiffies of its start << 32 | replies. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	NUMBER(max_entries, 1);
@@ -166,5 +166,5 @@ struct {
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_RINGBUF);
-	NUMBER(max_entries, 1 << 20); /* octets */
+	NUMBER(max_entries, 1 << 20); /* bytes */
 } sync_ring SEC(".maps");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A new connection: may it begin, which server gets it (persistence first, then the scheduler), and its entry. */
+/* Opens connections: checks the packet, picks a server (by template, else by the scheduler), and inserts the entry. */
 #pragma once
 #include "parse.h"
 #include "schedule.h"
@@ -8,7 +8,7 @@
 
 #define FTP_DATA be16(20)
 
-/* Whether the packet may open a connection at all. */
+/* GO_ON if the packet may open a connection, else the reason why not. */
 INLINE enum reason may_open(const struct packet *p, const struct service *service)
 {
 	if (service->flags & SERVICE_CLOSED)
@@ -28,7 +28,7 @@ INLINE enum reason may_open(const struct packet *p, const struct service *servic
 	return GO_ON;
 }
 
-/* The template of `p`'s client as it is or would be in the table. */
+/* Fills in the key of the template of `p`'s client. */
 INLINE void describe_template(const struct packet *p, const struct service *service, struct connection *t)
 {
 	__builtin_memset(t, 0, sizeof(*t));
@@ -49,8 +49,8 @@ INLINE int usable(const struct packet *p, const struct connection *t, const stru
 }
 
 /*
- * The server that the client's template names, 0 when there is none or its server is gone; its place is left in the scratch's
- * `fresh.master`, + 1. A template whose server is gone is taken out: the next one takes its place.
+ * Template lookup: returns the server of the client's template, or 0 when there is no template or its server was removed. The
+ * template's slot + 1 is left in the scratch's `fresh.master`. A template whose server was removed is deleted.
  */
 GLOBAL __u32 lookup_template(__u32 service_number)
 {
@@ -79,7 +79,7 @@ GLOBAL __u32 lookup_template(__u32 service_number)
 	return number;
 }
 
-/* Remembers the client's server in a template; its place, or NOWHERE. */
+/* Inserts a template for the client and its server. Returns its slot, or NOWHERE. */
 GLOBAL __u32 insert_template(__u32 service_number, __u32 server_number)
 {
 	struct service *service = service_at(service_number);
@@ -97,9 +97,9 @@ GLOBAL __u32 insert_template(__u32 service_number, __u32 server_number)
 	return insert(p->now, 0);
 }
 
-#define PORT_TRIES 24 /* random ports tried: with nine of ten taken, one connection in thirteen would still find none */
+#define PORT_TRIES 24 /* random ports tried: with nine of ten ports in use, one connection in thirteen finds none */
 
-/* FULLNAT: takes a local address and port that no other connection to this server has, for the scratch's `fresh`. */
+/* FULLNAT: reserves a local address and port, unused towards this server, for the scratch's `fresh`. Returns 0 when none is free. */
 GLOBAL int reserve_port(__u32 server_number)
 {
 	struct server *s = bpf_map_lookup_elem(&servers, &server_number);
@@ -122,7 +122,7 @@ GLOBAL int reserve_port(__u32 server_number)
 	return 0;
 }
 
-/* Describes the connection of `p` to server `number`. */
+/* Fills in the connection of `p` to server `number`. */
 INLINE void describe(const struct settings *settings, const struct packet *p, const struct service *service, struct connection *c,
 		     __u32 number, const struct server *s)
 {
@@ -153,7 +153,7 @@ INLINE void describe(const struct settings *settings, const struct packet *p, co
 	c->expires = expiry(settings, c->state, p->now);
 }
 
-/* Enters the connection of the packet to a server in the table, under template place `master` - 1. */
+/* Inserts the packet's connection to a server, controlled by the template in slot `master` - 1 (0: none). */
 GLOBAL int insert_connection(__u32 service_number, __u32 server_number, __u32 master)
 {
 	struct server *s = bpf_map_lookup_elem(&servers, &server_number);
@@ -187,7 +187,7 @@ GLOBAL int insert_connection(__u32 service_number, __u32 server_number, __u32 ma
 	return GO_ON;
 }
 
-/* The server for a new connection of the packet: the one its client had, else the scheduler's pick; 0 when there is none. */
+/* The server for a new connection: that of the client's template, else the scheduler's pick; 0 when there is none. */
 INLINE __u32 choose(const struct packet *p, struct service *service, __u32 service_number, struct scratch *work, __u32 *master)
 {
 	__u32 number = 0, place;
@@ -213,7 +213,7 @@ INLINE __u32 choose(const struct packet *p, struct service *service, __u32 servi
 	return number;
 }
 
-/* Opens a connection for the packet; its server and place are left in the scratch's `fresh.server` and `place`. */
+/* Opens a connection for the packet. Its server and slot are left in the scratch's `fresh.server` and `place`. */
 GLOBAL int open_connection(__u32 service_number)
 {
 	struct service *service = service_at(service_number);

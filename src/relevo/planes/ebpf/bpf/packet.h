@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A packet: what `parse` finds out about it, and access to its octets. The two hooks differ in how a frame is reached and
- * changed; that difference is here, in `frame_*`, and nowhere else.
+ * A parsed packet, and access to its bytes. The two hooks differ in how a frame is read and changed; `frame_*` hides that
+ * difference.
  */
 #pragma once
 #include "hash.h"
@@ -23,27 +23,27 @@ struct packet {
 	__be16 source_port, destination_port;
 	__u16 l4;               /* offset of the transport header in the frame */
 	__u16 quoted;           /* ICMP error: offset of the quoted packet's IP header, else 0 */
-	__u32 length;           /* octets from the IP header on */
+	__u32 length;           /* bytes from the IP header on */
 	__u8 family;            /* 4 or 6 */
-	__u8 protocol;          /* an ICMP error: of the quoted packet */
-	__u8 tcp_flags;         /* the 14th octet of the TCP header */
+	__u8 protocol;          /* of an ICMP error: that of the quoted packet */
+	__u8 tcp_flags;         /* the 14th byte of the TCP header */
 	__u8 ttl;
 	__u8 fragment;
 	__u8 dont_fragment;
-	__u8 l4_length;         /* octets of the transport header */
+	__u8 l4_length;         /* bytes of the transport header */
 	__u32 identification;   /* of a fragment */
-	__u32 scheduled;        /* a later fragment under one-packet scheduling: the server of its first, or 0 */
+	__u32 scheduled;        /* of a later fragment under one-packet scheduling: the server of the first one, or 0 */
 	__u32 now;              /* jiffies */
 	__u32 flags;            /* of the settings */
-	/* Of one that is not simply forwarded: */
+	/* Of a packet that is not simply forwarded: */
 	__u16 reason;
-	__u16 mtu;              /* of its way, or 0 */
-	__u8 icmp_type, icmp_code; /* of the error that answers it */
+	__u16 mtu;              /* of its route, or 0 */
+	__u8 icmp_type, icmp_code; /* of the ICMP error sent in reply */
 };
 
 /*
- * The packet at work is in a map, not on the stack: the verifier then does not follow what every path has written to it, and
- * large functions can be global, which it reads once each instead of once per caller.
+ * The current packet is in a map, not on the stack: the verifier then does not track its fields along every path, and large
+ * functions can be global, which it checks once each instead of once per caller.
  */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -83,7 +83,7 @@ INLINE struct scratch *the_scratch(__u32 which)
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-/* Both fields are 32 bits wide to C and pointers to the verifier; the compiler must not take them for numbers. */
+/* The fields are 32-bit numbers in C but pointers for the verifier; the compiler must not treat them as numbers. */
 #define FRAME_POINTER(frame, field)                                                                                   \
 	({                                                                                                            \
 		void *pointer_;                                                                                       \
@@ -103,7 +103,7 @@ INLINE void *frame_end(frame_t *frame)
 	return FRAME_POINTER(frame, data_end);
 }
 
-/* Octets from the IP header on, as the frame has them; a GSO super-packet counts whole. */
+/* The frame's bytes from the IP header on; a GSO packet counts whole. */
 INLINE __u32 frame_length(frame_t *frame)
 {
 #ifdef RELEVO_XDP
@@ -114,8 +114,8 @@ INLINE __u32 frame_length(frame_t *frame)
 }
 
 /*
- * Whether the frame has `length` octets; they are directly readable then. Payload may lie apart from the headers (TC), so
- * only what is looked at is asked for. Pointers into the frame are void afterwards.
+ * Makes the frame's first `length` bytes directly readable. Returns false if it is shorter. At TC, payload may be apart from
+ * the headers, so ask only for what is read. Pointers into the frame are invalid afterwards.
  */
 INLINE int ensure_readable(frame_t *frame, __u32 length)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From octets to `struct packet`. What cannot be read is left to the kernel's stack, which counts and drops it. */
+/* Parses a frame into `struct packet`. The kernel's stack gets what cannot be parsed, and counts and drops it. */
 #pragma once
 #include "packet.h"
 
-#define IPV6_EXTENSIONS 6 /* extension headers looked through; more of them carry no honest traffic */
+#define IPV6_EXTENSIONS 6 /* most extension headers that are parsed; legitimate traffic has fewer */
 #define ICMP_ERROR_HEADER 8
 
 struct icmp_header {
@@ -16,7 +16,7 @@ struct ports {
 	__be16 source, destination;
 };
 
-/* A first octet that no client has: "this" network, loopback, multicast and above (RFC 1122 §3.2.1.3). */
+/* Sources that no client can have: "this" network, loopback, multicast and above (RFC 1122 §3.2.1.3). */
 INLINE int martian_v4(__be32 source)
 {
 	__u8 first = (__u8)source;
@@ -49,7 +49,7 @@ INLINE enum reason parse_v4(frame_t *frame, struct packet *p)
 	if (total > p->length || (total && total < ip->ihl * 4))
 		return PASS_MALFORMED;
 	if (total)
-		p->length = total; /* 0: a super-packet beyond 64 KiB; else less than the frame: Ethernet padding */
+		p->length = total; /* 0: a GSO packet above 64 KiB; less than the frame: Ethernet padding */
 	if (unlikely(martian_v4(ip->saddr)))
 		return PASS_MARTIAN;
 	set_v4(&p->source, ip->saddr);
@@ -128,7 +128,7 @@ INLINE enum reason parse_v6(frame_t *frame, struct packet *p)
 	set_v6(&p->source, &ip->saddr);
 	set_v6(&p->destination, &ip->daddr);
 	if (unlikely(martian_v6(&p->source) || is_v4(&p->source) || is_v4(&p->destination)))
-		return PASS_MARTIAN; /* mapped addresses stand for IPv4 here, and may not be on the wire (RFC 4291 §2.5.5) */
+		return PASS_MARTIAN; /* mapped addresses mean IPv4 here, and must not be on the wire (RFC 4291 §2.5.5) */
 	p->family = 6;
 	p->protocol = ip->nexthdr;
 	p->ttl = ip->hop_limit;
@@ -147,7 +147,7 @@ INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 
 	BOUND(at, 0x3ff);
 	if (at - ETHERNET + bytes > p->length || !ensure_readable(frame, at + bytes))
-		return PASS_MALFORMED; /* what is behind the packet is padding */
+		return PASS_MALFORMED; /* bytes after the packet are padding */
 	ports = frame_begin(frame) + at;
 	if ((void *)ports + sizeof(struct udphdr) > frame_end(frame))
 		return PASS_MALFORMED;
@@ -168,10 +168,10 @@ INLINE enum reason parse_transport(frame_t *frame, struct packet *p)
 }
 
 #define PATH_MTU_LIFE 600 /* seconds, as the kernel's ip_rt_mtu_expires */
-#define LEAST_MTU_V4 552  /* the kernel's ip_rt_min_pmtu: nobody can make us cut packets smaller */
+#define LEAST_MTU_V4 552  /* the kernel's ip_rt_min_pmtu: a forged error cannot make packets smaller */
 #define LEAST_MTU_V6 1280
 
-/* "Too big" about a packet that went to a server: if it was a tunnel's, the client is told when it sends the next such packet. */
+/* Stores the MTU of a "too big" error about a tunnel's packet to a server. The client's next packet above it gets an error. */
 GLOBAL int learn_path_mtu(__u32 type, __u32 code, __u32 mtu)
 {
 	struct settings *s = the_settings();
@@ -190,8 +190,8 @@ GLOBAL int learn_path_mtu(__u32 type, __u32 code, __u32 mtu)
 }
 
 /*
- * An ICMP error stands for the packet it quotes: source, destination, ports and protocol become those of the quoted packet,
- * `quoted` says where it is. The lying ones find no connection.
+ * Parses an ICMP error: source, destination, ports and protocol become those of the quoted packet, and `quoted` is its
+ * offset. A forged error matches no connection.
  */
 NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 {
@@ -214,7 +214,7 @@ NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 	if (p->family == 4) {
 		struct iphdr *ip = quoted;
 
-		/* Options in a quoted packet would move the ports out of reach of a fixed check, and nobody sends them. */
+		/* Options in a quoted packet would move the ports away from the offset checked here; they do not occur in practice. */
 		if ((void *)(ip + 1) > frame_end(frame) || ip->version != 4 || ip->ihl != 5 || ip->frag_off & be16(0x1fff))
 			return PASS_MALFORMED;
 		set_v4(&p->source, ip->saddr);
@@ -244,7 +244,7 @@ NOINLINE enum reason parse_quoted(frame_t *frame, struct packet *p)
 	return GO_ON;
 }
 
-/* Everything about a frame; GO_ON when it is TCP, UDP or an ICMP error about one of them. */
+/* Parses a frame. GO_ON when it is TCP, UDP or an ICMP error about one of them. */
 INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet *p)
 {
 	struct ethhdr *ethernet;
@@ -256,7 +256,7 @@ INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet
 	if ((void *)(ethernet + 1) > frame_end(frame))
 		return PASS_NOT_IP;
 	if (ethernet->h_dest[0] & 1)
-		return PASS_NOT_IP; /* multicast and broadcast are nobody's connection */
+		return PASS_NOT_IP; /* multicast and broadcast belong to no connection */
 	p->length = frame_length(frame);
 	p->flags = s->flags;
 	p->quoted = 0;
@@ -271,7 +271,7 @@ INLINE enum reason parse(frame_t *frame, const struct settings *s, struct packet
 	if (unlikely(reason != GO_ON))
 		return reason;
 	p->now = (__u32)bpf_jiffies64();
-	if (unlikely(p->fragment == LATER_FRAGMENT)) /* behind IPv6 options only the first tells what it is */
+	if (unlikely(p->fragment == LATER_FRAGMENT)) /* after IPv6 options only the first fragment has the protocol */
 		return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP || (p->family == 6 && p->protocol == IPPROTO_DSTOPTS)
 			       ? GO_ON : PASS_PROTOCOL;
 	if (likely(p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP))

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Answers that the balancer itself gives: ICMP errors and TCP resets, made out of the packet that provoked them and sent back
- * the way it came. TC only: XDP leaves them to it. Each CPU gives a limited number a second, as the kernel does, so that
- * nobody can make the balancer a source of noise.
+ * Replies of the balancer itself: ICMP errors and TCP resets, built from the packet that caused them and sent back out of
+ * its interface. TC only: XDP passes such packets on to TC. Each CPU sends a limited number per second, as the kernel does,
+ * so that forged packets cannot turn the balancer into a flood source.
  *
- * A packet from a neighbour on the same machine may carry a checksum that is only begun (offload); the kernel then finishes
- * it after us, over the octets that we leave. Such a packet is told by the fact that the kernel ignores a change of the
- * ports' part of it.
+ * A packet from a neighbour on the same machine may carry a partial checksum (offload); the kernel completes it after this
+ * program, over the bytes that the program leaves. The programs detect a partial checksum by bpf_l4_csum_replace, which
+ * ignores a change of anything but the pseudo-header then.
  */
 #pragma once
 #include "count.h"
@@ -40,7 +40,7 @@ INLINE void swap_macs(struct ethhdr *e)
 
 #define REPLY_TTL 64
 
-/* An IP header from `from` to `to` at the place of the present one. */
+/* Overwrites the IP header with one from `from` to `to`. */
 INLINE int write_ip(frame_t *frame, const struct packet *p, const struct address *from, const struct address *to, __u8 protocol,
 		    __u16 payload)
 {
@@ -83,7 +83,7 @@ INLINE __u16 ip_header(const struct packet *p)
 	return p->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-/* What a reset must say (RFC 9293 §3.10.7.1): our sequence is what they acknowledged, or we acknowledge what they sent. */
+/* RFC 9293 §3.10.7.1: the reset's sequence number is the segment's acknowledgment, or it acknowledges the segment. */
 INLINE void write_reset(struct tcphdr *tcp, const struct packet *p)
 {
 	__u32 sequence = be32(tcp->seq), acknowledged = tcp->ack_seq;
@@ -110,7 +110,7 @@ INLINE __u64 sum_words(const __u16 *words, int count)
 	return sum;
 }
 
-/* Turns a TCP segment into the reset that answers it, and sends it back. */
+/* Turns a TCP segment into a reset, and sends it back. */
 NOINLINE int reply_reset(frame_t *frame)
 {
 	struct packet *p = the_packet();
@@ -122,7 +122,7 @@ NOINLINE int reply_reset(frame_t *frame)
 		return TC_ACT_SHOT;
 	begun = checksum_begun(frame, p);
 
-	/* With IP options or extension headers in between there is no fixed place for the header: nothing is said. */
+	/* With IP options or extension headers the TCP header has no fixed offset: drop without a reply. */
 	if (p->l4 != ETHERNET + ip_header(p) || p->tcp_flags & TCP_RST || p->fragment != WHOLE)
 		return TC_ACT_SHOT;
 	if (bpf_skb_change_tail(frame, p->l4 + sizeof(*tcp), 0))
@@ -139,13 +139,13 @@ NOINLINE int reply_reset(frame_t *frame)
 	return bpf_redirect(frame->ifindex, 0);
 }
 
-#define ERROR_MOST_V4 576  /* an error quotes as much as fits in so many bytes (RFC 1812 §4.3.2.3) */
+#define ERROR_MOST_V4 576  /* largest ICMP error in bytes (RFC 1812 §4.3.2.3) */
 #define ERROR_MOST_V6 1280 /* (RFC 4443 §2.4) */
 #define SUM_CHUNK 256
 #define QUOTED_ROOM (5 * SUM_CHUNK)
 _Static_assert(QUOTED_ROOM >= ERROR_MOST_V6, "a whole error");
 
-/* The sum of the draft's bytes from `from` on; behind what is quoted they are zero. */
+/* The checksum of the draft's bytes from `from` on; the bytes after the quoted ones are zero. */
 GLOBAL __u32 sum_draft(__u32 from)
 {
 	struct draft *draft = the_draft();
@@ -175,8 +175,8 @@ GLOBAL int clear_draft(void)
 }
 
 /*
- * What finishing a begun checksum will add to the sum of the quoted packet: the kernel does it over the bytes from the
- * transport header to the end, after us.
+ * What completing a partial checksum will add to the sum of the quoted packet: the kernel completes it after this program,
+ * over the bytes from the transport header to the end.
  */
 INLINE __u64 sum_of_finishing(frame_t *frame, const struct packet *p, __u32 begin)
 {
@@ -187,7 +187,7 @@ INLINE __u64 sum_of_finishing(frame_t *frame, const struct packet *p, __u32 begi
 	return (__u64)(__u16)~field + (finished ? finished : 0xffff);
 }
 
-/* Copies the first `length` bytes of the packet into the draft, zeros behind them. */
+/* Copies the first `length` bytes of the packet into the draft, followed by zeros. */
 INLINE int copy_quoted(frame_t *frame, __u32 length)
 {
 	struct draft *draft = the_draft();
@@ -198,8 +198,8 @@ INLINE int copy_quoted(frame_t *frame, __u32 length)
 }
 
 /*
- * Turns the packet into an ICMP error about itself, from the address it was sent to, and sends it back. It quotes as much of
- * the packet as an error may.
+ * Turns the packet into an ICMP error about itself, from the packet's destination address, and sends it back. The error
+ * quotes as much of the packet as its size limit allows.
  */
 NOINLINE int reply_icmp(frame_t *frame)
 {
@@ -236,7 +236,7 @@ NOINLINE int reply_icmp(frame_t *frame)
 	return bpf_redirect(frame->ifindex, 0);
 }
 
-/* The answer that the packet's `reason` calls for; the program's return value. */
+/* Sends the reply that belongs to the packet's `reason`. Returns the program's return value. */
 NOINLINE int reply(frame_t *frame)
 {
 	struct settings *s = the_settings();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Address and port translation, with checksums kept by difference: a packet that came with a wrong one leaves with a wrong
- * one, and its receiver drops it. A UDP checksum of 0 stays 0 (none), and none is made by accident.
+ * Address and port translation. Checksums are corrected by difference: a packet that arrives with a wrong checksum leaves
+ * with a wrong one, and its receiver drops it. A UDP checksum of 0 (none) stays 0, and a computed 0 becomes 0xffff.
  */
 #pragma once
 #include "checksum.h"
@@ -21,7 +21,7 @@ INLINE void write_addresses_v4(struct iphdr *ip, const struct translation *t)
 	__be32 source = get_v4(&t->source), destination = get_v4(&t->destination);
 	__u64 difference = (__u64)(__u32)~ip->saddr + source + (__u32)~ip->daddr + destination;
 
-	/* The time to live goes down with it: it is the upper octet of its 16-bit word. */
+	/* Includes the decremented TTL, the upper byte of its 16-bit word. */
 	difference += (__u16)~be16((__u16)(ip->ttl << 8)) + (__u64)be16((__u16)((ip->ttl - 1) << 8));
 	ip->saddr = source;
 	ip->daddr = destination;
@@ -36,7 +36,7 @@ INLINE void write_addresses_v6(struct ipv6hdr *ip, const struct translation *t)
 	ip->hop_limit -= 1;
 }
 
-/* Corrects the transport checksum. Pointers into the frame are void afterwards. */
+/* Corrects the transport checksum. Pointers into the frame are invalid afterwards. */
 INLINE int correct_checksum(frame_t *frame, const struct packet *p, __u64 addresses, __u64 ports)
 {
 	__u32 at = p->l4 + checksum_offset(p->protocol);
@@ -56,7 +56,7 @@ INLINE int correct_checksum(frame_t *frame, const struct packet *p, __u64 addres
 #else
 	__u64 flags = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 
-	/* A half-done checksum (offload) covers the addresses alone so far; the kernel knows by the flag which part this is. */
+	/* A partial checksum (offload) covers only the pseudo-header so far; the flag says that this change is part of it. */
 	if (bpf_l4_csum_replace(frame, at, 0, fold_32(addresses), flags | BPF_F_PSEUDO_HDR))
 		return 0;
 	return ports == 0xffff || !bpf_l4_csum_replace(frame, at, 0, fold_32(ports), flags);
@@ -65,7 +65,7 @@ INLINE int correct_checksum(frame_t *frame, const struct packet *p, __u64 addres
 
 #ifndef RELEVO_XDP
 
-/* Whether the transport checksum is only begun. */
+/* Whether the transport checksum is partial (offload). */
 INLINE int checksum_begun(frame_t *frame, const struct packet *p)
 {
 	__u32 at = p->l4 + checksum_offset(p->protocol);
@@ -97,10 +97,10 @@ INLINE int write_ports(frame_t *frame, const struct packet *p, const struct tran
 	return 1;
 }
 
-/* Gives the packet the addresses and ports of `t`, and one hop less to live. */
+/* Rewrites the packet's addresses and ports to those of `t`, and decrements its TTL. */
 INLINE enum reason translate(frame_t *frame, const struct packet *p, const struct translation *t)
 {
-	__u64 addresses = 0, ports = 0xffff; /* a difference of nothing: 0xffff is another 0 */
+	__u64 addresses = 0, ports = 0xffff; /* 0xffff is 0 in one's complement: no change */
 
 	if (!same_address(&p->source, &t->source))
 		addresses += address_difference(&p->source, &t->source);
@@ -128,7 +128,7 @@ INLINE enum reason translate(frame_t *frame, const struct packet *p, const struc
 	return GO_ON;
 }
 
-/* One hop less to live, nothing else (DR). */
+/* Decrements the TTL or hop limit; nothing else changes (DR). */
 INLINE enum reason decrement_ttl(frame_t *frame, const struct packet *p)
 {
 	if (p->family == 4) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ICMP errors about balanced packets. One that comes from the client's side quotes what the server sent under the virtual
- * address and goes to that server; one from the server's side quotes what the client sent, translated, and goes to the
- * client. The quoted packet is translated back to what its sender knows, so that path MTU discovery works through NAT.
+ * ICMP errors about balanced packets. An error from the client's side quotes a packet that the server sent and goes to that
+ * server; an error from the server's side quotes a packet that the client sent and goes to the client. The quoted packet
+ * gets the addresses and ports with which its sender sent it, so that path MTU discovery works through NAT.
  */
 #pragma once
 #include "checksum.h"
@@ -10,7 +10,7 @@
 #include "route.h"
 #include "parse.h"
 
-/* What an error becomes: in a map, for the stack is small. */
+/* New addresses and ports of an error, kept in a map because the stack is small. */
 struct icmp_rewrite {
 	struct translation outer, inner;
 };
@@ -30,8 +30,8 @@ INLINE struct icmp_rewrite *the_icmp_rewrite(void)
 }
 
 /*
- * Replaces addresses and ports: outer ones become `outer`, quoted ones `inner`. The ICMP checksum covers the quoted packet, so
- * every change in there counts, the quoted IP header's own checksum included.
+ * Writes the addresses of `outer` into the IP header and the addresses and ports of `inner` into the quoted packet. The ICMP
+ * checksum covers the quoted packet, so it is corrected for every change there, including the quoted IP checksum.
  */
 INLINE enum reason rewrite_icmp_v4(frame_t *frame, const struct packet *p, const struct translation *outer, const struct translation *inner)
 {

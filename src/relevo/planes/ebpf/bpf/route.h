@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The next hop and the way out. Routes and neighbours come from the kernel's own tables and are kept per CPU for a tenth of
- * a second, in which a packet costs no look-up. The packet that renews an entry leaves through the kernel's neighbour code,
- * so that a neighbour which is in use is also probed. XDP never asks the kernel: what it does not know goes up to TC,
- * which learns it for both.
+ * Routes and neighbours. They come from the kernel's tables and are cached per CPU for a tenth of a second, during which a
+ * packet needs no look-up. The packet that renews an entry is sent through the kernel's neighbour code, so that neighbours
+ * in use are probed. XDP does no route look-up: without a cached entry it passes the packet to TC, which fills the cache for
+ * both.
  */
 #pragma once
 #include "count.h"
@@ -24,7 +24,7 @@ INLINE int is_current(const struct neighbour *neighbour, const struct address *d
 	return same_address(&neighbour->destination, destination) && !past(neighbour->expires, now);
 }
 
-/* Both, as they stand in a frame. */
+/* Writes destination and source MAC into the Ethernet header. */
 INLINE void write_macs(void *ethernet, const struct neighbour *neighbour)
 {
 	const __u16 *macs = (const void *)neighbour->destination_mac;
@@ -41,7 +41,7 @@ INLINE void write_macs(void *ethernet, const struct neighbour *neighbour)
 
 struct route {
 	struct neighbour *neighbour;
-	struct bpf_redir_neigh next; /* TC, when the entry is new: who the kernel must reach */
+	struct bpf_redir_neigh next; /* TC, when the entry is new: the next hop that the kernel resolves */
 	__u32 interface;
 	__u16 mtu;
 	__u8 renewed;
@@ -68,7 +68,7 @@ INLINE void fill_fib_lookup(frame_t *frame, const struct packet *p, const struct
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->ifindex = frame->ingress_ifindex ? frame->ingress_ifindex : frame->ifindex;
 	fib->l4_protocol = p->protocol;
-	fib->tot_len = 1; /* so that the answer has the route's MTU, not the device's */
+	fib->tot_len = 1; /* then the result has the route's MTU, not the device's */
 	if (is_v4(destination)) {
 		fib->family = 2;
 		fib->ipv4_src = is_v4(source) ? get_v4(source) : 0;
@@ -101,8 +101,9 @@ INLINE __u8 flags_of(__u32 interface)
 #define LOOPBACK 1 /* the index of every namespace's lo */
 
 /*
- * Asks the kernel for the route. It answers for interfaces that forward only: where the frame's own does not (ip_forward=0)
- * for a packet of this node's, as which IPVS sends them too; the loader sees to it that lo forwards.
+ * Looks up the route in the kernel. bpf_fib_lookup works only for interfaces that forward. Where the frame's interface does
+ * not (ip_forward=0), the look-up is repeated for lo, as for a packet of this node, which is how IPVS sends too; the loader
+ * enables forwarding on lo.
  */
 INLINE long look_up_route(frame_t *frame, const struct packet *p, const struct address *source, const struct address *destination,
 			  struct bpf_fib_lookup *fib)
@@ -118,7 +119,7 @@ INLINE long look_up_route(frame_t *frame, const struct packet *p, const struct a
 	return bpf_fib_lookup(frame, fib, sizeof(*fib), 0);
 }
 
-/* Asks the kernel, and keeps the answer if it names a neighbour. */
+/* Looks up route and neighbour in the kernel, and caches them if the neighbour is resolved. */
 NOINLINE enum reason look_up_neighbour(frame_t *frame, const struct packet *p, const struct address *source,
 				const struct address *destination, struct route *route)
 {
@@ -129,7 +130,7 @@ NOINLINE enum reason look_up_neighbour(frame_t *frame, const struct packet *p, c
 
 	result = look_up_route(frame, p, source, destination, &fib);
 	if (result == BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		result = BPF_FIB_LKUP_RET_NO_NEIGH; /* a route MTU of 1? only its number is wanted */
+		result = BPF_FIB_LKUP_RET_NO_NEIGH; /* a route with an MTU of 1: only the MTU is needed here */
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return fib_failure(result);
 	route->interface = fib.ifindex;
@@ -152,7 +153,7 @@ NOINLINE enum reason look_up_neighbour(frame_t *frame, const struct packet *p, c
 	return GO_ON;
 }
 
-/* Finds how `destination` is reached. A packet that may not go there is refused before anything of it was changed. */
+/* Finds the route to `destination`, before anything of the packet is changed. */
 INLINE enum reason find_route(frame_t *frame, const struct packet *p, const struct address *source, const struct address *destination,
 			    struct route *route)
 {
@@ -168,7 +169,7 @@ INLINE enum reason find_route(frame_t *frame, const struct packet *p, const stru
 
 #endif
 
-/* The MTU of the way to a tunnel's end, server `number`: that of the first hop, or less, as a router said. */
+/* The path MTU to the tunnel endpoint, server `number`: `mtu`, that of the first hop, or less if a router reported less. */
 GLOBAL __u32 path_mtu(__u32 number, __u32 mtu)
 {
 	struct server *s = bpf_map_lookup_elem(&servers, &number);
@@ -182,7 +183,7 @@ GLOBAL __u32 path_mtu(__u32 number, __u32 mtu)
 	return path && !past(path->expires, p->now) && (!mtu || path->mtu < mtu) ? path->mtu : mtu;
 }
 
-/* Whether the packet with `added` octets before it fits the path; a super-packet by its segments. */
+/* Whether the packet with `added` more bytes fits the route's MTU; of a GSO packet, each segment must fit. */
 INLINE int fits_mtu(frame_t *frame, const struct packet *p, const struct route *route, __u32 added)
 {
 	if (!route->mtu || likely(p->length + added <= route->mtu))
@@ -200,7 +201,7 @@ struct {
 	NUMBER(max_entries, 256);
 	NUMBER(key_size, 4);
 	NUMBER(value_size, 4);
-} exits SEC(".maps"); /* interfaces that take frames from XDP */
+} exits SEC(".maps"); /* interfaces that accept frames from XDP */
 
 INLINE int has_exit(const struct route *route)
 {
@@ -210,7 +211,7 @@ INLINE int has_exit(const struct route *route)
 }
 #endif
 
-/* Sends the frame on its way; the program's return value. */
+/* Sends the frame by `route`. Returns the program's return value. */
 INLINE int leave(frame_t *frame, struct route *route)
 {
 	void *ethernet = frame_begin(frame);
@@ -228,7 +229,7 @@ INLINE int leave(frame_t *frame, struct route *route)
 	if (ethernet + ETHERNET > frame_end(frame) || !route->neighbour)
 		return TC_ACT_SHOT;
 	write_macs(ethernet, route->neighbour);
-	/* Into the other end at once: no queue, no second interrupt. What listens at this end's egress is passed over. */
+	/* Straight to the peer: no queue, no second interrupt. Programs at this end's egress do not see the frame. */
 	if (route->neighbour->flags & DEVICE_PEER)
 		return bpf_redirect_peer(route->interface, 0);
 	return bpf_redirect(route->interface, 0);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which server gets the next connection, as IPVS picks. Servers stand newest first; weight 0 and overload are passed over;
- * "first in the list wins" on ties. What rr and wrr remember is written without a lock: two CPUs that pick in the same
- * instant may pick the same server, which no client can tell, and nobody waits.
+ * The schedulers of IPVS. Servers are listed newest first; servers with weight 0 or overload are skipped; on ties the first
+ * in the list wins. rr and wrr update their state without a lock: two CPUs that pick at the same time may pick the same
+ * server, which is harmless, and no CPU waits.
  *
  * Hash schedulers read a table that the loader fills (`relevo.schedulers` has the algorithms).
  */
@@ -10,12 +10,12 @@
 #include "count.h"
 #include "hash.h"
 
-/* The verifier follows every turn of a loop, but a global function only once: long lists are walked in parts. */
+/* The verifier checks every iteration of a loop, but a global function only once: long lists are walked in parts. */
 #define PART 64
 /* Of one service. */
 #define MAX_SERVERS 4096
 _Static_assert(MAX_SERVERS % PART == 0, "a list is walked in whole parts");
-#define MAGLEV_KEY_1 2654435761ULL /* of both words of the key, as the kernel has it */
+#define MAGLEV_KEY_1 2654435761ULL /* both words of the key, as in the kernel */
 
 struct server_list {
 	__u32 first, count;
@@ -76,7 +76,7 @@ GLOBAL __u32 rr_part(__u32 service_number)
 	return 0;
 }
 
-/* rr: once round. */
+/* rr: one round. */
 GLOBAL __u32 pick_rr(__u32 service_number)
 {
 	struct scratch *work = the_scratch(0);
@@ -93,7 +93,7 @@ GLOBAL __u32 pick_rr(__u32 service_number)
 	return 0;
 }
 
-/* The highest threshold at or below `threshold` that a weight of `heaviest` reaches, going down by `step`. */
+/* Lowers `threshold` by steps of `step` until a weight of `heaviest` reaches it. */
 INLINE __u32 lowered(__u32 threshold, __u32 heaviest, __u32 step)
 {
 	if (threshold <= heaviest)
@@ -101,7 +101,7 @@ INLINE __u32 lowered(__u32 threshold, __u32 heaviest, __u32 step)
 	return threshold - (threshold - heaviest + step - 1) / step * step;
 }
 
-/* wrr: the first of the next PART servers from the walk's place that weighs at least the threshold, or 0. */
+/* wrr: the first of the next PART servers whose weight is at least the threshold, or 0. */
 GLOBAL __u32 wrr_part(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
@@ -128,7 +128,7 @@ GLOBAL __u32 wrr_part(__u32 service_number)
 	return 0;
 }
 
-/* wrr: the same to the end of the list. */
+/* wrr: the first such server up to the end of the list, or 0. */
 GLOBAL __u32 walk_to_end(__u32 service_number)
 {
 	struct scratch *work = the_scratch(0);
@@ -146,9 +146,9 @@ GLOBAL __u32 walk_to_end(__u32 service_number)
 }
 
 /*
- * wrr: on from the last pick; past the end of the list the threshold falls by a step. When a whole round finds nobody, it
- * falls at once to where somebody fits, which is where the kernel's walk would end. The walk's state is in a map, where the
- * verifier does not follow it.
+ * wrr: continues after the last pick; at the end of the list the threshold is lowered by a step. When a whole round finds no
+ * server, the threshold is lowered at once to the heaviest eligible weight, where the kernel's walk would end. The walk's
+ * state is in a map, where the verifier does not track it.
  */
 GLOBAL __u32 pick_wrr(__u32 service_number)
 {
@@ -177,9 +177,9 @@ GLOBAL __u32 pick_wrr(__u32 service_number)
 }
 
 /*
- * What a new connection would find at a server, to be compared in proportion to `weight`. An active connection weighs as
- * much as 256 inactive ones; sed and nq see active ones alone, but count datagram sessions, which the kernel never calls
- * active: with it, one server would get them all.
+ * A server's load, compared in proportion to its weight. For lc and wlc an active connection counts as 256 inactive ones. sed
+ * and nq count active connections only; unlike the kernel they also count UDP sessions, which are never active there, so
+ * that one server would get them all.
  */
 INLINE __u64 load_of(const struct server *s, __u32 scheduler, __u8 protocol)
 {
@@ -188,7 +188,7 @@ INLINE __u64 load_of(const struct server *s, __u32 scheduler, __u8 protocol)
 	return s->active + (protocol == IPPROTO_UDP ? s->inactive : 0) + 1;
 }
 
-/* Compares the next PART servers with the best so far; a server that ends the search at once is returned. */
+/* Compares the next PART servers with the best so far. Returns a server only if it ends the search at once. */
 GLOBAL __u32 least_part(__u32 service_number)
 {
 	struct service *service = service_at(service_number);
@@ -200,7 +200,7 @@ GLOBAL __u32 least_part(__u32 service_number)
 		return 0;
 	r = server_list_of(service->server_list);
 	for (i = 0; i < PART; i++) {
-		/* Read anew each time, or the verifier would follow every algorithm on its own through the whole list. */
+		/* Read in every iteration, or the verifier would check each algorithm separately over the whole list. */
 		__u32 scheduler = *(volatile __u32 *)&service->scheduler;
 		struct server *s;
 		__u64 load, weight;
@@ -228,8 +228,8 @@ GLOBAL __u32 least_part(__u32 service_number)
 }
 
 /*
- * lc wlc sed nq: the least load, in proportion to weight (lc: regardless of it); nq takes an idle server outright.
- * fo ovf: the greatest weight, which is the least of an equal load; ovf passes over who has more connections than weight.
+ * lc wlc sed nq: the least load in proportion to weight (lc: without weights); nq picks the first idle server.
+ * fo ovf: the greatest weight, as the least proportion of an equal load; ovf skips servers with more connections than weight.
  */
 GLOBAL __u32 pick_least(__u32 service_number)
 {
@@ -257,7 +257,7 @@ INLINE __u32 eligible_at(__u32 place)
 	return s && eligible(s) ? number : 0;
 }
 
-/* dh and sh: 256 buckets by a multiplicative hash; sh-fallback looks on. */
+/* dh and sh: 256 buckets by a multiplicative hash; sh-fallback tries further buckets. */
 GLOBAL __u32 pick_hash(__u32 service_number, __u32 value)
 {
 	struct service *service = service_at(service_number);
@@ -279,7 +279,7 @@ GLOBAL __u32 pick_hash(__u32 service_number, __u32 value)
 
 #define MAGLEV_TRIES 64 /* the kernel tries every slot; with half of the servers down, this many fail once in 10^19 */
 
-/* mh: a slot of the Maglev table; mh-fallback hashes on. */
+/* mh: a slot of the Maglev table; mh-fallback hashes again. */
 GLOBAL __u32 pick_maglev(__u32 service_number, __u32 value)
 {
 	struct service *service = service_at(service_number);
@@ -301,7 +301,7 @@ GLOBAL __u32 pick_maglev(__u32 service_number, __u32 value)
 	return 0;
 }
 
-/* The index of the server for a new connection, 0 when nobody can take it. */
+/* The index of the server for a new connection, 0 when no server is eligible. */
 INLINE __u32 pick(const struct service *service, __u32 number, const struct packet *p)
 {
 	__u32 port = service->flags & SERVICE_HASH_PORT ? be16(p->source_port) : 0;

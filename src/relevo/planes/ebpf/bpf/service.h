@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which service a packet is for: by firewall mark, by address and port, by address alone (the order of IPVS). */
+/* Finds a packet's service: by firewall mark, then address and port, then address alone (the order of IPVS). */
 #pragma once
 #include "packet.h"
 
-/* Whether some service may have this address. False alarms cost a look-up. */
+/* Whether a service may have this address. A false positive costs a look-up. */
 INLINE int maybe_virtual(const struct settings *s, const struct address *a)
 {
 	return (s->flags & SETTING_MARKS) || in_filter(s->virtual_filter, a);
 }
 
-/* Whether some server, or a local address of FULLNAT's, may have this address. */
+/* Whether a server may have this address. */
 INLINE int maybe_server(const struct settings *s, const struct address *a)
 {
 	return in_filter(s->server_filter, a);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The TCP states of IPVS. A balancer sees packets, not sockets, and with DR or TUN only the client's: three tables, one for
- * each thing that can be seen. `machines.md` of the reference draws them; the model in tests is generated from the same.
+ * The TCP states of IPVS. A balancer sees packets, not sockets, and with DR or TUN only the client's packets, so there are
+ * three tables: for the client's packets, for the server's, and for connections of which only the client's pass.
  */
 #pragma once
 #include "sync_export.h"
@@ -72,7 +72,7 @@ INLINE int is_active_state(__u8 state)
 	return state == STATE_ESTABLISHED || state == STATE_SYN_SENT || state == STATE_SYN_RECV || state == STATE_SYNACK;
 }
 
-/* One event a segment, RST before SYN before FIN before ACK; a segment with none of them closes (IPVS). */
+/* One event per segment: RST, else SYN, else FIN, else ACK; a segment with none of them closes the connection (IPVS). */
 INLINE __u8 next_tcp_state(const struct settings *s, __u8 state, __u8 flags, enum tcp_view view)
 {
 	__u32 event, row = view + (s->flags & SETTING_SECURE_TCP ? 4 : 0);
@@ -97,8 +97,9 @@ INLINE __u32 expiry(const struct settings *s, __u8 state, __u32 now)
 }
 
 /*
- * Nothing of the connection is left but its entry, which guards against stray segments. It does not hold its client's template
- * any more: a client is remembered for the persistence time-out after its last connection, not two minutes longer (IPVS).
+ * States after the end of the connection, where the entry remains only for stray segments. Such an entry no longer keeps its
+ * template: the template expires one persistence time-out after the client's last connection, two minutes earlier than in
+ * IPVS.
  */
 INLINE int is_closed_state(__u8 state)
 {
@@ -113,7 +114,7 @@ INLINE void release_template(const struct connection *e, __u32 master)
 		ADD(template->master, -1);
 }
 
-/* The client of the connection's template is somebody who answers. */
+/* Marks the template as assured: one of its connections was established or answered. */
 INLINE void mark_assured(const struct connection *e, __u32 master)
 {
 	struct connection *template = template_of(e, master);
@@ -122,7 +123,7 @@ INLINE void mark_assured(const struct connection *e, __u32 master)
 		template->flags |= CONNECTION_ASSURED;
 }
 
-/* Moves the entry at place `number` from state `former` to `state`: once, whichever CPU comes first; counts follow. */
+/* Moves the entry in slot `number` from state `former` to `state` and corrects the counters. Only the first CPU succeeds. */
 GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 {
 	__u32 bucket = number / BUCKET_SLOTS, slot = number % BUCKET_SLOTS, was = 0, is = 0, moved = 0, master = 0;
@@ -164,7 +165,7 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 	return 0;
 }
 
-/* Takes note of a packet of an existing connection. */
+/* Updates state, time-out and counters for a packet of an existing connection, and exports the connection if due. */
 INLINE void advance(const struct settings *s, const struct packet *p, struct place *place, enum direction direction)
 {
 	struct connection *e = place->entry;
@@ -182,7 +183,7 @@ INLINE void advance(const struct settings *s, const struct packet *p, struct pla
 	}
 	expires = expiry(s, next, p->now);
 	if (e->expires != expires)
-		e->expires = expires; /* once a jiffy: the line stays shared in between */
+		e->expires = expires; /* at most once a jiffy: the cache line stays shared in between */
 	if (unlikely(next != state))
 		change_state(place->number, state, next);
 	if (unlikely(p->flags & SETTING_SYNC) && (direction == TO_SERVER || next != state))

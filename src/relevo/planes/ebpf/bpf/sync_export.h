@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Telling other directors of connections. The programs write entries as they go over the wire into a ring; the loader puts
- * them into messages. When a connection is worth it is IPVS's rule (by the count of its packets, by the time since, or both),
- * but for three things: what is in use is told again at the first packet after half of its time-out, so that the others do not
- * forget it; what was never told, because the ring was full or another director had it, at the next packet; and a template
- * once a second at most.
+ * Sync export: connections for other directors. The programs write entries in wire format into a ring; the loader puts
+ * them into messages. IPVS's rule decides when a connection is synced (by packet count, by time since the last sync, or
+ * both), with three differences. A connection in use is synced again at the first packet after half of its time-out, so
+ * that peers do not expire it. A connection that was never synced from here, because the ring was full or because it came
+ * from another director, is synced at its next packet. A template is synced once a second at most.
  */
 #pragma once
 #include "connection.h"
@@ -21,10 +21,10 @@
 
 #define LAST_SYNC_RETRIES 3
 #define LAST_SYNC_TICK_BITS 14
-#define TICKS_MAX (1 << (LAST_SYNC_TICK_BITS - 1)) /* half of the circle: longer times are cut to it */
-#define TICKS_ASKEW 4                     /* so much later may another CPU have told of it than this one looks */
+#define TICKS_MAX (1 << (LAST_SYNC_TICK_BITS - 1)) /* half of the range: longer times are cut to it */
+#define TICKS_ASKEW 4                     /* another CPU's clock may be ahead by so much */
 
-/* The time as `told` has it. */
+/* Returns the time `now` as `last_sync` stores it; never 0. */
 INLINE __u16 last_sync_time(const struct settings *s, __u32 now)
 {
 	__u16 time = (__u16)(now >> (s->tick_shift & 31)) << 2;
@@ -84,7 +84,7 @@ INLINE void write_ends(struct sync_entry *entry, const struct connection *e, con
 	}
 }
 
-/* Of the entry's service, in jiffies; 0 when it has none. */
+/* Persistence time-out of the entry's service in jiffies; 0 when it has none. */
 INLINE __u32 persistence_of(const struct connection *e)
 {
 	__u32 key = e->server;
@@ -98,7 +98,7 @@ INLINE __u32 persistence_of(const struct connection *e)
 	return service ? service->persistence : 0;
 }
 
-/* Whether the connection is left to its template (sync_persist_mode). */
+/* Whether only the template of this connection is synced (sync_persist_mode). */
 INLINE int template_suffices(const struct settings *s, const struct connection *e)
 {
 	return s->flags & SETTING_SYNC_TEMPLATES_ONLY && !(e->flags & CONNECTION_TEMPLATE) && persistence_of(e);
@@ -106,7 +106,7 @@ INLINE int template_suffices(const struct settings *s, const struct connection *
 
 enum export_result { NOTHING_TO_EXPORT, EXPORTED, RING_FULL };
 
-/* Puts the entry at place `number` in the ring, whatever it is, with the scratch that is said; enum telling. */
+/* Writes the entry in slot `number` into the ring, using scratch buffer `scratch`. Returns an enum export_result. */
 GLOBAL int export_connection(__u32 number, __u32 scratch)
 {
 	struct settings *settings = the_settings();
@@ -162,18 +162,18 @@ INLINE int is_synced_state(__u8 state)
 	       state == STATE_TIME_WAIT || state == STATE_UDP;
 }
 
-/* The entry of a FULLNAT connection would be of no use: its server knows it by an address and a port of this node. */
+/* FULLNAT connections are not synced: the server knows them by an address and a port of this node. */
 INLINE int can_sync(const struct connection *e)
 {
 	return !(e->flags & CONNECTION_FULLNAT) && ((e->flags & CONNECTION_TEMPLATE) || is_synced_state(e->state));
 }
 
-/* Whether something is to be told: NOT_DUE, 0, or the number of the repetition that it is. */
+/* The due_* functions return NOT_DUE, 0 for a sync that is due, or the number of the retry. */
 #define NOT_DUE (-1)
 
 /*
- * By the time since it was told (sync_refresh_period, sync_retries): not while that is shorter than the period and half of
- * the time-out, but for so many repetitions, which are there for messages that get lost.
+ * By the time since the last sync (sync_refresh_period, sync_retries): due after the period or half of the time-out,
+ * whichever is shorter. Within that time there are `sync_retries` retries, in case a message was lost.
  */
 INLINE int due_by_time(const struct settings *s, __u16 last_sync, __u32 since, __u32 timeout)
 {
@@ -211,7 +211,7 @@ INLINE int connection_due(const struct settings *s, const struct connection *e, 
 	return due_by_count(s, e->packets, e->last_sync) ? due : NOT_DUE;
 }
 
-/* A template of which a connection was told just now, or passed a packet. */
+/* A template one of whose connections was just synced (`with_connection`), or passed a packet. */
 INLINE int template_due(const struct settings *s, const struct connection *t, __u16 time, int with_connection)
 {
 	__u32 since = ticks_since(t->last_sync, time), timeout;
@@ -226,7 +226,7 @@ INLINE int template_due(const struct settings *s, const struct connection *t, __
 	return with_connection || since > in_ticks(s, timeout) / 2 ? 0 : NOT_DUE;
 }
 
-/* Announces the entry at place `number` as its repetition `due`; what does not fit in the ring is lost for now. */
+/* Exports the entry in slot `number` as retry `due`. When the ring is full, the entry is counted as lost and left for its next packet. */
 INLINE void export_due(__u32 number, struct connection *e, int due)
 {
 	int result = export_connection(number, 0);
@@ -237,7 +237,7 @@ INLINE void export_due(__u32 number, struct connection *e, int due)
 		count(COUNT_SYNC_LOST);
 }
 
-/* A packet has passed on the connection at place `number`, and `changed` its state or not: announces it if that is due. */
+/* Exports the connection in slot `number`, and its template, if a sync is due. `changed`: the last packet changed its state. */
 GLOBAL int maybe_sync(__u32 number, __u32 changed)
 {
 	struct connection *e = at_place(number), *template;
@@ -253,7 +253,7 @@ GLOBAL int maybe_sync(__u32 number, __u32 changed)
 	template = template_of(e, e->master);
 	if (due != NOT_DUE) {
 		if (template_suffices(settings, e))
-			e->last_sync = time | due; /* so that its template is considered as often as it would be */
+			e->last_sync = time | due; /* its template is then synced as often as the connection would be */
 		else
 			export_due(number, e, due);
 	}

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The TC program, at ingress: complete. It works on every Ethernet device, and super-packets pass whole. */
+/* The TC program, at ingress. It handles everything, on every Ethernet device, and forwards GSO packets whole. */
 #include "balance.h"
 #include "reply.h"
 
 /*
- * A service whose address another node holds is closed: its packets are only passing through. If the address is here already,
- * the node is taking over at this moment: the local stack would answer with a reset, so the client had better ask again.
+ * A service whose address another node has is closed: its packets only pass through. If the address is already on this node,
+ * the node is taking over right now. The local stack would reply with a reset, so the packet is dropped and the client
+ * retransmits it.
  */
 NOINLINE enum reason closed(frame_t *frame, struct job *job)
 {
@@ -16,9 +17,9 @@ NOINLINE enum reason closed(frame_t *frame, struct job *job)
 }
 
 /*
- * A first segment for a server on this node: it goes to the socket that listens at the server's address and port, and nothing
- * is translated. The kernel makes a connection of it under the virtual address, so that answers leave as they should, and
- * later segments find it by themselves.
+ * Assigns the SYN of a connection to a server on this node to the socket that listens at the server's address and port;
+ * nothing is translated. The kernel's connection then has the virtual address, so replies are sent from it and later
+ * segments reach it without help.
  */
 NOINLINE void deliver(frame_t *frame, struct job *job)
 {
@@ -51,7 +52,7 @@ NOINLINE void deliver(frame_t *frame, struct job *job)
 	bpf_sk_release(socket);
 }
 
-/* What becomes of a packet that goes nowhere as it is; its `reason` says why. */
+/* Fragments, refuses with a reply, or drops the packet, by its `reason`. */
 NOINLINE int refuse(frame_t *frame)
 {
 	struct packet *p = the_packet();
@@ -64,7 +65,7 @@ NOINLINE int refuse(frame_t *frame)
 	return p->reason < DROP_TABLE_FULL ? reply(frame) : TC_ACT_SHOT;
 }
 
-/* Packets that are not ours go on to the programs behind this one (TC_ACT_UNSPEC; it is TCX_NEXT too). */
+/* Packets that are not ours continue to the next program (TC_ACT_UNSPEC, which equals TCX_NEXT). */
 INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 {
 	if (likely(reason == GO_ON))
@@ -77,7 +78,7 @@ INLINE int finish(frame_t *frame, struct job *job, enum reason reason)
 		count(reason);
 		return TC_ACT_UNSPEC;
 	}
-	/* By the map, not as arguments: the verifier forgets which of the many ways led here, and reads on once for them all. */
+	/* In the map, not as arguments: the verifier then checks the rest once, not once for every path that leads here. */
 	job->packet->reason = reason;
 	job->packet->mtu = job->route.mtu;
 	return refuse(frame);
@@ -88,7 +89,7 @@ int relevo_tc(struct __sk_buff *frame)
 {
 	struct job job = {};
 
-	/* Other machines' frames, and those of a VLAN, which arrive once more on the VLAN's own interface. */
+	/* Frames for other hosts, and those of a VLAN, which arrive again on the VLAN's own interface. */
 	if (frame->pkt_type || frame->vlan_present)
 		return TC_ACT_UNSPEC;
 	job.packet = the_packet();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The XDP program: the fast path of established connections, before the kernel has made anything of a frame. All else goes up
- * unchanged to the TC program on the same interface, which shares every map.
+ * The XDP program: the fast path of established connections, before the kernel allocates anything for a frame. Everything
+ * else is passed unchanged to the TC program on the same interface, which shares every map.
  */
 #define RELEVO_XDP
 #include "balance.h"
