@@ -151,7 +151,7 @@ class TestEbpfSelftest(SelftestSuite):
             advertise("veth10", "fd00:a::9")
         self.serve(director.apply, 6, Forwarding.NAT)
         (notice,) = director.events()
-        assert "would forget the routes that routers advertise on veth10" in notice
+        assert "would delete the routes that routers advertise on veth10" in notice
         assert director.lo_forwards() == ["0", "0"]
         director.run(director.plane.observe)
         assert director.events() == [], "it is told once"

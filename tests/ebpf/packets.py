@@ -1,5 +1,5 @@
-"""Packets through the eBPF programs one at a time, by test runs in the kernel: a director with neighbours that never age, the
-frames that it is given, and scapy to say what has to come out."""
+"""Single packets through the eBPF programs, by test runs in the kernel: a director with permanent neighbours, frames for it, and
+scapy for what must come out."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Outcome:
 
 
 class Director:
-    """A plane that is on no interface, in a namespace with an outside and an inside; test runs choose where a frame came in."""
+    """A plane attached to no interface, in a namespace with an outside and an inside; test runs choose the ingress interface."""
 
     def __init__(self) -> None:
         self._spaces = NetworkNamespaces()
@@ -161,7 +161,7 @@ class Director:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Be in the director's namespace on one CPU; everything is as it was afterwards, and no count is left over."""
+        """Enter the director's namespace, on one CPU; reset everything afterwards and check that no count is left over."""
         cpus = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(cpus)})
         try:
@@ -193,7 +193,7 @@ class Director:
         return [*self.instance.maps[name].keys()]
 
     def leftovers(self) -> list[str]:
-        """What is still counted although the table of connections is empty."""
+        """Counts that are left although the connection table is empty."""
         left = ["translations" for _ in self._keys("translations")]
         for first, memory in self.instance.maps["buckets"].chunks(self.instance.maps["buckets"].max_entries):
             size = self.instance.maps["buckets"].value_size
@@ -207,7 +207,6 @@ class Director:
         return left
 
     def close(self) -> None:
-        """Let everything go."""
         with self._spaces.inside("director"):
             asyncio.run(self.plane.remove())
         shutil.rmtree(self.path, ignore_errors=True)
@@ -257,7 +256,7 @@ class Director:
     # -- connections ---------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[tuple[int, Connection]]:
-        """Everything in the table with its place."""
+        """Every entry of the table, with its slot."""
         return [
             (index * BUCKET_SLOTS + slot, bucket.slot[slot])
             for index, bucket in self.instance.buckets()
@@ -291,7 +290,7 @@ class Director:
         protocol: Protocol = Protocol.TCP,
         packets: int = 0,
     ) -> int:
-        """Enter a connection to a server of a service; its place."""
+        """Insert a connection to a server of a service; return its slot."""
         family = 6 if ":" in key.endpoint.address else 4
         entry = Connection()
         entry.client.bytes[:] = packed(client or CLIENT[family])
@@ -306,18 +305,18 @@ class Director:
         return place
 
     def delete_all_but_templates(self) -> None:
-        """Leave templates alone in the table."""
+        """Delete everything except templates."""
         for place, entry in self.entries():
             if not entry.flags & ConnectionFlag.TEMPLATE:
                 assert self.instance.delete(place, entry.client_port)
 
     def delete_all(self) -> None:
-        """Empty the table of connections."""
+        """Delete every entry."""
         for place, entry in self.entries():
             assert self.instance.delete(place, entry.client_port)
 
     def let_pass(self, seconds: float, *, idle: bool = False) -> None:
-        """Let everything have been announced so much longer ago, and used if it was ``idle``."""
+        """Move every last sync so many seconds into the past, and with ``idle`` the last packet too."""
         jiffies = int(seconds * self.settings.hz)
         ticks = jiffies >> self.settings.tick_shift
         for index, bucket in self.instance.buckets():
@@ -329,7 +328,7 @@ class Director:
             self.instance.maps["buckets"].update(index.to_bytes(4, "little"), bytes(bucket))
 
     def expires_in(self, entry: Connection) -> float:
-        """Seconds until an entry's time is over."""
+        """Seconds until an entry expires."""
         left = (entry.expires - self.instance.jiffies()) & 0xFFFFFFFF
         return (left - (1 << 32) if left >> 31 else left) / self.settings.hz
 
@@ -347,7 +346,7 @@ class Director:
         return ran.value, ran.data
 
     def tc(self, packet: Packet | bytes, interface: int = 0, *, gso_size: int = 0) -> Outcome:
-        """One run of the TC program on a frame that came in outside, if nothing else is said."""
+        """One run of the TC program on a frame, by default from the outside interface."""
         return self._counted(lambda: self.run(packet, interface, gso_size=gso_size))
 
     def xdp(self, packet: Packet | bytes, context: bytes = b"") -> Outcome:
@@ -367,8 +366,8 @@ class Director:
 
     @contextlib.contextmanager
     def returning(self, interface: int = 0) -> Iterator[Callable[[], list[bytes]]]:
-        """A call for the frames that runs have put back at an interface's ingress since the last call: no program is attached
-        there that would take them in again.
+        """Yield a function that returns the frames that runs have sent to an interface\'s ingress since its last call. No program
+        is attached there.
         """
         with listening(socket.if_indextoname(interface or self.outside), ETH_P_ALL) as returned, listening("lo", MARKER) as last:
             returned.setblocking(False)
@@ -388,14 +387,14 @@ class Director:
             yield read
 
     def forget_neighbours(self) -> None:
-        """Let every next hop be asked for again."""
+        """Clear the neighbour cache."""
         self._neighbours_kept = False
         neighbours = self.instance.maps["neighbours"]
         for key in range(neighbours.max_entries):
             neighbours.update(key.to_bytes(4, "little"), bytes(neighbours.value_size))
 
     def keep_neighbours(self) -> None:
-        """Next hops stay known for as long as a test takes."""
+        """Make cached neighbours outlast the test."""
         self.settings.hz *= 1000
         self._neighbours_kept = True
 
@@ -414,7 +413,7 @@ ACTIVE = frozenset((TcpState.ESTABLISHED, TcpState.SYN_SENT, TcpState.SYN_RECV, 
 
 
 def server(address: str, port: int = SERVER_PORT, **fields: Any) -> ServerEntry:
-    """A server, by NAT if nothing else is said; DR and TUN have no port of their own."""
+    """A server, by default with NAT; DR and TUN servers have the service's port."""
     if fields.get("forwarding") in (Forwarding.DR, Forwarding.TUN):
         port = PORT
     return ServerEntry(endpoint=Endpoint(address, port), **fields)
@@ -454,7 +453,7 @@ def _syn(source: int, destination: int) -> Packet:
 
 
 def _segment(source: int, destination: int) -> Packet:
-    return TCP(sport=source, dport=destination, flags="PA", seq=1000, ack=7) / Raw(b"octets")
+    return TCP(sport=source, dport=destination, flags="PA", seq=1000, ack=7) / Raw(b"stream")
 
 
 KINDS = (
@@ -491,12 +490,12 @@ def pieces(packet: Packet) -> list[Packet]:
 
 
 def local_port(entry: Connection) -> int:
-    """The port that stands for a client at a server."""
+    """The local port of a FULLNAT connection."""
     return port_from(entry.local_port)
 
 
 def checksums_are_right(packet: bytes) -> bool:
-    """Whether scapy would compute every checksum of an IP packet as it is. What an ICMP error quotes is no more than octets."""
+    """Whether scapy would compute every checksum of an IP packet as it is. The packet quoted in an ICMP error is not checked."""
     wanted = (IPv6 if packet[0] >> 4 == 6 else IP)(packet)
     each = wanted
     while each:

@@ -142,7 +142,7 @@ class Servers:
                 datagram.sendto(f"{name} {peer[0]}\n".encode() + data, peer)
 
     def release(self) -> None:
-        """End the connections whose clients have ended."""
+        """Close the connections that clients have closed."""
         with self._lock:
             held, self._held = self._held, []
         for sock in held:
@@ -192,7 +192,7 @@ class Plane:
 
 @contextlib.contextmanager
 def running(network: Network, name: str = "test", sizes: Sizes = SMALL, *, hooks: str = "auto") -> Iterator[Plane]:
-    """A plane that is attached, and gone afterwards."""
+    """A plane that is attached, and removed afterwards."""
     shutil.rmtree(ROOT / "relevo" / name, ignore_errors=True)
     plane = Plane(network, name, sizes, hooks=hooks)
     plane.observe()

@@ -1,4 +1,4 @@
-"""Thousands of random packets, each compared with what a few lines of Python make of it."""
+"""Thousands of random packets, each compared with a model of a few lines of Python."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ones_sum(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Plain:
-    """A packet as one writes it down."""
+    """A packet's fields."""
 
     family: int
     protocol: int
@@ -93,7 +93,7 @@ class Plain:
         return header[:10] + (ones_sum(header) ^ 0xFFFF).to_bytes(2, "big") + header[12:] + transport
 
     def but(self, source: str, source_port: int, destination: str, destination_port: int) -> bytes:
-        """The packet with other ends and one hop less to live."""
+        """The packet with other addresses and ports, and the TTL decremented."""
         changed = {"source": source, "destination": destination, "source_port": source_port, "destination_port": destination_port}
         return Plain(**{**self.__dict__, **changed, "ttl": self.ttl - 1}).packet()
 
@@ -212,7 +212,7 @@ def test_random_packets_are_treated_as_the_model_says(director: Director, seed: 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_packet_with_wrong_octets_is_changed_only_when_it_is_sent_on(director: Director, seed: int) -> None:
+def test_a_corrupted_packet_is_changed_only_when_it_is_forwarded(director: Director, seed: int) -> None:
     for (family, number), (port, server_port) in PORTS.items():
         protocol = Protocol.TCP if number == TCP_NUMBER else Protocol.UDP
         director.serve(family, protocol, server(SERVER[family], server_port), port=port)

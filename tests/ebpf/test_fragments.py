@@ -1,4 +1,4 @@
-"""Datagrams in pieces: fragments in every order, those that are held and come in once more, packets that are cut on the way."""
+"""Fragments in every order, fragments that are held and released, and packets that are fragmented by the programs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def clients(family: int, payload: bytes) -> list[Packet]:
 
 
 def put_together(frames: Iterable[bytes], family: int) -> bytes:
-    """What the fragments carry, in order of their offsets; nothing is missing and nothing is there twice."""
+    """The payload of the fragments in order of offset; nothing may be missing or duplicated."""
     if family == 4:
         parts = sorted((part.frag, bytes(part.payload)) for part in (IP(frame[ETHERNET:]) for frame in frames))
         assert sum(IP(frame[ETHERNET:]).flags.MF for frame in frames) == len(parts) - 1
@@ -78,7 +78,7 @@ def ends(frame: bytes, family: int) -> tuple[str, str, int]:
 
 
 def arrive(director: Director, frames: Sequence[Packet | bytes], interface: int = 0) -> tuple[list[bytes], dict[Reason, int]]:
-    """Let frames come in one after the other, and once more whatever the program puts back; what leaves, and the reasons."""
+    """Run frames one after the other, and again those that the program sends to the ingress; return output and reasons."""
     waiting, left, counted = [bytes(frame) for frame in frames], [], dict[Reason, int]()
     with director.returning(interface) as returned:
         while waiting:
@@ -88,7 +88,7 @@ def arrive(director: Director, frames: Sequence[Packet | bytes], interface: int 
             if ran.verdict == REDIRECT:
                 left.append(ran.frame)
                 continue
-            assert (ran.verdict, len(ran.reasons)) == (SHOT, 1), "nothing is left to the stack"
+            assert (ran.verdict, len(ran.reasons)) == (SHOT, 1), "nothing is passed to the stack"
             waiting[:0] = returned()
     return left, counted
 
@@ -99,7 +99,7 @@ def arrive(director: Director, frames: Sequence[Packet | bytes], interface: int 
 @families
 @methods
 @orders
-def test_a_clients_fragments_reach_the_server_in_whatever_order_they_come(
+def test_a_clients_fragments_reach_the_server_in_any_order(
     director: Director, family: int, method: Forwarding, order: tuple[int, ...]
 ) -> None:
     director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
@@ -125,7 +125,7 @@ def test_a_clients_fragments_reach_the_server_in_whatever_order_they_come(
 @families
 @translations
 @orders
-def test_a_servers_fragments_leave_under_the_virtual_address_in_whatever_order_they_come(
+def test_a_servers_fragments_leave_from_the_virtual_address_in_any_order(
     director: Director, family: int, method: Forwarding, order: tuple[int, ...]
 ) -> None:
     director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
@@ -141,7 +141,7 @@ def test_a_servers_fragments_leave_under_the_virtual_address_in_whatever_order_t
 @families
 @pytest.mark.parametrize("kind", [TunnelKind.IPIP, TunnelKind.GUE], ids=lambda kind: kind.value)
 @orders
-def test_fragments_go_through_a_tunnel_in_whatever_order_they_come(
+def test_fragments_go_through_a_tunnel_in_any_order(
     director: Director, family: int, kind: TunnelKind, order: tuple[int, ...]
 ) -> None:
     declared = Tunnel(TunnelKind.GUE, 6080) if kind is TunnelKind.GUE else Tunnel()
@@ -183,7 +183,7 @@ def test_a_later_fragment_under_one_packet_scheduling_does_not_go_to_a_server_th
 
 
 @families
-def test_the_largest_datagram_arrives_backwards(director: Director, family: int) -> None:
+def test_the_largest_datagram_arrives_in_reverse_order(director: Director, family: int) -> None:
     director.serve(family, Protocol.UDP)
     payload = bytes(range(251)) * 200
     parts = clients(family, payload)
@@ -195,7 +195,7 @@ def test_the_largest_datagram_arrives_backwards(director: Director, family: int)
 
 
 def test_a_fragment_behind_ipv6_options_follows_its_first(director: Director) -> None:
-    """Its own header says options; only the first fragment says that a datagram is behind them."""
+    """A later fragment's own header says options; only the first one has the protocol after them."""
     director.serve(6, Protocol.UDP)
     assert director.run(datagram(6))[0] == REDIRECT
     transport = IPv6ExtHdrDestOpt() / UDP(sport=SERVER_PORT, dport=CLIENT_PORT) / BIG
@@ -224,7 +224,7 @@ def test_a_servers_fragment_before_its_first_never_reaches_the_stack(director: D
 
 
 @families
-def test_a_servers_own_datagrams_are_left_to_the_stack_once_their_first_fragment_tells(director: Director, family: int) -> None:
+def test_a_servers_other_datagrams_are_passed_to_the_stack_after_their_first_fragment(director: Director, family: int) -> None:
     director.serve(family, Protocol.UDP)
     first, second, last = map(from_server, pieces(ip(SERVER[family], CLIENT[family]) / UDP(sport=53, dport=CLIENT_PORT) / BIG))
     with director.returning(director.inside) as returned:
@@ -244,14 +244,14 @@ def test_a_fragment_that_is_too_large_to_be_held_is_dropped(director: Director, 
     assert (ran.verdict, ran.reasons) == (SHOT, HELD if length + ETHERNET <= 2048 else {Reason.DROP_FRAGMENT: 1})
 
 
-def test_no_more_of_a_datagram_is_held_than_it_can_have(director: Director) -> None:
+def test_no_more_fragments_are_held_than_a_datagram_can_have(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     later = from_client(later_of(4))
     assert [director.tc(later).reasons for _ in range(65)] == [HELD] * 64 + [{Reason.DROP_FRAGMENT: 1}]
 
 
 def test_a_fragment_is_held_for_two_seconds(director: Director) -> None:
-    """By then its identification may be another datagram's."""
+    """After that another datagram may have its identification."""
     director.serve(4, Protocol.UDP)
     first, later, _ = map(from_client, pieces(ip(CLIENT[4], VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG))
     for age_s, outcome in ((1, SHOT), (3, REDIRECT)):
@@ -265,7 +265,7 @@ def test_a_fragment_is_held_for_two_seconds(director: Director) -> None:
         assert bool(director._keys("held")) is (outcome == REDIRECT)
 
 
-def test_of_those_held_only_the_recent_ones_come_in_once_more(director: Director) -> None:
+def test_only_held_fragments_that_have_not_expired_are_released(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     first, second, last = clients(4, BIG)
     assert [director.tc(part).reasons for part in (second, last)] == [HELD, HELD]
@@ -279,7 +279,7 @@ def test_of_those_held_only_the_recent_ones_come_in_once_more(director: Director
     assert not director._keys("held")
 
 
-def test_ports_are_followed_for_two_seconds(director: Director) -> None:
+def test_a_first_fragments_ports_are_kept_for_two_seconds(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     first, later, _ = map(from_client, pieces(ip(CLIENT[4], VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG))
     assert director.run(first)[0] == REDIRECT
@@ -291,7 +291,7 @@ def test_ports_are_followed_for_two_seconds(director: Director) -> None:
     assert director.tc(later).reasons == HELD
 
 
-def test_fragments_of_different_packets_are_told_apart(director: Director) -> None:
+def test_fragments_of_different_packets_are_kept_apart(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     first, later, *_ = pieces(IP(src=CLIENT[4], dst=VIRTUAL[4], id=7) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
     assert director.run(from_client(first))[0] == REDIRECT
@@ -308,36 +308,36 @@ def test_fragments_of_different_packets_are_told_apart(director: Director) -> No
 # -- what is not balanced ----------------------------------------------------------------------------------------------
 
 
-def test_fragments_to_a_port_without_a_service_are_left_to_the_stack(director: Director) -> None:
+def test_fragments_to_a_port_without_a_service_are_passed_to_the_stack(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     for packet in pieces(IP(src=CLIENT[4], dst=VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=53) / BIG):
         assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
 
 
-def test_fragments_between_others_are_left_to_the_stack(director: Director) -> None:
+def test_fragments_between_other_hosts_are_passed_to_the_stack(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     for packet in reversed(pieces(IP(src=CLIENT[4], dst="10.9.9.9") / UDP(sport=CLIENT_PORT, dport=53) / BIG)):
         assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
 
 
 @families
-def test_fragments_of_other_protocols_are_left_to_the_stack(director: Director, family: int) -> None:
+def test_fragments_of_other_protocols_are_passed_to_the_stack(director: Director, family: int) -> None:
     director.serve(family, Protocol.UDP)
     echo = ICMP() / BIG if family == 4 else ICMPv6EchoRequest(data=BIG)
     for packet in pieces(ip(CLIENT[family], VIRTUAL[family]) / echo):
         assert director.run(from_client(packet)) == (PASS, bytes(from_client(packet)))
 
 
-def test_a_fragment_that_is_the_whole_packet_is_treated_as_one(director: Director) -> None:
+def test_an_atomic_fragment_is_treated_as_a_whole_packet(director: Director) -> None:
     director.serve(6, Protocol.UDP)
-    packet = IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / IPv6ExtHdrFragment(id=9) / UDP(sport=CLIENT_PORT, dport=PORT) / b"octets"
+    packet = IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / IPv6ExtHdrFragment(id=9) / UDP(sport=CLIENT_PORT, dport=PORT) / b"stream"
     _, frame = director.run(from_client(packet))
     expected = IPv6(src=CLIENT[6], dst=SERVER[6], hlim=63) / IPv6ExtHdrFragment(id=9)
-    assert frame[ETHERNET:] == bytes(expected / UDP(sport=CLIENT_PORT, dport=SERVER_PORT) / b"octets")
+    assert frame[ETHERNET:] == bytes(expected / UDP(sport=CLIENT_PORT, dport=SERVER_PORT) / b"stream")
     assert not [*director.instance.maps["fragments"].keys()]
 
 
-def test_a_later_fragment_with_a_last_hop_is_dropped_without_a_word(director: Director) -> None:
+def test_a_later_fragment_whose_ttl_expires_is_dropped_without_an_error(director: Director) -> None:
     director.serve(4, Protocol.UDP)
     first, later, *_ = pieces(IP(src=CLIENT[4], dst=VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT) / BIG)
     director.run(from_client(first))
@@ -348,7 +348,7 @@ def test_a_later_fragment_with_a_last_hop_is_dropped_without_a_word(director: Di
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_first_fragment_too_short_for_its_ports_is_dropped(director: Director, side: str) -> None:
-    """Whoever puts it together would see ports that were never looked at (RFC 1858), or the server's address."""
+    """A receiver would reassemble ports that were never checked (RFC 1858), or see the server's address."""
     director.serve()
     ends_of = {"client": (CLIENT[4], VIRTUAL[4]), "server": (SERVER[4], CLIENT[4])}[side]
     packet = IP(src=ends_of[0], dst=ends_of[1], flags="MF", proto=6) / bytes(8)
@@ -366,7 +366,7 @@ def payload_of(length: int) -> bytes:
 
 @pytest.mark.parametrize("length", [1253, 1400, 3300])
 @methods
-def test_a_clients_packet_too_big_for_the_way_is_cut(director: Director, method: Forwarding, length: int) -> None:
+def test_a_clients_packet_above_the_mtu_is_fragmented(director: Director, method: Forwarding, length: int) -> None:
     director.serve(4, Protocol.UDP, server(NARROW[4], forwarding=method))
     payload = payload_of(length)
     frames, reasons = arrive(
@@ -387,7 +387,7 @@ def test_a_clients_packet_too_big_for_the_way_is_cut(director: Director, method:
     assert reasons == {Reason.AGAIN_CUT: 1}
 
 
-def test_a_datagram_without_checksum_is_cut_and_has_none(director: Director) -> None:
+def test_a_datagram_without_checksum_is_fragmented_and_has_none(director: Director) -> None:
     director.serve(4, Protocol.UDP, server(NARROW[4]))
     packet = ip(CLIENT[4], VIRTUAL[4]) / UDP(sport=CLIENT_PORT, dport=PORT, chksum=0) / payload_of(1400)
     frames, _ = arrive(director, [from_client(packet)])
@@ -396,7 +396,7 @@ def test_a_datagram_without_checksum_is_cut_and_has_none(director: Director) -> 
 
 
 @translations
-def test_a_servers_packet_too_big_for_the_way_is_cut(director: Director, method: Forwarding) -> None:
+def test_a_servers_packet_above_the_mtu_is_fragmented(director: Director, method: Forwarding) -> None:
     director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=method))
     assert director.run(datagram(client=NARROW_CLIENT[4]))[0] == REDIRECT
     client, port = (LOCAL[4], local_port(director.connection())) if method is FULLNAT else (NARROW_CLIENT[4], CLIENT_PORT)
@@ -414,7 +414,7 @@ OVERHEAD = {(4, TunnelKind.IPIP): 20, (6, TunnelKind.IPIP): 40, (4, TunnelKind.G
 @pytest.mark.parametrize("kind", [TunnelKind.IPIP, TunnelKind.GUE], ids=lambda kind: kind.value)
 @pytest.mark.parametrize("outer", FAMILIES, ids=lambda family: f"outer-IPv{family}")
 @pytest.mark.parametrize("over", [0, 1])
-def test_a_packet_too_big_for_a_tunnel_is_cut(director: Director, kind: TunnelKind, outer: int, over: int) -> None:
+def test_a_packet_too_big_for_a_tunnel_is_fragmented(director: Director, kind: TunnelKind, outer: int, over: int) -> None:
     declared = Tunnel(TunnelKind.GUE, 6080) if kind is TunnelKind.GUE else Tunnel()
     director.serve(4, Protocol.UDP, server(SERVER[outer], forwarding=TUN, tunnel=declared))
     overhead = OVERHEAD[outer, kind]
@@ -426,7 +426,7 @@ def test_a_packet_too_big_for_a_tunnel_is_cut(director: Director, kind: TunnelKi
 
 
 @orders
-def test_fragments_too_big_for_a_tunnel_are_cut_in_whatever_order_they_come(director: Director, order: tuple[int, ...]) -> None:
+def test_fragments_too_big_for_a_tunnel_are_fragmented_in_any_order(director: Director, order: tuple[int, ...]) -> None:
     director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=TUN))
     packet = ip(CLIENT[4], VIRTUAL[4], id=5) / UDP(sport=CLIENT_PORT, dport=PORT) / payload_of(4000)
     whole = bytes(packet)[20:]
@@ -440,7 +440,7 @@ def test_fragments_too_big_for_a_tunnel_are_cut_in_whatever_order_they_come(dire
     assert reasons[Reason.AGAIN_CUT] == 2
 
 
-def test_a_segment_that_is_cut_opens_its_connection_once(director: Director) -> None:
+def test_a_segment_that_is_fragmented_opens_its_connection_once(director: Director) -> None:
     key = director.serve(4, Protocol.TCP, server(NARROW[4]))
     segment = from_client(ip(CLIENT[4], VIRTUAL[4]) / TCP(sport=CLIENT_PORT, dport=PORT, flags="S", seq=9) / payload_of(1400))
     frames, _ = arrive(director, [segment])
@@ -449,7 +449,7 @@ def test_a_segment_that_is_cut_opens_its_connection_once(director: Director) -> 
     assert director.traffic(key).connections == 1
 
 
-def test_what_cannot_be_cut_is_answered(director: Director) -> None:
+def test_a_packet_that_cannot_be_fragmented_gets_an_error(director: Director) -> None:
     director.serve(4, Protocol.UDP, server(NARROW[4]))
     header = ip(CLIENT[4], VIRTUAL[4], options=[IPOption_NOP()] * 4)
     ran = director.tc(from_client(header / UDP(sport=CLIENT_PORT, dport=PORT) / bytes(1400)))
@@ -458,8 +458,8 @@ def test_what_cannot_be_cut_is_answered(director: Director) -> None:
     assert (error.type, error.code, error.nexthopmtu) == (3, 4, NARROW_MTU)
 
 
-def test_an_ipv6_fragment_too_big_for_a_tunnel_is_answered_whichever_it_is(director: Director) -> None:
-    """A router does not cut IPv6; its sender does, once it knows."""
+def test_any_ipv6_fragment_too_big_for_a_tunnel_gets_an_error(director: Director) -> None:
+    """Routers do not fragment IPv6; the sender does after the error."""
     director.serve(6, Protocol.UDP, server(SERVER[6], forwarding=TUN))
     packet = IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / IPv6ExtHdrFragment(id=1) / UDP(sport=CLIENT_PORT, dport=PORT) / bytes(4000)
     for part in fragment6(packet, 1500)[:2]:

@@ -1,4 +1,4 @@
-"""The mirrors of the maps' values in Python are what the compiler made of the C ones, and every number has one name."""
+"""The Python mirrors of map values match the compiled C structures, and enumerations and constants match their sources."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from relevo.planes.ebpf.reasons import Reason
 
 INT, POINTER, ARRAY, STRUCT, UNION, ENUM = 1, 2, 3, 4, 5, 6
 TYPEDEF, VOLATILE, CONST, RESTRICT, FUNCTION_PROTOTYPE = 8, 9, 10, 11, 13
-OCTETS_AFTER = {INT: 4, ARRAY: 12, 14: 4, 17: 4}
-OCTETS_OF_MEMBER = {STRUCT: 12, UNION: 12, ENUM: 8, FUNCTION_PROTOTYPE: 8, 15: 12, 19: 12}
+BYTES_AFTER = {INT: 4, ARRAY: 12, 14: 4, 17: 4}
+BYTES_OF_MEMBER = {STRUCT: 12, UNION: 12, ENUM: 8, FUNCTION_PROTOTYPE: 8, 15: 12, 19: 12}
 
 
 def section(data: bytes, wanted: bytes) -> bytes:
@@ -47,18 +47,18 @@ class Types:
             name, info, size = struct.unpack_from("<3I", data, at)
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
             at += 12
-            each = OCTETS_OF_MEMBER.get(kind, 0)
+            each = BYTES_OF_MEMBER.get(kind, 0)
             members = [struct.unpack_from(f"<{each // 4}I", data, at + i * each) for i in range(count if each else 0)]
             if kind == ARRAY:
                 members = [struct.unpack_from("<3I", data, at)]
-            at += OCTETS_AFTER.get(kind, 0) + each * count
+            at += BYTES_AFTER.get(kind, 0) + each * count
             self._types.append((self._string(name), kind, size, members))
 
     def _string(self, at: int) -> str:
         return self._strings[at : self._strings.index(b"\0", at)].decode()
 
     def size(self, number: int) -> int:
-        """Octets of a type."""
+        """Size of a type in bytes."""
         _, kind, size, members = self._types[number]
         if kind in (TYPEDEF, VOLATILE, CONST, RESTRICT):
             return self.size(size)
@@ -199,7 +199,7 @@ def test_an_enumeration_has_the_same_names_and_values(
 @pytest.mark.parametrize(
     ("name", "prefix", "mirror"), [("sync_export_flag", "EXPORT_", layout.SyncExport), ("outcome", "", layout.Outcome)]
 )
-def test_what_the_control_program_is_asked_and_answers_has_the_same_names_and_values(
+def test_requests_and_results_of_the_control_program_have_the_same_names_and_values(
     name: str, prefix: str, mirror: type[enum.IntEnum] | type[enum.IntFlag]
 ) -> None:
     assert {f"{prefix}{each.name}": int(each) for each in mirror} == enumerated(name, "control.bpf.c")

@@ -1,4 +1,4 @@
-"""How connections begin: which service and server, persistence, thresholds, local ports; and what is left when they end."""
+"""New connections: service and server, persistence, thresholds, local ports; and what is left after their end."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def client_address(entry: Connection) -> str:
 
 
 def picked(director: Director, packet: Packet | bytes) -> str:
-    """The server that a packet goes to by NAT; empty when it goes to none."""
+    """The server that a packet is sent to by NAT, or an empty string."""
     verdict, frame = director.run(packet)
     if verdict != REDIRECT or (frame[ETHERNET] >> 4 == 4 and frame[ETHERNET + 9] == 1):
         return ""
@@ -98,7 +98,7 @@ def destination(frame: bytes) -> str:
 
 @families
 @pytest.mark.parametrize("method", list(Forwarding), ids=lambda method: method.value)
-def test_an_entry_says_all_about_its_connection(director: Director, family: int, method: Forwarding) -> None:
+def test_the_entry_of_a_new_connection(director: Director, family: int, method: Forwarding) -> None:
     key = director.serve(family, Protocol.TCP, server(SERVER[family], forwarding=method))
     director.run(syn(family))
     entry = director.connection()
@@ -129,7 +129,7 @@ def test_one_client_may_have_a_connection_by_each_protocol(director: Director) -
     assert {entry.protocol for entry in director.connections()} == {6, 17}
 
 
-def test_a_connection_whose_time_is_over_is_not_found(director: Director) -> None:
+def test_an_expired_connection_is_not_found(director: Director) -> None:
     key = director.serve()
     director.insert(key, expires_s=-1)
     assert director.run(syn(flags="A"))[0] == PASS
@@ -137,7 +137,7 @@ def test_a_connection_whose_time_is_over_is_not_found(director: Director) -> Non
     assert director.run(answer, director.inside) == (PASS, bytes(answer))
 
 
-def test_a_fullnat_connection_whose_time_is_over_is_not_found_by_an_answer(director: Director) -> None:
+def test_an_expired_fullnat_connection_is_not_found_by_a_reply(director: Director) -> None:
     director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
     director.settings.timeout[TcpState.SYN_RECV] = 0
     director.run(syn())
@@ -151,7 +151,7 @@ def test_a_fullnat_connection_whose_time_is_over_is_not_found_by_an_answer(direc
 
 @families
 @pytest.mark.parametrize("method", [NAT, DR], ids=lambda method: method.value)
-def test_one_packet_scheduling_remembers_nothing(director: Director, family: int, method: Forwarding) -> None:
+def test_one_packet_scheduling_makes_no_connection(director: Director, family: int, method: Forwarding) -> None:
     key = director.serve(
         family,
         Protocol.UDP,
@@ -196,12 +196,12 @@ def test_a_service_is_found_by_mark_before_address(director: Director, family: i
 
 
 @families
-def test_a_mark_is_of_one_family(director: Director, family: int) -> None:
+def test_a_firewall_mark_service_has_one_family(director: Director, family: int) -> None:
     serve_mark(director, 10 - family)
     assert director.run(syn(family), mark=7)[0] == PASS
 
 
-def test_a_marks_service_serves_any_address_port_and_protocol(director: Director) -> None:
+def test_a_firewall_mark_service_serves_any_address_port_and_protocol(director: Director) -> None:
     serve_mark(director, 4, server(SERVER[4], port=0))
     for packet in (syn(), from_client(ip(CLIENT[4], "10.9.9.9") / TCP(sport=77, dport=88, flags="S")), datagram()):
         verdict, frame = director.run(packet, mark=7)
@@ -237,7 +237,7 @@ def test_a_marks_template_holds_for_every_port(director: Director, family: int) 
     assert (shown.mark, shown.state) == (7, "NONE")
 
 
-def test_a_marks_clients_are_forgotten_when_persistence_ends(director: Director) -> None:
+def test_templates_of_a_firewall_mark_are_deleted_when_persistence_ends(director: Director) -> None:
     key = serve_mark(director, 4, persistence_timeout_s=60)
     director.run(syn(), mark=7)
     director.delete_all_but_templates()
@@ -245,7 +245,7 @@ def test_a_marks_clients_are_forgotten_when_persistence_ends(director: Director)
     assert not director.templates()
 
 
-def test_without_a_marks_service_marks_say_nothing(director: Director) -> None:
+def test_without_a_firewall_mark_service_marks_are_ignored(director: Director) -> None:
     key = serve_mark(director, 4)
     other = serve_mark(director, 4, mark=9)
     director.apply(DeleteService(key))
@@ -354,7 +354,7 @@ def test_a_template_counts_its_connections_and_is_freed_with_the_last(director: 
     assert shown.state == "ASSURED"
 
 
-def test_a_template_of_datagrams_is_assured_by_an_answer(director: Director) -> None:
+def test_a_template_of_datagrams_is_assured_by_a_reply(director: Director) -> None:
     director.serve(4, Protocol.UDP, server(SERVER[4]), persistence_timeout_s=60)
     answer = from_server(ip(SERVER[4], CLIENT[4]) / UDP(sport=SERVER_PORT, dport=CLIENT_PORT) / Raw(b"answer"))
     for packet, interface, assured in ((datagram(), director.outside, 0), (answer, director.inside, ConnectionFlag.ASSURED)):
@@ -363,7 +363,7 @@ def test_a_template_of_datagrams_is_assured_by_an_answer(director: Director) -> 
         assert template.flags & ConnectionFlag.ASSURED == assured
 
 
-def test_only_a_new_connection_begins_a_templates_time_anew(director: Director) -> None:
+def test_only_a_new_connection_restarts_a_templates_time_out(director: Director) -> None:
     key = persistent(director)
     director.run(syn(port=1001))
     director.service(key).persistence = 500 * director.settings.hz
@@ -497,7 +497,7 @@ def folded(address: str) -> int:
 
 
 def flow(template: bytearray, client: bytes, port: int) -> bytes:
-    """A first segment of another client. Nobody looks at checksums on the way."""
+    """The SYN of another client, with a wrong checksum, which the programs do not check."""
     at = ETHERNET + (8 if len(client) == 16 else 12)
     template[at : at + len(client)] = client
     transport = ETHERNET + (40 if len(client) == 16 else 20)
@@ -654,7 +654,7 @@ def test_an_evicted_connection_gives_its_local_port_back(director: Director) -> 
     assert len(director._keys("translations")) == len(director.entries()) == 16
 
 
-def test_a_local_port_is_free_again_when_its_servers_place_was_taken(director: Director) -> None:
+def test_a_local_port_is_free_again_when_another_server_has_the_slot(director: Director) -> None:
     key = director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=FULLNAT))
     director.run(syn())
     number = director.number(key)
@@ -671,7 +671,7 @@ def test_a_local_port_is_free_again_when_its_servers_place_was_taken(director: D
 # -- ends --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_sweep_takes_out_what_is_over_and_nothing_else(director: Director) -> None:
+def test_the_sweep_deletes_expired_entries_only(director: Director) -> None:
     key = director.serve()
     for port in range(1000, 1100):
         director.insert(key, client_port=port, expires_s=-1 if port % 2 else 60)
@@ -700,7 +700,7 @@ def test_the_sweep_leaves_a_template_that_controls_a_connection(director: Direct
     assert len(director.templates()) == held
 
 
-def test_spilled_connections_are_found_and_forgotten(director: Director) -> None:
+def test_spilled_connections_are_found_and_deleted(director: Director) -> None:
     key = director.serve()
     director.settings.bucket_mask = 1
     ports = []
@@ -714,7 +714,7 @@ def test_spilled_connections_are_found_and_forgotten(director: Director) -> None
     assert [director.run(from_server(answer), director.inside)[0] for answer in answers] == [REDIRECT] * 16
 
 
-def test_an_edit_forgets_clients_when_persistence_ends(director: Director) -> None:
+def test_an_edit_that_ends_persistence_deletes_templates(director: Director) -> None:
     key = director.serve(persistence_timeout_s=60)
     director.run(syn(port=1001))
     director.apply(EditService(ServiceEntry(key=key)))
@@ -785,10 +785,10 @@ def test_what_is_declared_is_read_back_and_adopted(director: Director) -> None:
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (server(SERVER[4], forwarding=TUN, tunnel=Tunnel(TunnelKind.GRE)), "no tunnels of type gre here"),
+        (server(SERVER[4], forwarding=TUN, tunnel=Tunnel(TunnelKind.GRE)), "no tunnels of type gre on the ebpf plane"),
         (
             server(SERVER[4], forwarding=TUN, tunnel=Tunnel(TunnelKind.GUE, 1, TunnelChecksum.PLAIN)),
-            "no checksums in tunnels here",
+            "no checksums in tunnels on the ebpf plane",
         ),
         (
             server(SECOND[4], forwarding=FULLNAT, local_addresses=tuple(f"10.9.{i // 256}.{i % 256}" for i in range(300))),

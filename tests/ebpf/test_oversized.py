@@ -1,4 +1,4 @@
-"""Fragments in every order, and datagrams too big for their way, with real traffic: what arrives, and what the sender is told."""
+"""Fragments in every order, and datagrams above the MTU, with real traffic: what arrives, and which errors the sender gets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SERVER_PORT = 8099
 PAYLOAD = bytes(range(251)) * 15
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DO = 10, 0, 2
 NOTHING_S = 0.2
-"""After what was sent later has arrived: what has not come by then was not sent."""
+"""Wait for a later datagram first: what has not arrived by then was not sent."""
 
 ports = count(20_000)
 orders = pytest.mark.parametrize("order", list(permutations(range(3))), ids=lambda order: "".join(map(str, order)))
@@ -155,7 +155,7 @@ def sources(wire: socket.socket) -> set[str]:
 @families
 @orders
 @pytest.mark.parametrize("method", [NAT, FULLNAT], ids=lambda method: method.value)
-def test_fragments_arrive_in_whatever_order_they_come(
+def test_fragments_arrive_whatever_their_order(
     network: Network, plane: Plane, family: int, method: Forwarding, order: tuple[int, ...]
 ) -> None:
     with Bound(network, plane, family, method) as bound, seen_by_client(network) as wire:
@@ -222,15 +222,13 @@ def test_a_datagram_too_big_for_a_tunnel_arrives_if_it_may_be_fragmented(network
         assert bound.server.recv(1 << 16) == payload
 
 
-def test_one_whose_checksum_its_sender_left_to_the_device_is_answered_and_then_sent_in_pieces(
-    network: Network, plane: Plane
-) -> None:
+def test_a_datagram_with_a_partial_checksum_gets_an_error_and_is_then_sent_in_fragments(network: Network, plane: Plane) -> None:
     """A neighbour on the same machine: no program can finish the checksum, and the kernel would do it over the piece."""
     with unwrapping(network, "10.2.0.14"), Bound(network, plane, 4, TUN, "10.2.0.14") as bound:
         bound.client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
         before = plane.reasons().get("refused_too_big", 0)
         bound.client.send(PAYLOAD[:1472])
-        wait_until(lambda: plane.reasons().get("refused_too_big", 0) > before, "it is answered")
+        wait_until(lambda: plane.reasons().get("refused_too_big", 0) > before, "an error is sent")
         bound.client.send(PAYLOAD[:1472])
         assert bound.server.recv(1 << 16) == PAYLOAD[:1472]
 
@@ -281,9 +279,7 @@ def without_offload(network: Network) -> Iterator[None]:
 
 @families
 @pytest.mark.parametrize("length", [0, 1, 500, 519, 520, 521, 1184, 1185, 1400])
-def test_an_answer_is_right_although_the_kernel_finishes_what_it_quotes(
-    network: Network, plane: Plane, family: int, length: int
-) -> None:
+def test_an_error_that_quotes_a_partial_checksum_is_correct(network: Network, plane: Plane, family: int, length: int) -> None:
     """A neighbour's checksum is only begun; the client believes no error whose own checksum is wrong."""
     key = ServiceKey(Protocol.UDP, Endpoint(SERVICE[family], next(ports)))
     assert plane.apply(AddService(ServiceEntry(key=key))) == []

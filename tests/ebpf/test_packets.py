@@ -1,4 +1,4 @@
-"""What the programs make of packets of connections: tables of packets in and out, with scapy as the oracle."""
+"""Packets of connections through the programs: tables of packets in and out, with scapy as the oracle."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def opened(director: Director, family: int, kind: Kind, method: Forwarding = NAT
 
 
 def reply(director: Director, family: int, kind: Kind, method: Forwarding = NAT, ttl: int = 64) -> Packet:
-    """The server's answer as the server sends it."""
+    """The server's reply as the server sends it."""
     if method is FULLNAT:
         return ip(SERVER[family], LOCAL[family], ttl) / kind.make(SERVER_PORT, local_port(director.connection()))
     return ip(SERVER[family], CLIENT[family], ttl) / kind.make(SERVER_PORT, CLIENT_PORT)
@@ -114,7 +114,7 @@ def test_a_clients_later_packet_reaches_the_same_server(director: Director, fami
 @families
 @pytest.mark.parametrize("kind", [SEGMENT, *KINDS[1:]], ids=str)
 @pytest.mark.parametrize("method", [NAT, FULLNAT], ids=lambda method: method.value)
-def test_a_servers_answer_reaches_the_client_under_the_virtual_address(
+def test_a_servers_reply_reaches_the_client_from_the_virtual_address(
     director: Director, family: int, kind: Kind, method: Forwarding
 ) -> None:
     served(director, family, kind, method)
@@ -157,7 +157,7 @@ def test_payloads_of_odd_and_even_length_keep_right_checksums(director: Director
 
 
 def with_sum_of_nothing(header: Packet, transport: UDP) -> bytes:
-    """Two octets of payload with which the datagram's checksum would come out as 0."""
+    """Two bytes of payload with which the datagram's checksum would come out as 0."""
     return bytes((type(header))(bytes(header / transport / bytes(2)))[UDP])[6:8]
 
 
@@ -214,7 +214,7 @@ def test_a_wrong_header_checksum_stays_wrong(director: Director, method: Forward
 @pytest.mark.parametrize("ttl", [2, 3, 64, 128, 255])
 @families
 @methods
-def test_a_packet_has_one_hop_less_to_live(director: Director, family: int, ttl: int, method: Forwarding) -> None:
+def test_the_ttl_is_decremented(director: Director, family: int, ttl: int, method: Forwarding) -> None:
     served(director, family, KINDS[0], method)
     verdict, frame = director.run(syn(family, ttl=ttl))
     assert verdict == REDIRECT
@@ -273,7 +273,7 @@ def test_padding_of_the_frame_is_no_part_of_the_packet(director: Director, famil
 
 
 @families
-def test_traffic_is_counted_by_the_octets_of_packets(director: Director, family: int) -> None:
+def test_traffic_is_counted_in_packets_and_bytes(director: Director, family: int) -> None:
     key = served(director, family, SEGMENT)
     sizes_in, sizes_out = [], []
     for length in (0, 1, 1000):
@@ -388,7 +388,7 @@ def test_a_known_next_hop_is_written_into_the_frame(director: Director, family: 
 
 
 @families
-def test_an_answers_next_hop_is_the_gateway_to_the_client(director: Director, family: int) -> None:
+def test_a_replys_next_hop_is_the_gateway_to_the_client(director: Director, family: int) -> None:
     director.serve(family, Protocol.UDP)
     director.keep_neighbours()
     opened(director, family, KINDS[1])
@@ -399,7 +399,7 @@ def test_an_answers_next_hop_is_the_gateway_to_the_client(director: Director, fa
 
 
 @families
-def test_a_neighbour_that_is_not_known_yet_is_left_to_the_kernel(director: Director, family: int) -> None:
+def test_an_unresolved_neighbour_is_left_to_the_kernel(director: Director, family: int) -> None:
     director.serve(family, Protocol.TCP, server(SILENT[family]))
     director.keep_neighbours()
     for _ in range(2):
@@ -448,7 +448,7 @@ def test_xdp_does_to_a_clients_packet_what_tc_does(fast: Director, family: int, 
 @families
 @pytest.mark.parametrize("kind", [SEGMENT, *KINDS[1:]], ids=str)
 @pytest.mark.parametrize("method", [NAT, FULLNAT], ids=lambda method: method.value)
-def test_xdp_does_to_an_answer_what_tc_does(fast: Director, family: int, kind: Kind, method: Forwarding) -> None:
+def test_xdp_does_to_a_reply_what_tc_does(fast: Director, family: int, kind: Kind, method: Forwarding) -> None:
     served(fast, family, kind, method)
     opened(fast, family, KINDS[0] if kind is SEGMENT else kind, method)
     by_tc, by_xdp = both_hooks(fast, from_server(reply(fast, family, kind, method)), fast.inside)
@@ -518,7 +518,7 @@ LEFT_TO_TC = {
         IP(src="10.1.0.2", dst=VIRTUAL[4]) / ICMP(type=3) / IP(src=VIRTUAL[4], dst=CLIENT[4]) / UDP(sport=PORT, dport=CLIENT_PORT)
     ),
     "too big": datagram(payload=bytes(1600)),
-    "nobody's": from_client(IP(src=CLIENT[4], dst="10.9.0.1") / UDP()),
+    "other hosts'": from_client(IP(src=CLIENT[4], dst="10.9.0.1") / UDP()),
     "ARP": Ether(src=GATEWAY_MAC, dst=OUTSIDE_MAC, type=0x0806) / Raw(bytes(28)),
     "multicast frame": Ether(src=GATEWAY_MAC, dst="01:00:5e:00:00:01") / datagram()[IP],
     "VLAN": Ether(src=GATEWAY_MAC, dst=OUTSIDE_MAC, type=0x8100) / Raw(b"\0\x05\x08\0" + bytes(datagram()[IP])),
@@ -535,7 +535,7 @@ def test_xdp_leaves_the_unusual_to_tc_unchanged(fast: Director, packet: Packet) 
     assert (ran.verdict, ran.frame) == (XDP_PASS, bytes(packet))
 
 
-def test_xdp_drops_what_it_had_begun_to_change(fast: Director) -> None:
+def test_xdp_drops_a_frame_that_it_has_changed_and_cannot_finish(fast: Director) -> None:
     tunnelled(fast, 4, 6, KINDS[1], GUE)
     fast.run(datagram())
     fast.run(datagram())

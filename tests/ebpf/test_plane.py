@@ -58,7 +58,7 @@ def serve(plane: Plane, key: ServiceKey, *servers: ServerEntry) -> None:
 
 
 def ask(network: Network, space: str, key: ServiceKey, size: int = 0) -> str:
-    """Connect, exchange ``size`` octets, and return what the server said: its name and the address it saw."""
+    """Connect, exchange ``size`` bytes, and return what the server said: its name and the address it saw."""
     family = socket.AF_INET6 if ":" in key.endpoint.address else socket.AF_INET
     with network.socket(space, protocol_kind(key.protocol), family) as sock:
         sock.connect((key.endpoint.address, key.endpoint.port))
@@ -79,7 +79,7 @@ def ask(network: Network, space: str, key: ServiceKey, size: int = 0) -> str:
     ids=["v4", "v6"],
 )
 @pytest.mark.parametrize("forwarding", [Forwarding.NAT, Forwarding.FULLNAT])
-def test_translated_connections_carry_octets_and_show_the_client_or_the_director(
+def test_translated_connections_carry_bytes_and_show_the_client_or_the_director(
     network: Network,
     plane: Plane,
     servers: Servers,
@@ -155,7 +155,7 @@ def test_check_says_that_nat_fails_for_clients_of_the_servers_network(network: N
     assert not any("own network" in message for message in found["FULLNAT"])
 
 
-def test_a_plane_that_is_let_go_works_on_and_is_adopted_with_connections_and_counters(network: Network, servers: Servers) -> None:
+def test_a_closed_plane_forwards_on_and_is_adopted_with_connections_and_counters(network: Network, servers: Servers) -> None:
     key = ServiceKey(Protocol.TCP, Endpoint(VIRTUAL, 92))
     with running(network, "survivor") as first:
         serve(
@@ -169,8 +169,8 @@ def test_a_plane_that_is_let_go_works_on_and_is_adopted_with_connections_and_cou
             assert sock.recv(100).startswith(b"B ")
             before = first.observe()
             first._run(first.plane.close)
-            sock.sendall(b"while nobody is there")
-            assert sock.recv(100) == b"while nobody is there"
+            sock.sendall(b"while the daemon is down")
+            assert sock.recv(100) == b"while the daemon is down"
             second = Plane(network, "survivor")
             after = second.observe()
             assert [s.service for s in after] == [s.service for s in before]
@@ -205,7 +205,7 @@ def test_without_privilege_the_reason_is_named() -> None:
 
 
 def test_a_mark_that_a_filter_set_finds_its_service(network: Network, servers: Servers) -> None:
-    """With a mark's service the program stands behind other filters, whatever was attached before."""
+    """With a firewall-mark service the program runs after other filters, whatever was attached before."""
     program = marker(5)
     try:
         with running(network, "marks") as plane:

@@ -1,4 +1,4 @@
-"""ICMP errors that pass through, and what the director itself answers; scapy says what each must look like."""
+"""ICMP errors that are forwarded, and the director's own replies; scapy builds what is expected."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ errors = pytest.mark.parametrize(
 
 
 def quoted(header: Packet, kind: Kind, source: int, destination: int, size: int = 8) -> bytes:
-    """What an error quotes of a packet: its IP header and some octets."""
+    """The part of a packet that an error quotes: its IP header and some bytes."""
     packet = bytes(header / kind.make(source, destination))
     return packet[: len(header) + size]
 
@@ -99,7 +99,7 @@ def opened(director: Director, family: int, kind: Kind, method: Forwarding) -> S
 def error_about_clients_packet(
     director: Director, family: int, kind: Kind, method: Forwarding, error: Packet, *, size: int = 8, router: str = ""
 ) -> tuple[Packet, bytes]:
-    """What a server, or a router on the way to it, says about a packet that it was sent; and what the client has to read."""
+    """An error from a server, or from a router in front of it, about a client's packet; and what the client must receive."""
     fullnat = method is FULLNAT
     client, port = (LOCAL[family], local_port(director.connection())) if fullnat else (CLIENT[family], CLIENT_PORT)
     sent = quoted(ip(client, SERVER[family], 63), kind, port, SERVER_PORT, size)
@@ -136,7 +136,7 @@ def test_errors_may_quote_more_or_less(director: Director, family: int, size: in
 
 @families
 @translations
-def test_an_error_of_a_router_near_the_server_speaks_for_the_virtual_address(
+def test_an_error_of_a_router_near_the_server_comes_from_the_virtual_address(
     director: Director, family: int, method: Forwarding
 ) -> None:
     kind, error = KINDS[1], next(iter(ERRORS[family].values()))
@@ -146,7 +146,7 @@ def test_an_error_of_a_router_near_the_server_speaks_for_the_virtual_address(
 
 
 @families
-def test_an_error_moves_no_state_and_counts_no_traffic(director: Director, family: int) -> None:
+def test_an_error_changes_no_state_and_counts_no_traffic(director: Director, family: int) -> None:
     key = opened(director, family, KINDS[0], NAT)
     before = director.connection()
     packet, _ = error_about_clients_packet(director, family, KINDS[0], NAT, next(iter(ERRORS[family].values())))
@@ -158,10 +158,10 @@ def test_an_error_moves_no_state_and_counts_no_traffic(director: Director, famil
 # -- from the client's side --------------------------------------------------------------------------------------------
 
 
-def error_about_answer(
+def error_about_reply(
     director: Director, family: int, kind: Kind, method: Forwarding, error: Packet, size: int = 8
 ) -> tuple[Packet, Packet]:
-    """What a router on the client's side says about an answer under the virtual address; and what the server has to read."""
+    """An error from a router on the client's side about a reply; and what the server must receive."""
     sent = quoted(ip(VIRTUAL[family], CLIENT[family], 62), kind, PORT, CLIENT_PORT, size)
     packet = ip(GATEWAY[family], VIRTUAL[family]) / error.copy() / Raw(sent)
     if method in (DR, TUN):
@@ -178,11 +178,11 @@ def error_about_answer(
 @errors
 @kinds
 @methods
-def test_an_error_about_an_answer_reaches_the_server_that_sent_it(
+def test_an_error_about_a_reply_reaches_the_server_that_sent_it(
     director: Director, family: int, error: Packet, kind: Kind, method: Forwarding
 ) -> None:
     opened(director, family, kind, method)
-    packet, expected = error_about_answer(director, family, kind, method, error)
+    packet, expected = error_about_reply(director, family, kind, method, error)
     ran = director.tc(from_client(packet))
     assert ran.verdict == REDIRECT
     if method is not TUN:
@@ -199,7 +199,7 @@ def test_an_error_about_an_answer_reaches_the_server_that_sent_it(
 @methods
 def test_a_wrong_checksum_of_an_error_stays_wrong(director: Director, family: int, method: Forwarding) -> None:
     opened(director, family, KINDS[1], method)
-    packet, _ = error_about_answer(director, family, KINDS[1], method, next(iter(ERRORS[family].values())))
+    packet, _ = error_about_reply(director, family, KINDS[1], method, next(iter(ERRORS[family].values())))
     data = bytearray(bytes(from_client(packet)))
     data[ETHERNET + header_of(family) + 2] ^= 0x55
     _, frame = director.run(bytes(data))
@@ -208,7 +208,7 @@ def test_a_wrong_checksum_of_an_error_stays_wrong(director: Director, family: in
 
 
 def strangers(family: int) -> dict[str, Packet]:
-    """Errors that are about nobody's packet, or cannot be read."""
+    """Errors about packets of no connection, or that cannot be parsed."""
     error = next(iter(ERRORS[family].values()))
     virtual, client = VIRTUAL[family], CLIENT[family]
     answer = ip(virtual, client) / UDP(sport=PORT, dport=CLIENT_PORT) / b"datagram"
@@ -238,7 +238,7 @@ def strangers(family: int) -> dict[str, Packet]:
     [(family, packet) for family in FAMILIES for packet in strangers(family).values()],
     ids=[f"IPv{family}-{name}" for family in FAMILIES for name in strangers(family)],
 )
-def test_an_error_about_nothing_that_is_known_is_left_to_the_stack(director: Director, family: int, packet: Packet) -> None:
+def test_an_error_about_no_known_connection_is_passed_to_the_stack(director: Director, family: int, packet: Packet) -> None:
     opened(director, family, KINDS[1], NAT)
     ran = director.tc(from_client(packet))
     assert (ran.verdict, ran.packet) == (PASS, bytes(packet))
@@ -246,29 +246,29 @@ def test_an_error_about_nothing_that_is_known_is_left_to_the_stack(director: Dir
 
 
 @pytest.mark.parametrize("kind", [0, 8, 13], ids=["echo-reply", "echo", "timestamp"])
-def test_icmp_that_is_no_error_is_left_to_the_stack(director: Director, kind: int) -> None:
+def test_icmp_other_than_errors_is_passed_to_the_stack(director: Director, kind: int) -> None:
     director.serve()
     ran = director.tc(from_client(ip(CLIENT[4], VIRTUAL[4]) / ICMP(type=kind) / bytes(64)))
     assert (ran.verdict, ran.reasons) == (PASS, {Reason.PASS_PROTOCOL: 1})
 
 
 @families
-def test_an_error_about_a_connection_whose_server_was_removed_is_left_to_the_stack(director: Director, family: int) -> None:
+def test_an_error_about_an_orphan_is_passed_to_the_stack(director: Director, family: int) -> None:
     key = opened(director, family, KINDS[1], NAT)
-    packet, _ = error_about_answer(director, family, KINDS[1], NAT, next(iter(ERRORS[family].values())))
+    packet, _ = error_about_reply(director, family, KINDS[1], NAT, next(iter(ERRORS[family].values())))
     director.apply(DeleteServer(key, server(SERVER[family]).endpoint))
     assert director.run(from_client(packet))[0] == PASS
     assert len(director.connections()) == 1
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- replies -----------------------------------------------------------------------------------------------------------
 
 
 ERROR_MOST = {4: 576, 6: 1280}
 """Bytes of an ICMP error: RFC 1812 §4.3.2.3, RFC 4443 §2.4."""
 
 
-def answer_of(packet: Packet, error: Packet) -> bytes:
+def icmp_reply_to(packet: Packet, error: Packet) -> bytes:
     """The ICMP error that answers a frame, as scapy builds it: from where it was sent to, back where it came from; it quotes as
     much of the packet as fits.
     """
@@ -297,7 +297,7 @@ def test_without_a_server_the_port_is_unreachable(director: Director, family: in
     packet = from_client(ip(CLIENT[family], VIRTUAL[family]) / kind.make(CLIENT_PORT, PORT) / bytes(length))
     ran = director.tc(packet)
     assert ran.verdict == REDIRECT
-    assert ran.frame == answer_of(packet, UNREACHABLE_PORT[family])
+    assert ran.frame == icmp_reply_to(packet, UNREACHABLE_PORT[family])
     assert ran.reasons == {Reason.REFUSED_NO_DESTINATION: 1}
     assert director.service(key).refused == 1
 
@@ -306,32 +306,32 @@ def test_without_a_server_the_port_is_unreachable(director: Director, family: in
 @kinds
 @methods
 @pytest.mark.parametrize("ttl", [0, 1])
-def test_a_clients_packet_whose_time_is_over_is_answered(
+def test_a_clients_packet_whose_ttl_expires_gets_an_error(
     director: Director, family: int, kind: Kind, method: Forwarding, ttl: int
 ) -> None:
     director.serve(family, kind.protocol, server(SERVER[family], forwarding=method))
     packet = from_client(ip(CLIENT[family], VIRTUAL[family], ttl) / kind.make(CLIENT_PORT, PORT))
     ran = director.tc(packet)
     assert ran.verdict == REDIRECT
-    assert ran.frame == answer_of(packet, EXPIRED[family])
+    assert ran.frame == icmp_reply_to(packet, EXPIRED[family])
     assert ran.reasons == {Reason.REFUSED_TTL: 1}
 
 
 @families
 @translations
-def test_a_servers_packet_whose_time_is_over_is_answered(director: Director, family: int, method: Forwarding) -> None:
+def test_a_servers_packet_whose_ttl_expires_gets_an_error(director: Director, family: int, method: Forwarding) -> None:
     opened(director, family, KINDS[1], method)
     client, port = (LOCAL[family], local_port(director.connection())) if method is FULLNAT else (CLIENT[family], CLIENT_PORT)
     packet = from_server(ip(SERVER[family], client, 1) / UDP(sport=SERVER_PORT, dport=port) / b"answer")
     ran = director.tc(packet, director.inside)
-    assert ran.frame == answer_of(packet, EXPIRED[family])
+    assert ran.frame == icmp_reply_to(packet, EXPIRED[family])
     assert ran.reasons == {Reason.REFUSED_TTL: 1}
 
 
 @families
-@pytest.mark.parametrize("over", [0, 1], ids=["fits", "one-octet-over"])
+@pytest.mark.parametrize("over", [0, 1], ids=["fits", "one-byte-over"])
 @pytest.mark.parametrize("method", [NAT, DR, FULLNAT], ids=lambda method: method.value)
-def test_a_clients_packet_that_is_too_big_for_the_way_is_answered_with_its_mtu(
+def test_a_clients_packet_above_the_mtu_gets_an_error_with_the_mtu(
     director: Director, family: int, over: int, method: Forwarding
 ) -> None:
     director.serve(family, Protocol.UDP, server(NARROW[family], forwarding=method))
@@ -342,7 +342,7 @@ def test_a_clients_packet_that_is_too_big_for_the_way_is_answered_with_its_mtu(
         ran = director.tc(packet)
         assert ran.verdict == REDIRECT
         if over:
-            assert ran.frame == answer_of(packet, too_big(family, NARROW_MTU))
+            assert ran.frame == icmp_reply_to(packet, too_big(family, NARROW_MTU))
             assert ran.reasons == {Reason.REFUSED_TOO_BIG: 1}
         else:
             assert not ran.reasons
@@ -350,9 +350,7 @@ def test_a_clients_packet_that_is_too_big_for_the_way_is_answered_with_its_mtu(
 
 @families
 @translations
-def test_a_servers_packet_that_is_too_big_for_the_way_is_answered_with_its_mtu(
-    director: Director, family: int, method: Forwarding
-) -> None:
+def test_a_servers_packet_above_the_mtu_gets_an_error_with_the_mtu(director: Director, family: int, method: Forwarding) -> None:
     director.serve(family, Protocol.UDP, server(SERVER[family], forwarding=method))
     assert director.run(datagram(family, client=NARROW_CLIENT[family]))[0] == REDIRECT
     client, port = NARROW_CLIENT[family], CLIENT_PORT
@@ -361,7 +359,7 @@ def test_a_servers_packet_that_is_too_big_for_the_way_is_answered_with_its_mtu(
     fields = {"flags": "DF"} if family == 4 else {}
     packet = from_server(ip(SERVER[family], client, **fields) / UDP(sport=SERVER_PORT, dport=port) / bytes(1400))
     ran = director.tc(packet, director.inside)
-    assert ran.frame == answer_of(packet, too_big(family, NARROW_MTU))
+    assert ran.frame == icmp_reply_to(packet, too_big(family, NARROW_MTU))
     assert ran.reasons == {Reason.REFUSED_TOO_BIG: 1}
 
 
@@ -371,8 +369,8 @@ OVERHEAD = {(4, 0): 20, (6, 0): 40, (4, 1): 32, (6, 1): 52}
 @pytest.mark.parametrize("tunnel", [0, 1], ids=["ipip", "gue"])
 @pytest.mark.parametrize("outer", FAMILIES, ids=lambda family: f"outer-IPv{family}")
 @pytest.mark.parametrize("inner", FAMILIES, ids=lambda family: f"inner-IPv{family}")
-@pytest.mark.parametrize("over", [0, 1], ids=["fits", "one-octet-over"])
-def test_a_tunnels_own_headers_count_to_the_size(director: Director, inner: int, outer: int, tunnel: int, over: int) -> None:
+@pytest.mark.parametrize("over", [0, 1], ids=["fits", "one-byte-over"])
+def test_a_tunnels_own_headers_count_towards_the_size(director: Director, inner: int, outer: int, tunnel: int, over: int) -> None:
     key = director.serve(inner, Protocol.UDP, server(SERVER[outer], forwarding=TUN))
     director.server(key).tunnel, director.server(key).tunnel_port = tunnel, port_to(6080)
     fields = {"flags": "DF"} if inner == 4 else {}
@@ -385,21 +383,21 @@ def test_a_tunnels_own_headers_count_to_the_size(director: Director, inner: int,
 @pytest.mark.parametrize("tunnel", [0, 1], ids=["ipip", "gue"])
 @pytest.mark.parametrize("outer", FAMILIES, ids=lambda family: f"outer-IPv{family}")
 @pytest.mark.parametrize("inner", FAMILIES, ids=lambda family: f"inner-IPv{family}")
-def test_the_mtu_that_is_told_leaves_room_for_the_tunnel(director: Director, inner: int, outer: int, tunnel: int) -> None:
+def test_the_mtu_in_the_error_leaves_room_for_the_tunnel(director: Director, inner: int, outer: int, tunnel: int) -> None:
     key = director.serve(inner, Protocol.UDP, server(SERVER[outer], forwarding=TUN))
     director.server(key).tunnel, director.server(key).tunnel_port = tunnel, port_to(6080)
     fields = {"flags": "DF"} if inner == 4 else {}
     header = ip(CLIENT[inner], VIRTUAL[inner], **fields) / UDP(sport=CLIENT_PORT, dport=PORT)
     packet = from_client(header / bytes(1500 - len(header)))
     ran = director.tc(packet)
-    assert ran.frame == answer_of(packet, too_big(inner, 1500 - OVERHEAD[outer, tunnel]))
+    assert ran.frame == icmp_reply_to(packet, too_big(inner, 1500 - OVERHEAD[outer, tunnel]))
 
 
 PROTOCOL_OF_TUNNEL = {(4, 0): 4, (6, 0): 41}
 
 
-def told_by_a_router(director: Director, inner: int, outer: int, tunnel: int, mtu: int) -> None:
-    """A router behind the director cannot send a tunnel's packet on: it quotes eight octets of what is in it."""
+def router_reports_mtu(director: Director, inner: int, outer: int, tunnel: int, mtu: int) -> None:
+    """A router behind the director cannot forward a tunnel's packet; its error quotes eight bytes of the inner packet."""
     within = bytes(UDP(sport=50_000, dport=6080)) if tunnel else bytes(ip(CLIENT[inner], VIRTUAL[inner]))[:8]
     header = ip(LOCAL[outer], SERVER[outer])
     header.fields["proto" if outer == 4 else "nh"] = 17 if tunnel else PROTOCOL_OF_TUNNEL[inner, 0]
@@ -411,26 +409,26 @@ def told_by_a_router(director: Director, inner: int, outer: int, tunnel: int, mt
 @pytest.mark.parametrize("outer", FAMILIES, ids=lambda family: f"outer-IPv{family}")
 @pytest.mark.parametrize("inner", FAMILIES, ids=lambda family: f"inner-IPv{family}")
 @pytest.mark.parametrize("mtu", [1400, 100])
-def test_a_clients_packets_fit_a_tunnels_way_as_a_router_told(
+def test_a_routers_path_mtu_limits_packets_through_a_tunnel(
     director: Director, inner: int, outer: int, tunnel: int, mtu: int
 ) -> None:
-    """Nobody can make it smaller than the kernel's own least."""
+    """No router can lower it below the kernel's own minimum."""
     declared = Tunnel(TunnelKind.GUE, 6080) if tunnel else Tunnel()
     director.serve(inner, Protocol.UDP, server(SERVER[outer], forwarding=TUN, tunnel=declared))
     fields = {"flags": "DF"} if inner == 4 else {}
     header = ip(CLIENT[inner], VIRTUAL[inner], **fields) / UDP(sport=CLIENT_PORT, dport=PORT)
     packet = from_client(header / bytes(1450 - len(header)))
     assert director.tc(packet).verdict == REDIRECT
-    told_by_a_router(director, inner, outer, tunnel, mtu)
+    router_reports_mtu(director, inner, outer, tunnel, mtu)
     least = {4: 552, 6: 1280}[outer]
-    assert director.tc(packet).frame == answer_of(packet, too_big(inner, max(mtu, least) - OVERHEAD[outer, tunnel]))
+    assert director.tc(packet).frame == icmp_reply_to(packet, too_big(inner, max(mtu, least) - OVERHEAD[outer, tunnel]))
     director.instance.maps["path_mtus"].delete(packed(SERVER[outer]))
     assert director.tc(packet).verdict == REDIRECT
 
 
-def test_what_a_router_told_of_a_way_is_forgotten_in_time(director: Director) -> None:
+def test_a_path_mtu_expires(director: Director) -> None:
     director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=TUN))
-    told_by_a_router(director, 4, 4, 0, 1000)
+    router_reports_mtu(director, 4, 4, 0, 1000)
     paths = director.instance.maps["path_mtus"]
     held = PathMtu.from_buffer_copy(paths.lookup(packed(SERVER[4])) or b"")
     assert 599 * director.settings.hz < (held.expires - director.instance.jiffies()) & 0xFFFFFFFF <= 600 * director.settings.hz
@@ -442,7 +440,7 @@ def test_what_a_router_told_of_a_way_is_forgotten_in_time(director: Director) ->
 
 
 @pytest.mark.parametrize("about", ["10.2.0.99", "10.99.0.1"])
-def test_a_router_cannot_tell_of_ways_that_no_tunnel_goes(director: Director, about: str) -> None:
+def test_path_mtu_errors_about_other_packets_are_ignored(director: Director, about: str) -> None:
     director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=TUN))
     header = IP(src=LOCAL[4], dst=about, proto=4)
     error = ip("10.2.0.77", LOCAL[4]) / too_big(4, 1000) / Raw(bytes(header) + bytes(8))
@@ -451,7 +449,7 @@ def test_a_router_cannot_tell_of_ways_that_no_tunnel_goes(director: Director, ab
 
 
 @pytest.mark.parametrize("limit", [0, 3])
-def test_no_more_is_answered_in_a_second_than_is_allowed(director: Director, limit: int) -> None:
+def test_replies_per_second_are_limited(director: Director, limit: int) -> None:
     director.serve(4, Protocol.UDP)
     director.settings.replies_per_second = limit
     begun = director.instance.jiffies() & 0xFFFFFFFF
@@ -472,12 +470,12 @@ WITH_MORE_HEADERS = {
 
 
 @pytest.mark.parametrize("packet", WITH_MORE_HEADERS.values(), ids=WITH_MORE_HEADERS.keys())
-def test_an_error_quotes_whatever_headers_there_are(director: Director, packet: Packet) -> None:
+def test_an_error_quotes_options_and_extension_headers(director: Director, packet: Packet) -> None:
     family = 4 if IP in packet else 6
     director.serve(family, Protocol.UDP)
     ran = director.tc(packet)
     assert (ran.verdict, ran.reasons) == (REDIRECT, {Reason.REFUSED_TTL: 1})
-    assert ran.frame == answer_of(packet, EXPIRED[family])
+    assert ran.frame == icmp_reply_to(packet, EXPIRED[family])
 
 
 # -- resets ------------------------------------------------------------------------------------------------------------
@@ -495,12 +493,12 @@ def orphaned(director: Director, family: int, method: Forwarding = NAT) -> Servi
 
 RESETS = {
     "acknowledging": ({"flags": "A", "seq": 5, "ack": 0xFFFFFFF0}, 0, {"flags": "R", "seq": 0xFFFFFFF0, "ack": 0}),
-    "acknowledging with octets": ({"flags": "PA", "seq": 5, "ack": 9}, 100, {"flags": "R", "seq": 9, "ack": 0}),
+    "acknowledgment with data": ({"flags": "PA", "seq": 5, "ack": 9}, 100, {"flags": "R", "seq": 9, "ack": 0}),
     "ending": ({"flags": "FA", "seq": 5, "ack": 9}, 0, {"flags": "R", "seq": 9, "ack": 0}),
     "ending without acknowledging": ({"flags": "F", "seq": 5}, 0, {"flags": "RA", "seq": 0, "ack": 6}),
-    "octets without acknowledging": ({"flags": "P", "seq": 0xFFFFFFFF}, 11, {"flags": "RA", "seq": 0, "ack": 10}),
+    "data without acknowledgment": ({"flags": "P", "seq": 0xFFFFFFFF}, 11, {"flags": "RA", "seq": 0, "ack": 10}),
     "nothing": ({"flags": "", "seq": 5}, 0, {"flags": "RA", "seq": 0, "ack": 5}),
-    "options and urgent octets": (
+    "options and urgent data": (
         {"flags": "PUA", "seq": 5, "ack": 9, "urgptr": 3, "options": [("Timestamp", (1, 2)), ("NOP", None), ("NOP", None)]},
         3,
         {"flags": "R", "seq": 9, "ack": 0},
@@ -531,7 +529,7 @@ def test_a_connection_whose_server_was_removed_is_reset(
 
 @families
 @methods
-def test_every_method_resets_its_orphans(director: Director, family: int, method: Forwarding) -> None:
+def test_every_forwarding_method_resets_its_orphans(director: Director, family: int, method: Forwarding) -> None:
     orphaned(director, family, method)
     ran = director.tc(syn(family, flags="A"))
     assert ran.reasons == {Reason.REFUSED_ORPHAN: 1}
@@ -545,7 +543,7 @@ def test_a_padded_segment_is_reset_by_its_own_length(director: Director) -> None
 
 
 @families
-def test_a_reset_is_not_answered(director: Director, family: int) -> None:
+def test_a_reset_gets_no_reply(director: Director, family: int) -> None:
     orphaned(director, family)
     ran = director.tc(syn(family, flags="R"))
     assert (ran.verdict, ran.reasons) == (SHOT, {Reason.REFUSED_ORPHAN: 1})
@@ -568,14 +566,14 @@ def test_a_datagram_of_an_orphan_gets_another_server(director: Director, family:
 
 
 @families
-def test_an_answer_of_a_removed_server_is_not_translated(director: Director, family: int) -> None:
+def test_a_reply_of_a_removed_server_is_not_translated(director: Director, family: int) -> None:
     orphaned(director, family)
     answer = from_server(ip(SERVER[family], CLIENT[family]) / TCP(sport=SERVER_PORT, dport=CLIENT_PORT, flags="SA"))
     assert director.run(answer, director.inside) == (PASS, bytes(answer))
 
 
 @families
-def test_without_its_service_a_connection_is_left_to_the_stack(director: Director, family: int) -> None:
+def test_without_its_service_a_connection_is_passed_to_the_stack(director: Director, family: int) -> None:
     key = orphaned(director, family)
     director.apply(DeleteService(key))
     assert director.run(syn(family, flags="A"))[0] == PASS

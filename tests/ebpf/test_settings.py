@@ -1,4 +1,4 @@
-"""What IPVS calls sysctls, and time-outs, on the ebpf plane: by what packets meet."""
+"""Sysctls of IPVS, and time-outs, on the ebpf plane: their effect on packets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_sloppy_tcp_opens_amid_a_connection_and_can_be_switched_off(director: Di
         director.delete_all()
 
 
-def test_orphans_hang_as_in_ipvs_unless_they_are_to_expire(director: Director) -> None:
+def test_orphans_stay_as_in_ipvs_unless_they_are_to_expire(director: Director) -> None:
     usual = director.settings.flags
     assert set_(director, "expire_nodest_conn", 0) == []
     assert director.settings.flags != usual
@@ -46,12 +46,12 @@ def test_the_refresh_of_synchronisation_is_in_seconds(director: Director) -> Non
 
 
 @pytest.mark.parametrize("value", [1, 2])
-def test_what_depends_on_a_lack_of_memory_is_refused_with_the_remedy(director: Director, value: int) -> None:
+def test_secure_tcp_by_memory_pressure_is_refused_with_a_remedy(director: Director, value: int) -> None:
     (reason,) = set_(director, "secure_tcp", value)
     assert "write 0 or 3" in reason
 
 
-def test_time_outs_are_changed_one_at_a_time_and_met_at_the_next_packet(director: Director) -> None:
+def test_time_outs_are_changed_one_at_a_time_and_apply_from_the_next_packet(director: Director) -> None:
     director.serve()
     for flags in ("S", "A"):
         director.run(syn(flags=flags))
@@ -63,7 +63,7 @@ def test_time_outs_are_changed_one_at_a_time_and_met_at_the_next_packet(director
     assert director.settings.timeout[TcpState.FIN_WAIT] == 120 * director.settings.hz
 
 
-def test_the_longest_time_out_is_one_that_the_clock_can_tell(director: Director) -> None:
+def test_the_longest_time_out_is_within_the_range_of_the_clock(director: Director) -> None:
     director.serve()
     director.settings.hz, usual = 1000, director.settings.hz
     asyncio.run(director.plane.set_timeouts(PlaneTimeouts(tcp_s=2_678_400)))
@@ -74,7 +74,7 @@ def test_the_longest_time_out_is_one_that_the_clock_can_tell(director: Director)
     assert director.expires_in(director.connection()) > 86_400
 
 
-def test_what_is_wanted_no_more_is_as_it_was(director: Director) -> None:
+def test_a_sysctl_that_is_no_longer_configured_is_reset(director: Director) -> None:
     wanted = [
         Sysctl("sloppy_tcp", (1,)),
         Sysctl("expire_nodest_conn", (0,)),
@@ -87,7 +87,7 @@ def test_what_is_wanted_no_more_is_as_it_was(director: Director) -> None:
     assert bytes(director.settings) == director._usual
 
 
-def test_time_outs_of_a_former_daemon_are_forgotten(director: Director) -> None:
+def test_time_outs_of_a_previous_daemon_are_reset(director: Director) -> None:
     asyncio.run(director.plane.set_timeouts(PlaneTimeouts(7, 7, 7)))
     director.instance.forget_timeouts()
     assert bytes(director.settings) == director._usual

@@ -187,12 +187,12 @@ WALKS = {
 
 @pytest.mark.parametrize(("method", "walk"), WALKS.values(), ids=WALKS.keys())
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
-def test_a_whole_life(director: Director, family: int, method: Forwarding, walk: list[tuple[str, str, str]]) -> None:
+def test_a_sequence_of_segments(director: Director, family: int, method: Forwarding, walk: list[tuple[str, str, str]]) -> None:
     director.serve(family, Protocol.TCP, server(SERVER[family], forwarding=method))
     assert [TcpState(see(director, view, flags, family).state) for view, flags, _ in walk] == [CODES[code] for *_, code in walk]
 
 
-def test_secure_tcp_wants_the_servers_word_for_it(director: Director) -> None:
+def test_secure_tcp_establishes_only_after_the_servers_segment(director: Director) -> None:
     director.settings.flags |= SettingFlag.SECURE_TCP
     serve(director, INPUT)
     seen = [
@@ -210,7 +210,7 @@ def test_a_time_out_that_was_set_holds(director: Director, state: TcpState) -> N
     assert director.expires_in(entry) == pytest.approx(33, abs=0.5)
 
 
-def test_every_packet_begins_the_time_out_anew(director: Director) -> None:
+def test_every_packet_restarts_the_time_out(director: Director) -> None:
     key = serve(director, INPUT)
     director.insert(key, TcpState.ESTABLISHED, expires_s=1)
     assert director.expires_in(director.connection()) == pytest.approx(1, abs=0.5)

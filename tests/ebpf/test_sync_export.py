@@ -1,4 +1,4 @@
-"""What the programs tell other directors of connections: when (the kernel's rule), and to the octet what."""
+"""Sync export: when a connection is synced (the kernel's rule), and every byte of the entry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.ebpf.packets import CLIENT, CLIENT_PORT, PORT, SERVER, SERVER_PORT, V
 
 ALL = 1 << 30
 RECORD = 48
-"""Octets of an IPv4 record with its header, padded."""
+"""Bytes of an IPv4 record with its header, padded."""
 NONE = SyncExport(0)
 UNSYNCED = SyncExport.UNSYNCED | SyncExport.HALF_OPEN
 ES, CLOSE_WAIT, TIME_WAIT = TcpState.ESTABLISHED, TcpState.CLOSE_WAIT, TcpState.TIME_WAIT
@@ -35,7 +35,7 @@ def ring(director: Director) -> Iterator[Ring]:
 
 
 def entries(records: list[bytes]) -> list[Entry]:
-    """Records as the codec of the wire reads them."""
+    """Records as the wire codec decodes them."""
     found = [ipvs_sync.decode(message) for message in ipvs_sync.assemble(1, records)]
     assert not any(each.refused for each in found)
     return [entry for each in found for entry in each.entries]
@@ -49,7 +49,7 @@ def packed(address: str) -> bytes:
     return ip_address(address).packed
 
 
-def test_a_connection_is_told_at_its_third_packet_and_at_every_fiftieth_from_there(director: Director, ring: Ring) -> None:
+def test_a_connection_is_synced_at_its_third_packet_and_then_at_every_fiftieth(director: Director, ring: Ring) -> None:
     director.serve()
     director.run(syn())
     counts = [0]
@@ -59,7 +59,7 @@ def test_a_connection_is_told_at_its_third_packet_and_at_every_fiftieth_from_the
     assert [number for number, count in enumerate(counts, 1) if count] == [3, 53, 103]
 
 
-def test_a_period_of_0_tells_once(director: Director, ring: Ring) -> None:
+def test_with_a_period_of_0_a_connection_is_synced_once(director: Director, ring: Ring) -> None:
     director.settings.sync_threshold, director.settings.sync_period = 2, 0
     director.serve()
     director.run(syn())
@@ -68,7 +68,7 @@ def test_a_period_of_0_tells_once(director: Director, ring: Ring) -> None:
     assert len(exported(ring)) == 1
 
 
-def test_closing_is_told_at_once_and_reopening_by_count(director: Director, ring: Ring) -> None:
+def test_a_close_is_synced_at_once_and_a_reopening_by_count(director: Director, ring: Ring) -> None:
     director.serve()
     for flags in ("S", "A", "FA"):
         director.run(syn(flags=flags))
@@ -76,7 +76,7 @@ def test_closing_is_told_at_once_and_reopening_by_count(director: Director, ring
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_an_entry_says_what_the_kernel_s_says(director: Director, ring: Ring, family: int) -> None:
+def test_an_entry_is_the_same_as_the_kernels(director: Director, ring: Ring, family: int) -> None:
     director.serve(family)
     for flags in ("S", "A", "PA"):
         director.run(syn(family=family, flags=flags))
@@ -96,28 +96,28 @@ def test_an_entry_says_what_the_kernel_s_says(director: Director, ring: Ring, fa
 
 
 @pytest.mark.parametrize(("forwarding", "flags"), [(Forwarding.DR, 3 | NO_OUTPUT), (Forwarding.TUN, 2 | NO_OUTPUT)])
-def test_the_way_of_forwarding_is_said(director: Director, ring: Ring, forwarding: Forwarding, flags: int) -> None:
+def test_an_entry_has_the_forwarding_method(director: Director, ring: Ring, forwarding: Forwarding, flags: int) -> None:
     director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=forwarding))
     for segment in ("S", "A", "PA"):
         director.run(syn(flags=segment))
     assert [entry.flags for entry in exported(ring)] == [flags]
 
 
-def test_udp_is_told_by_count_and_never_active(director: Director, ring: Ring) -> None:
+def test_udp_is_synced_by_count_and_never_active(director: Director, ring: Ring) -> None:
     director.serve(4, Protocol.UDP)
     for _ in range(4):
         director.run(datagram())
     assert [(entry.protocol, entry.state, entry.flags, entry.seconds) for entry in exported(ring)] == [(17, 0, INACTIVE, 300)]
 
 
-def test_fullnat_is_not_told_because_no_other_node_has_its_ports(director: Director, ring: Ring) -> None:
+def test_fullnat_is_not_synced_because_no_other_node_has_its_ports(director: Director, ring: Ring) -> None:
     director.serve(4, Protocol.TCP, server(SERVER[4], forwarding=Forwarding.FULLNAT))
     for flags in ("S", "A", "PA", "FA"):
         director.run(syn(flags=flags))
     assert exported(ring) == []
 
 
-def test_a_template_is_told_with_its_connection_but_not_with_each(director: Director, ring: Ring) -> None:
+def test_a_template_is_synced_with_its_first_connection_only(director: Director, ring: Ring) -> None:
     director.serve(persistence_timeout_s=30, persistence_granularity=24)
     for port in range(2000, 2005):
         for flags in ("S", "A", "PA"):
@@ -130,7 +130,7 @@ def test_a_template_is_told_with_its_connection_but_not_with_each(director: Dire
     assert (template.state, template.flags, template.seconds) == (1, TEMPLATE | INACTIVE, 30)
 
 
-def test_the_template_of_a_mark_names_the_mark(director: Director, ring: Ring) -> None:
+def test_the_template_of_a_firewall_mark_has_the_mark(director: Director, ring: Ring) -> None:
     key = ServiceKey.of_mark(7)
     director.apply(
         AddService(ServiceEntry(key=key, persistence_timeout_s=60)),
@@ -144,7 +144,9 @@ def test_the_template_of_a_mark_names_the_mark(director: Director, ring: Ring) -
     assert (template.client, template.server_port) == (packed(CLIENT[4]), 0)
 
 
-def test_a_connection_in_use_is_told_again_at_the_first_packet_after_half_of_its_time_out(director: Director, ring: Ring) -> None:
+def test_a_connection_in_use_is_synced_again_at_the_first_packet_after_half_of_its_time_out(
+    director: Director, ring: Ring
+) -> None:
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
@@ -155,7 +157,7 @@ def test_a_connection_in_use_is_told_again_at_the_first_packet_after_half_of_its
         assert len(exported(ring)) == count
 
 
-def test_so_is_one_whose_time_out_is_longer_than_the_clock_of_announcements_goes(director: Director, ring: Ring) -> None:
+def test_a_time_out_beyond_the_range_of_last_sync_is_cut_to_it(director: Director, ring: Ring) -> None:
     director.settings.timeout[ES] = 86_400 * director.settings.hz
     director.serve()
     for flags in ("S", "A", "PA"):
@@ -173,7 +175,7 @@ def refresh(director: Director, period: int, *, retries: int = 0, threshold: tup
 
 
 def counts(director: Director, ring: Ring, pauses: tuple[float, ...], **of: Any) -> list[int]:
-    """How many entries each packet makes that comes so many seconds after the last."""
+    """The number of entries that each packet exports, after a pause of so many seconds."""
     found = []
     for seconds in pauses:
         director.let_pass(seconds)
@@ -182,7 +184,7 @@ def counts(director: Director, ring: Ring, pauses: tuple[float, ...], **of: Any)
     return found
 
 
-def test_with_a_refresh_period_alone_it_is_told_when_established_and_when_that_time_has_passed(
+def test_with_a_refresh_period_alone_a_connection_is_synced_when_established_and_after_each_period(
     director: Director, ring: Ring
 ) -> None:
     refresh(director, 100)
@@ -206,14 +208,14 @@ def test_with_a_refresh_period_and_a_count_both_must_be_met(director: Director, 
     assert counts(director, ring, (0, 0, 0, 0, 0, 0, 0, 25, 0, 0, 0)) == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
 
 
-def test_it_is_told_again_so_many_times_for_the_case_that_a_message_was_lost(director: Director, ring: Ring) -> None:
+def test_sync_retries_repeat_a_sync_within_the_period(director: Director, ring: Ring) -> None:
     refresh(director, 160, retries=2)
     director.serve()
     director.run(syn())
     assert counts(director, ring, (0, 15, 10, 15, 10, 25, 25, 120, 25)) == [1, 0, 1, 0, 1, 0, 0, 1, 1]
 
 
-def test_a_changed_state_is_told_whenever_it_changed(director: Director, ring: Ring) -> None:
+def test_every_change_of_state_is_synced(director: Director, ring: Ring) -> None:
     refresh(director, 100)
     director.serve()
     for flags in ("S", "A", "FA", "S", "A"):
@@ -221,7 +223,7 @@ def test_a_changed_state_is_told_whenever_it_changed(director: Director, ring: R
     assert [entry.state for entry in exported(ring)] == [ES, CLOSE_WAIT, ES]
 
 
-def test_a_refresh_period_holds_for_templates_too(director: Director, ring: Ring) -> None:
+def test_a_refresh_period_applies_to_templates_too(director: Director, ring: Ring) -> None:
     refresh(director, 20, threshold=(3, 50))
     director.serve(persistence_timeout_s=60)
     director.run(syn())
@@ -230,7 +232,7 @@ def test_a_refresh_period_holds_for_templates_too(director: Director, ring: Ring
     assert counts(director, ring, (0, 15, 10, 0)) == [1, 0, 1, 0]
 
 
-def test_of_persistent_connections_the_templates_alone_are_told_when_that_is_wanted(director: Director, ring: Ring) -> None:
+def test_sync_persist_mode_syncs_only_the_templates_of_persistent_connections(director: Director, ring: Ring) -> None:
     director.settings.flags |= SettingFlag.SYNC_TEMPLATES_ONLY
     director.serve(persistence_timeout_s=60)
     for flags in ("S", "A", "PA", "FA", "R"):
@@ -243,10 +245,12 @@ def test_of_persistent_connections_the_templates_alone_are_told_when_that_is_wan
     assert {entry.client_port for entry in export_all(director, ring, which=UNSYNCED)} == {CLIENT_PORT, 9}
     director.delete_all()
     director.run(syn())
-    assert counts(director, ring, (0, 2, 2, *[0] * 48, 2)) == [1, 1, *[0] * 49, 1], "as often as the connection would be"
+    assert counts(director, ring, (0, 2, 2, *[0] * 48, 2)) == [1, 1, *[0] * 49, 1], (
+        "the template is synced as often as the connection would be"
+    )
 
 
-def test_others_are_told_all_the_same(director: Director, ring: Ring) -> None:
+def test_sync_persist_mode_syncs_connections_without_persistence(director: Director, ring: Ring) -> None:
     director.settings.flags |= SettingFlag.SYNC_TEMPLATES_ONLY
     director.serve()
     for flags in ("S", "A", "PA"):
@@ -254,7 +258,7 @@ def test_others_are_told_all_the_same(director: Director, ring: Ring) -> None:
     assert [entry.is_template for entry in exported(ring)] == [False]
 
 
-def test_the_template_of_a_quiet_connection_is_told_before_half_of_its_time_out(director: Director, ring: Ring) -> None:
+def test_the_template_of_a_quiet_connection_is_synced_before_half_of_its_time_out(director: Director, ring: Ring) -> None:
     director.serve(persistence_timeout_s=60)
     director.run(syn())
     director.run(syn(flags="A"))
@@ -264,7 +268,7 @@ def test_the_template_of_a_quiet_connection_is_told_before_half_of_its_time_out(
     assert counts(director, ring, (22, 12, 0, 22, 12)) == [0, 1, 0, 0, 1]
 
 
-def test_nothing_is_told_when_nobody_listens(director: Director, ring: Ring) -> None:
+def test_nothing_is_exported_while_sync_is_off(director: Director, ring: Ring) -> None:
     director.settings.flags &= ~SettingFlag.SYNC
     director.serve()
     for flags in ("S", "A", "PA", "FA"):
@@ -276,7 +280,7 @@ def test_nothing_is_told_when_nobody_listens(director: Director, ring: Ring) -> 
 
 
 def export_all(director: Director, ring: Ring, limit: int = 10_000, which: SyncExport = NONE) -> list[Entry]:
-    """Everything, in as many turns as ``limit`` makes necessary."""
+    """Export the whole table, at most about ``limit`` entries per call."""
     found: list[Entry] = []
     place: int | None = 0
     while place is not None:
@@ -286,7 +290,7 @@ def export_all(director: Director, ring: Ring, limit: int = 10_000, which: SyncE
 
 
 @pytest.mark.parametrize("limit", [1, 40, 10_000])
-def test_the_whole_table_is_told_once_whatever_fits_in_a_turn(director: Director, ring: Ring, limit: int) -> None:
+def test_the_whole_table_is_exported_once_with_any_limit(director: Director, ring: Ring, limit: int) -> None:
     key = director.serve()
     ports = range(3000, 3500)
     for port in ports:
@@ -296,7 +300,7 @@ def test_the_whole_table_is_told_once_whatever_fits_in_a_turn(director: Director
 
 
 @pytest.mark.parametrize(("which", "states"), [(NONE, [ES]), (SyncExport.HALF_OPEN, [ES, TcpState.SYN_RECV])])
-def test_half_open_connections_are_told_to_who_takes_over_alone(
+def test_half_open_connections_are_exported_only_for_a_takeover(
     director: Director, ring: Ring, which: SyncExport, states: list[int]
 ) -> None:
     key = director.serve()
@@ -306,7 +310,7 @@ def test_half_open_connections_are_told_to_who_takes_over_alone(
     assert sorted(entry.state for entry in export_all(director, ring, which=which)) == sorted(states)
 
 
-def test_a_ring_that_fills_up_loses_nothing_of_the_whole_table(director: Director, ring: Ring) -> None:
+def test_a_full_ring_loses_no_entry_of_a_table_export(director: Director, ring: Ring) -> None:
     key = director.serve()
     ports = range(3000, 3000 + 2 * director.instance.maps["sync_ring"].max_entries // RECORD)
     for port in ports:
@@ -316,7 +320,7 @@ def test_a_ring_that_fills_up_loses_nothing_of_the_whole_table(director: Directo
     assert {entry.client_port for entry in export_all(director, ring, limit=ALL)} == held
 
 
-def test_what_was_told_before_need_not_be_told_again(director: Director, ring: Ring) -> None:
+def test_an_unsynced_export_skips_entries_that_were_synced(director: Director, ring: Ring) -> None:
     director.serve()
     for port, segments in ((1, "S"), (2, ("S", "A")), (3, ("S", "A", "PA"))):
         for flags in segments:
@@ -327,8 +331,10 @@ def test_what_was_told_before_need_not_be_told_again(director: Director, ring: R
 
 
 @pytest.mark.parametrize(("used_since", "again"), [(0, 0), (60, 0), (200, 1)])
-def test_what_was_used_since_it_was_told_is_news(director: Director, ring: Ring, used_since: float, again: int) -> None:
-    """The others would forget it so much sooner."""
+def test_an_unsynced_export_has_connections_used_long_after_their_sync(
+    director: Director, ring: Ring, used_since: float, again: int
+) -> None:
+    """The peers would expire it that much earlier."""
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
@@ -338,7 +344,7 @@ def test_what_was_used_since_it_was_told_is_news(director: Director, ring: Ring,
     assert len(export_all(director, ring, which=UNSYNCED)) == again
 
 
-def test_what_nobody_uses_is_no_news_however_long_ago_it_was_told(director: Director, ring: Ring) -> None:
+def test_an_unsynced_export_skips_idle_connections_however_old_their_sync(director: Director, ring: Ring) -> None:
     director.serve()
     for flags in ("S", "A", "PA"):
         director.run(syn(flags=flags))
@@ -347,7 +353,9 @@ def test_what_nobody_uses_is_no_news_however_long_ago_it_was_told(director: Dire
     assert export_all(director, ring, which=UNSYNCED) == []
 
 
-def test_what_another_director_told_is_no_news_until_it_is_used_and_then_told_at_once(director: Director, ring: Ring) -> None:
+def test_a_connection_from_another_director_is_unsynced_only_after_a_packet_and_then_synced_at_once(
+    director: Director, ring: Ring
+) -> None:
     key = director.serve()
     for port in (1, 2):
         director.insert(key, client_port=port, flags=ConnectionFlag.FOREIGN, packets=3)
@@ -355,11 +363,11 @@ def test_what_another_director_told_is_no_news_until_it_is_used_and_then_told_at
     director.run(syn(port=2, flags="A"))
     assert [entry.client_port for entry in exported(ring)] == [2]
     director.insert(key, client_port=2, flags=ConnectionFlag.FOREIGN)
-    assert export_all(director, ring, which=UNSYNCED) == [], "the other one has it again"
+    assert export_all(director, ring, which=UNSYNCED) == [], "the peer has it again"
     assert len(export_all(director, ring)) == 2
 
 
-def test_what_found_the_ring_full_is_told_at_the_next_packet(director: Director, ring: Ring) -> None:
+def test_a_connection_that_found_the_ring_full_is_synced_at_its_next_packet(director: Director, ring: Ring) -> None:
     director.serve()
     director.run(syn())
     director.run(syn(flags="A"))
@@ -375,13 +383,13 @@ def test_what_found_the_ring_full_is_told_at_the_next_packet(director: Director,
 
 
 def close(director: Director, port: int) -> None:
-    """Open and close a connection: one announcement, of its FIN."""
+    """Open and close a connection: one export, at its FIN."""
     for flags in ("S", "FA"):
         director.run(syn(port=port, flags=flags))
 
 
 def fill(director: Director) -> int:
-    """Let connections open and close until the ring is full; the port after theirs."""
+    """Open and close connections until the ring is full; return the next port."""
     port = 2000
     before = director.instance.reasons()[Reason.COUNT_SYNC_LOST]
     while director.instance.reasons()[Reason.COUNT_SYNC_LOST] == before:
@@ -392,7 +400,7 @@ def fill(director: Director) -> int:
     return port
 
 
-def test_no_more_is_read_than_asked_for_and_the_rest_stays(director: Director, ring: Ring) -> None:
+def test_read_returns_at_most_limit_records_and_leaves_the_rest(director: Director, ring: Ring) -> None:
     director.serve()
     for number in range(5):
         close(director, 2000 + number)
@@ -400,8 +408,8 @@ def test_no_more_is_read_than_asked_for_and_the_rest_stays(director: Director, r
     assert ports == [[2000, 2001], [], [2002, 2003], [2004]]
 
 
-def test_records_are_whole_wherever_in_the_ring_they_stand(director: Director, ring: Ring) -> None:
-    """Round it several times, with records that stand across its end."""
+def test_records_that_wrap_at_the_end_of_the_ring_are_whole(director: Director, ring: Ring) -> None:
+    """The test wraps several times, with records across the end of the ring."""
     director.serve()
     for port in range(2000, 2000 + 2 * director.instance.maps["sync_ring"].max_entries // RECORD):
         close(director, port)
@@ -409,7 +417,7 @@ def test_records_are_whole_wherever_in_the_ring_they_stand(director: Director, r
         director.delete_all()
 
 
-def test_a_full_ring_loses_the_newest_and_goes_on_when_it_was_read(director: Director, ring: Ring) -> None:
+def test_a_full_ring_loses_the_newest_and_continues_after_a_read(director: Director, ring: Ring) -> None:
     director.serve()
     port = fill(director)
     kept = exported(ring)

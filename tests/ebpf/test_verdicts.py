@@ -1,4 +1,4 @@
-"""What is not simply forwarded, and why: every reason once, then frames that are cut, crooked, in pieces, or nobody's."""
+"""Packets that are not simply forwarded: every reason once, then truncated and malformed frames, and packets of other hosts."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def beyond_the_limit(director: Director) -> tuple[int, dict[Reason, int]]:
     return verdict, reasons
 
 
-def with_nobody_reading_the_ring(director: Director) -> tuple[int, dict[Reason, int]]:
+def with_a_full_sync_ring(director: Director) -> tuple[int, dict[Reason, int]]:
     director.settings.flags |= SettingFlag.SYNC
     director.serve()
     turn = [bytes(syn(flags=flags)) for flags in ("S", "A", "FA")]
@@ -235,7 +235,7 @@ PROVOCATIONS: dict[Reason, tuple[int, Provocation]] = {
     Reason.AGAIN_RELEASED: (SHOT, first_after_later),
     Reason.AGAIN_CUT: (SHOT, served(syn() / bytes(1400), address=NARROW[4])),
     Reason.COUNT_EVICTED: (REDIRECT, with_half_open_ones),
-    Reason.COUNT_SYNC_LOST: (REDIRECT, with_nobody_reading_the_ring),
+    Reason.COUNT_SYNC_LOST: (REDIRECT, with_a_full_sync_ring),
     Reason.COUNT_TEMPLATE_FULL: (SHOT, without_a_slot_for_a_template),
 }
 NOT_OF_A_PACKET_AT_TC = {Reason.GO_ON, Reason.PASS_SLOW, Reason.DROP_REWRITE}
@@ -252,7 +252,7 @@ def test_a_reason_is_counted_once(director: Director, reason: Reason) -> None:
 
 
 @families
-def test_a_server_that_may_not_be_reached_gets_nothing(director: Director, family: int) -> None:
+def test_packets_to_a_prohibited_server_are_dropped(director: Director, family: int) -> None:
     director.serve(family, Protocol.TCP, server(UNREACHABLE[family]))
     assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
 
@@ -264,7 +264,7 @@ def test_a_server_on_this_node_gets_its_packets_by_the_stack(director: Director,
 
 
 @families
-def test_a_server_that_no_route_leads_to_gets_nothing(director: Director, family: int) -> None:
+def test_packets_to_a_server_without_a_route_are_dropped(director: Director, family: int) -> None:
     director.serve(family, Protocol.TCP, server({4: "192.0.2.1", 6: "2001:db8::1"}[family]))
     assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
 
@@ -314,7 +314,7 @@ PASSED_UNSEEN = {
 
 
 @pytest.mark.parametrize("packet", PASSED_UNSEEN.values(), ids=PASSED_UNSEEN.keys())
-def test_a_frame_that_is_not_for_this_machine_alone_is_not_looked_at(director: Director, packet: Packet) -> None:
+def test_multicast_and_broadcast_frames_are_ignored(director: Director, packet: Packet) -> None:
     director.serve()
     ran = director.tc(packet)
     assert (ran.verdict, ran.frame, ran.reasons) == (PASS, bytes(packet), {})
@@ -336,7 +336,7 @@ def of_both(addresses: dict[int, tuple[str, ...]]) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize(("family", "client"), of_both(MARTIANS))
-def test_a_source_that_no_client_can_have_is_left_to_the_stack(director: Director, family: int, client: str) -> None:
+def test_a_source_that_no_client_can_have_is_passed_to_the_stack(director: Director, family: int, client: str) -> None:
     director.serve(family)
     assert said(director, syn(family, client=client)) == (PASS, {Reason.PASS_MARTIAN: 1})
 
@@ -366,26 +366,26 @@ def test_an_ipv6_packet_from_a_mapped_address_opens_nothing(director: Director) 
 
 CROOKED = {
     "version 6 in IPv4": IP(src=CLIENT[4], dst=VIRTUAL[4], version=6) / TCP(dport=PORT, flags="S"),
-    "header of 16 octets": IP(src=CLIENT[4], dst=VIRTUAL[4], ihl=4) / TCP(dport=PORT, flags="S"),
+    "header of 16 bytes": IP(src=CLIENT[4], dst=VIRTUAL[4], ihl=4) / TCP(dport=PORT, flags="S"),
     "longer than the frame": IP(src=CLIENT[4], dst=VIRTUAL[4], len=41) / TCP(dport=PORT, flags="S"),
     "shorter than its header": IP(src=CLIENT[4], dst=VIRTUAL[4], len=19) / TCP(dport=PORT, flags="S"),
     "version 4 in IPv6": IPv6(src=CLIENT[6], dst=VIRTUAL[6], version=4) / TCP(dport=PORT, flags="S"),
     "IPv6 longer than the frame": IPv6(src=CLIENT[6], dst=VIRTUAL[6], plen=21) / TCP(dport=PORT, flags="S"),
-    "TCP header of 16 octets": IP(src=CLIENT[4], dst=VIRTUAL[4]) / TCP(dport=PORT, flags="S", dataofs=4),
-    "TCP header of 16 octets in IPv6": IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / TCP(dport=PORT, flags="S", dataofs=4),
+    "TCP header of 16 bytes": IP(src=CLIENT[4], dst=VIRTUAL[4]) / TCP(dport=PORT, flags="S", dataofs=4),
+    "TCP header of 16 bytes in IPv6": IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / TCP(dport=PORT, flags="S", dataofs=4),
     "extension header that never ends": IPv6(src=CLIENT[6], dst=VIRTUAL[6]) / IPv6ExtHdrHopByHop(len=255) / TCP(dport=PORT),
 }
 
 
 @pytest.mark.parametrize("packet", CROOKED.values(), ids=CROOKED.keys())
-def test_a_crooked_packet_is_left_to_the_stack(director: Director, packet: Packet) -> None:
+def test_a_malformed_packet_is_passed_to_the_stack(director: Director, packet: Packet) -> None:
     director.serve(4)
     director.serve(6)
     ran = director.tc(from_client(packet))
     assert (ran.verdict, ran.packet, ran.reasons) == (PASS, bytes(packet), {Reason.PASS_MALFORMED: 1})
 
 
-def test_more_extension_headers_than_honest_traffic_has_are_left_to_the_stack(director: Director) -> None:
+def test_more_extension_headers_than_honest_traffic_has_are_passed_to_the_stack(director: Director) -> None:
     director.serve(6)
     packet = IPv6(src=CLIENT[6], dst=VIRTUAL[6])
     for _ in range(7):
@@ -417,19 +417,19 @@ def test_a_clients_port_of_ftp_data_is_never_scheduled(director: Director, famil
     assert said(director, packet) == (PASS, {Reason.PASS_FTP_DATA: 1})
 
 
-# -- cut frames --------------------------------------------------------------------------------------------------------
+# -- truncated frames---------------------------------------------------------------------------------------------------
 
 
 def error(family: int) -> Packet:
-    """An error about an answer of the service's."""
+    """An error about a reply of the service."""
     header = ip("10.1.0.2" if family == 4 else "fd00:1::2", VIRTUAL[family])
-    answer = ip(VIRTUAL[family], CLIENT[family]) / UDP(sport=PORT, dport=CLIENT_PORT) / b"octets"
+    answer = ip(VIRTUAL[family], CLIENT[family]) / UDP(sport=PORT, dport=CLIENT_PORT) / b"stream"
     return from_client(header / (ICMP(type=3, code=3) if family == 4 else ICMPv6DestUnreach(code=4)) / answer)
 
 
 WHOLE: dict[str, Callable[[int], Packet]] = {
     "SYN": syn,
-    "segment": lambda family: syn(family, flags="A") / b"octets",
+    "segment": lambda family: syn(family, flags="A") / b"stream",
     "datagram": datagram,
     "error": error,
 }
@@ -451,7 +451,7 @@ def shortest(family: int) -> int:
 
 @families
 @cut
-def test_a_frame_that_was_cut_anywhere_is_left_to_the_stack(
+def test_a_frame_truncated_anywhere_is_passed_to_the_stack(
     director: Director, family: int, make: Callable[[int], Packet]
 ) -> None:
     with_connections(director, family)
@@ -465,7 +465,7 @@ def test_a_frame_that_was_cut_anywhere_is_left_to_the_stack(
 
 
 def with_length(frame: bytes, family: int, length: int) -> bytes:
-    """The frame whose IP header says that the packet has that many octets."""
+    """The frame whose IP header says that the packet has that many bytes."""
     packet = (IP if family == 4 else IPv6)(frame[ETHERNET:])
     if family == 4:
         packet.len = length
@@ -477,7 +477,9 @@ def with_length(frame: bytes, family: int, length: int) -> bytes:
 
 @families
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_packet_that_ends_within_its_transport_header_is_left_to_the_stack(director: Director, family: int, name: str) -> None:
+def test_a_packet_that_ends_within_its_transport_header_is_passed_to_the_stack(
+    director: Director, family: int, name: str
+) -> None:
     with_connections(director, family)
     whole = bytes(WHOLE[name](family))
     for length in range(shortest(family), len(whole)):
@@ -502,7 +504,7 @@ def test_the_padding_of_a_frame_is_no_transport_header(director: Director, famil
 
 
 @families
-def test_a_tcp_header_longer_than_its_packet_is_left_to_the_stack(director: Director, family: int) -> None:
+def test_a_tcp_header_longer_than_its_packet_is_passed_to_the_stack(director: Director, family: int) -> None:
     with_connections(director, family)
     transport = TCP(sport=CLIENT_PORT, dport=PORT, flags="A", dataofs=6)
     packet = from_client(ip(CLIENT[family], VIRTUAL[family]) / transport)
@@ -530,7 +532,7 @@ def test_no_other_connection_gives_its_slot(director: Director, state: TcpState)
     assert {bytes(entry) for _, entry in director.entries()} == before
 
 
-def test_a_connection_whose_time_is_over_gives_its_slot_first(director: Director) -> None:
+def test_an_expired_connection_gives_its_slot_first(director: Director) -> None:
     key = director.serve()
     director.settings.bucket_mask = 1
     port = 1000
@@ -545,14 +547,14 @@ def test_a_connection_whose_time_is_over_gives_its_slot_first(director: Director
     assert director.server(key).active == 16
 
 
-def test_a_full_table_says_so_to_who_enters(director: Director) -> None:
+def test_insert_into_a_full_table_reports_no_room(director: Director) -> None:
     key = director.serve()
     fill(director, key)
     assert director.insert(key, client_port=9) == NOWHERE
     assert bytes(packed(CLIENT[4])) in {bytes(entry.client.bytes) for _, entry in director.entries()}
 
 
-# -- what the administrator is told ------------------------------------------------------------------------------------
+# -- reports to the administrator --------------------------------------------------------------------------------------
 
 
 def warnings(director: Director) -> list[str]:
@@ -560,7 +562,7 @@ def warnings(director: Director) -> list[str]:
     return [notice.text for notice in director.plane.events() if notice.grave]
 
 
-def test_a_full_table_is_told_of_once_a_minute(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_table_is_reported_once_a_minute(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings(director)
     director.plane._reported_at = -1e9
     with_a_full_table(director)

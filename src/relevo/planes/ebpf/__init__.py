@@ -1,7 +1,7 @@
-"""The plane of our own: eBPF programs at TC and XDP, on any kernel from 5.10 on.
+"""The ebpf plane: Relevo's own eBPF programs at TC and XDP, for kernels from 5.10 on.
 
-``bpf`` has the programs, ``build`` compiles them, ``instance`` loads and pins them, ``attach`` puts them on interfaces, ``table``
-is what they read, ``plane`` the port.
+``bpf`` has the programs, ``build`` compiles them, ``instance`` loads and pins them, ``attach`` attaches them to interfaces,
+``table`` writes services and servers into their maps, ``plane`` implements the port.
 """
 
 from relevo.planes.ebpf.instance import ROOT, remove_pins

@@ -1,4 +1,4 @@
-"""Room in one long array, in pieces: lists of servers and hash tables."""
+"""An allocator for ranges of one array, which holds server lists and hash tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from bisect import insort
 
 
 class Allocator:
-    """Gives pieces away, the lowest that matches first. A piece that is given back is used again only after ``settle``:
-    a CPU may still be reading it.
+    """Allocates ranges, the lowest that fits first. A freed range is reused only after ``reclaim``, because a CPU may still
+    be reading it.
     """
 
     def __init__(self, size: int) -> None:
@@ -15,7 +15,7 @@ class Allocator:
         self._pending: list[tuple[int, int]] = []
 
     def allocate(self, count: int) -> int | None:
-        """Return where ``count`` entries are free now, ``None`` when they are nowhere."""
+        """Return the first of ``count`` adjacent entries, or ``None`` when there is no such range."""
         for index, (first, room) in enumerate(self._free):
             if room >= count:
                 self._free[index : index + 1] = [(first + count, room - count)] if room > count else []
@@ -23,21 +23,21 @@ class Allocator:
         return None
 
     def reserve(self, first: int, count: int) -> None:
-        """Take note that a piece was in use before this allocator was."""
+        """Mark a range as in use. ``ValueError`` if it is not free."""
         for index, (free, room) in enumerate(self._free):
             if free <= first and first + count <= free + room:
                 parts = [(free, first - free), (first + count, free + room - first - count)]
                 self._free[index : index + 1] = [part for part in parts if part[1]]
                 return
-        raise ValueError(f"extent {first}+{count} is claimed twice")
+        raise ValueError(f"range {first}+{count} is reserved twice")
 
     def free(self, first: int, count: int) -> None:
-        """Return a piece."""
+        """Free a range, from the next ``reclaim`` on."""
         if count:
             self._pending.append((first, count))
 
     def reclaim(self) -> None:
-        """Make what was given back free, joined with its neighbours."""
+        """Make freed ranges available, merged with adjacent ones."""
         for piece in self._pending:
             insort(self._free, piece)
         self._pending.clear()

@@ -1,13 +1,13 @@
-"""Programs on interfaces: which hook each gets, by trying, and why.
+"""Attaches the programs to interfaces, and reports which hooks each interface has and why not more.
 
-TC is complete and goes everywhere that has Ethernet frames: as a TCX link where the kernel has it (6.6), else as a filter of a
-``clsact`` queueing discipline, which nobody owns and which an audit therefore looks after. XDP goes beside it where a driver
-runs it natively and frames can leave the same way; not on veth, where redirected frames are lost unless the other end has an
-XDP program of its own, and half-done checksums are always lost.
+The TC program handles everything and is attached to every Ethernet interface: as a TCX link where the kernel has it (6.6),
+else as a filter of a ``clsact`` qdisc. Other tools can delete such a filter, so an audit attaches it again. The XDP program is
+attached as well where the driver runs XDP natively and can send redirected frames. It is not attached to veth, which drops
+redirected frames unless its peer has an XDP program, and drops partial checksums always.
 
-A TCX link runs before every ``tc`` filter. Where services are found by firewall mark the filter is therefore taken even if
-there is TCX: what marks packets (``tc … action skbedit mark``, at a lower ``pref``) must come first. Marks of nftables and
-iptables are set later than anything that TC sees.
+A TCX link runs before every ``tc`` filter. Where a service has a firewall mark, the filter is therefore used even if the
+kernel has TCX: the filter that sets the mark (``tc … action skbedit mark``, at a lower ``pref``) must run first. nftables and
+iptables set marks after TC.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ XDP: Final = 37
 XDP_FLAGS_DRV_MODE: Final = 4
 DEVICE_PEER: Final = 1
 PRIORITY: Final = 0x7265
-"""Of the clsact filter: a number of our own, so that ours is known from others'."""
+"""Priority of the clsact filter, by which Relevo recognises its own."""
 CLSACT_INGRESS: Final = 0xFFFFFFF2
 ARPHRD_ETHER: Final = 1
 IFF_UP: Final = 1
 NO_XDP: Final = frozenset(
     ("veth", "bridge", "vlan", "macvlan", "bond", "tun", "vxlan", "dummy", "team", "ipvlan", "netkit", "ifb")
 )
-"""Kinds of interface that are software: XDP there gains nothing or loses frames."""
+"""Kinds of software interfaces, where XDP gains nothing or loses frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Device:
     kind: str
     xdp_program: int
     peer: bool
-    """Whether it is a veth whose other end is in another namespace."""
+    """Whether it is a veth whose peer is in another namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What is attached to an interface; ``reason`` says why it is not more."""
+    """The hooks attached to an interface; ``reason`` says why there are not more."""
 
     interface: str
     index: int
@@ -59,7 +59,6 @@ class Attachment:
     reason: str = ""
 
     def __str__(self) -> str:
-        """As ``status`` and the log show it."""
         hooks = " and ".join(self.hooks) or "nothing attached"
         return f"{self.interface}: {hooks}" + (f" ({self.reason})" if self.reason else "")
 
@@ -73,7 +72,7 @@ def _netlink() -> Iterator[Any]:
 
 
 def devices() -> list[Device]:
-    """Return the Ethernet interfaces that are up and nobody's port: a bridge's frames are seen on it, not on its ports."""
+    """Return the Ethernet interfaces that are up, without the ports of a bridge or bond: their frames appear on the master."""
     with _netlink() as route:
         links = list(route.get_links())
     found = []
@@ -97,16 +96,16 @@ def _number(value: int) -> bytes:
 
 
 def no_xdp(device: Device) -> str:
-    """Why XDP is not tried on a device; empty when it is."""
+    """Return why XDP is not tried on a device, or an empty string."""
     if device.kind in NO_XDP:
         return f"no XDP on {device.kind}"
     if device.xdp_program:
-        return f"another XDP program is there (id {device.xdp_program})"
+        return f"another XDP program is attached (id {device.xdp_program})"
     return ""
 
 
 class Attacher:
-    """Keeps the programs of one instance on the interfaces."""
+    """Keeps the programs of one instance attached to the interfaces."""
 
     def __init__(self, instance: Instance, hooks: str = "auto") -> None:
         self._links = instance.path / "links"
@@ -117,9 +116,9 @@ class Attacher:
         self.attachments: dict[int, Attachment] = {}
 
     def audit(self, *, behind_filters: bool = False) -> list[str]:
-        """Attach to what has come, forget what has gone; return what happened, for the log.
+        """Attach to new interfaces, forget removed ones; return log lines about the changes.
 
-        ``behind_filters``: TC must come after other tools' filters, for the marks that they set.
+        ``behind_filters``: the TC program must run after other tools' filters, which set firewall marks.
         """
         self._links.mkdir(exist_ok=True)
         present = devices()
@@ -140,7 +139,7 @@ class Attacher:
                 file.unlink(missing_ok=True)
             self._exits.delete(_number(index))
             self._devices.delete(_number(index))
-            said.append(f"ebpf: {attachment.interface} has gone")
+            said.append(f"ebpf: {attachment.interface} was removed")
         return said
 
     def _still_there(self, known: Attachment) -> bool:
@@ -166,7 +165,7 @@ class Attacher:
         program = self._programs["relevo_tc"]
         if behind_filters:
             add_filter(device.index, program)
-            file.unlink(missing_ok=True)  # after it: no packet meets neither
+            file.unlink(missing_ok=True)  # only after the filter is there: no packet passes without a program
             return "tc"
         if file.exists():
             return "tcx"
@@ -184,12 +183,12 @@ class Attacher:
         return "tcx"
 
     def _attach_xdp(self, device: Device) -> str:
-        """Attach XDP; return an empty string or why not."""
+        """Attach XDP; return an empty string, or why it is not attached."""
         file = self._links / f"xdp-{device.index}"
         if file.exists():
             return ""
         if self._hooks == "tc":
-            return "XDP is not wanted"
+            return "XDP is disabled by ebpf_hooks"
         why = no_xdp(device)
         if why and not (self._hooks == "xdp" and not device.xdp_program):
             return why
@@ -201,11 +200,13 @@ class Attacher:
             syscall.pin(link, str(file))
         finally:
             os.close(link)
-        self._exits.update(_number(device.index), _number(device.index))  # a driver that runs XDP also takes frames from it
+        self._exits.update(
+            _number(device.index), _number(device.index)
+        )  # a driver that runs XDP natively also sends redirected frames
         return ""
 
     def detach(self) -> None:
-        """Take the programs off every interface."""
+        """Detach the programs from every interface."""
         for attachment in self.attachments.values():
             if "tc" in attachment.hooks:
                 remove_filter(attachment.index)
@@ -219,13 +220,13 @@ def _has_filter(route: Any, index: int) -> bool:
 
 
 def remove_filter(index: int) -> None:
-    """Take our filter off ``clsact``, which stays: it may be others' too."""
+    """Delete our filter from ``clsact``; the qdisc stays, because other tools may use it."""
     with contextlib.suppress(Exception), _netlink() as route:
         route.tc("del-filter", "bpf", index, parent=CLSACT_INGRESS, prio=PRIORITY)
 
 
 def add_filter(index: int, program: int) -> None:
-    """Attach to ``clsact``, made when missing, in the way of every other tool's filters."""
+    """Attach ``program`` as a ``clsact`` filter; the qdisc is added if it is missing. ``OSError`` with the netlink error code."""
     with _netlink() as route:
         try:
             route.tc("add", "clsact", index)

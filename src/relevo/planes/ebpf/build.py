@@ -1,4 +1,4 @@
-"""Compiles ``bpf/*.bpf.c`` into ``objects/*.bpf.o``: with the ``ziglang`` wheel's compiler, or with clang where that is missing.
+"""Compiles ``bpf/*.bpf.c`` into ``objects/*.bpf.o`` with the ``ziglang`` wheel's compiler, or with clang if that is missing.
 
 Run as ``python -m relevo.planes.ebpf.build``, and by the build backend of the package, which loads this file and ``objects.py``
 by themselves: they import nothing else of Relevo. The machine that runs the objects needs neither compiler nor headers.
@@ -32,7 +32,7 @@ FLAGS: Final = (
 
 
 def compiler() -> list[str]:
-    """Return the command that compiles for BPF, with the kernel's user-space headers; empty when there is none."""
+    """Return the command that compiles for BPF with the kernel's user-space headers, or an empty list without a compiler."""
     spec = importlib.util.find_spec("ziglang")
     if spec is not None and spec.submodule_search_locations:
         headers = Path(spec.submodule_search_locations[0]) / "lib" / "libc" / "include"
@@ -54,7 +54,7 @@ def stale(program: str) -> bool:
 
 
 def build(program: str) -> str:
-    """Compile one program; return an empty string or what the compiler said."""
+    """Compile one program; return an empty string, or the compiler's message."""
     command = compiler()
     if not command:
         return "no compiler for BPF: pip install ziglang, or install clang"
@@ -68,19 +68,19 @@ def build(program: str) -> str:
         return str(error)
     if done.returncode:
         return done.stderr.strip()
-    fresh.replace(target)  # whoever loads meanwhile has the former one whole
+    fresh.replace(target)  # atomic: a loader never reads half an object
     return ""
 
 
 def main() -> int:
-    """Build what is stale; return 0, or 1 after a message where a program cannot be built."""
+    """Build the programs that are stale; return 0, or 1 after a message when one cannot be built."""
     for program in PROGRAMS:
         if not stale(program):
             continue
         print(f"build: compiling {program}.bpf.c", file=sys.stderr)  # noqa: T201
-        trouble = build(program)
-        if trouble:
-            print(f"build: {program}.bpf.c: {trouble}", file=sys.stderr)  # noqa: T201
+        message = build(program)
+        if message:
+            print(f"build: {program}.bpf.c: {message}", file=sys.stderr)  # noqa: T201
             return 1
     return 0
 

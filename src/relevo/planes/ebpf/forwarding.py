@@ -1,8 +1,8 @@
 """Route look-ups where the system does not forward (``net.ipv4.ip_forward=0``).
 
-The kernel answers a program's route look-up only for an interface that forwards. IPVS asks as a sender of its own and needs no
-forwarding for DR and TUN; the programs do the same and ask for ``lo``, which has to forward for that. Nothing comes in by
-``lo`` from outside, so the node routes no more than before; the other interfaces' switches are left alone.
+A program's route look-up works only for an interface that forwards. IPVS looks routes up as a local sender and needs no
+forwarding for DR and TUN. The programs do the same by a look-up for ``lo``, which must forward for that. No packet from outside
+comes in by ``lo``, so the node routes no more than before; the switches of other interfaces are not changed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def _switch(family: int, interface: str) -> Path:
 
 
 def allow_look_ups(families: Iterable[int]) -> list[PlaneEvent]:
-    """Let ``lo`` forward packets of each family (4, 6) where the system does not; return what could not be done, grave."""
-    return [notice for family in sorted(families) if (notice := _allow(family)) is not None]
+    """Enable forwarding on ``lo`` for each family (4, 6) where the system does not forward; return grave events for failures."""
+    return [event for family in sorted(families) if (event := _allow(family)) is not None]
 
 
 def _allow(family: int) -> PlaneEvent | None:
@@ -36,22 +36,22 @@ def _allow(family: int) -> PlaneEvent | None:
             return None
         if family == 6 and (interface := advertised_route()):
             return PlaneEvent(
-                f"ebpf: IPv6 is not forwarded, and may not be asked for: the kernel would forget the routes that routers "
+                f"ebpf: IPv6 forwarding is off and is not enabled on lo: the kernel would delete the routes that routers "
                 f"advertise on {interface}; set net.ipv6.conf.{interface}.accept_ra to 2, or net.ipv6.conf.all.forwarding to 1",
                 True,
             )
         switch.write_text("1", encoding="ascii")
     except OSError as error:
         return PlaneEvent(
-            f"ebpf: IPv{family} is not forwarded, and net.ipv{family}.conf.lo.forwarding cannot be set to 1: {error.strerror}",
+            f"ebpf: IPv{family} forwarding is off, and net.ipv{family}.conf.lo.forwarding cannot be set to 1: {error.strerror}",
             True,
         )
     return None
 
 
 def advertised_route() -> str:
-    """Return an interface with a route that a router advertised, ``accept_ra`` being below 2: the kernel deletes it when anything
-    at all begins to forward IPv6. Empty when there is none.
+    """Return an interface with a route from a router advertisement and ``accept_ra`` below 2, or an empty string. The kernel
+    deletes such routes when any interface begins to forward IPv6.
     """
     for line in _ROUTES.read_text(encoding="ascii").splitlines():
         *_, flags, interface = line.split()
@@ -63,11 +63,11 @@ def advertised_route() -> str:
 
 
 def restore() -> None:
-    """Let ``lo`` forward if, and only if, the system does."""
+    """Set forwarding on ``lo`` off again if it is off for all interfaces."""
     for family in (4, 6):
         try:
             general = _switch(family, "all").read_text(encoding="ascii").strip()
             if general == "0" != _switch(family, "lo").read_text(encoding="ascii").strip():
                 _switch(family, "lo").write_text("0", encoding="ascii")
-        except OSError:  # there is no such family here, or the switches are not ours to move
+        except OSError:  # no such address family, or the switches are read-only
             continue

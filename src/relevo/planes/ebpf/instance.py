@@ -1,7 +1,7 @@
-"""An instance: maps and programs under one folder of a BPF file system, where they outlive the daemon.
+"""An instance: maps and programs pinned under one folder of a BPF file system, where they outlive the daemon.
 
-``open_instance`` adopts what is pinned there if its layout is ours, else makes it. Programs are renewed when their objects
-have changed, by updating the links in place, so that no packet meets an interface without one.
+``open_instance`` adopts pinned maps of the same layout version, else it makes new ones. When the objects have changed, it loads
+the new programs and updates the links in place, so that no packet passes an interface without a program.
 """
 
 from __future__ import annotations
@@ -49,24 +49,25 @@ from relevo.planes.ebpf.syscall import Map
 ROOT: Final = Path("/sys/fs/bpf")
 BPF_FS_MAGIC: Final = 0xCAFE4A11
 HERTZ: Final = (100, 250, 300, 1000)
-"""What CONFIG_HZ can be."""
+"""The values of CONFIG_HZ."""
 CLOCK_PAUSE_S: Final = 0.12
-"""Between two readings of the kernel's clock: 30 or 36 ticks tell 250 Hz from 300."""
+"""Between two readings of the kernel's clock: 30 ticks mean 250 Hz, 36 mean 300."""
 SWEEP_BUCKETS: Final = 64
 CHUNK: Final = 1024
-"""Buckets read by one system call: half a megabyte."""
-_ANSWER: Final = Struct("<II")
-"""Place and outcome, behind each connection of an ``EnterRequest``."""
-_ANSWER_ROOM: Final = bytes(_ANSWER.size)
+"""Buckets read per system call: half a megabyte."""
+_RESULT: Final = Struct("<II")
+"""Slot and outcome, after each connection of an ``InsertRequest``."""
+_RESULT_ROOM: Final = bytes(_RESULT.size)
 _ITEM: Final = ctypes.sizeof(InsertItem)
 LOAD: Final = 0.5
-"""How full the table is when it holds what it was made for: by simulation, one connection in 4 500 finds both of its buckets
-full then (one in 700 at 0.6, one in 60 at 0.8), takes a half-open one's slot, or else is refused and counted."""
+"""Load factor of the table when it holds the connections it was sized for. By simulation, one connection in 4 500 then finds
+both of its buckets full (one in 700 at 0.6, one in 60 at 0.8). It takes the slot of a half-open connection, or is dropped and
+counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much an instance has room for."""
+    """The capacity of an instance."""
 
     connections: int = 524_288
     services: int = 4096
@@ -74,10 +75,10 @@ class Sizes:
     server_lists: int = 1 << 20
     snat_addresses: int = 256
     sync_ring: int = 1 << 20
-    """Octets of the ring, a power of two: about 22 000 connections of IPv4."""
+    """Bytes of the ring, a power of two: about 22 000 IPv4 connections."""
 
     def entries(self) -> dict[str, int]:
-        """Return the entries of every map that has a size."""
+        """Return the number of entries of each map that has a configured size."""
         return {
             "buckets": self.buckets(),
             "service_index": self.services,
@@ -98,7 +99,7 @@ class Sizes:
 
 @dataclass(slots=True)
 class Instance:
-    """Open maps and programs of one folder."""
+    """The open maps and programs of one folder."""
 
     path: Path
     maps: dict[str, Map]
@@ -116,37 +117,37 @@ class Instance:
     # -- what runs in the kernel -------------------------------------------------------------------------------
 
     def sweep(self) -> int:
-        """Take out entries whose time is over; return how many."""
+        """Delete expired entries; return how many."""
         buckets = self.maps["buckets"].max_entries
         runs = -(-buckets // SWEEP_BUCKETS)
         data = syscall.test_run(self.programs["relevo_sweep"], bytes(SweepRequest()), repeat=runs).data
         return int(SweepRequest.from_buffer_copy(data).deleted)
 
     def delete(self, place: int, client_port: int) -> bool:
-        """Take out the entry at ``place`` if it is still the one of ``client_port`` (as the entry has it)."""
+        """Delete the entry in slot ``place`` if it still has ``client_port`` (network order); return whether it did."""
         request = DeleteRequest(place=place, client_port=client_port)
         data = syscall.test_run(self.programs["relevo_delete"], bytes(request)).data
         return bool(DeleteRequest.from_buffer_copy(data).done)
 
     def insert(self, connections: Sequence[bytes]) -> list[tuple[Outcome, int]]:
-        """Enter connections (``Connection`` as octets, ``expires`` in jiffies from now) that no packet opened; return what became
-        of each, and its place.
+        """Insert or update connections that no packet opened (``Connection`` as bytes, ``expires`` in jiffies from now); return
+        the outcome and slot of each.
         """
         results: list[tuple[Outcome, int]] = []
         size = ctypes.sizeof(InsertRequest)
         for first in range(0, len(connections), INSERT_MAX):
             batch = connections[first : first + INSERT_MAX]
             head = bytes(InsertRequest(count=len(batch)))[: InsertRequest.item.offset]
-            request = (head + b"".join(each + _ANSWER_ROOM for each in batch)).ljust(size, b"\0")
+            request = (head + b"".join(each + _RESULT_ROOM for each in batch)).ljust(size, b"\0")
             data = syscall.test_run(self.programs["relevo_insert"], request).data
             for at in range(InsertRequest.item.offset, InsertRequest.item.offset + len(batch) * _ITEM, _ITEM):
-                place, outcome = _ANSWER.unpack_from(data, at + _ITEM - _ANSWER.size)
+                place, outcome = _RESULT.unpack_from(data, at + _ITEM - _RESULT.size)
                 results.append((Outcome(outcome), place))
         return results
 
     def export_connections(self, first: int, limit: int, which: SyncExport) -> int | None:
-        """Put what the table holds into the ring of announcements, from bucket ``first`` on, until there are about ``limit``
-        (64 buckets more at most); return the bucket to go on with, ``None`` when that was all.
+        """Write the table's entries into the sync ring, from bucket ``first`` on, until about ``limit`` are exported (the run
+        stops within 64 buckets after that). Return the bucket to continue with, or ``None`` at the end of the table.
         """
         buckets = self.maps["buckets"].max_entries
         request = SyncExportRequest(next=first, limit=limit, which=which)
@@ -156,21 +157,21 @@ class Instance:
         return reached if reached < buckets else None
 
     def jiffies(self) -> int:
-        """Return the kernel's clock, 64 bits."""
+        """Return the kernel's clock in jiffies, 64 bits."""
         return jiffies(self.programs["relevo_clock"])
 
     def set_flag(self, flag: SettingFlag, on: bool) -> None:
-        """Switch a setting; packets meet it at once. From any thread."""
+        """Set or clear a flag, which takes effect with the next packet. Thread-safe."""
         with self._switching:
             self.settings.flags = self.settings.flags | flag if on else self.settings.flags & ~flag
 
     def forget_timeouts(self) -> None:
-        """Set IPVS's own: a former daemon's file may have said something else."""
+        """Reset all time-outs to IPVS's defaults: a previous daemon may have changed them."""
         for state, seconds in TIMEOUT_S.items():
             self.settings.timeout[state] = jiffies_of(seconds, self.settings.hz)
 
     def set_timeouts(self, wanted: PlaneTimeouts) -> None:
-        """Set three time-outs, or those of them that are not 0; connections meet them at the next packet."""
+        """Set those of three time-outs that are not 0; a connection gets them at its next packet."""
         chosen = {TcpState.ESTABLISHED: wanted.tcp_s, TcpState.FIN_WAIT: wanted.tcp_fin_s, TcpState.UDP: wanted.udp_s}
         for state, seconds in chosen.items():
             if seconds > 0:
@@ -179,7 +180,7 @@ class Instance:
     # -- connections -------------------------------------------------------------------------------------------
 
     def buckets(self) -> list[tuple[int, Bucket]]:
-        """Return the buckets that hold anything, copied, with their indices."""
+        """Return copies of the buckets that are not empty, with their indices."""
         size = ctypes.sizeof(Bucket)
         tags = Bucket.tag.offset
         empty = bytes(BUCKET_SLOTS)
@@ -193,7 +194,7 @@ class Instance:
         return found
 
     def reasons(self) -> list[int]:
-        """Return the count of every reason, summed over the CPUs."""
+        """Return the count of every reason, summed over all CPUs."""
         table = self.maps["reasons"]
         return [
             sum(int.from_bytes(value, "little") for value in table.per_cpu(i.to_bytes(4, "little")))
@@ -201,7 +202,7 @@ class Instance:
         ]
 
     def close(self) -> None:
-        """Let go of descriptors; what is pinned stays."""
+        """Close the descriptors; pinned objects stay."""
         for each in self.maps.values():
             each.close()
         for descriptor in self.programs.values():
@@ -209,7 +210,7 @@ class Instance:
         self.maps, self.programs = {}, {}
 
     def remove(self) -> None:
-        """Unpin everything: links, and with them programs and maps, go when nobody holds them."""
+        """Close and unpin everything: the kernel frees links, programs and maps with their last reference."""
         self.close()
         remove_pins(self.path)
 
@@ -220,13 +221,13 @@ def remove_pins(path: Path) -> None:
 
 
 def jiffies(program: int) -> int:
-    """Return the kernel's clock by a run of ``relevo_clock``."""
+    """Return the kernel's clock in jiffies, by a run of ``relevo_clock``."""
     data = syscall.test_run(program, bytes(24)).data
     return int.from_bytes(data[16:24], "little")
 
 
 def ensure_bpf_fs(root: Path = ROOT) -> None:
-    """See to it that ``root`` is a BPF file system; ``PlaneError`` when it cannot be made one."""
+    """Mount a BPF file system at ``root`` unless there is one; ``PlaneError`` when that fails."""
     try:
         if libc.file_system_type(str(root)) == BPF_FS_MAGIC:
             return
@@ -238,7 +239,7 @@ def ensure_bpf_fs(root: Path = ROOT) -> None:
 
 
 def fingerprint() -> str:
-    """Return what tells this build's objects from another's."""
+    """Return a hash of the compiled objects, which names their build."""
     digest = hashlib.sha256()
     for name in PROGRAMS:
         try:
@@ -249,7 +250,7 @@ def fingerprint() -> str:
 
 
 def open_instance(path: Path, sizes: Sizes) -> Instance:
-    """Adopt or make the instance at ``path``."""
+    """Adopt the instance at ``path``, or make it. ``PlaneError`` or ``OSError`` when the system refuses."""
     mark = fingerprint()
     ensure_bpf_fs(path.parent.parent if path.parent.parent != path.parent else ROOT)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -277,7 +278,7 @@ def _opened_maps(folder: Path) -> dict[str, Map]:
 
 
 def _pinned_maps(folder: Path) -> dict[str, Map]:
-    """Open the maps of an instance whose layout is ours; another's is removed."""
+    """Open the pinned maps if they have this layout version; remove them if not."""
     try:
         found = _opened_maps(folder)
     except OSError:
@@ -301,7 +302,7 @@ def _pinned_programs(folder: Path) -> dict[str, int]:
 
 
 def _load(path: Path, mark: str, sizes: Sizes, known: Mapping[str, int]) -> None:
-    """Load all objects on the same maps, and pin both."""
+    """Load all objects with shared maps, and pin maps and programs."""
     descriptors = dict(known)
     folder, programs = path / "maps", path / f"programs-{mark}"
     shutil.rmtree(programs, ignore_errors=True)
@@ -314,7 +315,7 @@ def _load(path: Path, mark: str, sizes: Sizes, known: Mapping[str, int]) -> None
             opened.reuse(descriptors)
             opened.load()
             for map_name, descriptor in opened.map_descriptors().items():
-                if map_name in descriptors or "." in map_name:  # a program keeps its own constants
+                if map_name in descriptors or "." in map_name:  # each program has its own .rodata
                     os.close(descriptor)
                     continue
                 descriptors[map_name] = descriptor
@@ -343,7 +344,7 @@ def _initialise(instance: Instance) -> None:
 
 
 def hertz(program: int) -> int:
-    """Return the kernel's jiffies a second, by watching its clock."""
+    """Return the kernel's jiffies per second (CONFIG_HZ), measured against the monotonic clock."""
     begin, began = jiffies(program), time.monotonic()
     time.sleep(CLOCK_PAUSE_S)
     rate = (jiffies(program) - begin) / (time.monotonic() - began)
@@ -351,7 +352,7 @@ def hertz(program: int) -> int:
 
 
 def _renew_links(path: Path, programs: Mapping[str, int]) -> None:
-    """Point existing links at the present programs."""
+    """Update existing links to the current programs."""
     for file in (path / "links").glob("*"):
         kind = file.name.split("-")[0]
         with contextlib.suppress(OSError):

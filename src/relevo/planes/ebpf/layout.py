@@ -1,4 +1,4 @@
-"""The values of the maps, mirrored from ``bpf/layout.h``; a test compares the two through the object's type information."""
+"""Map values, mirrored from ``bpf/layout.h``; a test compares the two through the objects' type information."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ NOWHERE: Final = 0xFFFFFFFF
 MAX_SERVERS: Final = 4096
 INSERT_MAX: Final = 32
 LAST_SYNC_RETRIES: Final = 3
-"""Bits of ``told`` that count repetitions; the others are ticks."""
+"""Mask of the bits of ``last_sync`` that count retries; the other bits are ticks."""
 
 
 class _Value(ctypes.LittleEndianStructure):
-    """A map's value. Ports are kept as the two octets of network order: use ``port_to`` and ``port_from``."""
+    """A map's value. Ports are in network order: use ``port_to`` and ``port_from``."""
 
 
 class Address(_Value):
-    """Sixteen octets; an IPv4 address is mapped."""
+    """Sixteen bytes; an IPv4 address is mapped."""
 
     _fields_ = [("bytes", c_uint8 * 16)]
 
@@ -54,7 +54,7 @@ class Connection(_Value):
 
 
 CONNECTION: Final = Struct("<16s16sHHBBHIIIHHHHI")
-"""The fields of ``Connection`` in their order, for many at a time."""
+"""The fields of ``Connection`` in order, for packing many at a time."""
 
 
 class Bucket(_Value):
@@ -69,7 +69,7 @@ class Bucket(_Value):
 
 
 class ServiceKeyValue(_Value):
-    """What a service is found by."""
+    """The key of ``service_index``."""
 
     _fields_ = [
         ("address", Address),
@@ -93,8 +93,6 @@ class Counters(_Value):
 
 
 class ServiceValue(_Value):
-    """A service."""
-
     _fields_ = [
         ("address", Address),
         ("mask", Address),
@@ -116,8 +114,6 @@ class ServiceValue(_Value):
 
 
 class ServerValue(_Value):
-    """A server of a service."""
-
     _fields_ = [
         ("address", Address),
         ("outer_source", Address),
@@ -142,13 +138,13 @@ class ServerValue(_Value):
 
 
 class PathMtu(_Value):
-    """What a router said of the way to a tunnel's end."""
+    """Path MTU to a tunnel endpoint, from a router's ICMP error. ``expires`` is in jiffies."""
 
     _fields_ = [("expires", c_uint32), ("mtu", c_uint16), ("reserved", c_uint16)]
 
 
 class Settings(_Value):
-    """What holds for the whole instance."""
+    """Settings of the whole instance."""
 
     _fields_ = [
         ("version", c_uint32),
@@ -179,14 +175,14 @@ class SweepRequest(_Value):
 
 
 class DeleteRequest(_Value):
-    """Packet of ``relevo_take_out``."""
+    """Packet of ``relevo_delete``."""
 
     _pack_ = 1
     _fields_ = [("ethernet", c_uint8 * ETHERNET), ("client_port", c_uint16), ("place", c_uint32), ("done", c_uint32)]
 
 
 class Outcome(enum.IntEnum):
-    """``enum outcome``: what became of a connection that was to be entered."""
+    """``enum outcome``: the result of inserting a connection."""
 
     NO_ROOM = 0
     INSERTED = 1
@@ -195,13 +191,13 @@ class Outcome(enum.IntEnum):
 
 
 class InsertItem(_Value):
-    """A connection to enter, and what became of it."""
+    """A connection to insert, and its result."""
 
     _fields_ = [("connection", Connection), ("place", c_uint32), ("outcome", c_uint32)]
 
 
 class InsertRequest(_Value):
-    """Packet of ``relevo_enter``."""
+    """Packet of ``relevo_insert``."""
 
     _pack_ = 1
     _fields_ = [
@@ -214,14 +210,14 @@ class InsertRequest(_Value):
 
 
 class SyncExport(enum.IntFlag):
-    """``enum announced``: what of the table is told."""
+    """``enum sync_export_flag``: which entries of the table are exported."""
 
     HALF_OPEN = 1
     UNSYNCED = 2
 
 
 class SyncExportRequest(_Value):
-    """Packet of ``relevo_announce``."""
+    """Packet of ``relevo_sync_export``."""
 
     _pack_ = 1
     _fields_ = [
@@ -295,7 +291,7 @@ class SchedulerNumber(enum.IntEnum):
 
 
 class TcpState(enum.IntEnum):
-    """``enum tcp_state``, with the time-outs of IPVS in seconds."""
+    """``enum tcp_state``, the numbers of IPVS."""
 
     NONE = 0
     ESTABLISHED = 1
@@ -328,12 +324,12 @@ TIMEOUT_S: Final[dict[TcpState, int]] = {
 
 
 def jiffies_of(seconds: int, hz: int) -> int:
-    """Return a time-out in jiffies, cut to what the signed comparison of ``past()`` can tell (24 days at 1000 Hz)."""
+    """Return a time-out in jiffies, at most 2³¹-1 (24 days at 1000 Hz), the range of the signed comparison in ``past()``."""
     return min(max(0, seconds) * hz, 0x7FFFFFFF)
 
 
 def port_to(port: int) -> int:
-    """Return a port as its two octets in network order read by a little-endian machine."""
+    """Return a port with its two bytes swapped (network order on a little-endian machine)."""
     return port >> 8 | (port & 0xFF) << 8
 
 
@@ -341,23 +337,23 @@ port_from = port_to
 
 
 def mapped(data: bytes) -> bytes:
-    """Return an address of four or sixteen octets as sixteen."""
+    """Return an address of 4 or 16 bytes as 16 bytes, IPv4 mapped."""
     return data if len(data) == 16 else b"\0" * 10 + b"\xff\xff" + data
 
 
 def packed(text: str) -> bytes:
-    """Return an address as sixteen octets."""
+    """Return an address as 16 bytes, IPv4 mapped."""
     return mapped(ip_address(text).packed)
 
 
 def address_text(data: bytes) -> str:
-    """Return sixteen octets as the text of an address."""
+    """Return 16 bytes as the text of an address."""
     six = IPv6Address(data)
     return str(six.ipv4_mapped or six)
 
 
 def filter_bit(data: bytes) -> int:
-    """Return the bit of an address in the filters (``fold_address`` and ``hash_32`` of the programs)."""
+    """Return the number of an address's bit in the filters (``fold_address`` and ``hash_32`` of the programs)."""
     words = [int.from_bytes(data[i : i + 4], "big") for i in (0, 4, 8, 12)]
     folded = words[3] if data[:12] == b"\0" * 10 + b"\xff\xff" else words[0] ^ words[1] ^ words[2] ^ words[3]
     return ((folded * 0x61C88647) & 0xFFFFFFFF) >> (32 - FILTER_BITS)

@@ -1,4 +1,4 @@
-"""Loading objects with the distribution's ``libbpf.so.1``, by ctypes: nothing is compiled on the machine that runs it."""
+"""Loads objects with the distribution's ``libbpf.so.1`` through ctypes: the machine that runs them compiles nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from relevo.errors import PlaneError
 
 LOG_SIZE: Final = 1 << 20
 ANY_ALIGNMENT: Final = 1 << 1
-"""BPF_F_ANY_ALIGNMENT: let packets be read at any address, whatever the kernel was configured for."""
+"""BPF_F_ANY_ALIGNMENT: allow unaligned packet access, whatever the kernel was configured for."""
 READS_ANYWHERE: Final = frozenset(("x86_64", "aarch64"))
-"""Processors that read words at any address; user-mode Linux runs on one and believes that it does not."""
+"""Processors with unaligned access; user-mode Linux on one of them is configured without it."""
 SHOWN_LINES: Final = 20
-"""Lines of a verifier's refusal that are shown: the end of it says why."""
+"""Lines of the verifier's log that are shown: the last ones give the reason."""
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _POINTER = ctypes.c_void_p
@@ -44,7 +44,7 @@ _SIGNATURES: Final = {
 
 @cache
 def library() -> ctypes.CDLL:
-    """Return libbpf, ready to call; ``PlaneError`` when it is not there."""
+    """Return libbpf, ready to call; ``PlaneError`` when it is not installed."""
     try:
         found = ctypes.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
@@ -57,14 +57,14 @@ def library() -> ctypes.CDLL:
 
 
 class Object:
-    """An object file, opened; its maps may be given sizes or existing descriptors before ``load``."""
+    """An open object file; ``size`` and ``reuse`` configure its maps before ``load``."""
 
     def __init__(self, path: Path) -> None:
         self._library = library()
         self._path = path
         self._handle = self._library.bpf_object__open_file(os.fsencode(path), None)
         if not self._handle or self._handle > (1 << 64) - 4096:
-            raise PlaneError(f"cannot read {path}: {os.strerror(ctypes.get_errno())}", hint="make builds it")
+            raise PlaneError(f"cannot read {path}: {os.strerror(ctypes.get_errno())}", hint="make bpf builds it")
         self._logs: dict[str, ctypes.Array[ctypes.c_char]] = {}
 
     def _each(self, following: str, name: str) -> dict[str, int]:
@@ -81,20 +81,20 @@ class Object:
         return self._each("bpf_object__next_map", "bpf_map__name")
 
     def size(self, sizes: Mapping[str, int]) -> None:
-        """Give maps that are to be made their numbers of entries."""
+        """Set the number of entries of maps, by name."""
         maps = self._maps()
         for name, entries in sizes.items():
             if name in maps:
                 self._library.bpf_map__set_max_entries(maps[name], entries)
 
     def reuse(self, descriptors: Mapping[str, int]) -> None:
-        """Let maps be those that exist already."""
+        """Use existing maps, by name and descriptor, instead of new ones."""
         for name, handle in self._maps().items():
             if name in descriptors and self._library.bpf_map__reuse_fd(handle, descriptors[name]):
-                raise PlaneError(f"cannot take over map {name}: {os.strerror(ctypes.get_errno())}")
+                raise PlaneError(f"cannot reuse map {name}: {os.strerror(ctypes.get_errno())}")
 
     def load(self) -> None:
-        """Make maps and load programs; ``PlaneError`` with the end of the verifier's log when it refuses."""
+        """Create maps and load programs; ``PlaneError`` with the end of the verifier's log when the kernel rejects one."""
         for name, handle in self._programs().items():
             log = self._logs[name] = ctypes.create_string_buffer(LOG_SIZE)
             self._library.bpf_program__set_log_buf(handle, ctypes.cast(log, ctypes.c_char_p), LOG_SIZE)
@@ -103,9 +103,9 @@ class Object:
                 self._library.bpf_program__set_flags(handle, self._library.bpf_program__flags(handle) | ANY_ALIGNMENT)
         result = self._library.bpf_object__load(self._handle)
         if result:
-            raise self._refusal(-result)
+            raise self._load_error(-result)
 
-    def _refusal(self, number: int) -> PlaneError:
+    def _load_error(self, number: int) -> PlaneError:
         lines = []
         for name, log in self._logs.items():
             text = log.value.decode(errors="replace").strip().splitlines()
@@ -113,18 +113,18 @@ class Object:
                 lines += [f"  {name}: {line}" for line in text[-SHOWN_LINES:]]
             elif text:
                 lines += [f"  {name}: {line}" for line in text[-SHOWN_LINES:] if "processed" not in line]
-        message = f"{self._path.name}: the kernel ({platform.release()}) refused it: {os.strerror(number)}"
+        message = f"{self._path.name}: the kernel ({platform.release()}) rejected it: {os.strerror(number)}"
         hint = "the ebpf plane needs CAP_BPF, CAP_NET_ADMIN and Linux 5.10 or newer"
         return PlaneError("\n".join([message, *lines[-SHOWN_LINES:]]), hint=hint)
 
     def program_descriptors(self) -> dict[str, int]:
-        """Return duplicates of the loaded programs' descriptors, which outlive the object."""
+        """Return duplicates of the loaded programs' descriptors by name; the caller closes them."""
         return {name: os.dup(self._library.bpf_program__fd(handle)) for name, handle in self._programs().items()}
 
     def map_descriptors(self) -> dict[str, int]:
-        """Return duplicates of the maps' descriptors."""
+        """Return duplicates of the maps' descriptors by name; the caller closes them."""
         return {name: os.dup(self._library.bpf_map__fd(handle)) for name, handle in self._maps().items()}
 
     def close(self) -> None:
-        """Free the object; what is pinned or duplicated stays."""
+        """Free the object; pinned objects and duplicated descriptors stay."""
         self._library.bpf_object__close(self._handle)

@@ -1,4 +1,4 @@
-"""Where the compiled programs are, and their sources."""
+"""Paths of the compiled programs and their sources."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ PROGRAMS: Final = ("tc", "xdp", "control")
 
 
 def object_file(program: str) -> Path:
-    """Return the object of a program."""
+    """Return the path of a program's object file."""
     return OBJECTS / f"{program}.bpf.o"

@@ -1,4 +1,4 @@
-"""The eBPF plane behind the port: packets never see this process, which may die and come back."""
+"""The ebpf plane: implements the port. Packets never pass through this process, so they flow on while it restarts."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ from relevo.planes.port import Capabilities, PlaneEvent, Refused
 from relevo.schedulers import maglev
 
 REPORT_EVERY_S: Final = 60.0
-LOSSES: Final = {
+REPORTED_DROPS: Final = {
     Reason.DROP_TABLE_FULL: "new connections dropped, the table is full: raise connection_table_size",
     Reason.DROP_NO_LOCAL_PORT: "new connections dropped, no local port is left: give lb_kind FULLNAT a local_address_group",
     Reason.DROP_FORWARDING_OFF: "packets dropped, neither their interface nor lo may forward: set net.ipv4.ip_forward",
     Reason.DROP_NO_ROUTE: "packets dropped, there is no route to their server or client",
-    Reason.COUNT_SYNC_LOST: "announcements to other directors late or lost, they came faster than they could be sent",
-    Reason.COUNT_TEMPLATE_FULL: "clients not remembered, the table is full: raise connection_table_size",
+    Reason.COUNT_SYNC_LOST: "connections not synced or synced late, the sync ring was full",
+    Reason.COUNT_TEMPLATE_FULL: "persistence templates not made, the table is full: raise connection_table_size",
 }
-"""What a packet's end means to whoever can change it."""
+"""Log texts of the drop counters that an administrator can act on."""
 SYSCTL_FLAGS: Final = {
     "sloppy_tcp": SettingFlag.SLOPPY_TCP,
     "secure_tcp": SettingFlag.SECURE_TCP,
@@ -65,16 +65,15 @@ SYSCTL_FLAGS: Final = {
     "expire_quiescent_template": SettingFlag.EXPIRE_QUIESCENT,
     "sync_persist_mode": SettingFlag.SYNC_TEMPLATES_ONLY,
 }
-"""What is off here unless it is written, whatever IPVS does (``expire_nodest_conn``: orphans are reset)."""
+"""Sysctls that are off unless configured, whatever IPVS's default is (without ``expire_nodest_conn``, orphans are reset)."""
 SET_BY_0: Final = frozenset(("expire_nodest_conn",))
-SYNC_SYSCTLS: Final = ("sync_ports", "sync_refresh_period", "sync_retries", "sync_threshold")  # the first is the task's
+SYNC_SYSCTLS: Final = ("sync_ports", "sync_refresh_period", "sync_retries", "sync_threshold")  # the sync task has the first
 SYNC_THRESHOLD: Final = (3, 50)
-"""IPVS's: a connection is announced at its client's third packet, and every fifty later."""
+"""IPVS's default: a connection is synced at its client's third packet, then at every fiftieth."""
 NEEDS: Final = "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 
 
 def capabilities_of_ebpf() -> Capabilities:
-    """What this plane can do."""
     return Capabilities(
         name="ebpf",
         transports=frozenset((Protocol.TCP, Protocol.UDP)),
@@ -92,13 +91,13 @@ def capabilities_of_ebpf() -> Capabilities:
 
 @cache
 def unavailable_reason() -> str:
-    """Return why this system cannot have the plane, or nothing. Tried, because version numbers do not tell.
+    """Return why this system cannot run the plane, or an empty string.
 
-    Loading the programs would tell for certain; it takes a second. What fails in practice is tried: permission, the ring
-    buffer (Linux 5.8), the library, the file system, the objects.
+    It tries what fails in practice: permission, the ring buffer (Linux 5.8), libbpf, the BPF file system, the objects. Loading
+    the programs would be certain, but takes a second.
     """
     try:
-        if not privileges.may_load_programs():  # a ring buffer alone may be anybody's
+        if not privileges.may_load_programs():  # unprivileged processes may be allowed a ring buffer
             return NEEDS
         library()
         fingerprint()
@@ -112,7 +111,7 @@ def unavailable_reason() -> str:
 
 
 def try_load() -> float:
-    """Load every program for trial, without attaching; return the seconds it took. ``PlaneError`` with the verifier's reason."""
+    """Load every program without attaching it; return the seconds it took. ``PlaneError`` with the end of the verifier's log."""
     path = ROOT / "relevo" / f"trial-{os.getpid()}"
     begun = time.monotonic()
     try:
@@ -123,7 +122,7 @@ def try_load() -> float:
 
 
 def survey() -> list[tuple[str, bool, str]]:
-    """Return each Ethernet interface of this namespace, whether the plane can use it, and how."""
+    """Return name, usability and hooks of each Ethernet interface in this namespace."""
     found = []
     for device in devices():
         text = f"TC; {no_xdp(device)}" if no_xdp(device) else "TC, and XDP if the driver has it"
@@ -132,18 +131,18 @@ def survey() -> list[tuple[str, bool, str]]:
 
 
 def local_address_towards(address: str) -> str:
-    """Return the address that this node's packets to ``address`` carry; the unspecified one when there is no route."""
+    """Return the source address of this node's packets to ``address``; the unspecified address without a route."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((address, 9))
         except OSError:
-            return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - nothing listens: it means none
+            return "::" if ":" in address else "0.0.0.0"  # noqa: S104 - not a listening address
         return str(probe.getsockname()[0])
 
 
 def sizes_for(configuration: Configuration) -> Sizes:
-    """Return room for what a configuration declares, and for as much again: what a reload adds must fit what is there."""
+    """Return sizes for twice what a configuration declares: a reload can add to maps, but not resize them."""
     services = [(service, len(service.keys)) for service in configuration.virtual_servers]
     slots = {"mh": configuration.global_defs.mh_table_size, "sh": 256, "dh": 256}
     entries = sum(count * (len(s.real_servers) + 1 + slots.get(s.scheduler, 0)) for s, count in services)
@@ -158,7 +157,7 @@ def sizes_for(configuration: Configuration) -> Sizes:
 
 
 class EbpfPlane:
-    """The programs and maps under ``path``, opened at the first use, on every Ethernet interface of this namespace."""
+    """The plane with its pins under ``path``, attached to every Ethernet interface of this namespace; opened at first use."""
 
     def __init__(
         self,
@@ -175,9 +174,9 @@ class EbpfPlane:
         self._maglev_size = maglev_size
         self._busy = asyncio.Lock()
         self._hooks, self._attach = hooks, attach
-        self._notices: list[PlaneEvent] = []
-        self._forwarding_notices: list[PlaneEvent] = []
-        self._losses: dict[Reason, int] = {}
+        self._events: list[PlaneEvent] = []
+        self._forwarding_events: list[PlaneEvent] = []
+        self._reported: dict[Reason, int] = {}
         self._reported_at = -math.inf
         self._instance: Instance | None = None
         self._table: Table | None = None
@@ -185,7 +184,7 @@ class EbpfPlane:
         self._synchroniser: Synchroniser | None = None
 
     def open(self) -> tuple[Instance, Table]:
-        """Load or adopt; ``PlaneError`` with the reason when the system refuses."""
+        """Load or adopt the instance; ``PlaneError`` with the reason when the system refuses."""
         if self._instance is None or self._table is None:
             try:
                 self._instance = open_instance(self._path, self._sizes)
@@ -199,23 +198,22 @@ class EbpfPlane:
         return self._instance, self._table
 
     def capabilities(self) -> Capabilities:
-        """What this plane can do."""
         return capabilities_of_ebpf()
 
     async def observe(self) -> list[ServiceState]:
-        """Return the table; entries whose time is over are taken out first, so that the counters are exact."""
+        """Return the table; expired entries are deleted first, so that the counters are exact."""
         instance, table = self.open()
         async with self._busy:
             if self._attach and self._attacher is not None:
                 audit = partial(self._attacher.audit, behind_filters=table.has_marks)
-                self._notices += map(PlaneEvent, await asyncio.to_thread(audit))  # the netlink library wants a loop of its own
+                self._events += map(PlaneEvent, await asyncio.to_thread(audit))  # pyroute2 needs an event loop of its own
                 self._allow_look_ups(table)
-            self._note_losses(instance, time.monotonic())
+            self._report_drops(instance, time.monotonic())
             await asyncio.to_thread(instance.sweep)
             return await asyncio.to_thread(table.observe)
 
     async def apply(self, operations: Sequence[Operation]) -> list[Refused]:
-        """Change the table. Filling a hash table takes a tenth of a second: others have their turn meanwhile."""
+        """Change the table, in a thread: filling a hash table takes a tenth of a second. ``PlaneError`` without room."""
         _, table = self.open()
         try:
             async with self._busy:
@@ -229,51 +227,51 @@ class EbpfPlane:
             raise PlaneError(f"ebpf plane: {error}") from error
 
     def _allow_look_ups(self, table: Table) -> None:
-        """Let the programs find routes to servers, forwarding or not; say once what is in the way."""
+        """Enable the programs' route look-ups where forwarding is off; report each new problem once."""
         found = forwarding.allow_look_ups(table.families())
-        self._notices += [notice for notice in found if notice not in self._forwarding_notices]
-        self._forwarding_notices = found
+        self._events += [event for event in found if event not in self._forwarding_events]
+        self._forwarding_events = found
 
     async def set_local(self, local: frozenset[str], floating: frozenset[str]) -> None:
-        """Serve, of the addresses that VRRP moves, only those held; addresses that nobody moves are always served."""
+        """Balance only the local ones of the floating addresses, which VRRP moves; other addresses are always served."""
         _, table = self.open()
         async with self._busy:
             table.close_addresses(floating - local)
 
-    def _note_losses(self, instance: Instance, now: float) -> None:
-        """Say what was dropped that an administrator can do something about; not more than once a minute."""
+    def _report_drops(self, instance: Instance, now: float) -> None:
+        """Log the drops that an administrator can act on, once a minute at most."""
         counts = instance.reasons()
-        if not self._losses:  # what happened before we came has been told
-            self._losses = {reason: counts[reason] for reason in LOSSES}
-        grown = {reason: counts[reason] - former for reason, former in self._losses.items() if counts[reason] > former}
+        if not self._reported:  # earlier drops were reported by the previous daemon
+            self._reported = {reason: counts[reason] for reason in REPORTED_DROPS}
+        grown = {reason: counts[reason] - former for reason, former in self._reported.items() if counts[reason] > former}
         if grown and now - self._reported_at >= REPORT_EVERY_S:
             self._reported_at = now
-            self._losses |= {reason: counts[reason] for reason in grown}
-            self._notices += [PlaneEvent(f"ebpf: {count} {LOSSES[reason]}", True) for reason, count in grown.items()]
+            self._reported |= {reason: counts[reason] for reason in grown}
+            self._events += [PlaneEvent(f"ebpf: {count} {REPORTED_DROPS[reason]}", True) for reason, count in grown.items()]
 
     async def synchronise(self, task: SyncTask | None, in_sync: Callable[[bool], None]) -> str:
-        """Announce connections and take in those of others as ``task`` says."""
+        """Sync connections as ``task`` says, or stop; return the problem, or an empty string."""
         if task is None:
-            self._end_synchronisation()
+            self._stop_sync()
             return ""
         if self._synchroniser is None:
             instance, table = self.open()
             self._synchroniser = Synchroniser(instance, table, task, in_sync)
         return self._synchroniser.match(task)
 
-    def _end_synchronisation(self) -> None:
+    def _stop_sync(self) -> None:
         if self._synchroniser is not None:
             self._synchroniser.close()
             self._synchroniser = None
-        elif self._instance is not None:  # a worker that died may have left it on
+        elif self._instance is not None:  # a worker that crashed may have left it set
             self._instance.set_flag(SettingFlag.SYNC, False)
 
     async def complete_sync(self) -> int:
-        """Tell the peers of every connection, half-open ones too: whoever takes over has to answer their next segment."""
+        """Send every connection to the peers, also half-open ones, before a hand-over; return how many were sent."""
         return await self._synchroniser.complete() if self._synchroniser is not None else 0
 
     async def sync_state(self, *, counted: bool) -> SyncState | None:
-        """Return how it goes."""
+        """Return the state of sync, or ``None`` when it is off. ``counted``: count connections too, which is slow."""
         if self._synchroniser is None:
             return None
         local = received = None
@@ -285,7 +283,7 @@ class EbpfPlane:
         return self._synchroniser.state(local, received)
 
     def _connection_flags(self) -> list[int]:
-        """The flags of every entry whose time is not over."""
+        """Return the flags of every entry that has not expired."""
         instance, _ = self.open()
         now = instance.jiffies() & 0xFFFFFFFF
         return [
@@ -296,41 +294,41 @@ class EbpfPlane:
         ]
 
     async def settings(self) -> PlaneSettings:
-        """Return buckets and time-outs."""
+        """Return the number of buckets, and the time-outs in seconds."""
         instance, _ = self.open()
         chosen = (TcpState.ESTABLISHED, TcpState.FIN_WAIT, TcpState.UDP)
         seconds = (instance.settings.timeout[state] // instance.settings.hz for state in chosen)
         return PlaneSettings(instance.maps["buckets"].max_entries, PlaneTimeouts(*seconds))
 
     async def set_timeouts(self, wanted: PlaneTimeouts) -> str:
-        """Change time-outs; connections meet them at the next packet."""
+        """Change time-outs; a connection gets them at its next packet."""
         instance, _ = self.open()
         instance.set_timeouts(wanted)
         return ""
 
     async def set_sysctls(self, wanted: Sequence[Sysctl]) -> list[str]:
-        """Set those that this plane has, and the others as it has them by itself; packets meet them at once."""
+        """Set the sysctls in ``wanted`` and reset the others to this plane's defaults; return what was refused."""
         instance, _ = self.open()
         values = {sysctl.name: sysctl.values for sysctl in wanted}
         refused = []
         if values.get("secure_tcp") in ((1,), (2,)):
             del values["secure_tcp"]
-            refused.append("secure_tcp 1 and 2 depend on a lack of memory, which this plane does not have: write 0 or 3")
+            refused.append("secure_tcp 1 and 2 depend on memory pressure, which the ebpf plane does not measure: write 0 or 3")
         _set_sysctls(instance, values)
         return refused
 
     def events(self) -> list[PlaneEvent]:
-        """Return what was attached and detached since the last call."""
-        found, self._notices = self._notices, []
+        """Return the events since the last call: interfaces attached or removed, drops, problems."""
+        found, self._events = self._events, []
         return found
 
     async def connections(self) -> list[Connection]:
-        """Return connections and templates whose server is still there."""
+        """Return connections and templates, except those of removed servers."""
         async with self._busy:
             return [connection for _, _, connection in await asyncio.to_thread(self._entries)]
 
     async def drop(self, wanted: ConnectionFilter) -> int:
-        """Take connections and templates out of the table."""
+        """Delete matching connections and templates; return how many."""
         instance, _ = self.open()
         matches = wanted.test()
         async with self._busy:
@@ -338,7 +336,7 @@ class EbpfPlane:
             return sum(instance.delete(place, port) for place, port, connection in entries if matches(connection))
 
     def _entries(self) -> list[tuple[int, int, Connection]]:
-        """Place and client port, as the table has them, of every entry in use. Slow: for a thread of its own."""
+        """Return slot, client port (network order) and connection of every entry in use. Slow: run it in a thread."""
         instance, table = self.open()
         servers = table.server_numbers()
         now, hz = instance.jiffies() & 0xFFFFFFFF, instance.settings.hz
@@ -351,31 +349,31 @@ class EbpfPlane:
                     continue
                 left = _signed(entry.expires - now)
                 if left > 0 or (entry.flags & ConnectionFlag.TEMPLATE and entry.master):
-                    shown = _connection(entry, known[1].endpoint, max(0, left) / hz)
-                    found.append((first * BUCKET_SLOTS + slot, entry.client_port, shown))
+                    connection = _to_connection(entry, known[1].endpoint, max(0, left) / hz)
+                    found.append((first * BUCKET_SLOTS + slot, entry.client_port, connection))
         return found
 
     def attachments(self) -> tuple[str, ...]:
-        """Return what is attached to each interface, and why it is not more."""
+        """Return the hooks of each interface, and why there are not more."""
         if self._attacher is None:
             return ()
         return tuple(str(attachment) for _, attachment in sorted(self._attacher.attachments.items()))
 
     def drop_counters(self) -> dict[str, int]:
-        """Return how often each reason was met; ``pass_not_…`` are what the programs let by as none of theirs."""
+        """Return the count of each reason, by name; ``pass_not_…`` counts packets that are not balanced."""
         instance, _ = self.open()
         return {Reason(number).name.lower(): count for number, count in enumerate(instance.reasons()) if count}
 
     async def close(self) -> None:
-        """Let go; everything stays in the kernel."""
-        self._end_synchronisation()
+        """Close the descriptors; programs and maps stay in the kernel."""
+        self._stop_sync()
         if self._instance is not None:
             self._instance.close()
             self._instance = self._table = self._attacher = None
 
     async def remove(self, *, keep_connections: bool = False) -> None:
-        """Take the programs off the interfaces, and the maps out of the kernel unless connections are to be kept in them."""
-        self._end_synchronisation()
+        """Detach the programs, and remove the maps unless ``keep_connections``."""
+        self._stop_sync()
         instance, _ = self.open()
         if self._attacher is not None:
             await asyncio.to_thread(self._attacher.detach)
@@ -403,7 +401,7 @@ def _signed(number: int) -> int:
     return number - (1 << 32) if number >> 31 else number
 
 
-def _connection(entry: Entry, server: Endpoint, left_s: float) -> Connection:
+def _to_connection(entry: Entry, server: Endpoint, left_s: float) -> Connection:
     template = bool(entry.flags & ConnectionFlag.TEMPLATE)
     protocol = PROTOCOL_OF.get(entry.protocol, Protocol.TCP)
     virtual = Endpoint(address_text(bytes(entry.virtual.bytes)), port_from(entry.virtual_port))

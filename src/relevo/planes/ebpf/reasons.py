@@ -1,4 +1,4 @@
-"""Why a packet was not simply forwarded: the names of ``bpf/reasons.h``, in its order; a test holds the two together."""
+"""Why a packet was not simply forwarded: the names of ``bpf/reasons.h``, in its order; a test compares the two."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Reason(enum.IntEnum):
-    """``enum reason``. Names are what metrics and ``status`` show, in lower case; they do not change."""
+    """``enum reason``. Metrics and ``status`` show the names in lower case, so they do not change."""
 
     GO_ON = 0
     PASS_NOT_IP = 1

@@ -1,4 +1,4 @@
-"""bpf(2), as far as the plane needs it: pins, map values, test runs, links. No library is needed for any of it."""
+"""The bpf(2) commands that the plane needs without libbpf: pins, map values, test runs, links."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOOKUP_BATCH = 24
 _LINK_CREATE, _LINK_UPDATE = 28, 29
 
 PERCPU_TYPES: Final = frozenset((5, 6, 10))
-"""Hash, array and LRU hash per CPU: a look-up returns one value for every possible CPU."""
+"""Per-CPU hash, array and LRU hash: a look-up returns one value for every possible CPU."""
 
 
 class _Attr(ctypes.Structure):
@@ -35,11 +35,11 @@ class _Attr(ctypes.Structure):
 
 
 def _call(command: int, payload: bytes, what: str) -> int:
-    return _answered(command, payload, what)[0]
+    return _call_attr(command, payload, what)[0]
 
 
-def _answered(command: int, payload: bytes, what: str) -> tuple[int, bytes]:
-    """Result of a command, and what the kernel wrote into its attributes."""
+def _call_attr(command: int, payload: bytes, what: str) -> tuple[int, bytes]:
+    """Return a command's result, and the attributes as the kernel left them. ``OSError`` when it fails."""
     attr = _Attr()
     ctypes.memmove(attr.raw, payload, len(payload))
     result: int = _libc.syscall(_NUMBER[platform.machine()], command, ctypes.byref(attr), 128)
@@ -58,7 +58,7 @@ def _u64(number: int) -> bytes:
 
 
 def pin(descriptor: int, path: str) -> None:
-    """Give the object a name in a BPF file system."""
+    """Pin an object at ``path`` in a BPF file system."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     _call(_OBJ_PIN, _u64(ctypes.addressof(name)) + _u32(descriptor, 0), f"pin {path}")
 
@@ -70,14 +70,14 @@ def get(path: str) -> int:
 
 
 def possible_cpus() -> int:
-    """Number of CPUs that a per-CPU value has room for."""
+    """Return the number of CPUs for which a per-CPU value has room."""
     with open("/sys/devices/system/cpu/possible") as file:
         last = file.read().strip().split(",")[-1].split("-")[-1]
     return int(last) + 1
 
 
 class Map:
-    """A map by descriptor, which it owns. Keys and values are octets. Any thread may use it."""
+    """A map by descriptor, which it owns. Keys and values are bytes. Thread-safe."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -97,7 +97,7 @@ class Map:
         return cls(get(path))
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
     def _address(self, command: int, flags: int, what: str) -> None:
@@ -105,7 +105,7 @@ class Map:
         _call(command, payload, what)
 
     def lookup(self, key: bytes) -> bytes | None:
-        """Return the value at ``key``, ``None`` when there is none. A per-CPU value is all CPUs' values in a row."""
+        """Return the value at ``key``, or ``None``. A per-CPU value is the values of all CPUs in a row."""
         with self._lock:
             self._key.raw = key.ljust(len(self._key), b"\0")
             try:
@@ -157,7 +157,7 @@ class Map:
             yield key
 
     def chunks(self, entries: int) -> Iterator[tuple[int, memoryview]]:
-        """Yield an array's values in pieces of up to ``entries``: index of the first, and the octets."""
+        """Yield an array's values in chunks of up to ``entries``: index of the first, and the bytes."""
         values = ctypes.create_string_buffer(self.value_size * entries)
         keys = ctypes.create_string_buffer(4 * entries)
         before, after = ctypes.create_string_buffer(8), ctypes.create_string_buffer(8)
@@ -175,7 +175,7 @@ class Map:
             try:
                 _call(_LOOKUP_BATCH, payload, "batch look-up")
             except OSError as error:
-                if error.errno != errno.ENOENT:  # ENOENT: the last piece
+                if error.errno != errno.ENOENT:  # ENOENT: the last chunk
                     raise
             count = min(entries, self.max_entries - first)
             yield first, memoryview(values)[: count * self.value_size]
@@ -183,14 +183,14 @@ class Map:
             ctypes.memmove(before, after, 8)
 
     def mapped(self) -> mmap.mmap:
-        """Return the values of a mappable array as memory, which the programs share."""
+        """Return the values of a mappable array as memory shared with the programs."""
         length = (self.value_size + 7) // 8 * 8 * self.max_entries
         size = (length + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
         return mmap.mmap(self.descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 class TestRun:
-    """What a program made of a packet. ``duration_ns`` is the mean of all repeats."""
+    """A program's return value and the packet afterwards. ``duration_ns`` is the mean of all repeats."""
 
     __slots__ = ("data", "duration_ns", "value")
 
@@ -199,7 +199,7 @@ class TestRun:
 
 
 def test_run(program: int, data: bytes, *, repeat: int = 1, room: int = 512, context: bytes = b"") -> TestRun:
-    """Run a program on a packet in the kernel; a run that a signal interrupts is begun again.
+    """Run a program on a packet in the kernel; a run that a signal interrupts is repeated.
 
     ``context`` is a leading part of the program's context (``struct __sk_buff`` or ``struct xdp_md``).
     """
@@ -216,7 +216,7 @@ def test_run(program: int, data: bytes, *, repeat: int = 1, room: int = 512, con
     )
     while True:
         try:
-            _, attr = _answered(_TEST_RUN, payload, "test run")
+            _, attr = _call_attr(_TEST_RUN, payload, "test run")
             break
         except InterruptedError:
             continue
@@ -231,17 +231,17 @@ def link_create(program: int, interface: int, attach_type: int, flags: int = 0) 
 
 
 def link_update(link: int, program: int) -> None:
-    """Put another program in the place of a link's, in one step."""
+    """Replace a link's program atomically."""
     _call(_LINK_UPDATE, _u32(link, program, 0, 0), "link update")
 
 
 def try_ring_buffer() -> None:
-    """Make a ring buffer and let it go; ``OSError`` where BPF is not allowed or older than 5.8."""
+    """Create a ring buffer and close it; ``OSError`` without permission for BPF, or on kernels before 5.8."""
     os.close(_call(_MAP_CREATE, _u32(_RING_BUFFER, 0, 0, mmap.PAGESIZE), "map of a ring buffer"))
 
 
 def as_plane_error(what: str, error: OSError) -> PlaneError:
-    """Return ``error`` as what it means for the plane."""
+    """Return ``error`` as a ``PlaneError``, with a hint if a capability is missing."""
     if error.errno in (errno.EPERM, errno.EACCES):
         return PlaneError(f"{what}: {error.strerror}", hint="the ebpf plane needs CAP_BPF and CAP_NET_ADMIN (root has them)")
     return PlaneError(f"{what}: {error.strerror or error}")

@@ -1,7 +1,7 @@
-"""Services and servers as the programs read them, in memory that both share.
+"""Services and servers in memory shared with the programs.
 
-Every write that a packet can meet is one store: a roster or hash table is built aside and then named by one 64-bit word, a
-weight is one 32-bit word. The table can be taken over from what a former daemon left.
+Every change is visible to packets by a single store: a server list or hash table is written to a free range and then
+referenced by one 64-bit word; a weight is one 32-bit word. A new daemon adopts the table of the previous one.
 """
 
 from __future__ import annotations
@@ -81,17 +81,17 @@ TABLED: Final = frozenset((SchedulerNumber.SH, SchedulerNumber.DH, SchedulerNumb
 COUNTER_NAMES: Final = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
 
 OuterSource = Callable[[str], str]
-"""Which local address packets to a given address carry."""
+"""Returns the local source address of packets to an address."""
 
 
 def known_scheduler(name: str) -> SchedulerNumber:
-    """Return the number of a scheduler; one that this plane lacks is wlc."""
+    """Return the number of a scheduler; wlc for one that this plane lacks."""
     return NUMBERS.get(name, SchedulerNumber.WLC)
 
 
 @dataclass(slots=True)
 class Server:
-    """A server, where it stands, and its last weight that was not 0."""
+    """A server, its index and value in ``servers``, and its last weight other than 0."""
 
     entry: ServerEntry
     number: int
@@ -101,7 +101,7 @@ class Server:
 
 @dataclass(slots=True)
 class Service:
-    """A service, where it stands, and its servers, newest first."""
+    """A service, its index and value in ``services``, and its servers, newest first. ``written`` is its stored server list."""
 
     entry: ServiceEntry
     number: int
@@ -116,20 +116,20 @@ class Service:
 
 
 class AddressFilter:
-    """Which addresses may matter: a bit for each by its hash, in memory that the programs read before they look further."""
+    """One bit per hash value of an address. The programs read it first and skip packets whose addresses have no bit."""
 
     def __init__(self, bits: Any) -> None:
         self._bits = bits
         self._held: Counter[int] = Counter()
 
     def add(self, address: str) -> None:
-        """Set the address's bit."""
+        """Set the bit of an address."""
         bit = filter_bit(packed(address))
         self._held[bit] += 1
         self._bits[bit >> 3] |= 1 << (bit & 7)
 
     def discard(self, address: str) -> None:
-        """Clear the bit with the last address that has it."""
+        """Remove an address; clear its bit when no other address has it."""
         bit = filter_bit(packed(address))
         self._held[bit] -= 1
         if self._held[bit] <= 0:
@@ -138,7 +138,7 @@ class AddressFilter:
 
 
 class Table:
-    """The services of an instance."""
+    """The services of an instance. Reads the tables that a previous daemon left."""
 
     def __init__(self, instance: Instance, outer_source: OuterSource, *, maglev_size: int = maglev.DEFAULT_SIZE) -> None:
         self._instance = instance
@@ -169,7 +169,7 @@ class Table:
         return list(memoryview(self._server_lists_memory)[first * 8 : (first + count) * 8].cast("Q"))
 
     def _store(self, numbers: Sequence[int]) -> int | None:
-        """Write a list of server indices somewhere; return the word that names it."""
+        """Write server indices to a free range; return the word that references it, or ``None`` without room."""
         if not numbers:
             return 0
         first = self._allocator.allocate(len(numbers))
@@ -181,10 +181,10 @@ class Table:
     def _drop(self, span: int) -> None:
         self._allocator.free(span >> 32, span & 0xFFFFFFFF)
 
-    # -- taking over -------------------------------------------------------------------------------------------
+    # -- adoption ----------------------------------------------------------------------------------------------
 
     def _adopt(self) -> None:
-        """Read what a former daemon left; slots that are not used are free."""
+        """Read the services and servers of a previous daemon."""
         used: set[int] = {0}
         for number in range(self._instance.maps["services"].max_entries):
             value = self._service_value(number)
@@ -210,7 +210,7 @@ class Table:
     # -- operations --------------------------------------------------------------------------------------------
 
     def apply(self, operations: Sequence[Operation]) -> list[Refused]:
-        """Carry operations out; what cannot be done is returned with its reason and changes nothing."""
+        """Apply operations in order; return those that were refused, with reasons. A refused operation changes nothing."""
         self._allocator.reclaim()
         refused = []
         for operation in operations:
@@ -243,7 +243,7 @@ class Table:
         if not (entry.key.endpoint.port or entry.key.mark or entry.persistence_timeout_s):
             return "a service of every port needs persistence"
         if not self._free_services:
-            return f"no room for more than {self._instance.maps['services'].max_entries} services: restart, and there will be"
+            return f"no room for more than {self._instance.maps['services'].max_entries} services: restart to resize the table"
         number = self._free_services.pop()
         value = self._service_value(number)
         ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
@@ -255,7 +255,7 @@ class Table:
         return ""
 
     def _note_key(self, key: ServiceKey) -> None:
-        """Tell the programs which packets may matter: those to an address, or once there is a mark, all."""
+        """Make the programs look at packets to the service's address, or at all packets if it has a firewall mark."""
         if key.mark:
             self._instance.set_flag(SettingFlag.MARKS, True)
         else:
@@ -269,11 +269,11 @@ class Table:
 
     @property
     def has_marks(self) -> bool:
-        """Whether a service is found by its packets' firewall mark."""
+        """Whether any service has a firewall mark."""
         return any(key.mark for key in self.services)
 
     def families(self) -> set[int]:
-        """Return the families (4, 6) that servers' addresses have."""
+        """Return the address families (4, 6) of the servers."""
         addresses = (server.entry.endpoint.address for service in self.services.values() for server in service.servers)
         return {6 if ":" in address else 4 for address in addresses}
 
@@ -294,7 +294,7 @@ class Table:
         return ""
 
     def _describe(self, service: Service) -> None:
-        """Write what is declared of a service; its servers are ``_flush``'s."""
+        """Write a service's value, except its server list, which ``_flush`` writes."""
         entry, value = service.entry, service.value
         key = entry.key
         flags = ServiceFlag.USED
@@ -310,7 +310,7 @@ class Table:
             flags |= ServiceFlag.RESET
         if self._is_closed(key.endpoint.address):
             flags |= ServiceFlag.CLOSED
-        # A mark stands in templates as the address that IPVS, and its synchronisation, make of it: 0.0.0.7 for 7.
+        # Templates have a firewall mark as an address, as in IPVS and its sync protocol: 0.0.0.7 for 7.
         value.address.bytes[:] = packed(str(IPv4Address(key.mark)) if key.mark else key.endpoint.address)
         value.mask.bytes[:] = _mask(entry.persistence_granularity, key.is_ipv6)
         value.port = port_to(key.endpoint.port)
@@ -347,9 +347,9 @@ class Table:
         if service.find(entry.endpoint) is not None:
             return "destination already exists"
         if len(service.servers) >= MAX_SERVERS:
-            return f"a service has at most {MAX_SERVERS} servers here"
+            return f"a service has at most {MAX_SERVERS} servers on the ebpf plane"
         if not self._free_servers:
-            return f"no room for more than {self._instance.maps['servers'].max_entries} servers: restart, and there will be"
+            return f"no room for more than {self._instance.maps['servers'].max_entries} servers: restart to resize the table"
         reason = self._cannot_carry(entry)
         if reason:
             return reason
@@ -390,7 +390,7 @@ class Table:
             value.overloaded = 0
 
     def _snat_addresses(self, addresses: Sequence[str]) -> int | None:
-        """Return where these local addresses of FULLNAT's stand in a row, entered if they are new; ``None``: no room."""
+        """Return the index in ``snat_addresses`` of these addresses in a row, added if they are new; ``None`` without room."""
         wanted = b"".join(map(packed, addresses))
         memory = bytes(self._snat_memory)
         at = memory.find(wanted)
@@ -405,7 +405,7 @@ class Table:
         return used
 
     def _local_addresses(self, value: ServerValue) -> tuple[str, ...]:
-        """Return what ``_locals`` wrote for a server, unless it is the address that would be taken anyway."""
+        """Return a server's SNAT addresses; none if it has only the default one, the director's own."""
         if value.forwarding != FORWARDINGS[Forwarding.FULLNAT]:
             return ()
         first = value.snat_first
@@ -414,12 +414,12 @@ class Table:
         return () if found == (self._outer_source(address_text(bytes(value.address.bytes))),) else found
 
     def _cannot_carry(self, entry: ServerEntry) -> str:
-        """Say why packets cannot reach a server as declared; empty when they can."""
+        """Return why the plane cannot forward to a server as declared, or an empty string."""
         if entry.forwarding is Forwarding.TUN:
             if entry.tunnel.kind not in TUNNELS:
-                return f"no tunnels of type {entry.tunnel.kind} here"
+                return f"no tunnels of type {entry.tunnel.kind} on the ebpf plane"
             if entry.tunnel.checksum is not TunnelChecksum.NONE:
-                return "no checksums in tunnels here"
+                return "no checksums in tunnels on the ebpf plane"
         if entry.forwarding is Forwarding.FULLNAT and self._snat_addresses(entry.local_addresses) is None:
             return f"no room for more than {self._instance.maps['snat_addresses'].max_entries} local addresses"
         return ""
@@ -445,12 +445,12 @@ class Table:
         service, server = found
         service.servers.remove(server)
         self._changed(service)
-        self._flush(service)  # nobody picks it any more …
+        self._flush(service)  # no scheduler picks it from here on …
         self._on_delete(service, server)  # … before its connections end
         return ""
 
     def _on_delete(self, service: Service, server: Server) -> None:
-        """Let a server's connections be orphans; the service keeps its traffic."""
+        """Free a removed server's slot: its connections become orphans, its traffic is added to the service's."""
         traffic = self._traffic(server.number)
         former = service.value.former
         for name in COUNTER_NAMES:
@@ -463,7 +463,7 @@ class Table:
         self._free_servers.insert(0, server.number)
 
     def _release_ports(self, server: Server) -> None:
-        """Give back the local ports of a server that leaves: its place may be another one's when its connections end."""
+        """Free the local ports of a removed server: another server may have its slot when its connections end."""
         translations, buckets = self._instance.maps["translations"], self._instance.maps["buckets"]
         remote = bytes(server.value.address.bytes)
         for key in list(translations.keys()):
@@ -491,14 +491,14 @@ class Table:
     # -- lists -------------------------------------------------------------------------------------------------
 
     def _flush(self, service: Service) -> None:
-        """Write the list of servers anew, and what goes with it; the last pick keeps its place."""
+        """Write the server list and the hash table; the cursor stays at the last pick. ``MemoryError`` without room."""
         service.dirty = False
         numbers = [server.number for server in service.servers]
         value, former = service.value, service.value.server_list
         if numbers != service.written:
             span = self._store(numbers)
             if span is None:
-                raise MemoryError("no room for lists of servers")
+                raise MemoryError("no room for server lists")
             cursor = _moved(service.written, value.cursor, numbers)
             value.server_list = span
             value.cursor = cursor
@@ -509,8 +509,8 @@ class Table:
 
     @staticmethod
     def _changed(service: Service) -> None:
-        """Take note that a server was added, edited or removed. The lists are written once, after the last operation; wrr's
-        cycle is set at every single one, as the kernel does it: the walk begins at the head, the threshold stays if it matches.
+        """Mark a service whose servers changed. Lists are written once, after the last operation; the state of wrr is reset
+        for every operation, as in the kernel: the walk restarts at the head, the threshold stays if it is still valid.
         """
         service.dirty = True
         if service.value.scheduler != SchedulerNumber.WRR:
@@ -556,7 +556,7 @@ class Table:
         return self._closed is not None and address in self._closed
 
     def close_addresses(self, closed: frozenset[str]) -> None:
-        """Serve no virtual address of ``closed``: another node holds them now."""
+        """Do not balance packets to the addresses in ``closed``, which another node has now."""
         if closed == self._closed:
             return
         self._closed = closed
@@ -574,7 +574,7 @@ class Table:
         return total
 
     def observe(self) -> list[ServiceState]:
-        """Return the whole table; servers in the order in which they were added."""
+        """Return the whole table; servers in the order in which they were added, oldest first."""
         return [self._service_state(service) for service in self.services.values()]
 
     def _service_state(self, service: Service) -> ServiceState:
@@ -606,7 +606,7 @@ class Table:
         )
 
     def server_numbers(self) -> dict[int, tuple[ServiceKey, ServerEntry, int]]:
-        """Return the servers by index, with their services and generations."""
+        """Return service key, entry and generation of each server, by index."""
         return {
             server.number: (key, server.entry, int(server.value.generation))
             for key, service in self.services.items()
@@ -615,7 +615,7 @@ class Table:
 
 
 def _count(value: int) -> int:
-    """A counter that races with its packets may be read one below nothing."""
+    """Return a counter, 0 if it is below 0: packets update it concurrently."""
     return value if value < 1 << 31 else 0
 
 
@@ -655,7 +655,7 @@ def _folded(address: str) -> int:
 
 
 def _moved(former: Sequence[int], cursor: int, numbers: Sequence[int]) -> int:
-    """Where the last pick stands in the new list; when it has left, its nearest predecessor that has not."""
+    """Return the cursor in the new list: after the last pick or, if that was removed, after its nearest predecessor."""
     for number in reversed(former[:cursor]):
         if number in numbers:
             return numbers.index(number) + 1
