@@ -37,7 +37,7 @@ SERVER_PORT = 8099
 PAYLOAD = bytes(range(251)) * 15
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DO = 10, 0, 2
 NOTHING_S = 0.2
-"""Wait for a later datagram first: what has not arrived by then was not sent."""
+"""Pause after later traffic has arrived: a frame that has not arrived by then was not sent."""
 
 ports = count(20_000)
 orders = pytest.mark.parametrize("order", list(permutations(range(3))), ids=lambda order: "".join(map(str, order)))
@@ -181,13 +181,13 @@ def test_a_servers_fragments_without_their_first_do_not_leave_under_its_own_addr
         wait_until(lambda: plane.reasons().get("again_held", 0) == before + 2, "both are held")
 
 
-# -- too big for the way -----------------------------------------------------------------------------------------------
+# -- above the MTU -----------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def unwrapping(network: Network, address: str) -> Iterator[None]:
-    """The end of tunnels at a server: what comes in IP, without the outer header, to the server's own stack. A checksum that was
-    only begun is not finished on this way, so there is none.
+    """A tunnel endpoint at a server: passes the inner packet to the server's own stack. The kernel does not complete a
+    partial checksum of the inner packet, so it is set to none.
     """
     with network.inside("servers"), netlink() as ip:
         ip.addr("add", index=index_of(ip, "lo"), address=VIRTUAL, prefixlen=32)

@@ -372,7 +372,7 @@ def test_gue_spreads_flows_by_its_source_port(director: Director, family: int) -
     assert len(set(seen.values())) > 40
 
 
-# -- the way out -------------------------------------------------------------------------------------------------------
+# -- next hops ---------------------------------------------------------------------------------------------------------
 
 
 @families
@@ -424,7 +424,7 @@ def fast(director: Director) -> Any:
 
 
 def both_hooks(director: Director, packet: Packet, interface: int = 0) -> tuple[bytes, bytes]:
-    """What TC and XDP make of the same packet of a connection, once both know the next hop."""
+    """The frames that TC and XDP send for the same packet of a connection, once the next hop is cached."""
     director.run(packet, interface)
     verdict, by_tc = director.run(packet, interface)
     assert verdict == REDIRECT

@@ -440,7 +440,7 @@ def test_a_path_mtu_expires(director: Director) -> None:
 
 
 @pytest.mark.parametrize("about", ["10.2.0.99", "10.99.0.1"])
-def test_path_mtu_errors_about_other_packets_are_ignored(director: Director, about: str) -> None:
+def test_path_mtu_errors_about_no_tunnel_are_ignored(director: Director, about: str) -> None:
     director.serve(4, Protocol.UDP, server(SERVER[4], forwarding=TUN))
     header = IP(src=LOCAL[4], dst=about, proto=4)
     error = ip("10.2.0.77", LOCAL[4]) / too_big(4, 1000) / Raw(bytes(header) + bytes(8))

@@ -252,7 +252,7 @@ def test_a_reason_is_counted_once(director: Director, reason: Reason) -> None:
 
 
 @families
-def test_packets_to_a_prohibited_server_are_dropped(director: Director, family: int) -> None:
+def test_packets_to_a_server_by_an_unreachable_route_are_dropped(director: Director, family: int) -> None:
     director.serve(family, Protocol.TCP, server(UNREACHABLE[family]))
     assert said(director, syn(family)) == (SHOT, {Reason.DROP_NO_ROUTE: 1})
 
