@@ -10,9 +10,9 @@ import pytest
 
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ServerEntry, ServiceEntry
-from relevo.planes.ebpf.sync_export import Ring
 from relevo.planes.ebpf.layout import ConnectionFlag, SettingFlag, SyncExport, TcpState, port_from
 from relevo.planes.ebpf.reasons import Reason
+from relevo.planes.ebpf.sync_export import Ring
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import INACTIVE, NO_OUTPUT, TEMPLATE, Entry
 from tests.ebpf.packets import CLIENT, CLIENT_PORT, PORT, SERVER, SERVER_PORT, VIRTUAL, Director, datagram, server, syn

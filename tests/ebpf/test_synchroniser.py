@@ -13,7 +13,7 @@ import pytest
 from relevo.machines.sync_states import StartSync
 from relevo.model.table import SyncRole, SyncTask
 from relevo.planes.ebpf import synchroniser
-from relevo.planes.ebpf.layout import SyncExport, SettingFlag
+from relevo.planes.ebpf.layout import SettingFlag, SyncExport
 from relevo.planes.ebpf.synchroniser import Synchroniser
 from relevo.wire import ipvs_sync
 from relevo.wire.sync_messages import Message, ResyncEnd, verify

@@ -20,7 +20,7 @@ from relevo.machines import sync_states
 from relevo.machines.sync_peers import SyncPeers
 from relevo.model.table import SyncPeer, SyncRole, SyncState, SyncTask
 from relevo.planes.ebpf.instance import Instance
-from relevo.planes.ebpf.layout import SyncExport, SettingFlag
+from relevo.planes.ebpf.layout import SettingFlag, SyncExport
 from relevo.planes.ebpf.sync_export import Ring
 from relevo.planes.ebpf.sync_import import SyncImport
 from relevo.planes.ebpf.table import Table
