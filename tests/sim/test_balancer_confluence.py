@@ -108,7 +108,7 @@ class Watcher:
         gone = set(self.quorum) - set(self.host.balancer.pools)
         lines = [each.text for each in self.host.effects[self.seen :] if isinstance(each, Log)]
         for effect in self.host.effects[self.seen :]:
-            if isinstance(effect, ServerChanged) and effect.moved:
+            if isinstance(effect, ServerChanged) and effect.transition:
                 key = formatted[effect.service, effect.server]
                 assert self.up.get(key, False) is not effect.up, f"told twice: {effect}"
                 self.up[key] = effect.up

@@ -215,7 +215,7 @@ class Run:
         self.host.events.clear()
         self.host.log.clear()
         self.host.crash()
-        self.host.start(self.configuration, resume=masters, placed=self.host.held.placed, plane_ready=self.plane_ready)
+        self.host.start(self.configuration, resume=masters, placed=self.host.local.placed, plane_ready=self.plane_ready)
 
     def daemon_dies(self) -> None:
         """Everything dies and is started again; nobody knows anything."""
@@ -258,7 +258,7 @@ class Run:
                 (names[e.set.index], e.set.address, e.set.prefix_length, e.set.label, e.set.broadcast)
                 for e in self.host.kernel.addresses
             },
-            "held": self.host.held.addresses,
+            "held": self.host.local.addresses,
         }
 
     def fresh(self) -> Run:

@@ -57,14 +57,14 @@ class Dispatcher:
             if group.smtp_alert and self._mails(state):
                 self._outbox.send(vrrp_alert("Group", name, state))
 
-    def server(self, service: str, server: str, up: bool, moved: bool, check: str, reason: str) -> None:
+    def server(self, service: str, server: str, up: bool, transition: bool, check: str, reason: str) -> None:
         """Tell of a check of a real server that changed."""
         found = self._servers.get((service, server))
         if found is None:
             return
-        if moved:
+        if transition:
             self._notifier.run(found.notify_up if up else found.notify_down)
-        if self._mails_server(found) and (moved or not self._configuration.global_defs.no_checker_emails):
+        if self._mails_server(found) and (transition or not self._configuration.global_defs.no_checker_emails):
             self._outbox.send(server_alert(service, server, up, check, reason))
 
     def quorum(self, service: str, up: bool, weight: int) -> None:

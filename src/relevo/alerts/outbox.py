@@ -57,7 +57,7 @@ class Outbox:
             self._log(f"{len(found)} queued mails of a former run are sent now", _INFO)
         for number in found:
             self._receive(Queued(number))
-        self._complain_about_disk()
+        self._report_disk_error()
 
     def send(self, alert: Alert) -> None:
         """Queue an alert. Without recipients or a server nothing happens, as in keepalived."""
@@ -68,7 +68,7 @@ class Outbox:
             alert, self.mail, self.router_id, self._sender(), datetime.now(UTC).astimezone(), make_msgid(domain=domain)
         )
         number = self.spool.add(text)
-        self._complain_about_disk()
+        self._report_disk_error()
         self._receive(Queued(number))
 
     async def flush(self, limit_s: float) -> None:
@@ -90,7 +90,7 @@ class Outbox:
     def _sender(self) -> str:
         return self.mail.sender or f"relevo@{socket.gethostname() or 'localhost'}"
 
-    def _complain_about_disk(self) -> None:
+    def _report_disk_error(self) -> None:
         if self.spool.errors > self._disk_errors:
             self._disk_errors = self.spool.errors
             self._log(f"mail queue: {self.spool.last_error}; the mail is kept in memory", _WARNING)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from relevo.api.schema import ANSWERS, Refusal, _Request, limit_s
+from relevo.api.schema import ANSWERS, RequestRefusal, _Request, limit_s
 from relevo.errors import ControlError
 
 A = TypeVar("A")
@@ -19,7 +19,7 @@ SOCKET_NAME = "control.sock"
 def ask(run_dir: Path, request: _Request[A], timeout_s: float | None = None) -> A:
     """Return the daemon's answer to a request; ``ControlError`` when it refuses, or does not answer in time."""
     raw = ask_raw(run_dir / SOCKET_NAME, request, timeout_s)
-    refused = msgspec.json.decode(raw, type=Refusal).error
+    refused = msgspec.json.decode(raw, type=RequestRefusal).error
     if refused:
         raise ControlError(refused)
     answer: A = msgspec.json.decode(raw, type=ANSWERS[type(request)])

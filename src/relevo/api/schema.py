@@ -1,7 +1,7 @@
 """What a client may ask of the daemon, and what it is answered.
 
 A request is a JSON object on a line, told apart by ``command``; the answer is one too, of the type that stands beside the
-request here, or a ``Refusal``. Times ending in ``_at`` are Unix seconds.
+request here, or a ``RequestRefusal``. Times ending in ``_at`` are Unix seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relevo.observe.snapshot import Snapshot
 A = TypeVar("A")
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RequestRefusal(msgspec.Struct, frozen=True):
     """Why a request was not carried out."""
 
     error: str = ""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from relevo.api.schema import COMMANDS, Refusal, Request
+from relevo.api.schema import COMMANDS, Request, RequestRefusal
 from relevo.errors import RelevoError
 from relevo.host.unix_socket import private_listener
 
@@ -17,7 +17,7 @@ MAX_REQUEST: Final = 65_536
 """Bytes of a request: a few hundred operations on the table."""
 IDLE_S: Final = 30.0
 """A client that sends nothing, or does not read its answer, for this long is disconnected."""
-MAX_CALLERS: Final = 32
+MAX_CLIENTS: Final = 32
 """Clients at once."""
 MAX_QUOTED: Final = 64
 """Characters of an unknown command that an answer repeats."""
@@ -37,7 +37,7 @@ class ControlServer:
         self._path = path
         self._handle = handle
         self._server: asyncio.Server | None = None
-        self._callers = 0
+        self._clients = 0
 
     async def open(self) -> None:
         """Listen; ``HostError`` when another daemon does already."""
@@ -45,10 +45,10 @@ class ControlServer:
         self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._callers += 1
+        self._clients += 1
         try:
-            if self._callers > MAX_CALLERS:
-                writer.write(_line(Refusal(f"more than {MAX_CALLERS} callers")))
+            if self._clients > MAX_CLIENTS:
+                writer.write(_line(RequestRefusal(f"more than {MAX_CLIENTS} clients")))
                 return
             while True:
                 async with asyncio.timeout(IDLE_S):
@@ -59,24 +59,24 @@ class ControlServer:
                 async with asyncio.timeout(IDLE_S):
                     await writer.drain()
         except ValueError:
-            writer.write(_line(Refusal(f"a request has at most {MAX_REQUEST} bytes")))
+            writer.write(_line(RequestRefusal(f"a request has at most {MAX_REQUEST} bytes")))
         except (OSError, TimeoutError):
             writer.transport.abort()
         finally:
-            self._callers -= 1
+            self._clients -= 1
             writer.close()
 
     async def _answer(self, line: bytes) -> Any:
         try:
             request = _decode(line)
         except (msgspec.MsgspecError, RecursionError) as error:
-            return Refusal(_explain(line, error))
+            return RequestRefusal(_explain(line, error))
         try:
             return await self._handle(request)
         except RelevoError as error:
-            return Refusal(f"{error} ({error.hint})" if error.hint else str(error))
+            return RequestRefusal(f"{error} ({error.hint})" if error.hint else str(error))
         except Exception as error:  # a handler that breaks is an answer too
-            return Refusal(f"{type(error).__name__}: {error}")
+            return RequestRefusal(f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
         """Stop listening and remove the socket."""

@@ -62,7 +62,7 @@ class BalancerWorker:
         self.plane = plane
         self.plane_reason = plane_reason
         self.balancer = Balancer(random.Random().random)  # noqa: S311 - spreads checks in time, protects nothing
-        self.held: frozenset[str] | None = None
+        self.local: frozenset[str] | None = None
         self._first = configuration
         self._probes: dict[CheckKey, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +114,7 @@ class BalancerWorker:
                 case Reload(configuration=configuration):
                     self._execute(self.balancer.configure(configuration, time.monotonic()))
                 case LocalAddresses(addresses=addresses):
-                    self.held = addresses
+                    self.local = addresses
                     self._wake.set()
                 case Masters(instances=instances):
                     self._execute(self.balancer.set_masters(instances))
@@ -153,7 +153,7 @@ class BalancerWorker:
             case Log(text=text, severity=severity):
                 self._log(text, severity)
             case node.ServerChanged():
-                event = ServerEvent(effect.service, effect.server, effect.up, effect.moved, effect.check, effect.reason)
+                event = ServerEvent(effect.service, effect.server, effect.up, effect.transition, effect.check, effect.reason)
                 self.channel.send(event)
             case node.QuorumChanged():
                 self.channel.send(QuorumEvent(effect.service, effect.up, effect.weight))
@@ -202,8 +202,8 @@ class BalancerWorker:
                 pass
 
     async def _reconcile(self) -> None:
-        if self.held is not None:
-            await self.plane.set_local(self.held, self.balancer.floating())
+        if self.local is not None:
+            await self.plane.set_local(self.local, self.balancer.floating())
         await self._match_settings()
         problem = await self.plane.synchronise(self.balancer.sync_task(), self._report_sync)
         observed = await self.plane.observe()
@@ -275,7 +275,7 @@ class BalancerWorker:
             observed = await self.plane.observe()
             if zeroes:
                 manual.zero(observed, request.zero)
-            view = TableView(manual.shown(observed), await self.plane.settings())
+            view = TableView(manual.since_zero(observed), await self.plane.settings())
         return TableAnswer(reasons, problem, view)
 
     # -- reports -----------------------------------------------------------------------------------------------
@@ -307,10 +307,10 @@ def serve(
     sock: socket.socket,
     plane: Plane,
     plane_reason: str,
-    held: frozenset[str] | None,
+    local: frozenset[str] | None,
     masters: frozenset[str],
 ) -> None:
-    """Be the balancer worker. ``held`` are the virtual addresses here now, ``None`` where VRRP moves none; ``masters`` the
+    """Be the balancer worker. ``local`` are the virtual addresses here now, ``None`` where VRRP moves none; ``masters`` the
     instances that are master.
     """
     privileges.drop_capabilities(privileges.BALANCERS[plane.capabilities().name])
@@ -320,7 +320,7 @@ def serve(
 
     async def work() -> None:
         worker = BalancerWorker(configuration, channel, plane, plane_reason)
-        worker.held = held
+        worker.local = local
         worker.balancer.masters = masters
         await worker.run()
 

@@ -64,12 +64,12 @@ class LocalAddressesEvent(msgspec.Struct, frozen=True, tag=True):
 
 
 class ServerEvent(msgspec.Struct, frozen=True, tag=True):
-    """A check of a real server changed. ``moved`` tells whether the server left or entered service by it."""
+    """A check of a real server changed. ``transition`` tells whether the server left or entered service by it."""
 
     service: str
     server: str
     up: bool
-    moved: bool
+    transition: bool
     check: str
     reason: str
 

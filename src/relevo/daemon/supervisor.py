@@ -105,7 +105,7 @@ class Supervisor:
         self.started_at = self.reloaded_at = time.time()
         self.reload_error = ""
         self.plane = catalogue.Choice("", "")
-        self.held: frozenset[str] | None = frozenset() if self.configuration.vrrp_instances else None
+        self.local: frozenset[str] | None = frozenset() if self.configuration.vrrp_instances else None
         self.masters: set[str] = set()
         self.mastery_changed = asyncio.Event()
         self._placed: frozenset[tuple[int, str, int]] = frozenset()
@@ -238,7 +238,7 @@ class Supervisor:
 
     def _balance(self, sock: socket.socket, masters: frozenset[str]) -> None:
         plane = catalogue.make(self.plane.name, self.options.runtime, self.configuration)
-        balancer.serve(self.configuration, sock, plane, self.plane.reason, self.held, masters)
+        balancer.serve(self.configuration, sock, plane, self.plane.reason, self.local, masters)
 
     def _proxy(self, sock: socket.socket) -> None:
         assert self._proxy_listener is not None
@@ -268,7 +268,7 @@ class Supervisor:
         except HostError as error:
             self.log(str(error), Severity.ERROR)
         self._placed = frozenset()
-        self._set_held(frozenset())
+        self._set_local(frozenset())
 
     # -- messages ----------------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class Supervisor:
                 self._mastery(message)
             case LocalAddressesEvent(addresses=addresses, placed=placed):
                 self._placed = placed
-                self._set_held(addresses)
+                self._set_local(addresses)
             case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
                 self._alert(message)
             case PlaneReady():
@@ -296,32 +296,34 @@ class Supervisor:
                     worker.report.set_result(snapshot)
             case Ready():
                 worker.ready = True
-                self._tell_systemd(ready=True)
+                self._notify_systemd(ready=True)
 
     def _mastery(self, event: InstanceEvent) -> None:
         (self.masters.add if event.state == "MASTER" else self.masters.discard)(event.name)
         self.mastery_changed.set()
         self.workers.send("balancer", Masters(frozenset(self.masters)))
         if self.dispatcher.instance(event.name, event.state, event.priority, event.reason):
-            self._tell_systemd()
+            self._notify_systemd()
 
     def _alert(self, message: GroupEvent | ServerEvent | QuorumEvent | ShutdownNotice) -> None:
         match message:
             case GroupEvent(name=name, state=state):
                 self.dispatcher.group(name, state)
             case ServerEvent():
-                self.dispatcher.server(message.service, message.server, message.up, message.moved, message.check, message.reason)
+                self.dispatcher.server(
+                    message.service, message.server, message.up, message.transition, message.check, message.reason
+                )
             case QuorumEvent(service=service, up=up, weight=weight):
                 self.dispatcher.quorum(service, up, weight)
             case ShutdownNotice(servers=servers):
                 self.dispatcher.shutdown(servers)
 
-    def _tell_systemd(self, *, ready: bool = False) -> None:
+    def _notify_systemd(self, *, ready: bool = False) -> None:
         masters = ", ".join(sorted(self.masters)) or "none"
         systemd.notify(("READY=1\n" if ready else "") + f"STATUS=master of: {masters}")
 
-    def _set_held(self, addresses: frozenset[str] | None) -> None:
-        self.held = addresses
+    def _set_local(self, addresses: frozenset[str] | None) -> None:
+        self.local = addresses
         if addresses is not None:
             self.workers.send("balancer", LocalAddresses(addresses))
 
@@ -349,7 +351,7 @@ class Supervisor:
             self.reload_error = self._take_configuration()
             if self.reload_error:
                 self.log(f"reload refused, nothing changed: {self.reload_error}", Severity.ERROR)
-            self._tell_systemd(ready=True)
+            self._notify_systemd(ready=True)
             return self.reload_error
 
     def _take_configuration(self) -> str:
@@ -368,8 +370,8 @@ class Supervisor:
         self.configuration = compiled.configuration
         self.reloaded_at = time.time()
         self.dispatcher.configure(self.configuration)
-        if self.held is None and self.configuration.vrrp_instances:
-            self._set_held(frozenset())
+        if self.local is None and self.configuration.vrrp_instances:
+            self._set_local(frozenset())
         self._match_workers()
         self.log("Reloaded the configuration", Severity.NOTICE)
         return ""

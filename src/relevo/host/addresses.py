@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from relevo.errors import HostError
-from relevo.host.netlink import ROUTE, NetlinkSocket, Refusal
+from relevo.host.netlink import ROUTE, NetlinkError, NetlinkSocket
 from relevo.node.observation import ObservedAddress, SetAddress
 from relevo.wire import rtnetlink
 from relevo.wire.netlink import Malformed
@@ -80,7 +80,7 @@ class AddressTable:
         number = self._socket.next_sequence()
         try:
             self._socket.converse(encode(number, address), number)
-        except Refusal as error:
+        except NetlinkError as error:
             if error.errno in harmless:
                 return
             hint = "it takes CAP_NET_ADMIN" if error.errno == errno.EPERM else ""

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from relevo.errors import HostError
-from relevo.host.netlink import GENERIC, TIMEOUT_S, NetlinkSocket, Refusal
+from relevo.host.netlink import GENERIC, TIMEOUT_S, NetlinkError, NetlinkSocket
 from relevo.wire import netlink
 from relevo.wire.netlink import Malformed
 
-__all__ = ["TIMEOUT_S", "GenericNetlink", "Refusal"]
+__all__ = ["TIMEOUT_S", "GenericNetlink", "NetlinkError"]
 
 BATCH: Final = 128
 """Changes sent at once: their refusals fit into the smallest receive buffer."""

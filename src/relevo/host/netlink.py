@@ -20,7 +20,7 @@ TIMEOUT_S: Final = 10.0
 _RECEIVE: Final = 1 << 18
 
 
-class Refusal(OSError):
+class NetlinkError(OSError):
     """The kernel's answer was an error number."""
 
     def __init__(self, number: int) -> None:
@@ -51,14 +51,14 @@ class NetlinkSocket:
         self._socket.sendto(data, (0, 0))
 
     def converse(self, request: bytes, sequence: int) -> list[Message]:
-        """Send a request; return what came before its acknowledgement or its end. ``Refusal`` when that is an error."""
+        """Send a request; return what came before its acknowledgement or its end. ``NetlinkError`` when that is an error."""
         self.send(request)
         *answers, last = self.until(
             lambda message: message.sequence == sequence and message.type in (netlink.ERROR, netlink.DONE)
         )
         number = netlink.error_number(last)
         if number:
-            raise Refusal(number)
+            raise NetlinkError(number)
         return [m for m in answers if m.sequence == sequence and m.type >= netlink.LEAST_FAMILY]
 
     def until(self, ends: Callable[[Message], bool]) -> list[Message]:

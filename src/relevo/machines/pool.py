@@ -229,12 +229,12 @@ class PoolMachine:
 
     def _entries(self) -> list[ServerEntry]:
         service = self.service
-        servers = [held for health in self.servers.values() if (held := self._entry(health)) is not None]
+        servers = [entry for health in self.servers.values() if (entry := self._entry(health)) is not None]
         if service.sorry_server is not None and (self.uses_sorry or service.sorry_server_inhibit):
             weight = 1 if self.uses_sorry else 0
             if self.uses_sorry:
-                servers = [held for held in servers if held.endpoint != service.sorry_server]
-            if all(held.endpoint != service.sorry_server for held in servers):
+                servers = [entry for entry in servers if entry.endpoint != service.sorry_server]
+            if all(entry.endpoint != service.sorry_server for entry in servers):
                 stand_in = ServerEntry(
                     endpoint=service.sorry_server,
                     weight=weight,

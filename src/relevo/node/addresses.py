@@ -33,9 +33,9 @@ class Addresses:
         self.placed &= present
         self._blocked.clear()
 
-    def operations(self, world: World, holders: list[VrrpInstance], instances: list[VrrpInstance]) -> list[Operation]:
-        """Return what sets the addresses of ``holders``, and removes whatever else is ours of ``instances``."""
-        wanted = wanted_addresses(holders, world)
+    def operations(self, world: World, active: list[VrrpInstance], instances: list[VrrpInstance]) -> list[Operation]:
+        """Return what sets the addresses of ``active``, and removes whatever else is ours of ``instances``."""
+        wanted = wanted_addresses(active, world)
         declared = left_over(instances, world)
         # What is wanted and there already is ours from now on, wherever a later file has it.
         self.placed |= {

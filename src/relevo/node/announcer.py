@@ -41,10 +41,10 @@ class Announcer:
             self._number += 1
             heappush(self._queue, Queued(at + turn * interval_s, self._number, router, listed[turn % len(listed)]))
 
-    def drop(self, holds: Callable[[str], bool]) -> None:
+    def drop(self, has_addresses: Callable[[str], bool]) -> None:
         """Forget what is queued for routers that hold their addresses no longer."""
         if self._queue:
-            self._queue = [each for each in self._queue if holds(each.router)]
+            self._queue = [each for each in self._queue if has_addresses(each.router)]
 
     def deadline(self) -> float | None:
         """When the next announcement is due."""

@@ -48,12 +48,12 @@ class MatchTable:
 
 @dataclass(frozen=True, slots=True)
 class ServerChanged:
-    """A server entered or left service (``moved``), or one of its checks changed while another keeps it down."""
+    """A server entered or left service (``transition``), or one of its checks changed while another keeps it down."""
 
     service: str
     server: str
     up: bool
-    moved: bool
+    transition: bool
     check: str
     reason: str
 
@@ -87,7 +87,7 @@ class Balancer:
         self.plane_error = ""
         self.plane_ready = False
         self._mine: set[ServiceKey] | None = None
-        self._complaints: set[str] = set()
+        self._problems: set[str] = set()
         self._timeouts: PlaneTimeouts | None = None
         self._sysctls: tuple[Sysctl, ...] = ()
 
@@ -161,7 +161,7 @@ class Balancer:
         if present is not None:
             if present.service != service:
                 for effect in present.reconfigure(service, down, now):
-                    effects += self._tell(service, effect)
+                    effects += self._report(service, effect)
             return present
         if not starting:
             effects.append(Log(f"Adding VS {service.name} by a reload"))
@@ -183,7 +183,7 @@ class Balancer:
         pool = self.pools[service]
         effects: list[Effect] = []
         for effect in pool.receive(CheckVerdict(endpoint, name, up, reason), now):
-            effects += self._tell(pool.service, effect)
+            effects += self._report(pool.service, effect)
         return [*effects, MatchTable()]
 
     def shutdown_notice(self) -> tuple[tuple[str, str], ...]:
@@ -198,7 +198,7 @@ class Balancer:
 
     # -- words -------------------------------------------------------------------------------------------------
 
-    def _tell(self, service: VirtualServer, effect: pooling.Effect) -> list[Effect]:
+    def _report(self, service: VirtualServer, effect: pooling.Effect) -> list[Effect]:
         """Return the log lines, in keepalived's words, and the event of a change."""
         name = service.name
         match effect:
@@ -292,11 +292,11 @@ class Balancer:
         if self.plane_error:
             effects.append(Log("the data plane answers again"))
             self.plane_error = ""
-        complaints = {f"connection synchronisation: {problem}"} if problem else set()
-        complaints |= {f"data plane refused {type(operation).__name__}: {reason}" for operation, reason in refused}
-        complaints |= {state.listening for state in observed if state.listening.startswith("cannot")}
-        effects += [Log(each, Severity.WARNING) for each in sorted(complaints - self._complaints)]
-        self._complaints = complaints
+        problems = {f"connection synchronisation: {problem}"} if problem else set()
+        problems |= {f"data plane refused {type(operation).__name__}: {reason}" for operation, reason in refused}
+        problems |= {state.listening for state in observed if state.listening.startswith("cannot")}
+        effects += [Log(each, Severity.WARNING) for each in sorted(problems - self._problems)]
+        self._problems = problems
         if not self.plane_ready:
             self.plane_ready = True
             effects.append(PlaneReady())

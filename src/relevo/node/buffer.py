@@ -7,13 +7,13 @@ from relevo.severity import Severity
 
 
 class EffectBuffer:
-    """Collects effects; ``flush`` gives them out. ``moved`` tells whether a router changed state since then."""
+    """Collects effects; ``flush`` gives them out. ``state_changed`` tells whether a router changed state since then."""
 
     def __init__(self) -> None:
         self.packets: list[Effect] = []
         self.network: list[Effect] = []
         self.events: list[Effect] = []
-        self.moved = False
+        self.state_changed = False
         self._logged: dict[tuple[str, str], str] = {}
 
     def log(self, text: str, severity: Severity = Severity.INFO) -> None:
@@ -30,5 +30,5 @@ class EffectBuffer:
         """Take everything, in order."""
         effects = [*self.packets, *self.network, *self.events]
         self.packets, self.network, self.events = [], [], []
-        self.moved = False
+        self.state_changed = False
         return effects

@@ -32,12 +32,12 @@ from relevo.node.effects import (
     state_name,
 )
 from relevo.node.groups import Groups, judge
-from relevo.node.network import believed, virtual_addresses
+from relevo.node.network import expected_after, virtual_addresses
 from relevo.node.observation import Input, Kind, Observation, SetAddress, World, own_addresses
 from relevo.node.router import Router, identity_change
 from relevo.severity import Severity
 from relevo.wire import vrrp as wire
-from relevo.wire.vrrp import Refusal
+from relevo.wire.vrrp import AdvertRefusal
 
 
 class Director:
@@ -66,7 +66,7 @@ class Director:
         self._synced = synced
         self._announcer = Announcer()
         self._out = EffectBuffer()
-        self._held: LocalAddresses | None = None  # the first state is reported even if it is empty
+        self._local: LocalAddresses | None = None  # the first state is reported even if it is empty
         self._announced: set[str] = set()
 
     # -- the shape every machine has ---------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Director:
                 self._take_observation(given, now)
             case see.PacketReceived():
                 self._take_packet(given, now)
-                return self._settle(now) if self._out.moved else self._out.flush()
+                return self._settle(now) if self._out.state_changed else self._out.flush()
             case see.PortOpened(router=name) | see.PortFailed(router=name) | see.SendFailed(router=name):
                 if name in self.routers:
                     self._take_answer(self.routers[name], given, now)
@@ -121,7 +121,7 @@ class Director:
         if self.addresses.retry_at is not None and self.addresses.retry_at <= now:
             self.addresses.try_again()
             retried = True
-        effects = self._settle(now) if retried or self._out.moved else self._out.flush()
+        effects = self._settle(now) if retried or self._out.state_changed else self._out.flush()
         return [*announced, *effects]
 
     @staticmethod
@@ -154,7 +154,7 @@ class Director:
             for router in self.routers.values():
                 self._try_again(router)
         for router in self.routers.values():
-            self._announce_moved_links(router, former, now)
+            self._announce_changed_links(router, former, now)
 
     @staticmethod
     def _try_again(router: Router) -> None:
@@ -164,9 +164,9 @@ class Director:
         if router.sending.fault is not None:
             router.sending.suspend()
 
-    def _announce_moved_links(self, router: Router, former: World, now: float) -> None:
+    def _announce_changed_links(self, router: Router, former: World, now: float) -> None:
         """Queue the addresses of links that have another hardware address, or a carrier again."""
-        if not router.machine.holds:
+        if not router.machine.has_addresses:
             return
         for address in virtual_addresses(router.instance):
             name = address.device or router.instance.interface
@@ -183,22 +183,22 @@ class Director:
                 self._synced = given.value
                 every = vrrp.SetSynced(given.value)
         for router in self.routers.values():
-            self._tell(router, every, now)
+            self._feed(router, every, now)
 
     def _take_packet(self, given: see.PacketReceived, now: float) -> None:
         number = wire.virtual_router_id(given.payload)
         # Every socket of an interface sees the adverts of all virtual routers there: count only those of no local one.
         if number is not None and not any(r.instance.virtual_router_id == number for r in self.routers.values()):
-            self.unknown[Refusal.UNKNOWN_ROUTER] += 1
+            self.unknown[AdvertRefusal.UNKNOWN_ROUTER] += 1
         source = given.envelope.source if given.envelope is not None else "?"
         for name in given.routers:
             router = self.routers.get(name)
             if router is None or number not in (None, router.instance.virtual_router_id):
                 continue
             advert = router.decode(given.payload, given.envelope)
-            if not isinstance(advert, Refusal):
-                self._tell(router, vrrp.Heard(advert, source), now)
-            elif router.refuse(advert) and advert is not Refusal.OWN:
+            if not isinstance(advert, AdvertRefusal):
+                self._feed(router, vrrp.AdvertReceived(advert, source), now)
+            elif router.refuse(advert) and advert is not AdvertRefusal.OWN:
                 why = advert.value.replace("_", " ")
                 self._out.log(f"({name}) advert from {source} dropped: {why}; further ones are only counted", Severity.WARNING)
 
@@ -218,7 +218,7 @@ class Director:
     def _take_refusal(self, given: see.OperationFailed, now: float) -> None:
         """Do not believe that the address is set, or gone."""
         address = given.address
-        self.world = believed(self.world, RemoveAddress(address) if given.adding else AddAddress(address))
+        self.world = expected_after(self.world, RemoveAddress(address) if given.adding else AddAddress(address))
         if self.addresses.refuse(given, now):
             self._out.log(given.reason, Severity.ERROR)
 
@@ -227,13 +227,13 @@ class Director:
         group = self.groups.of.get(wanted.instance)
         for name in group.members if group is not None else (wanted.instance,):
             if name in self.routers:
-                self._tell(self.routers[name], vrrp.Restore() if wanted.back else vrrp.HandOver(), now)
+                self._feed(self.routers[name], vrrp.Restore() if wanted.back else vrrp.HandOver(), now)
 
     def _stop(self, now: float) -> None:
         self.stopping = True
         for router in self.routers.values():
             if router.machine.state is not State.INIT:
-                self._tell(router, vrrp.Stop(), now)
+                self._feed(router, vrrp.Stop(), now)
 
     # -- configuration -----------------------------------------------------------------------------------------
 
@@ -248,39 +248,39 @@ class Director:
         for stopped, effects in self.groups.configure(configuration.sync_groups, self.routers, now):
             self._carry_orders(stopped, effects, now)  # first: what becomes of a former member is no business of a group
         for gone in changes.removed:
-            self._retire(gone.name, now)
+            self._delete(gone.name, now)
         self._order_routers(configuration)
         for instance in configuration.vrrp_instances:
             router, grouped = self.routers[instance.name], instance.name in self.groups.of
             if router.instance != instance or router.machine.grouped is not grouped:
                 self._change(router, instance, grouped, now)
         for new in changes.added:
-            self._tell(self.routers[new.name], vrrp.SetSynced(self._synced), now)
-            self._tell(self.routers[new.name], vrrp.SetPlaneReady(self._plane_ready), now)
+            self._feed(self.routers[new.name], vrrp.SetSynced(self._synced), now)
+            self._feed(self.routers[new.name], vrrp.SetPlaneReady(self._plane_ready), now)
         for group in self.groups.machines.values():
             self._unite(group, now)
 
     def _order_routers(self, configuration: Configuration) -> None:
         self.routers = {instance.name: self.routers[instance.name] for instance in configuration.vrrp_instances}
 
-    def _retire(self, name: str, now: float) -> None:
+    def _delete(self, name: str, now: float) -> None:
         """Stop a router that the new configuration does not have; its addresses go at once."""
         router = self.routers[name]
         for _ in range(2):  # the second stop does not wait for a successor
             if router.machine.state is not State.INIT:
-                self._tell(router, vrrp.Stop(), now)
+                self._feed(router, vrrp.Stop(), now)
         self._out.packets.append(ClosePort(name))
         del self.routers[name]
 
     def _change(self, router: Router, instance: VrrpInstance, grouped: bool, now: float) -> None:
         reason = identity_change(router.instance, instance)
         if reason:
-            self._tell(router, vrrp.Restart(reason), now)  # priority 0 leaves as the router that it was
+            self._feed(router, vrrp.Restart(reason), now)  # priority 0 leaves as the router that it was
             router.port.end()
             router.sending.end()
         router.instance = instance
         router.forget_packets()
-        self._tell(router, vrrp.Reconfigure(instance, grouped), now)
+        self._feed(router, vrrp.Reconfigure(instance, grouped), now)
 
     def _unite(self, group: SyncGroupMachine, now: float) -> None:
         masters = [name for name in group.members if self.routers[name].machine.state is State.MASTER]
@@ -315,12 +315,12 @@ class Director:
     def _match_machine(self, router: Router, faults: tuple[Fault, ...], priority: int, now: float) -> None:
         machine = router.machine
         if machine.priority != priority:
-            self._tell(router, vrrp.SetPriority(priority), now)
+            self._feed(router, vrrp.SetPriority(priority), now)
         if machine.faults != faults:
             self._log_faults(router.instance.name, machine.faults, faults)
-            self._tell(router, vrrp.SetFaults(faults), now)
+            self._feed(router, vrrp.SetFaults(faults), now)
         if machine.state is State.INIT and not self.stopping and (router.opened or faults):
-            self._tell(router, vrrp.Start(resume=router.instance.name in self._resume), now)
+            self._feed(router, vrrp.Start(resume=router.instance.name in self._resume), now)
             self._resume -= {router.instance.name}
 
     def _stop_groups(self, now: float) -> None:
@@ -353,21 +353,21 @@ class Director:
 
     def _match_network(self, now: float) -> None:
         """Set and remove addresses; announce those that a master gets outside of a takeover."""
-        holders = [router for router in self.routers.values() if router.machine.holds]
+        active = [router for router in self.routers.values() if router.machine.has_addresses]
         instances = [router.instance for router in self.routers.values()]
-        for operation in self.addresses.operations(self.world, [router.instance for router in holders], instances):
-            self.world = believed(self.world, operation)
+        for operation in self.addresses.operations(self.world, [router.instance for router in active], instances):
+            self.world = expected_after(self.world, operation)
             self._out.network.append(operation)
             if isinstance(operation, AddAddress):
-                self._announce_added(operation.address, holders, now)
+                self._announce_added(operation.address, active, now)
             self.addresses.done(operation)
         self.addresses.lost.clear()
         self._announced.clear()
-        self._announcer.drop(lambda name: name in self.routers and self.routers[name].machine.holds)
-        self._report_held(holders)
+        self._announcer.drop(lambda name: name in self.routers and self.routers[name].machine.has_addresses)
+        self._report_local(active)
 
-    def _announce_added(self, address: SetAddress, holders: list[Router], now: float) -> None:
-        for router in holders:
+    def _announce_added(self, address: SetAddress, active: list[Router], now: float) -> None:
+        for router in active:
             name, garp = router.instance.name, router.instance.garp
             if name in self._announced or all(a.address != address.address for a in virtual_addresses(router.instance)):
                 continue
@@ -378,16 +378,16 @@ class Director:
                 text = f"({name}) address {address.address} was removed by somebody else: putting it back"
                 self._out.log(text, Severity.WARNING)
 
-    def _report_held(self, holders: list[Router]) -> None:
-        addresses = frozenset(a.address for r in holders for a in (*r.instance.addresses, *r.instance.excluded_addresses))
-        held = LocalAddresses(addresses, frozenset(self.addresses.placed))
-        if held != self._held:
-            self._held = held
-            self._out.network.append(held)
+    def _report_local(self, active: list[Router]) -> None:
+        addresses = frozenset(a.address for r in active for a in (*r.instance.addresses, *r.instance.excluded_addresses))
+        local = LocalAddresses(addresses, frozenset(self.addresses.placed))
+        if local != self._local:
+            self._local = local
+            self._out.network.append(local)
 
     # -- effects -----------------------------------------------------------------------------------------------
 
-    def _tell(self, router: Router, given: vrrp.Input, now: float) -> None:
+    def _feed(self, router: Router, given: vrrp.Input, now: float) -> None:
         self._execute(router, router.machine.receive(given, now), now)
 
     def _execute(self, router: Router, effects: list[vrrp.Effect], now: float) -> None:
@@ -409,7 +409,7 @@ class Director:
 
     def _report_transition(self, router: Router, transition: vrrp.Transition, now: float) -> None:
         name, after = router.instance.name, transition.after
-        self._out.moved = True
+        self._out.state_changed = True
         self._out.events.append(InstanceChanged(name, state_name(after), router.machine.priority, transition.reason))
         if after is State.MASTER:
             self._report(self.groups.of.get(name), sync_group.Symbol.MASTER, name, now)
@@ -426,7 +426,7 @@ class Director:
         for effect in effects:
             match effect:
                 case sync_group.OrderMember(name=name, state=state):
-                    self._tell(self.routers[name], vrrp.Order(state), now)
+                    self._feed(self.routers[name], vrrp.Order(state), now)
                 case sync_group.GroupTransition(after=after):
                     if after is not State.INIT:
                         self._out.log(f"VRRP_Group({group.name}) Syncing instances to {after} state")

@@ -44,7 +44,7 @@ class ManualChanges:
                 for server in state.servers:
                     self._zeros[state.service.key, server.server.endpoint] = server.traffic
 
-    def shown(self, observed: list[ServiceState]) -> list[ServiceState]:
+    def since_zero(self, observed: list[ServiceState]) -> list[ServiceState]:
         """Return the table with counters since they were zeroed."""
         if not self._zeros:
             return observed

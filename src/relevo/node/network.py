@@ -132,7 +132,7 @@ def removal(gone: ObservedAddress, kept: Iterable[ObservedAddress]) -> RemoveAdd
     return RemoveAddress(gone.set, survivors)
 
 
-def believed(world: World, operation: Operation) -> World:
+def expected_after(world: World, operation: Operation) -> World:
     """Return the world as it should be after an operation, until the next observation says how it is."""
     key = operation.address.key
     others = tuple(each for each in world.addresses if each.set.key != key)

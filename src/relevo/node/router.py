@@ -12,7 +12,7 @@ from relevo.node.effects import PortSpec, SendPacket
 from relevo.node.network import virtual_addresses
 from relevo.node.observation import World, is_local_everywhere
 from relevo.wire import vrrp as wire
-from relevo.wire.vrrp import PRIORITY_OWNER, Advert, Envelope, Refusal
+from relevo.wire.vrrp import PRIORITY_OWNER, Advert, AdvertRefusal, Envelope
 
 MAX_FAILED_ADVERTS: Final = 3
 """Adverts in a row that may fail: the others take the master for dead after three intervals."""
@@ -20,7 +20,7 @@ RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Pauses before a socket or a destination that failed is tried again, if nothing changes on the network meanwhile."""
 
 
-class Trouble:
+class Backoff:
     """Something that failed: the cause, and when it is tried again."""
 
     def __init__(self, kind: FaultKind) -> None:
@@ -53,8 +53,8 @@ class Router:
         self.machine = VrrpMachine(instance, "", grouped=grouped)
         self.spec: PortSpec | None = None
         self.opened = False
-        self.port = Trouble(FaultKind.SOCKET)
-        self.sending = Trouble(FaultKind.SENDING)
+        self.port = Backoff(FaultKind.SOCKET)
+        self.sending = Backoff(FaultKind.SENDING)
         self._packets: dict[tuple[int, str], bytes] = {}
         self._failed_adverts = 0
         self.send_errors: dict[str, str] = {}
@@ -180,16 +180,16 @@ class Router:
     def _pseudo_header(self) -> bool:
         return self.instance.checksum_with_pseudo_header and not self.instance.transport.udp_port
 
-    def decode(self, payload: bytes, envelope: Envelope | None) -> Advert | Refusal:
+    def decode(self, payload: bytes, envelope: Envelope | None) -> Advert | AdvertRefusal:
         """Decode a packet that came to this router's socket and admit it, or say why not."""
         if envelope is None:
-            return Refusal.TRUNCATED
+            return AdvertRefusal.TRUNCATED
         advert = wire.decode(payload, envelope, pseudo_header=self._pseudo_header())
-        if isinstance(advert, Refusal):
+        if isinstance(advert, AdvertRefusal):
             return advert
         return wire.admit(advert, envelope, self.instance, self.machine.own_address) or advert
 
-    def refuse(self, refusal: Refusal) -> bool:
+    def refuse(self, refusal: AdvertRefusal) -> bool:
         """Count a refused packet; return whether it is the first of its kind."""
         counted = self.machine.counters.refused
         counted[refusal] = counted.get(refusal, 0) + 1

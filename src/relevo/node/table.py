@@ -34,13 +34,13 @@ def reconcile(desired: Iterable[Desired], observed: Iterable[ServiceState]) -> l
             operations.append(AddService(item.service))
         elif state.service != item.service:
             operations.append(EditService(item.service))
-        held = [server.server for server in state.servers] if state else []
-        operations += _servers(key, item.servers, held)
+        present_servers = [server.server for server in state.servers] if state else []
+        operations += _servers(key, item.servers, present_servers)
     return operations
 
 
-def _servers(key: ServiceKey, wanted: tuple[ServerEntry, ...], held: list[ServerEntry]) -> list[Operation]:
-    present = {server.endpoint: server for server in held}
+def _servers(key: ServiceKey, wanted: tuple[ServerEntry, ...], observed: list[ServerEntry]) -> list[Operation]:
+    present = {server.endpoint: server for server in observed}
     kept = {server.endpoint for server in wanted}
     operations: list[Operation] = [DeleteServer(key, endpoint) for endpoint in present if endpoint not in kept]
     for server in wanted:

@@ -54,36 +54,43 @@ class ServiceView:
 
     def _servers(self, pool: PoolMachine, key: ServiceKey, state: ServiceState | None) -> list[ServerSnapshot]:
         service, port = pool.service, key.endpoint.port
-        held = {each.server.endpoint: each for each in state.servers} if state else {}
+        observed = {each.server.endpoint: each for each in state.servers} if state else {}
         servers = [
-            self._server(service, health.server, health.up, health.since, held.get(Endpoint(at.address, at.port or port)))
+            self._server(service, health.server, health.up, health.since, observed.get(Endpoint(at.address, at.port or port)))
             for at, health in pool.servers.items()
         ]
         sorry = service.sorry_server
-        if sorry is not None and (sorry := Endpoint(sorry.address, sorry.port or port)) in held:
+        if sorry is not None and (sorry := Endpoint(sorry.address, sorry.port or port)) in observed:
             stand_in = RealServer(endpoint=sorry, forwarding=service.forwarding)
-            servers.append(self._server(service, stand_in, True, pool.since, held[sorry], sorry=True))
+            servers.append(self._server(service, stand_in, True, pool.since, observed[sorry], sorry=True))
         return servers
 
     def _server(
-        self, service: VirtualServer, server: RealServer, up: bool, since: float, held: ServerState | None, *, sorry: bool = False
-    ) -> ServerSnapshot:  # fmt: skip
+        self,
+        service: VirtualServer,
+        server: RealServer,
+        up: bool,
+        since: float,
+        observed: ServerState | None,
+        *,
+        sorry: bool = False,
+    ) -> ServerSnapshot:
         names = [(service.name, server.endpoint, name) for name, _ in check_names(server)]
         runners = [self.balancer.checks.runners.get(key) for key in names]
         return ServerSnapshot(
             address=server.endpoint.address,
-            port=held.server.endpoint.port if held else server.endpoint.port,
+            port=observed.server.endpoint.port if observed else server.endpoint.port,
             up=up,
-            in_plane=held is not None,
-            weight=held.server.weight if held else 0,
+            in_plane=observed is not None,
+            weight=observed.server.weight if observed else 0,
             declared_weight=server.weight,
             forwarding=server.forwarding.value,
-            active=held.active if held else 0,
-            inactive=held.inactive if held else 0,
-            persistent=held.persistent if held else 0,
-            connections=held.traffic.connections if held else 0,
-            bytes_in=held.traffic.bytes_in if held else 0,
-            bytes_out=held.traffic.bytes_out if held else 0,
+            active=observed.active if observed else 0,
+            inactive=observed.inactive if observed else 0,
+            persistent=observed.persistent if observed else 0,
+            connections=observed.traffic.connections if observed else 0,
+            bytes_in=observed.traffic.bytes_in if observed else 0,
+            bytes_out=observed.traffic.bytes_out if observed else 0,
             since_at=since + self.offset,
             sorry=sorry,
             checks=tuple(self._check(runner) for runner in runners if runner is not None),

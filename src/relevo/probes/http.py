@@ -36,7 +36,7 @@ class Page:
     digest: str = ""
 
 
-class OddAnswer(Exception):
+class BadResponse(Exception):
     """The answer cannot be used; carries the result."""
 
     def __init__(self, failure: Failure, detail: str) -> None:
@@ -51,8 +51,8 @@ async def probe_http(check: HttpCheck) -> Result:
         try:
             async with asyncio.timeout(check.connect_timeout_s):
                 page = await _fetch(check, url)
-        except OddAnswer as odd:
-            return odd.result
+        except BadResponse as bad:
+            return bad.result
         except (OSError, TimeoutError) as error:
             return failed(error, check.connect_timeout_s)
         verdict = judge(url, page)
@@ -117,10 +117,10 @@ class _Body:
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Take octets; ``OddAnswer`` when there are too many."""
+        """Take octets; ``BadResponse`` when there are too many."""
         self._size += len(data)
         if self._size > MAX_BODY:
-            raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
+            raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
         self._md5.update(data)
 
     def digest(self) -> str:
@@ -142,7 +142,7 @@ async def _answer(reader: asyncio.StreamReader, *, hashing: bool) -> Page:
         try:
             page.digest = await _digest(reader, connection)
         except h11.RemoteProtocolError:
-            raise OddAnswer(Failure.PROTOCOL, "broken framing of the body") from None
+            raise BadResponse(Failure.PROTOCOL, "broken framing of the body") from None
     return page
 
 
@@ -154,12 +154,12 @@ async def _head(reader: asyncio.StreamReader, connection: h11.Connection, seen: 
             data = await reader.read(READ_SIZE)
             seen += data
             if len(seen) > MAX_HEADERS + READ_SIZE:
-                raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
+                raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
             connection.receive_data(data)
         elif isinstance(event, h11.Response):
             return Page(event.status_code)
         elif not isinstance(event, h11.InformationalResponse):
-            raise OddAnswer(Failure.PROTOCOL, "the server closed without an answer")
+            raise BadResponse(Failure.PROTOCOL, "the server closed without an answer")
 
 
 async def _digest(reader: asyncio.StreamReader, connection: h11.Connection) -> str:
@@ -185,10 +185,10 @@ async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bo
     match = _STATUS_LINE.match(seen)
     if match is None:
         shown = bytes(seen[:40]).decode("ascii", "replace")
-        raise OddAnswer(Failure.PROTOCOL, f"the answer begins with {shown!r}" if shown else "empty answer")
+        raise BadResponse(Failure.PROTOCOL, f"the answer begins with {shown!r}" if shown else "empty answer")
     head = re.search(rb"\r?\n\r?\n", seen)
     if head is None and len(seen) > MAX_HEADERS:
-        raise OddAnswer(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
+        raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
     page = Page(int(match.group(1)))
     if not hashing:
         return page

@@ -50,7 +50,7 @@ class Host:
         self.log: list[Log] = []
         self.events: list[InstanceChanged | GroupChanged] = []
         self.announced: list[tuple[float, str, str]] = []
-        self.held = LocalAddresses(frozenset(), frozenset())
+        self.local = LocalAddresses(frozenset(), frozenset())
         self.firewall = False
         self._segments: dict[str, str] = {}
         self._ports: dict[str, PortSpec] = {}
@@ -163,7 +163,7 @@ class Host:
             case InstanceChanged() | GroupChanged():
                 self.events.append(effect)
             case LocalAddresses():
-                self.held = effect
+                self.local = effect
 
     def _open(self, router: str, spec: PortSpec) -> PortOpened | PortFailed:
         if not self._has(spec.source):

@@ -173,12 +173,12 @@ _FLAGS: Final = struct.Struct("=II")
 # -- requests ---------------------------------------------------------------------------------------------------------
 
 
-def name_service(identity: Identity) -> bytes:
+def encode_service_key(identity: Identity) -> bytes:
     """Attributes that say which service is meant."""
     return _nested(_SERVICE, _identity(identity))
 
 
-def tell_service(service: Service) -> bytes:
+def encode_service(service: Service) -> bytes:
     """Attributes that make or change a service. The kernel wants all of them, persistent or not."""
     body = _identity(service.identity) + _text(6, service.scheduler)
     body += attribute(7, _FLAGS.pack(service.flags & SETTABLE, SETTABLE)) + _u32(8, service.timeout_s)
@@ -191,12 +191,12 @@ def tell_service(service: Service) -> bytes:
     return _nested(_SERVICE, body)
 
 
-def name_destination(identity: Identity, address: str, port: int) -> bytes:
+def encode_destination_key(identity: Identity, address: str, port: int) -> bytes:
     """Attributes that say which server is meant."""
-    return name_service(identity) + _nested(_DESTINATION, _place(address, port))
+    return encode_service_key(identity) + _nested(_DESTINATION, _place(address, port))
 
 
-def tell_destination(identity: Identity, destination: Destination) -> bytes:
+def encode_destination(identity: Identity, destination: Destination) -> bytes:
     """Attributes that make or change a server."""
     body = _place(destination.address, destination.port) + _u32(3, destination.method)
     body += attribute(4, _I32.pack(destination.weight))
@@ -204,10 +204,10 @@ def tell_destination(identity: Identity, destination: Destination) -> bytes:
     if destination.method == Method.TUNNEL:
         body += attribute(13, bytes([destination.tunnel_type])) + attribute(14, _PORT.pack(destination.tunnel_port))
         body += attribute(15, _U16.pack(destination.tunnel_flags))
-    return name_service(identity) + _nested(_DESTINATION, body)
+    return encode_service_key(identity) + _nested(_DESTINATION, body)
 
 
-def tell_daemon(daemon: Daemon) -> bytes:
+def encode_daemon(daemon: Daemon) -> bytes:
     """Attributes that start a synchronisation daemon."""
     body = _u32(1, daemon.state) + _text(2, daemon.interface) + _u32(3, daemon.sync_id)
     if daemon.max_length:
@@ -222,12 +222,12 @@ def tell_daemon(daemon: Daemon) -> bytes:
     return _nested(_DAEMON, body)
 
 
-def name_daemon(state: int) -> bytes:
+def encode_daemon_key(state: int) -> bytes:
     """Attributes that say which daemon is meant."""
     return _nested(_DAEMON, _u32(1, state))
 
 
-def tell_timeouts(timeouts: Timeouts) -> bytes:
+def encode_timeouts(timeouts: Timeouts) -> bytes:
     """Attributes that change time-outs."""
     return _u32(_TIMEOUT_TCP, timeouts.tcp_s) + _u32(_TIMEOUT_TCP_FIN, timeouts.tcp_fin_s) + _u32(_TIMEOUT_UDP, timeouts.udp_s)
 
@@ -273,7 +273,7 @@ def read_destination(body: memoryview, family: int) -> Destination:
         active=_number(found, 7, _U32),
         inactive=_number(found, 8, _U32),
         persistent=_number(found, 9, _U32),
-        tunnel_type=_octet(found, 13),
+        tunnel_type=_byte(found, 13),
         tunnel_port=_number(found, 14, _PORT) if 14 in found else 0,
         tunnel_flags=_number(found, 15, _U16) if 15 in found else 0,
         counters=_read_counters(found, 12, 10),
@@ -295,7 +295,7 @@ def read_daemon(body: memoryview) -> Daemon:
         max_length=_number(found, 4, _U16) if 4 in found else 0,
         group=group,
         port=_number(found, 7, _U16) if 7 in found else 0,
-        ttl=_octet(found, 8),
+        ttl=_byte(found, 8),
     )
 
 
@@ -365,7 +365,7 @@ def _number(found: dict[int, memoryview], kind: int, form: struct.Struct) -> int
     return int(form.unpack(data)[0])
 
 
-def _octet(found: dict[int, memoryview], kind: int) -> int:
+def _byte(found: dict[int, memoryview], kind: int) -> int:
     data = found.get(kind, b"\0")
     if len(data) != 1:
         raise Malformed(Fault.SIZE, f"attribute {kind}")

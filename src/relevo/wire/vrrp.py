@@ -32,7 +32,7 @@ _HEADER = struct.Struct("!BBBBBBH")
 _HEADER_3 = struct.Struct("!BBBBHH")
 
 
-class Refusal(enum.StrEnum):
+class AdvertRefusal(enum.StrEnum):
     """Why an advert was dropped. The values are the names in metrics and status; they do not change."""
 
     TRUNCATED = "truncated"
@@ -100,25 +100,25 @@ def encode(advert: Advert, source: str, destination: str, *, pseudo_header: bool
     return _HEADER_3.pack(*head_3, internet_checksum(prefix + packet)) + body
 
 
-def decode(data: bytes, envelope: Envelope, *, pseudo_header: bool = True) -> Advert | Refusal:
+def decode(data: bytes, envelope: Envelope, *, pseudo_header: bool = True) -> Advert | AdvertRefusal:
     """Decode an advert that arrived in ``envelope``, or say why it is none."""
     if len(data) < _HEADER.size:
-        return Refusal.TRUNCATED
+        return AdvertRefusal.TRUNCATED
     version, kind = data[0] >> 4, data[0] & 0x0F
     if version not in (2, 3):
-        return Refusal.VERSION
+        return AdvertRefusal.VERSION
     if kind != ADVERTISEMENT:
-        return Refusal.TYPE
+        return AdvertRefusal.TYPE
     if envelope.ttl is not None and envelope.ttl != TTL:
-        return Refusal.TTL
+        return AdvertRefusal.TTL
     end = _HEADER.size + 4 * data[3]
     if len(data) != end + (AUTH_LENGTH if version == 2 else 0):
-        return Refusal.LENGTH
+        return AdvertRefusal.LENGTH
     prefix = b""
     if version == 3 and pseudo_header:
         prefix = _pseudo_header(envelope.source, envelope.destination, len(data))
     if internet_checksum(prefix + data) != 0:
-        return Refusal.CHECKSUM
+        return AdvertRefusal.CHECKSUM
     addresses = tuple(".".join(map(str, data[at : at + 4])) for at in range(_HEADER.size, end, 4))
     if version == 2:
         return Advert(2, data[1], data[2], float(data[5]), addresses, data[end:], data[4])
@@ -130,24 +130,24 @@ def virtual_router_id(data: bytes) -> int | None:
     return data[1] if len(data) > 1 else None
 
 
-def admit(advert: Advert, envelope: Envelope, instance: VrrpInstance, own_address: str) -> Refusal | None:
+def admit(advert: Advert, envelope: Envelope, instance: VrrpInstance, own_address: str) -> AdvertRefusal | None:
     """Say why ``instance`` must not listen to ``advert``, or ``None`` when it may (RFC 9568 §7.1, RFC 3768 §7.1)."""
     if envelope.source == own_address:
-        return Refusal.OWN
+        return AdvertRefusal.OWN
     if advert.version != instance.version:
-        return Refusal.VERSION
+        return AdvertRefusal.VERSION
     multicast = is_multicast(envelope.destination)
     if multicast == bool(instance.unicast_peers):
-        return Refusal.MODE
+        return AdvertRefusal.MODE
     if instance.unicast_peers and envelope.source not in instance.unicast_peers:
-        return Refusal.NOT_A_PEER
+        return AdvertRefusal.NOT_A_PEER
     if instance.version == 2:
         if advert.auth_type != (AUTH_PASS if instance.authentication else AUTH_NONE):
-            return Refusal.AUTHENTICATION_TYPE
+            return AdvertRefusal.AUTHENTICATION_TYPE
         if instance.authentication and advert.secret != secret_of(instance):
-            return Refusal.AUTHENTICATION
+            return AdvertRefusal.AUTHENTICATION
         if advert.interval_s != instance.advert_interval_s:
-            return Refusal.INTERVAL
+            return AdvertRefusal.INTERVAL
     return None
 
 

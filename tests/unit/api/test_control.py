@@ -18,7 +18,7 @@ from relevo.api import schema
 from relevo.api import server as control
 from relevo.api.client import ask, ask_raw
 from relevo.api.schema import COMMANDS, Request
-from relevo.api.server import MAX_CALLERS, MAX_REQUEST, ControlServer
+from relevo.api.server import MAX_CLIENTS, MAX_REQUEST, ControlServer
 from relevo.errors import ControlError, HostError
 from relevo.host.unix_socket import private_listener
 
@@ -196,21 +196,21 @@ def test_a_caller_that_does_not_read_its_answer_is_hung_up_on(path: Path, monkey
         _, writer = await asyncio.open_unix_connection(path.with_name("other"), limit=100)
         writer.write(b'{"command": "connections"}\n')
         await asyncio.sleep(0.5)
-        callers = server._callers
+        clients = server._clients
         writer.transport.abort()
         await server.close()
-        assert callers == 0
+        assert clients == 0
 
     serving(path, test)
 
 
 def test_more_callers_than_places_are_told_so_and_the_places_come_back(path: Path) -> None:
     async def test() -> None:
-        held = [await asyncio.open_unix_connection(path) for _ in range(MAX_CALLERS)]
+        held = [await asyncio.open_unix_connection(path) for _ in range(MAX_CLIENTS)]
         for reader, writer in held:
             writer.write(b'{"command": "plane"}\n')
             await reader.readline()
-        assert await say(path, b'{"command": "plane"}\n') == {"error": f"more than {MAX_CALLERS} callers"}
+        assert await say(path, b'{"command": "plane"}\n') == {"error": f"more than {MAX_CLIENTS} clients"}
         for _, writer in held:
             writer.close()
         for _ in range(200):

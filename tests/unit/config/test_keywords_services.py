@@ -1,6 +1,6 @@
 import pytest
 
-from relevo.config.blocks.census import REMOVED
+from relevo.config.blocks.keepalived_keywords import REMOVED
 from relevo.config.blocks.services import SCHEDULERS
 from relevo.model import Endpoint, Forwarding, Protocol, Script, Tunnel
 from tests.unit.config.compiling import SECURED, compiled, messages, out_of_range, server, service, with_server, with_service

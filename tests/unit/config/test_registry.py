@@ -7,8 +7,8 @@ import pytest
 from relevo.config import Findings, Severity
 from relevo.config.blocks import checkers
 from relevo.config.blocks.arguments import Argument, entries, integer, text, word_list
-from relevo.config.blocks.census import CENSUS, REMOVED, known
 from relevo.config.blocks.checks import KINDS
+from relevo.config.blocks.keepalived_keywords import KEEPALIVED_KEYWORDS, REMOVED, known
 from relevo.config.blocks.registry import OURS, Again, Block, Fields, Keyword
 from relevo.config.blocks.root import ROOT
 from relevo.config.blocks.services import REAL_SERVER
@@ -308,8 +308,8 @@ def test_a_default_is_declared_once_or_twice_alike(block):
         assert declared is msgspec.NODEFAULT or declared == keyword.default, keyword.name
 
 
-def test_the_census_holds_every_keyword_of_keepalived_and_none_that_was_removed():
-    words = {word for block in CENSUS.values() for word in block}
+def test_the_table_has_every_keyword_of_keepalived_and_none_that_was_removed():
+    words = {word for block in KEEPALIVED_KEYWORDS.values() for word in block}
     assert len(words) == 363
     assert not words & set(REMOVED)
     assert (known("", "vrrp_instance"), known("HTTP_GET", "sni_name")) == ("0.5.3", "after 2.4.3")

@@ -149,7 +149,7 @@ def test_a_statement_on_a_line_without_words_is_placed_at_its_beginning():
 
 
 @pytest.mark.parametrize(("text", "column"), [("a }", 3), ("  {", 3), ("a { } {", 7)])
-def test_a_complaint_about_a_brace_points_at_the_brace(text, column):
+def test_a_finding_about_a_brace_points_at_the_brace(text, column):
     assert parsed(text)[1].items[0].place.column == column
 
 

@@ -1,7 +1,7 @@
 """Virtual routers for the tests, in the states they need."""
 
 from relevo.machines.faults import Fault, FaultKind
-from relevo.machines.vrrp import HandOver, Heard, Log, SetFaults, Start, State, Stop, VrrpMachine
+from relevo.machines.vrrp import AdvertReceived, HandOver, Log, SetFaults, Start, State, Stop, VrrpMachine
 from relevo.model import GarpPolicy, VirtualAddress, VrrpInstance
 from relevo.wire.vrrp import Advert
 
@@ -21,7 +21,7 @@ def router(*, grouped=False, **changes):
 
 
 def heard(priority, source=HIGH, *, interval=1.0, addresses=(VIP,), version=2):
-    return Heard(Advert(version, 51, priority, interval, addresses), source)
+    return AdvertReceived(Advert(version, 51, priority, interval, addresses), source)
 
 
 def failing(*causes):

@@ -121,7 +121,7 @@ def test_it_returns_in_them_too_and_the_quorum_with_it():
 
 def test_a_second_check_that_fails_is_an_event_and_no_line_of_service():
     story = Story(service(server(1, tcp(1), http(1)), server(2)), dead=[at(1)]).wait(2.0)
-    assert [(e.moved, e.check) for e in story.events()] == [(True, "TCP_CHECK"), (False, "HTTP_GET")]
+    assert [(e.transition, e.check) for e in story.events()] == [(True, "TCP_CHECK"), (False, "HTTP_GET")]
 
 
 def test_first_checks_are_spread_by_the_warm_up():

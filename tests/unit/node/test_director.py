@@ -544,7 +544,7 @@ def test_a_second_stop_does_not_wait_for_a_successor():
 
 def test_a_new_worker_goes_on_where_the_dead_one_was():
     host = started()
-    placed = host.held.placed
+    placed = host.local.placed
     assert placed == {(1, "10.0.0.9", 24)}
     host.crash()
     host.start(file(instance()), resume=frozenset({"V"}), placed=placed)

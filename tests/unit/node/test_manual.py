@@ -45,20 +45,20 @@ def test_services_by_hand_are_known_until_they_are_deleted():
 def test_counters_begin_at_0_where_they_were_zeroed():
     hand = ManualChanges()
     hand.zero(table(5, 1000), KEY)
-    assert seen(hand.shown(table(7, 1500))) == [(2, 500)]
-    assert seen(hand.shown(table(7, 1500, OTHER))) == [(7, 1500)]
+    assert seen(hand.since_zero(table(7, 1500))) == [(2, 500)]
+    assert seen(hand.since_zero(table(7, 1500, OTHER))) == [(7, 1500)]
     hand.zero(table(9, 2000, OTHER), None)
-    assert seen(hand.shown(table(9, 2001, OTHER))) == [(0, 1)]
+    assert seen(hand.since_zero(table(9, 2001, OTHER))) == [(0, 1)]
 
 
 def test_a_server_that_left_counts_from_0_and_never_below():
     hand = ManualChanges()
     hand.zero(table(5, 1000), None)
-    assert seen(hand.shown(table(6, 10))) == [(1, 0)]
+    assert seen(hand.since_zero(table(6, 10))) == [(1, 0)]
     hand.forget(DeleteServer(KEY, AT))
-    assert seen(hand.shown(table(6, 10))) == [(1, 10)]
+    assert seen(hand.since_zero(table(6, 10))) == [(1, 10)]
     hand.forget(DeleteService(KEY))
-    assert seen(hand.shown(table(6, 10))) == [(6, 10)]
+    assert seen(hand.since_zero(table(6, 10))) == [(6, 10)]
 
 
 def test_time_outs_that_are_not_said_any_more_are_ipvs_s_own_again():

@@ -67,13 +67,13 @@ def read_sync(data):
 def netlink_seeds():
     web = Identity(0, 2, 6, "192.0.2.10", 80)
     server = Destination(address="10.0.0.1", port=80, method=Method.TUNNEL, tunnel_type=1, tunnel_port=6080)
-    service = ipvs_netlink.tell_service(Service(identity=web, timeout_s=5))
+    service = ipvs_netlink.encode_service(Service(identity=web, timeout_s=5))
     counters = b"".join(attribute(kind, bytes(8)) for kind in range(1, 11))
-    told = attributes(attributes(memoryview(ipvs_netlink.tell_destination(web, server)))[2])
+    told = attributes(attributes(memoryview(ipvs_netlink.encode_destination(web, server)))[2])
     numbers = b"".join(attribute(kind, bytes(4)) for kind in (7, 8, 9)) + attribute(12, counters)
     dumped = attribute(2, b"".join(attribute(k, bytes(v)) for k, v in told.items()) + numbers)
-    daemon = ipvs_netlink.tell_daemon(ipvs_netlink.Daemon(state=1, interface="eth0", group="224.0.0.81", port=8848, ttl=1))
-    bodies = [service, dumped, daemon, ipvs_netlink.tell_timeouts(ipvs_netlink.Timeouts(1, 2, 3))]
+    daemon = ipvs_netlink.encode_daemon(ipvs_netlink.Daemon(state=1, interface="eth0", group="224.0.0.81", port=8848, ttl=1))
+    bodies = [service, dumped, daemon, ipvs_netlink.encode_timeouts(ipvs_netlink.Timeouts(1, 2, 3))]
     framed = [netlink.request(33, 0, 5, 1, 1, body) for body in bodies]
     return [*framed, framed[0] + framed[1], netlink.request(netlink.DONE, 0, 5, 0, 0, bytes(4))]
 

@@ -21,7 +21,7 @@ def inside(body, kind):
 
 def test_a_service_is_told_in_the_kernel_s_widths_and_orders():
     found = inside(
-        ipvs_netlink.tell_service(Service(identity=WEB, scheduler="rr", flags=5, timeout_s=360, netmask=0xFFFFFF00)), 1
+        ipvs_netlink.encode_service(Service(identity=WEB, scheduler="rr", flags=5, timeout_s=360, netmask=0xFFFFFF00)), 1
     )
     assert found == {
         1: b"\2\0",
@@ -36,7 +36,7 @@ def test_a_service_is_told_in_the_kernel_s_widths_and_orders():
 
 
 def test_an_ipv6_mask_is_a_plain_number_and_a_mark_has_no_address():
-    found = inside(ipvs_netlink.tell_service(Service(identity=MARK, netmask=64, engine="sip")), 1)
+    found = inside(ipvs_netlink.encode_service(Service(identity=MARK, netmask=64, engine="sip")), 1)
     assert found[9] == struct.pack("=I", 64)
     assert found[5] == struct.pack("=I", 7)
     assert found[11] == b"sip\0"
@@ -45,21 +45,21 @@ def test_an_ipv6_mask_is_a_plain_number_and_a_mark_has_no_address():
 
 def test_a_tunnel_s_port_is_in_network_order():
     server = Destination(address="10.0.0.1", port=80, method=Method.TUNNEL, tunnel_type=1, tunnel_port=6080, tunnel_flags=1)
-    found = inside(ipvs_netlink.tell_destination(WEB, server), 2)
+    found = inside(ipvs_netlink.encode_destination(WEB, server), 2)
     assert (found[13], found[14], found[15]) == (b"\1", (6080).to_bytes(2, "big"), b"\1\0")
 
 
 def test_a_daemon_s_port_is_in_the_machine_s_order():
     daemon = Daemon(state=1, interface="eth0", sync_id=5, max_length=1400, group="224.0.0.81", port=8848, ttl=3)
-    found = inside(ipvs_netlink.tell_daemon(daemon), 3)
+    found = inside(ipvs_netlink.encode_daemon(daemon), 3)
     assert found[7] == (8848).to_bytes(2, "little")
     assert found[5] == bytes((224, 0, 0, 81))
-    assert ipvs_netlink.read_daemon(memoryview(ipvs_netlink.tell_daemon(daemon))) == daemon
+    assert ipvs_netlink.read_daemon(memoryview(ipvs_netlink.encode_daemon(daemon))) == daemon
 
 
 def dumped(service):
     """A service as the kernel dumps it: the address always 16 octets, counters behind."""
-    found = inside(ipvs_netlink.tell_service(service), 1)
+    found = inside(ipvs_netlink.encode_service(service), 1)
     if 3 in found:
         found[3] = found[3].ljust(16, b"\0")
 
@@ -87,7 +87,7 @@ def test_counters_are_read_in_either_width():
 
 def test_a_dumped_server_may_be_of_the_other_family():
     server = Destination(address="2001:db8::5", port=80, method=Method.TUNNEL, weight=3, upper_threshold=9, lower_threshold=4)
-    told = attributes(attributes(memoryview(ipvs_netlink.tell_destination(WEB, server)))[2])
+    told = attributes(attributes(memoryview(ipvs_netlink.encode_destination(WEB, server)))[2])
     body = b"".join(attribute(kind, bytes(data)) for kind, data in told.items())
     body += b"".join(attribute(kind, struct.pack("=I", kind)) for kind in (7, 8, 9))
     found = ipvs_netlink.read_destination(memoryview(attribute(2, body)), 2)
@@ -95,7 +95,9 @@ def test_a_dumped_server_may_be_of_the_other_family():
 
 
 def test_time_outs_and_info():
-    assert ipvs_netlink.read_timeouts(memoryview(ipvs_netlink.tell_timeouts(Timeouts(900, 120, 300)))) == Timeouts(900, 120, 300)
+    assert ipvs_netlink.read_timeouts(memoryview(ipvs_netlink.encode_timeouts(Timeouts(900, 120, 300)))) == Timeouts(
+        900, 120, 300
+    )
     body = attribute(1, struct.pack("=I", 0x010201)) + attribute(2, struct.pack("=I", 4096))
     assert ipvs_netlink.read_info(memoryview(body)) == Info(0x010201, 4096)
 

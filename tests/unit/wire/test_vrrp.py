@@ -9,8 +9,8 @@ from relevo.wire.vrrp import (
     AUTH_NONE,
     AUTH_PASS,
     Advert,
+    AdvertRefusal,
     Envelope,
-    Refusal,
     address_rank,
     admit,
     decode,
@@ -83,8 +83,8 @@ def test_a_secret_has_eight_octets_on_the_wire():
 
 def test_the_checksum_of_version_3_covers_the_addresses_of_the_ip_header():
     data = packet(3)
-    assert decode(data, Envelope("192.168.6.4", GROUP, 255)) is Refusal.CHECKSUM
-    assert decode(data, MULTICAST, pseudo_header=False) is Refusal.CHECKSUM
+    assert decode(data, Envelope("192.168.6.4", GROUP, 255)) is AdvertRefusal.CHECKSUM
+    assert decode(data, MULTICAST, pseudo_header=False) is AdvertRefusal.CHECKSUM
     assert decode(packet(2), Envelope("192.168.6.4", GROUP, 255)) == example(2)
 
 
@@ -148,19 +148,19 @@ def test_scapy_reads_version_2(advert):
 @pytest.mark.parametrize(
     ("data", "envelope", "refusal"),
     [
-        (b"", MULTICAST, Refusal.TRUNCATED),
-        (b"\x21\x33\x64\x01\x00\x01\xb3", MULTICAST, Refusal.TRUNCATED),
-        (b"\x11" + packet()[1:], MULTICAST, Refusal.VERSION),
-        (b"\x41" + packet()[1:], MULTICAST, Refusal.VERSION),
-        (b"\x22" + packet()[1:], MULTICAST, Refusal.TYPE),
-        (b"\x30" + packet(3)[1:], MULTICAST, Refusal.TYPE),
-        (packet(), Envelope(PEER, GROUP, 254), Refusal.TTL),
-        (packet(3), Envelope(PEER, GROUP, 0), Refusal.TTL),
-        (packet()[:-1], MULTICAST, Refusal.LENGTH),
-        (packet() + b"\0", MULTICAST, Refusal.LENGTH),
-        (packet(3) + b"\0" * 8, MULTICAST, Refusal.LENGTH),
-        (packet()[:-1] + b"\x01", MULTICAST, Refusal.CHECKSUM),
-        (packet(3)[:-1] + b"\x01", MULTICAST, Refusal.CHECKSUM),
+        (b"", MULTICAST, AdvertRefusal.TRUNCATED),
+        (b"\x21\x33\x64\x01\x00\x01\xb3", MULTICAST, AdvertRefusal.TRUNCATED),
+        (b"\x11" + packet()[1:], MULTICAST, AdvertRefusal.VERSION),
+        (b"\x41" + packet()[1:], MULTICAST, AdvertRefusal.VERSION),
+        (b"\x22" + packet()[1:], MULTICAST, AdvertRefusal.TYPE),
+        (b"\x30" + packet(3)[1:], MULTICAST, AdvertRefusal.TYPE),
+        (packet(), Envelope(PEER, GROUP, 254), AdvertRefusal.TTL),
+        (packet(3), Envelope(PEER, GROUP, 0), AdvertRefusal.TTL),
+        (packet()[:-1], MULTICAST, AdvertRefusal.LENGTH),
+        (packet() + b"\0", MULTICAST, AdvertRefusal.LENGTH),
+        (packet(3) + b"\0" * 8, MULTICAST, AdvertRefusal.LENGTH),
+        (packet()[:-1] + b"\x01", MULTICAST, AdvertRefusal.CHECKSUM),
+        (packet(3)[:-1] + b"\x01", MULTICAST, AdvertRefusal.CHECKSUM),
     ],
 )
 def test_a_broken_packet_is_refused_with_its_reason(data, envelope, refusal):
@@ -176,7 +176,7 @@ def test_where_the_ttl_is_unknown_it_does_not_count(version):
 def test_every_truncation_is_refused(version):
     data = packet(version, addresses=(VIP, "10.0.0.1"), priority=200)
     for length in range(len(data)):
-        assert decode(data[:length], MULTICAST) is (Refusal.TRUNCATED if length < 8 else Refusal.LENGTH)
+        assert decode(data[:length], MULTICAST) is (AdvertRefusal.TRUNCATED if length < 8 else AdvertRefusal.LENGTH)
 
 
 @given(ADVERTS, st.booleans(), st.data())
@@ -184,7 +184,7 @@ def test_every_flipped_bit_is_refused(advert, pseudo_header, data):
     encoded = bytearray(encode(advert, PEER, GROUP, pseudo_header=pseudo_header))
     bit = data.draw(st.integers(0, 8 * len(encoded) - 1))
     encoded[bit // 8] ^= 1 << bit % 8
-    assert isinstance(decode(bytes(encoded), MULTICAST, pseudo_header=pseudo_header), Refusal)
+    assert isinstance(decode(bytes(encoded), MULTICAST, pseudo_header=pseudo_header), AdvertRefusal)
 
 
 def test_every_single_flip_of_the_examples_is_refused():
@@ -193,13 +193,13 @@ def test_every_single_flip_of_the_examples_is_refused():
         for bit in range(8 * len(good)):
             bad = bytearray(good)
             bad[bit // 8] ^= 1 << bit % 8
-            assert isinstance(decode(bytes(bad), MULTICAST), Refusal)
+            assert isinstance(decode(bytes(bad), MULTICAST), AdvertRefusal)
 
 
 @given(st.binary(max_size=64) | st.binary(max_size=64).map(lambda tail: b"\x21" + tail) | st.binary().map(b"1".__add__))
 def test_random_bytes_never_raise(data):
-    assert isinstance(decode(data, MULTICAST), Advert | Refusal)
-    assert isinstance(decode(data, UNICAST, pseudo_header=False), Advert | Refusal)
+    assert isinstance(decode(data, MULTICAST), Advert | AdvertRefusal)
+    assert isinstance(decode(data, UNICAST, pseudo_header=False), Advert | AdvertRefusal)
 
 
 @pytest.mark.parametrize(("data", "number"), [(b"", None), (b"\x21", None), (b"\x21\x33", 51), (b"\xff\xff\0", 255)])
@@ -226,17 +226,22 @@ SIGNED = {"secret": SECRET, "auth_type": AUTH_PASS}
         (example(3, interval_s=7.0), MULTICAST, instance(version=3), None),
         (example(2), UNICAST, instance(unicast_peers=(PEER,)), None),
         (example(2, **SIGNED), MULTICAST, instance(authentication=PASS), None),
-        (example(2), Envelope(OWN, GROUP, 255), instance(), Refusal.OWN),
-        (example(3), MULTICAST, instance(), Refusal.VERSION),
-        (example(2), MULTICAST, instance(version=3), Refusal.VERSION),
-        (example(2), UNICAST, instance(), Refusal.MODE),
-        (example(2), MULTICAST, instance(unicast_peers=(PEER,)), Refusal.MODE),
-        (example(2), UNICAST, instance(unicast_peers=("10.0.0.1",)), Refusal.NOT_A_PEER),
-        (example(2), MULTICAST, instance(authentication=PASS), Refusal.AUTHENTICATION_TYPE),
-        (example(2, **SIGNED), MULTICAST, instance(), Refusal.AUTHENTICATION_TYPE),
-        (example(2, secret=b"guessed\0", auth_type=AUTH_PASS), MULTICAST, instance(authentication=PASS), Refusal.AUTHENTICATION),
-        (example(2, interval_s=2.0), MULTICAST, instance(), Refusal.INTERVAL),
-        (example(2), MULTICAST, instance(advert_interval_s=2.0), Refusal.INTERVAL),
+        (example(2), Envelope(OWN, GROUP, 255), instance(), AdvertRefusal.OWN),
+        (example(3), MULTICAST, instance(), AdvertRefusal.VERSION),
+        (example(2), MULTICAST, instance(version=3), AdvertRefusal.VERSION),
+        (example(2), UNICAST, instance(), AdvertRefusal.MODE),
+        (example(2), MULTICAST, instance(unicast_peers=(PEER,)), AdvertRefusal.MODE),
+        (example(2), UNICAST, instance(unicast_peers=("10.0.0.1",)), AdvertRefusal.NOT_A_PEER),
+        (example(2), MULTICAST, instance(authentication=PASS), AdvertRefusal.AUTHENTICATION_TYPE),
+        (example(2, **SIGNED), MULTICAST, instance(), AdvertRefusal.AUTHENTICATION_TYPE),
+        (
+            example(2, secret=b"guessed\0", auth_type=AUTH_PASS),
+            MULTICAST,
+            instance(authentication=PASS),
+            AdvertRefusal.AUTHENTICATION,
+        ),
+        (example(2, interval_s=2.0), MULTICAST, instance(), AdvertRefusal.INTERVAL),
+        (example(2), MULTICAST, instance(advert_interval_s=2.0), AdvertRefusal.INTERVAL),
         (example(3), MULTICAST, instance(version=3, authentication=PASS), None),
     ],
 )

@@ -143,13 +143,13 @@ class KernelTable:
 
     def change_service(self, command: Command, service: Service) -> None:
         names_only = command == Command.DEL_SERVICE
-        self._kernel.command(command, wire.name_service(service.identity) if names_only else wire.tell_service(service))
+        self._kernel.command(command, wire.encode_service_key(service.identity) if names_only else wire.encode_service(service))
 
     def change_destination(self, command: Command, identity: Identity, destination: Destination) -> None:
         if command == Command.DEL_DEST:
-            body = wire.name_destination(identity, destination.address, destination.port)
+            body = wire.encode_destination_key(identity, destination.address, destination.port)
         else:
-            body = wire.tell_destination(identity, destination)
+            body = wire.encode_destination(identity, destination)
         self._kernel.command(command, body)
 
     def connections(self) -> Iterable[ConnectionLine]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 import msgspec
 
 from relevo.config.blocks.arguments import Argument
-from relevo.config.blocks.census import CENSUS, REMOVED, homes, known
+from relevo.config.blocks.keepalived_keywords import KEEPALIVED_KEYWORDS, REMOVED, homes, known
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.secrets import is_secret
@@ -249,7 +249,7 @@ class Block:
     def _nearest(self, word: str) -> list[str]:
         """Return what the word may have been meant to be, at most one; words of this block come first."""
         near = get_close_matches(word, self.table, n=1, cutoff=0.75)
-        return near or get_close_matches(word, CENSUS.get(self.name, ()), n=1, cutoff=0.75)
+        return near or get_close_matches(word, KEEPALIVED_KEYWORDS.get(self.name, ()), n=1, cutoff=0.75)
 
     def _unknown(self, statement: Statement, findings: Findings) -> None:
         word = statement.keyword

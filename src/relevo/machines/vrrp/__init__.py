@@ -2,11 +2,11 @@
 
 from relevo.machines.vrrp.counters import Counters
 from relevo.machines.vrrp.events import (
+    AdvertReceived,
     Announce,
     AskGroup,
     Effect,
     HandOver,
-    Heard,
     Input,
     Log,
     Order,
@@ -28,12 +28,12 @@ from relevo.machines.vrrp.states import TIMERS, TRANSITIONS, State, Symbol
 __all__ = [
     "TIMERS",
     "TRANSITIONS",
+    "AdvertReceived",
     "Announce",
     "AskGroup",
     "Counters",
     "Effect",
     "HandOver",
-    "Heard",
     "Input",
     "Log",
     "Order",

@@ -39,7 +39,7 @@ class SetPriority:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class AdvertReceived:
     """An admitted advert from ``source``."""
 
     advert: Advert
@@ -97,7 +97,7 @@ Input = (
     | Stop
     | SetFaults
     | SetPriority
-    | Heard
+    | AdvertReceived
     | Order
     | HandOver
     | Restore
@@ -126,7 +126,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The router changed state, because of ``reason``. Whether it holds its addresses now says ``VrrpMachine.holds``."""
+    """The router changed state, because of ``reason``. Whether it holds its addresses now says ``VrrpMachine.has_addresses``."""
 
     before: State
     after: State

@@ -1,7 +1,7 @@
 """One virtual router over time.
 
 The machine receives adverts that the wire already admitted, faults, the effective priority, orders of its sync group, and
-time. It answers with effects. Which addresses are set follows from ``holds``; putting them on interfaces, running scripts
+time. It answers with effects. Which addresses are set follows from ``has_addresses``; putting them on interfaces, running scripts
 and sending mail is left to others.
 """
 
@@ -12,7 +12,7 @@ from relevo.machines.machine import Rule, Timers, find_rule
 from relevo.machines.preemption import Preemption, Waiting
 from relevo.machines.vrrp import events, states
 from relevo.machines.vrrp.counters import Counters
-from relevo.machines.vrrp.events import Announce, AskGroup, Effect, Heard, Input, Log, SendAdvert, Transition
+from relevo.machines.vrrp.events import AdvertReceived, Announce, AskGroup, Effect, Input, Log, SendAdvert, Transition
 from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
 from relevo.wire.vrrp import PRIORITY_OWNER, PRIORITY_STOP, address_rank
@@ -48,11 +48,11 @@ class VrrpMachine:
         self._timers: Timers[Symbol] = Timers()
         self._resume = False
         self._restart_reason = ""
-        self._heard: Heard | None = None
+        self._received: AdvertReceived | None = None
         self._warned: set[str] = set()
 
     @property
-    def holds(self) -> bool:
+    def has_addresses(self) -> bool:
         """Whether the virtual addresses belong on this node now."""
         return self.state in (State.MASTER, State.LEAVING, State.HANDING_OVER)
 
@@ -109,7 +109,7 @@ class VrrpMachine:
             case events.Restart(reason=reason):
                 self._restart_reason = reason
                 return Symbol.RESTART
-            case Heard():
+            case AdvertReceived():
                 return self._classify_advert(given)
             case _:
                 return _PLAIN.get(type(given))
@@ -121,16 +121,16 @@ class VrrpMachine:
             self.reason = self._fault_reason()
         return None if bool(before) is bool(faults) else Symbol.FAIL if faults else Symbol.RECOVER
 
-    def _classify_advert(self, heard: Heard) -> Symbol:
-        self._heard = heard
-        priority = heard.advert.priority
+    def _classify_advert(self, received: AdvertReceived) -> Symbol:
+        self._received = received
+        priority = received.advert.priority
         self.counters.adverts_received += 1
         if priority == PRIORITY_STOP:
             self.counters.priority_zero_received += 1
             return Symbol.ADVERT_ZERO
         if priority != self.priority:
             return Symbol.ADVERT_HIGHER if priority > self.priority else Symbol.ADVERT_LOWER
-        if self.state is State.BACKUP or address_rank(heard.source) > address_rank(self.own_address):
+        if self.state is State.BACKUP or address_rank(received.source) > address_rank(self.own_address):
             return Symbol.ADVERT_HIGHER
         return Symbol.ADVERT_LOWER
 
@@ -184,7 +184,7 @@ class VrrpMachine:
         if self.state is State.MASTER:
             self.counters.released_master += 1
             effects = self._send(PRIORITY_STOP)
-        before = State.MASTER if self.holds else self.state  # a hand-over is reported when it is finished
+        before = State.MASTER if self.has_addresses else self.state  # a hand-over is reported when it is finished
         return [*effects, *self._enter(State.FAULT, now, self._fault_reason(), before=before)]
 
     def _recover(self, now: float) -> list[Effect]:
@@ -211,51 +211,51 @@ class VrrpMachine:
         return [Log(f"({self.instance.name}) Backup received priority 0 advertisement")]
 
     def _follow(self, now: float) -> list[Effect]:
-        heard = self._last_heard()
+        received = self._last_received()
         self.preemption.reset()
         self._preempted = ""
-        return [*self._stay_behind(heard, now), *self._warn_of_tie(heard)]
+        return [*self._stay_behind(received, now), *self._warn_of_tie(received)]
 
-    def _stay_behind(self, heard: Heard, now: float) -> list[Effect]:
-        self._adopt_master(heard)
+    def _stay_behind(self, received: AdvertReceived, now: float) -> list[Effect]:
+        self._adopt_master(received)
         self._await_master(now)
         withdrawn: list[Effect] = [AskGroup(False)] if self._asked else []
         self._asked = False
         return withdrawn
 
-    def _adopt_master(self, heard: Heard) -> None:
-        known = self.master_address == heard.source
-        self.master_address, self.master_priority = heard.source, heard.advert.priority
+    def _adopt_master(self, received: AdvertReceived) -> None:
+        known = self.master_address == received.source
+        self.master_address, self.master_priority = received.source, received.advert.priority
         if self.instance.version == 3:
-            self.master_interval_s = max(heard.advert.interval_s, 0.01)
+            self.master_interval_s = max(received.advert.interval_s, 0.01)
         if known and self.instance.skip_check_adv_addr:  # checked when this master was first heard
             return
-        if set(heard.advert.addresses) != {a.address for a in self.instance.addresses}:
+        if set(received.advert.addresses) != {a.address for a in self.instance.addresses}:
             self.counters.address_list_mismatches += 1
 
-    def _warn_of_tie(self, heard: Heard) -> list[Effect]:
-        if heard.advert.priority != self.priority or heard.source in self._warned:
+    def _warn_of_tie(self, received: AdvertReceived) -> list[Effect]:
+        if received.advert.priority != self.priority or received.source in self._warned:
             return []
-        self._warned.add(heard.source)
+        self._warned.add(received.source)
         text = (
-            f"({self.instance.name}) WARNING - equal priority {self.priority} advert received from {heard.source}: "
+            f"({self.instance.name}) WARNING - equal priority {self.priority} advert received from {received.source}: "
             "the higher address wins"
         )
         return [Log(text, warning=True)]
 
     def _consider_preemption(self, now: float) -> list[Effect]:
-        heard = self._last_heard()
-        verdict = self.preemption.consider(heard.source, now)
+        received = self._last_received()
+        verdict = self.preemption.consider(received.source, now)
         if verdict.waiting is not None:
             self._preempted = ""
             said: list[Effect] = [Log(verdict.message)] if verdict.message else []
-            return [*said, *self._stay_behind(heard, now)]
-        self._preempted = f"{heard.source} has only priority {heard.advert.priority}"
-        if heard.source in self._warned:
+            return [*said, *self._stay_behind(received, now)]
+        self._preempted = f"{received.source} has only priority {received.advert.priority}"
+        if received.source in self._warned:
             return []
-        self._warned.add(heard.source)
-        text = f"({self.instance.name}) received lower priority ({heard.advert.priority}) advert from {heard.source} - discarding"
-        return [Log(text)]
+        self._warned.add(received.source)
+        what = f"received lower priority ({received.advert.priority}) advert from {received.source} - discarding"
+        return [Log(f"({self.instance.name}) {what}")]
 
     def _wait_again(self, now: float) -> list[Effect]:
         self._await_master(now)
@@ -300,8 +300,8 @@ class VrrpMachine:
         if self._preempted:
             return self._preempted
         if not self.master_address:
-            return f"no master heard for {self.master_down_s():.3g} s"
-        return f"master {self.master_address} fell silent"
+            return f"no advert received for {self.master_down_s():.3g} s"
+        return f"no more adverts from master {self.master_address}"
 
     def _take_over_with_group(self, now: float) -> list[Effect]:
         return self._become_master(now, "with its sync group")
@@ -349,10 +349,10 @@ class VrrpMachine:
         return self._send(self.priority)
 
     def _outrank(self, now: float) -> list[Effect]:
-        heard, garp, name = self._last_heard(), self.instance.garp, self.instance.name
+        received, garp, name = self._last_received(), self.instance.garp, self.instance.name
         effects: list[Effect] = [
             Log(
-                f"({name}) Received advert from {heard.source} with lower priority {heard.advert.priority}, "
+                f"({name}) Received advert from {received.source} with lower priority {received.advert.priority}, "
                 f"ours {self.priority}, forcing new election"
             )
         ]
@@ -367,8 +367,8 @@ class VrrpMachine:
         return effects
 
     def _give_way(self, now: float) -> list[Effect]:
-        heard = self._last_heard()
-        priority, source = heard.advert.priority, heard.source
+        received = self._last_received()
+        priority, source = received.advert.priority, received.source
         how = f"higher priority {priority}, ours {self.priority}"
         if priority == self.priority:
             how = f"same priority {priority} but higher IP address than ours"
@@ -376,16 +376,16 @@ class VrrpMachine:
         effects: list[Effect] = [Log(text)]
         if self.instance.higher_prio_send_advert:
             effects += self._send(self.priority)
-        return [*effects, *self._become_backup(now, f"{source} has priority {priority}", heard)]
+        return [*effects, *self._become_backup(now, f"{source} has priority {priority}", received)]
 
     def _give_way_with_group(self, now: float) -> list[Effect]:
         return self._become_backup(now, "with its sync group")
 
-    def _become_backup(self, now: float, reason: str, heard: Heard | None = None) -> list[Effect]:
+    def _become_backup(self, now: float, reason: str, received: AdvertReceived | None = None) -> list[Effect]:
         self.counters.released_master += 1
         effects = self._enter(State.BACKUP, now, reason, before=State.MASTER)
-        if heard is not None:
-            self._adopt_master(heard)
+        if received is not None:
+            self._adopt_master(received)
         self._await_master(now)
         return effects
 
@@ -396,9 +396,9 @@ class VrrpMachine:
         return [*self._send(PRIORITY_STOP), Log(f"({self.instance.name}) sent 0 priority, to hand over")]
 
     def _finish_hand_over(self, now: float) -> list[Effect]:
-        heard = self._last_heard()
+        received = self._last_received()
         self.preemption.suppressed = True
-        return self._become_backup(now, f"handed over to {heard.source}", heard)
+        return self._become_backup(now, f"handed over to {received.source}", received)
 
     def _stay(self, now: float) -> list[Effect]:
         self.state = State.MASTER
@@ -446,6 +446,6 @@ class VrrpMachine:
     def _fault_reason(self) -> str:
         return "; ".join(map(str, self.faults))
 
-    def _last_heard(self) -> Heard:
-        assert self._heard is not None
-        return self._heard
+    def _last_received(self) -> AdvertReceived:
+        assert self._received is not None
+        return self._received

@@ -36,11 +36,11 @@ class Kernel:
 
     def service(self, identity: Identity) -> Service:
         """Return one service; ``OSError`` ESRCH when there is none."""
-        return wire.read_service(self._answer(Command.GET_SERVICE, wire.name_service(identity)))
+        return wire.read_service(self._answer(Command.GET_SERVICE, wire.encode_service_key(identity)))
 
     def destinations(self, identity: Identity) -> list[Destination]:
         """Return a service's servers, newest first; none for a missing service."""
-        found = self._netlink.dump(Command.GET_DEST, wire.name_service(identity))
+        found = self._netlink.dump(Command.GET_DEST, wire.encode_service_key(identity))
         return [wire.read_destination(body, identity.family) for body in found]
 
     def daemons(self) -> list[Daemon]:
@@ -65,11 +65,11 @@ class Kernel:
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Change time-outs; 0 leaves one as it is."""
-        self._netlink.ask(Command.SET_CONFIG, wire.tell_timeouts(timeouts))
+        self._netlink.ask(Command.SET_CONFIG, wire.encode_timeouts(timeouts))
 
     def start_daemon(self, daemon: Daemon) -> None:
         """Start a synchronisation daemon."""
-        self._netlink.ask(Command.NEW_DAEMON, wire.tell_daemon(daemon))
+        self._netlink.ask(Command.NEW_DAEMON, wire.encode_daemon(daemon))
 
     def stop_daemon(self, state: int) -> None:
         """Stop a synchronisation daemon.
@@ -78,14 +78,14 @@ class Kernel:
         for its own. After the time-out the running daemons are listed to find out.
         """
         try:
-            self._netlink.ask(Command.DEL_DAEMON, wire.name_daemon(state), limit_s=UNANSWERED_S)
+            self._netlink.ask(Command.DEL_DAEMON, wire.encode_daemon_key(state), limit_s=UNANSWERED_S)
         except TimeoutError:
             if any(daemon.state == state for daemon in self.daemons()):
                 raise
 
     def zero(self, identity: Identity | None = None) -> None:
         """Zero the counters of a service, or of all."""
-        self._netlink.ask(Command.ZERO, b"" if identity is None else wire.name_service(identity))
+        self._netlink.ask(Command.ZERO, b"" if identity is None else wire.encode_service_key(identity))
 
     def flush(self) -> None:
         """Remove every service."""

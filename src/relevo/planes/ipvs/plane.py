@@ -174,7 +174,7 @@ class IpvsPlane:
             if error == errno.ENOENT and isinstance(operation, AddService | EditService):
                 entry = operation.service
                 command, _ = _command(operation)
-                (errors[number],) = kernel.change([(command, wire.tell_service(convert.service_of(_with_fallback(entry))))])
+                (errors[number],) = kernel.change([(command, wire.encode_service(convert.service_of(_with_fallback(entry))))])
                 served.add(entry.key)
                 text = f"the kernel has no scheduler '{entry.scheduler}': {entry.key} is served by {FALLBACK}"
                 self._events.append(PlaneEvent(text, grave=True))
@@ -354,17 +354,17 @@ def unfit(operation: Operation) -> str:
 def _command(operation: Operation) -> tuple[Command, bytes]:
     match operation:
         case AddService(service=entry):
-            return Command.NEW_SERVICE, wire.tell_service(convert.service_of(entry))
+            return Command.NEW_SERVICE, wire.encode_service(convert.service_of(entry))
         case EditService(service=entry):
-            return Command.SET_SERVICE, wire.tell_service(convert.service_of(entry))
+            return Command.SET_SERVICE, wire.encode_service(convert.service_of(entry))
         case DeleteService(key=key):
-            return Command.DEL_SERVICE, wire.name_service(convert.identity_of(key))
+            return Command.DEL_SERVICE, wire.encode_service_key(convert.identity_of(key))
         case AddServer(key=key, server=server):
-            return Command.NEW_DEST, wire.tell_destination(convert.identity_of(key), convert.destination_of(server))
+            return Command.NEW_DEST, wire.encode_destination(convert.identity_of(key), convert.destination_of(server))
         case EditServer(key=key, server=server):
-            return Command.SET_DEST, wire.tell_destination(convert.identity_of(key), convert.destination_of(server))
+            return Command.SET_DEST, wire.encode_destination(convert.identity_of(key), convert.destination_of(server))
         case DeleteServer(key=key, endpoint=endpoint):
-            return Command.DEL_DEST, wire.name_destination(convert.identity_of(key), endpoint.address, endpoint.port)
+            return Command.DEL_DEST, wire.encode_destination_key(convert.identity_of(key), endpoint.address, endpoint.port)
 
 
 def _with_fallback(entry: ServiceEntry) -> ServiceEntry:

@@ -301,7 +301,7 @@ _BY_RELEASE: Final = {
     },
 }
 
-CENSUS: Final = {
+KEEPALIVED_KEYWORDS: Final = {
     block: {word: release for release, names in releases.items() for word in names.split()}
     for block, releases in _BY_RELEASE.items()
 }
@@ -320,9 +320,9 @@ REMOVED: Final = {
 
 def known(block: str, word: str) -> str:
     """Return the release in which keepalived got ``word`` in ``block``; empty if it has no such keyword there."""
-    return CENSUS.get(block, {}).get(word, "")
+    return KEEPALIVED_KEYWORDS.get(block, {}).get(word, "")
 
 
 def homes(word: str) -> list[str]:
     """Return the blocks in which keepalived has ``word``."""
-    return [block for block, words in CENSUS.items() if word in words]
+    return [block for block, words in KEEPALIVED_KEYWORDS.items() if word in words]
