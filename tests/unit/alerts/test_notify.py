@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from relevo.alerts import notify
-from relevo.alerts.notify import Notifier, insecure
+from relevo.alerts.notify import Notifier
+from relevo.host import run_command
 from relevo.model import GlobalDefs, Script
 
 OWN = {"script_user": "root"} if os.geteuid() == 0 else {}
-"""Whoever runs the tests also runs the scripts."""
+"""Scripts run as the user that runs the tests."""
 
 
 def script(folder: Path, name: str, body: str) -> Script:
@@ -65,12 +66,12 @@ def test_scripts_run_one_after_the_other_in_the_order_of_the_events(tmp_path: Pa
     assert (notifier.failed, lines) == (0, [])
 
 
-def test_no_script_is_nothing_to_do() -> None:
+def test_without_a_script_nothing_happens() -> None:
     notifier, lines = run((None, ("a",)))
     assert (notifier.failed, lines) == (0, [])
 
 
-def test_arguments_come_behind_the_script_s_own_and_stay_as_they_are(tmp_path: Path) -> None:
+def test_arguments_follow_the_script_s_own_unchanged(tmp_path: Path) -> None:
     out = tmp_path / "out"
     own = script(tmp_path, "own", f"printf '%s\\n' \"$@\" > {out}")
     hostile = ("$(touch pwned)", "; touch pwned", "`touch pwned`", "a b", "", "*", "'\"\\", "| cat", "é\n2", "--help", "&&")
@@ -94,7 +95,7 @@ def test_a_script_reads_nothing_and_its_output_goes_nowhere(tmp_path: Path) -> N
     assert notifier.failed == 0
 
 
-def test_how_a_script_failed_is_said(tmp_path: Path) -> None:
+def test_the_log_says_why_a_script_failed(tmp_path: Path) -> None:
     failing = script(tmp_path, "failing", "exit 3")
     dying = script(tmp_path, "dying", "kill -KILL $$")
     not_executable = script(tmp_path, "plain", "exit 0")
@@ -127,8 +128,8 @@ def test_a_script_that_runs_too_long_is_ended_with_its_children_and_the_next_one
     assert wait_until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
 
 
-def test_a_script_that_ignores_being_asked_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "KILL_AFTER_S", 0.1)
+def test_a_script_that_ignores_term_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_command, "KILL_AFTER_S", 0.1)
     pid = tmp_path / "pid"
     stubborn = script(tmp_path, "stubborn", f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.05; done")
     _, lines = run((stubborn, ()), script_timeout_s=0.2)
@@ -136,10 +137,8 @@ def test_a_script_that_ignores_being_asked_is_killed(tmp_path: Path, monkeypatch
     assert not alive(int(pid.read_text()))
 
 
-def test_a_child_that_ignores_being_asked_is_killed_though_the_script_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notify, "KILL_AFTER_S", 0.1)
+def test_a_child_that_ignores_term_is_killed_after_the_script_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_command, "KILL_AFTER_S", 0.1)
     pid = tmp_path / "pid"
     child = script(tmp_path, "child", f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.05; done")
     parent = script(tmp_path, "parent", f"{child.argv[0]} & wait")
@@ -152,7 +151,7 @@ def test_a_child_that_ignores_being_asked_is_killed_though_the_script_has_ended(
             os.kill(number, signal.SIGKILL)
 
 
-def test_what_a_script_leaves_in_the_background_in_good_time_may_stay(tmp_path: Path) -> None:
+def test_a_process_that_a_script_leaves_in_the_background_goes_on(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     starter = script(tmp_path, "starter", f"sleep 30 & echo $! > {pid}")
     notifier, _ = run((starter, ()))
@@ -161,7 +160,7 @@ def test_what_a_script_leaves_in_the_background_in_good_time_may_stay(tmp_path: 
     os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
-def test_a_flush_does_not_wait_much_longer_than_told(tmp_path: Path) -> None:
+def test_a_flush_waits_no_longer_than_its_limit(tmp_path: Path) -> None:
     hanging = script(tmp_path, "hanging", "exec sleep 2")
     begun = time.monotonic()
     run((hanging, ()), limit_s=0.1)
@@ -180,7 +179,7 @@ def test_a_flush_that_gives_up_ends_the_script(tmp_path: Path) -> None:
             os.kill(number, signal.SIGKILL)
 
 
-def test_more_scripts_than_may_wait_are_refused_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scripts_beyond_the_queue_limit_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "MAX_WAITING", 3)
     one = script(tmp_path, "one", "exit 0")
     notifier, lines = run(*((one, ()) for _ in range(5)))
@@ -188,7 +187,7 @@ def test_more_scripts_than_may_wait_are_refused_and_counted(tmp_path: Path, monk
     assert lines == [f"4 script {tmp_path}/one not run: 3 others are waiting"] * 2
 
 
-def test_a_notifier_that_was_idle_runs_the_next_event_too(tmp_path: Path) -> None:
+def test_an_idle_notifier_runs_the_next_script(tmp_path: Path) -> None:
     out = tmp_path / "out"
     one = script(tmp_path, "one", f"echo $1 >> {out}")
 
@@ -238,47 +237,3 @@ def test_a_script_that_others_can_write_is_refused_only_under_script_security(tm
     notifier, lines = run((open_, ()))
     assert out.read_text() == "ran\n"
     assert notifier.failed == 0
-
-
-@pytest.mark.usefixtures("as_root")
-def test_every_folder_above_a_script_and_what_a_link_leads_to_must_be_root_s(tmp_path: Path) -> None:
-    inner = tmp_path / "inner"
-    inner.mkdir()
-    inner.chmod(0o777)
-    safe = script(inner, "safe", "exit 0")
-    assert insecure(safe.argv[0], {}) == f"{inner} can be written by others than root"
-    inner.chmod(0o755)
-    os.chown(safe.argv[0], 65_534, -1)
-    assert insecure(safe.argv[0], {}) == f"{safe.argv[0]} can be written by others than root"
-    link = tmp_path / "link"
-    link.symlink_to(safe.argv[0])
-    assert insecure(str(link), {}) == f"{safe.argv[0]} can be written by others than root"
-    assert insecure(str(tmp_path / "missing"), {}) == f"{tmp_path}/missing: No such file or directory"
-
-
-@pytest.mark.usefixtures("as_root")
-def test_a_script_below_a_sticky_folder_of_root_s_is_as_safe_as_keepalived_takes_it_for(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    safe = script(shared, "safe", "exit 0")
-    shared.chmod(0o1777)
-    assert insecure(safe.argv[0], {}) == ""
-    Path(safe.argv[0]).chmod(0o1777)
-    assert insecure(safe.argv[0], {}) == f"{safe.argv[0]} can be written by others than root", "stickiness is for folders"
-
-
-@pytest.mark.usefixtures("as_root")
-def test_a_group_of_others_that_may_write_is_no_secret_either(tmp_path: Path) -> None:
-    one = script(tmp_path, "one", "exit 0")
-    Path(one.argv[0]).chmod(0o775)
-    os.chown(one.argv[0], 0, 65_534)
-    assert insecure(one.argv[0], {}) == f"{one.argv[0]} can be written by others than root"
-
-
-@pytest.mark.usefixtures("as_root")
-def test_a_program_of_the_system_is_secure_and_one_that_does_not_run_as_root_need_not_be(tmp_path: Path) -> None:
-    assert insecure("/bin/sh", {}) == ""
-    assert insecure("/bin/sh", {"user": 0}) == ""
-    one = script(tmp_path, "one", "exit 0")
-    Path(one.argv[0]).chmod(0o777)
-    assert insecure(one.argv[0], {"user": 65_534}) == ""

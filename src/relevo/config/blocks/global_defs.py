@@ -319,7 +319,7 @@ KEYWORDS: tuple[Keyword[Any], ...] = (
     Keyword("lvs_flush_on_stop", Argument(_flush_on_stop, "[VS]"), "at the stop remove the services of others too; VS: only the own ones"),
     Keyword(
         "lvs_flush_onstop", Argument(_flush_on_stop, "[VS]"), "old spelling of lvs_flush_on_stop", alias_of="lvs_flush_on_stop",
-        note="'lvs_flush_onstop' is formatted 'lvs_flush_on_stop' since keepalived 2.2.0",
+        note="'lvs_flush_onstop' was renamed 'lvs_flush_on_stop' in keepalived 2.2.0",
     ),
     VRRP_TRANSPORT,
     Keyword("connection_table_size", integer(1024, 1 << 24, "a number of connections"), "connections that the ebpf plane has room for", since=OURS),
