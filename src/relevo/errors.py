@@ -1,16 +1,16 @@
-"""The whole error tree.
+"""The error classes of the whole project.
 
-What is a *value* is not here: refused packets, failed checks and findings in a configuration are enum reasons and
-records that are counted and shown. An exception means that the operation asked for cannot go on.
+An exception means that an operation cannot go on. Refused packets, failed checks and findings in a configuration are values
+instead: enum reasons and records, which are counted and displayed.
 """
 
 from __future__ import annotations
 
 
 class RelevoError(Exception):
-    """Root of every error Relevo raises on purpose.
+    """Base of every error that Relevo raises on purpose.
 
-    ``hint`` names the way out; the command line prints it under the message.
+    ``hint`` says what to do about it; the command line prints it below the message.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -19,24 +19,24 @@ class RelevoError(Exception):
 
 
 class ConfigurationError(RelevoError):
-    """The configuration cannot be used at all (no file, not text, over a limit)."""
+    """The configuration cannot be used at all: it is missing, not text, or over a limit."""
 
 
 class HostError(RelevoError):
-    """The operating system refused something; the message says what was asked and its answer."""
+    """A system call failed. The message names the operation and the system's reason."""
 
 
 class PlaneError(RelevoError):
-    """A data plane could not be reached or cannot do what was asked."""
+    """A data plane cannot be reached, or cannot do what it was asked to do."""
 
 
 class ControlError(RelevoError):
-    """The control socket is absent, refused the caller, or did not answer in time."""
+    """The control socket does not exist, refused the request, or did not answer in time."""
 
 
 class LabError(RelevoError):
-    """The lab cannot build the cluster asked for."""
+    """The lab cannot build a cluster."""
 
 
 class ImpossibleTransition(RelevoError):
-    """A machine was given an input that its transition table does not have: a programming error."""
+    """A state machine received an input that its transition table does not list for this state: a programming error."""

@@ -6,7 +6,7 @@ import enum
 
 
 class Severity(enum.IntEnum):
-    """How grave a line is: what failed, what an administrator should look into, what changed, what happened."""
+    """ERROR: something failed. WARNING: an administrator should look into it. NOTICE: a change of state. INFO: an event."""
 
     ERROR = 3
     WARNING = 4

@@ -1,1 +1,1 @@
-"""What people and other programs are told: mail, notify scripts, log lines. ``dispatch`` decides who hears of what."""
+"""Alerts: mail, notify scripts and log lines. ``dispatch`` decides which events cause which alerts."""

@@ -1,7 +1,7 @@
-"""From what happened to who is told: mails, scripts.
+"""Maps events to mails and notify scripts.
 
-Every transition mails, also the ones keepalived forgets: a state is compared with the last one *seen*, whether or not that
-was mailed. A worker that was restarted where it was causes none, because nothing changed.
+Every transition sends a mail, also those that keepalived omits: a state is compared with the last one *seen*, whether or not
+that was mailed. A restarted worker that resumes its state changes nothing, and so sends none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from relevo.model import Configuration, RealServer, VirtualServer, VrrpNotify
 
 
 class Dispatcher:
-    """Knows the configuration and the last known states."""
+    """Holds the configuration and the last state of each instance and group."""
 
     def __init__(self, outbox: Outbox, notifier: Notifier) -> None:
         self._outbox = outbox
@@ -25,7 +25,7 @@ class Dispatcher:
     def configure(self, configuration: Configuration) -> None:
         """Use this configuration from now on; known states stay.
 
-        What the former configuration alone has is kept until the next one: its last events are still to come.
+        Objects that only the former configuration has are kept until the next reload, because their last events come later.
         """
         former, self._configuration = self._configuration, configuration
         both = (former, configuration)  # the later one counts
@@ -39,7 +39,7 @@ class Dispatcher:
         self._notifier.configure(configuration.global_defs)
 
     def instance(self, name: str, state: str, priority: int, reason: str) -> bool:
-        """Tell of a transition of a virtual router; False when it is none."""
+        """Alert a transition of a virtual router; return False if the state is the last one."""
         if not self._changed("INSTANCE", name, state):
             return False
         instance = self._instances.get(name)
@@ -50,7 +50,7 @@ class Dispatcher:
         return True
 
     def group(self, name: str, state: str) -> None:
-        """Tell of a transition of a sync group."""
+        """Alert a transition of a sync group."""
         group = self._groups.get(name)
         if group is not None and self._changed("GROUP", name, state):
             self._run(group.notify, "GROUP", name, state, 0)
@@ -58,7 +58,7 @@ class Dispatcher:
                 self._outbox.send(vrrp_alert("Group", name, state))
 
     def server(self, service: str, server: str, up: bool, transition: bool, check: str, reason: str) -> None:
-        """Tell of a check of a real server that changed."""
+        """Alert a change of a check; ``transition`` says whether the server entered or left service."""
         found = self._servers.get((service, server))
         if found is None:
             return
@@ -68,7 +68,7 @@ class Dispatcher:
             self._outbox.send(server_alert(service, server, up, check, reason))
 
     def quorum(self, service: str, up: bool, weight: int) -> None:
-        """Tell of a quorum gained or lost."""
+        """Alert a gained or lost quorum."""
         found: VirtualServer | None = self._services.get(service)
         if found is None:
             return
@@ -77,7 +77,7 @@ class Dispatcher:
             self._outbox.send(quorum_alert(service, up, found.quorum, found.hysteresis, weight))
 
     def shutdown(self, servers: tuple[tuple[str, str], ...]) -> None:
-        """Run the down-notifiers and mails of ``omega`` services at the stop."""
+        """Run the down-notifiers and mails of ``omega`` services when the daemon stops."""
         for service, server in servers:
             found = self._servers.get((service, server))
             if found is not None:

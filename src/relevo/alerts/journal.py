@@ -1,4 +1,4 @@
-"""Log lines: to the journal or syslog when there is one, else to standard error. Priorities are syslog's."""
+"""Log lines: to the journal or syslog if there is one, else to standard error. Priorities are those of syslog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_LINE: Final = 8192
 
 
 class Journal:
-    """Where lines go. ``console`` forces standard error."""
+    """A log destination. ``console`` forces standard error."""
 
     def __init__(self, *, console: bool) -> None:
         self._socket: socket.socket | None = None
@@ -35,7 +35,7 @@ class Journal:
         return sock
 
     def write(self, text: str, severity: int = Severity.INFO, process: str = "") -> None:
-        """Write one line. Control characters are shown, not sent: a reply of a server may not forge lines."""
+        """Write one line. Control characters are escaped, so that a server's reply cannot forge lines."""
         clean = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)[:MAX_LINE]
         tag = f"Relevo_{process}" if process else "Relevo"
         if self._socket is not None:

@@ -1,4 +1,4 @@
-"""Mails as keepalived writes them: the same subjects (people filter on them), one sentence as the body."""
+"""Mails with keepalived's subjects, on which people filter, and one sentence as the body."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from relevo import __version__
 from relevo.model import Mail
 
 MAX_SUBJECT: Final = 900
-"""Octets of a subject: RFC 5322 §2.1.1 allows lines of 998."""
+"""Longest subject in bytes: RFC 5322 §2.1.1 allows lines of 998."""
 
 _POLICY: Final = SMTP.clone(max_line_length=998)
-"""CRLF, and headers on one line as far as RFC 5322 allows: filters that people have match whole subjects."""
+"""CRLF, and headers on one line as far as RFC 5322 allows: existing filters match whole subjects."""
 _BODIES: Final = {
     "MASTER": "is now owning VRRP VIPs",
     "BACKUP": "is no longer owning VRRP VIPs",
@@ -27,7 +27,7 @@ _BODIES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What a mail says: the subject without the router's label, and the body."""
+    """Subject, without the label of the router, and body of a mail."""
 
     subject: str
     body: str
@@ -59,7 +59,7 @@ def quorum_alert(service: str, up: bool, quorum: int, hysteresis: int, weight: i
 
 
 def _quoted(address: str) -> str:
-    """Return an address with the name before it in quotes if there is a full stop in it: ``J. Doe`` is no phrase (RFC 5322)."""
+    """Return an address, its display name in quotes if that has a full stop: ``J. Doe`` is no phrase (RFC 5322 §3.2.5)."""
     name, _, rest = address.rpartition("<")
     name = name.strip()
     if "." not in name or name[0] == name[-1] == '"':
@@ -68,7 +68,7 @@ def _quoted(address: str) -> str:
 
 
 def compose(alert: Alert, mail: Mail, router_id: str, sender: str, when: datetime, message_id: str) -> bytes:
-    """Return the mail as octets with CRLF line ends. Line breaks in names cannot forge headers: they become blanks."""
+    """Return the mail as bytes with CRLF line ends. Line breaks in names become blanks, so that they cannot forge headers."""
     message = EmailMessage(policy=_POLICY)
     subject = f"[{router_id}] {alert.subject}"
     message["Date"] = format_datetime(when)

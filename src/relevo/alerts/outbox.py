@@ -1,4 +1,4 @@
-"""Delivers queued mails, in order, through the mail server that the configuration names."""
+"""Delivers queued mails in order to the configured mail server."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Outbox:
         self.router_id = router_id or socket.gethostname()
 
     def recover(self) -> None:
-        """Take up the mails that a former run left."""
+        """Queue the mails that a former run left."""
         found = self.spool.recover()
         if found:
             self._log(f"{len(found)} queued mails of a former run are sent now", _INFO)
@@ -72,7 +72,7 @@ class Outbox:
         self._receive(Queued(number))
 
     async def flush(self, limit_s: float) -> None:
-        """Wait until nothing is left to send, or for ``limit_s``; what is left stays on disk."""
+        """Wait until all mails are sent, at most ``limit_s``; the rest stays on disk."""
         if self._timer is not None:
             self._timer.cancel()
             self._due()
@@ -102,7 +102,7 @@ class Outbox:
 
     def _due(self) -> None:
         self._timer = None
-        # A flush does not wait for the timer: what is due later is tried now.
+        # A flush does not wait for the timer: it retries now.
         self._execute(self.machine.expire(max(time.monotonic(), self.machine.deadline() or 0.0)))
 
     def _execute(self, effects: list[Effect]) -> None:
@@ -128,7 +128,7 @@ class Outbox:
     async def _deliver(self, number: int) -> None:
         mail = self.spool.read(number)
         if mail is None:
-            gone = not self.spool.holds(number)  # else the disk may answer next time
+            gone = not self.spool.holds(number)  # else a later read may succeed
             outcome: Input = Failed(number, self.spool.last_error or "the queued mail is gone", permanent=gone)
         else:
             outcome = await deliver(mail, number, self.mail, self._sender())
@@ -136,7 +136,7 @@ class Outbox:
 
 
 async def deliver(text: bytes, number: int, mail: Mail, sender: str) -> Input:
-    """Hand one mail to the server; say how it went. A 5xx answer to the mail itself is permanent."""
+    """Send one mail; return ``Sent`` or ``Failed``. A 5xx answer to the mail itself is permanent."""
     import aiosmtplib
 
     if mail.server is None:
@@ -160,7 +160,7 @@ async def deliver(text: bytes, number: int, mail: Mail, sender: str) -> Input:
             try:
                 await client.quit()
             except (aiosmtplib.SMTPException, OSError):
-                pass  # it has taken the mail
+                pass  # the server has accepted the mail
     except aiosmtplib.SMTPRecipientsRefused as error:
         answers = error.recipients
         permanent = bool(answers) and all(answer.code >= 500 for answer in answers)

@@ -1,4 +1,4 @@
-"""The queue of mails on disk: a file each, named by a growing number, written whole or not at all."""
+"""The queue of mails on disk: one file for each, named by a growing number, written atomically."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 SUFFIX: Final = ".eml"
 MAX_MAIL: Final = 1 << 20
-"""Octets of a mail that is read back; ours have about one thousand."""
+"""Longest mail in bytes that is read back; ours have about one thousand."""
 
 
 class Spool:
-    """Mails in ``folder``. When the disk refuses, a mail is kept in memory: it survives the mail server, not the daemon."""
+    """Mails in ``folder``. If writing fails, a mail is kept in memory: it outlasts a broken mail server, not the daemon."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -22,7 +22,7 @@ class Spool:
         self._next = 1
 
     def recover(self) -> list[int]:
-        """Return the numbers of the mails that a former run left, oldest first; remove halves of mails."""
+        """Return the numbers of the mails that a former run left, oldest first; remove incomplete ones."""
         numbers = []
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Spool:
         return number
 
     def read(self, number: int) -> bytes | None:
-        """Return a mail; ``None`` if it is gone or cannot be read."""
+        """Return a mail; ``None`` if it does not exist or cannot be read."""
         if number in self._in_memory:
             return self._in_memory[number]
         try:
@@ -72,11 +72,11 @@ class Spool:
             return None
 
     def holds(self, number: int) -> bool:
-        """Whether a mail is there, readable or not."""
+        """Whether a mail exists, readable or not."""
         return number in self._in_memory or self._path(number).exists()
 
     def remove(self, number: int) -> None:
-        """Forget a mail."""
+        """Delete a mail."""
         self._in_memory.pop(number, None)
         self._unlink(self._path(number))
 

@@ -1,1 +1,1 @@
-"""Requests and answers of the control socket, typed once: schema, server and client."""
+"""Requests and answers of the control socket: schema, server and client."""

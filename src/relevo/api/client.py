@@ -1,4 +1,4 @@
-"""Asking the daemon, for callers without an event loop."""
+"""A client of the control socket for callers without an event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOCKET_NAME = "control.sock"
 
 
 def ask(run_dir: Path, request: _Request[A], timeout_s: float | None = None) -> A:
-    """Return the daemon's answer to a request; ``ControlError`` when it refuses, or does not answer in time."""
+    """Return the daemon's answer to a request; ``ControlError`` if it refuses, or does not answer in time."""
     raw = ask_raw(run_dir / SOCKET_NAME, request, timeout_s)
     refused = msgspec.json.decode(raw, type=RequestRefusal).error
     if refused:
@@ -27,7 +27,7 @@ def ask(run_dir: Path, request: _Request[A], timeout_s: float | None = None) -> 
 
 
 def ask_raw(path: Path, request: _Request[A], timeout_s: float | None = None) -> bytes:
-    """Return the line that the daemon behind ``path`` answers."""
+    """Return the line with which the daemon at ``path`` answers."""
     limit = limit_s(request) if timeout_s is None else timeout_s
     with socket.socket(socket.AF_UNIX) as sock:
         ends = time.monotonic() + limit
@@ -40,7 +40,7 @@ def ask_raw(path: Path, request: _Request[A], timeout_s: float | None = None) ->
                 sock.settimeout(max(0.001, ends - time.monotonic()))
                 data = sock.recv(1 << 20)
                 if not data:
-                    raise ControlError(f"the daemon at {path} hung up amid its answer")
+                    raise ControlError(f"the daemon at {path} closed the connection before the end of its answer")
                 received += data
         except FileNotFoundError as error:
             raise ControlError(f"no daemon is running: {path} does not exist", hint="start it with relevo run") from error

@@ -1,7 +1,7 @@
-"""What a client may ask of the daemon, and what it is answered.
+"""Requests to the daemon, and their answers.
 
-A request is a JSON object on a line, told apart by ``command``; the answer is one too, of the type that stands beside the
-request here, or a ``RequestRefusal``. Times ending in ``_at`` are Unix seconds.
+A request is a JSON object on one line; ``command`` names it. The answer is a JSON object on one line too: of the type in
+brackets after the request, or a ``RequestRefusal``. Times ending in ``_at`` are Unix seconds.
 """
 
 from __future__ import annotations
@@ -19,65 +19,65 @@ A = TypeVar("A")
 
 
 class RequestRefusal(msgspec.Struct, frozen=True):
-    """Why a request was not carried out."""
+    """Answer to a request that failed, with the reason."""
 
     error: str = ""
 
 
 class PlaneAtStop(enum.StrEnum):
-    """What becomes of the data plane when the daemon stops."""
+    """State of the data plane after the daemon has stopped."""
 
     REMOVE = "remove"
-    """Nothing of it is left."""
+    """Remove everything."""
     KEEP_CONNECTIONS = "keep_connections"
-    """It is taken out of service, and its connections go on when a daemon is started again: the way of SIGTERM."""
+    """Take it out of service; a daemon that starts again continues its connections. SIGTERM does this."""
     KEEP = "keep"
-    """It stays at work without a daemon."""
+    """Leave it in service without a daemon."""
 
 
 class _Request(msgspec.Struct, Generic[A], frozen=True, tag_field="command", tag=lambda name: name.lower()):
-    """A request that is answered by an ``A``."""
+    """A request with an answer of type ``A``."""
 
 
 class Status(_Request[Snapshot], frozen=True):
-    """Everything that the daemon knows."""
+    """Return the state of the daemon."""
 
 
 class Done(msgspec.Struct, frozen=True):
-    """It was done."""
+    """Answer to a request without a result."""
 
     done: bool = True
 
 
 class Reload(_Request[Done], frozen=True):
-    """Read the configuration file again; refused as a whole when it cannot be used."""
+    """Read the configuration file again. A file with fatal findings changes nothing and is refused."""
 
 
 class Stop(_Request[Done], frozen=True):
-    """Stop gracefully; answered when the stop begins."""
+    """Stop gracefully. The answer comes when the stop begins."""
 
     plane: PlaneAtStop = PlaneAtStop.REMOVE
 
 
 class PlaneName(msgspec.Struct, frozen=True):
-    """Name of the data plane in charge."""
+    """Name of the data plane in use."""
 
     plane: str
 
 
 class Plane(_Request[PlaneName], frozen=True):
-    """Which data plane is in charge."""
+    """Return the data plane in use."""
 
 
 class ConnectionList(msgspec.Struct, frozen=True):
-    """How many connections match (or were dropped), and those that were to be listed."""
+    """``total`` counts the connections that match or were dropped; ``connections`` lists up to the limit."""
 
     total: int = 0
     connections: list[Connection] = []
 
 
 class Connections(_Request[ConnectionList], frozen=True):
-    """List the connections that match, at most ``limit`` (0: all of them); or drop them."""
+    """List the connections that match, at most ``limit`` (0: all), or drop them."""
 
     filter: ConnectionFilter = ConnectionFilter()
     limit: int = 0
@@ -85,14 +85,14 @@ class Connections(_Request[ConnectionList], frozen=True):
 
 
 class TableView(msgspec.Struct, frozen=True):
-    """The plane's table, whoever declared what is in it."""
+    """The plane's table, with services of the configuration and manual ones."""
 
     services: list[ServiceState] = []
     settings: PlaneSettings = PlaneSettings()
 
 
 class TableAnswer(msgspec.Struct, frozen=True):
-    """The reason of each operation (empty: done), what stands against the time-outs, and the table if it was asked for."""
+    """Results: the plane's reason for each operation (empty: success), that for the time-outs, and the table on request."""
 
     refused: list[str] = []
     problem: str = ""
@@ -100,8 +100,10 @@ class TableAnswer(msgspec.Struct, frozen=True):
 
 
 class Table(_Request[TableAnswer], frozen=True):
-    """Change the plane's table manually, and show it: operations first, then time-outs, then counters to zero (of ``zero``, or
-    of everything with ``zero_all``). A service that is added so is left alone by the configuration.
+    """Change the plane's table manually, and return it.
+
+    Operations come first, then time-outs, then zeroing of counters: of service ``zero``, or all with ``zero_all``. A reload
+    does not change services that were added manually.
     """
 
     operations: list[Operation] = []
@@ -112,20 +114,20 @@ class Table(_Request[TableAnswer], frozen=True):
 
 
 class HandedOver(msgspec.Struct, frozen=True):
-    """Whether another node is master of the instance now."""
+    """Whether another node is master of the instance now; False after ``back``."""
 
     handed_over: bool
 
 
 class Failover(_Request[HandedOver], frozen=True):
-    """Hand an instance over to another node, with connections first; or with ``back`` let priorities decide again."""
+    """Sync all connections, then hand an instance over to another node; with ``back`` allow preemption by priority again."""
 
     instance: str
     back: bool = False
 
 
 class SyncReport(msgspec.Struct, frozen=True):
-    """Connection synchronisation as the plane does it; ``state`` is ``None`` when the plane takes no part in any."""
+    """Connection synchronisation as the plane does it; ``state`` is ``None`` if the plane does not synchronise."""
 
     plane: str
     taken_at: float
@@ -133,7 +135,7 @@ class SyncReport(msgspec.Struct, frozen=True):
 
 
 class Sync(_Request[SyncReport], frozen=True):
-    """How connection synchronisation goes, with connections counted."""
+    """Return the state of connection synchronisation, with counts of connections."""
 
 
 Request = Status | Reload | Stop | Plane | Connections | Table | Failover | Sync
@@ -151,9 +153,9 @@ ANSWERS: Final = {
 COMMANDS: Final = tuple(sorted(request.__name__.lower() for request in ANSWERS))
 
 ANSWER_S: Final = 5.0
-"""How long a client waits for a short answer."""
+"""Seconds that a client waits for an ordinary answer."""
 CALL_S: Final = 30.0
-"""How long a request to the plane may take: listing a million connections takes seconds."""
+"""Seconds that a request to the plane may take: listing a million connections takes seconds."""
 
 
 def limit_s(request: _Request[A]) -> float:

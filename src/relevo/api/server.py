@@ -1,4 +1,4 @@
-"""The control socket: one JSON object a line in, one out. It is 0600, so that only its owner may use it."""
+"""The control socket: a line with one JSON object for each request and answer. Its mode is 0600: only its owner may use it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from relevo.errors import RelevoError
 from relevo.host.unix_socket import private_listener
 
 MAX_REQUEST: Final = 65_536
-"""Bytes of a request: a few hundred operations on the table."""
+"""Longest request in bytes: a few hundred operations on the table."""
 IDLE_S: Final = 30.0
 """A client that sends nothing, or does not read its answer, for this long is disconnected."""
 MAX_CLIENTS: Final = 32
-"""Clients at once."""
+"""Simultaneous clients."""
 MAX_QUOTED: Final = 64
-"""Characters of an unknown command that an answer repeats."""
+"""Characters of an unknown command in the error."""
 
 Handler = Callable[[Request], Awaitable[Any]]
 _decode = msgspec.json.Decoder(Request).decode
@@ -31,7 +31,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 class ControlServer:
-    """Listens at ``path`` and answers each request with what ``handle`` returns."""
+    """Listens at ``path``; ``handle`` returns the answer to a request."""
 
     def __init__(self, path: Path, handle: Handler) -> None:
         self._path = path
@@ -40,7 +40,7 @@ class ControlServer:
         self._clients = 0
 
     async def open(self) -> None:
-        """Listen; ``HostError`` when another daemon does already."""
+        """Start listening; ``HostError`` if another daemon listens there."""
         sock = private_listener(self._path)
         self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
 
@@ -75,7 +75,7 @@ class ControlServer:
             return await self._handle(request)
         except RelevoError as error:
             return RequestRefusal(f"{error} ({error.hint})" if error.hint else str(error))
-        except Exception as error:  # a handler that breaks is an answer too
+        except Exception as error:  # an exception of a handler must not close the connection
             return RequestRefusal(f"{type(error).__name__}: {error}")
 
     async def close(self) -> None:
@@ -90,7 +90,7 @@ def _line(value: Any) -> bytes:
 
 
 def _explain(line: bytes, error: Exception) -> str:
-    """Return what is wrong with a request."""
+    """Return the error for a request that cannot be decoded."""
     try:
         name = msgspec.json.decode(line, type=_Named).command
     except (msgspec.MsgspecError, RecursionError):

@@ -1,4 +1,4 @@
-"""The balancer worker: probes, the data plane and a clock for ``relevo.node.balancer``, which decides."""
+"""The balancer worker: the driver of ``relevo.node.balancer``, with probes, the data plane and a clock."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ from relevo.probes import run_probe
 from relevo.severity import Severity
 
 MAX_PROBES: Final = 512
-"""Probes under way at once; further ones wait their turn."""
+"""Probes that run at the same time; further ones wait."""
 AUDIT_S: Final = 5.0
-"""How often the plane is compared with what is wanted even if nothing happened: its process may have died."""
+"""Seconds between reconciliations without any event: the plane's process may have died."""
 RETRY_S: Final = 0.2
-"""Pause before a plane that did not answer is asked again."""
+"""Seconds before a plane that did not answer is retried."""
 
 
 class BalancerWorker:
-    """Carries out the effects of a ``Balancer``, and gives it what probes and the plane bring."""
+    """Executes the effects of a ``Balancer``, and passes it the results of probes and the answers of the plane."""
 
     def __init__(self, configuration: Configuration, channel: AsyncChannel[ToWorker], plane: Plane, plane_reason: str) -> None:
         self.channel = channel
@@ -76,7 +76,7 @@ class BalancerWorker:
     # -- life --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until told to stop, or until the supervisor is gone."""
+        """Run until ``Stop`` arrives or the supervisor ends."""
         await self.channel.open()
         self._execute(self.balancer.configure(self._first, time.monotonic()))
         keeper = asyncio.create_task(self._keep_plane(), name="reconcile")
@@ -91,7 +91,7 @@ class BalancerWorker:
         await self._leave_plane()
 
     async def _leave_plane(self) -> None:
-        """Let go of the plane, and leave of it what is to stay."""
+        """Release the plane; ``PlaneAtStop`` decides what stays."""
         if self._at_stop is PlaneAtStop.KEEP:
             await self.plane.close()
             return
@@ -124,7 +124,7 @@ class BalancerWorker:
                     self._at_stop = at_stop
                     break
                 case _:
-                    pass  # the director's
+                    pass  # for the director
         self._stopping.set()
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -173,7 +173,7 @@ class BalancerWorker:
         async with self._slots:
             try:
                 result = await run_probe(check)
-            except Exception as error:  # a checker that breaks is a failed check, not the end of checking
+            except Exception as error:  # an exception of a checker is a failed check
                 result = Result(Failure.LOCAL, f"{type(error).__name__}: {error}")
         self._probes.pop(key, None)
         self._execute(self.balancer.finish_probe(key, result, time.monotonic()))
@@ -181,14 +181,14 @@ class BalancerWorker:
     # -- the plane ---------------------------------------------------------------------------------------------
 
     async def _keep_plane(self) -> None:
-        """Reconcile whenever something changed, and every so often."""
+        """Reconcile after every change, and every ``AUDIT_S``."""
         first = True
         while True:
             self._wake.clear()
             try:
                 await self._reconcile()
                 pause = AUDIT_S
-            except Exception as error:  # a fault of ours is no reason to leave the table alone from now on
+            except Exception as error:  # an error must not end reconciliation
                 text = str(error) if isinstance(error, PlaneError | OSError) else f"{type(error).__name__}: {error}"
                 self._execute(self.balancer.plane_failed(text))
                 pause = RETRY_S
@@ -212,12 +212,12 @@ class BalancerWorker:
         if operations:
             refused = [(each.operation, each.reason) for each in await self.plane.apply(operations)]
             observed = await self.plane.observe()
-        for notice in self.plane.events():
-            self._log(notice.text, Severity.WARNING if notice.grave else Severity.INFO)
+        for event in self.plane.events():
+            self._log(event.text, Severity.WARNING if event.grave else Severity.INFO)
         self._execute(self.balancer.reconciled(observed, operations, refused, problem))
 
     async def _match_settings(self) -> None:
-        """Let the plane have what a reload changed; what it was made with it has."""
+        """Set the plane's settings that a reload changed."""
         timeouts = self.balancer.wanted_timeouts()
         if timeouts is not None:
             problem = await self.plane.set_timeouts(timeouts)
@@ -236,7 +236,7 @@ class BalancerWorker:
     # -- calls -------------------------------------------------------------------------------------------------
 
     async def _serve(self, call: PlaneCall) -> None:
-        """Do what the supervisor, or a client of its control socket, asks of the plane."""
+        """Execute a call of the supervisor or of a client of the control socket."""
         try:
             answer = await self._answer(call.number, call.request)
         except (PlaneError, ValueError, OSError) as error:
@@ -262,7 +262,7 @@ class BalancerWorker:
         return ConnectionList(len(found), found[: request.limit or None])
 
     async def _change_table(self, request: Table) -> TableAnswer:
-        """Change the table manually, and show it."""
+        """Change the table manually, and return it."""
         manual = self.balancer.manual
         refused = {each.operation: each.reason for each in await self.plane.apply(request.operations)}
         reasons = [refused.get(operation, "") for operation in request.operations]
@@ -284,7 +284,7 @@ class BalancerWorker:
         self.channel.send(LogLine(text, severity))
 
     async def snapshot(self) -> BalancerSnapshot:
-        """Return what this worker and the plane know."""
+        """Return the state of this worker and the plane."""
         error = self.balancer.plane_error
         try:
             observed = {state.service.key: state for state in await self.plane.observe()}
@@ -310,8 +310,9 @@ def serve(
     local: frozenset[str] | None,
     masters: frozenset[str],
 ) -> None:
-    """Be the balancer worker. ``local`` are the virtual addresses here now, ``None`` where VRRP moves none; ``masters`` the
-    instances that are master.
+    """Run the balancer worker.
+
+    ``local`` are the virtual addresses on this node, ``None`` without VRRP; ``masters`` are the instances that are master.
     """
     privileges.drop_capabilities(privileges.BALANCERS[plane.capabilities().name])
     gc.collect()

@@ -1,4 +1,4 @@
-"""Messages over a socket pair, as frames of MessagePack: non-blocking for the director, asyncio for the rest."""
+"""Messages over a socket pair, as MessagePack frames: non-blocking for the director, asyncio for the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relevo.daemon.messages import FromWorker, ToWorker
 from relevo.wire.framing import Deframer, frame
 
 MAX_UNSENT: Final = 16 << 20
-"""Bytes the director keeps for a supervisor that does not read; beyond it messages are dropped, adverts go on."""
+"""Bytes that the director buffers for a supervisor that does not read. Further messages are dropped; adverts go on."""
 
 M = TypeVar("M")
 
@@ -29,19 +29,19 @@ def pack(message: Any) -> bytes:
 
 
 class Unpacker(Generic[M]):
-    """Cuts a stream into messages."""
+    """Splits a stream into messages."""
 
     def __init__(self, decode: Any) -> None:
         self._decode = decode
         self._frames = Deframer()
 
     def feed(self, data: bytes) -> list[M]:
-        """Take bytes; return the messages that they complete."""
+        """Add bytes; return the messages that they complete."""
         return [self._decode(body) for body in self._frames.feed(data)]
 
 
 class DirectorChannel:
-    """The director's end. It never waits for the supervisor: what the socket does not take is kept and sent later."""
+    """The director's end. It never waits for the supervisor: data that the socket does not take is buffered and sent later."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -50,30 +50,30 @@ class DirectorChannel:
         self._unsent = bytearray()
 
     def send(self, message: FromWorker) -> None:
-        """Send a message, or keep it for ``flush``."""
+        """Send a message, or buffer it for ``flush``."""
         if len(self._unsent) < MAX_UNSENT:
             self._unsent += pack(message)
         self.flush()
 
     @property
     def unsent(self) -> bool:
-        """Whether ``flush`` has something to do."""
+        """Whether there is buffered data."""
         return bool(self._unsent)
 
     def flush(self) -> None:
-        """Send what is kept, as far as the socket takes it."""
+        """Send buffered data, as far as the socket takes it."""
         while self._unsent:
             try:
                 sent = self.socket.send(self._unsent)
             except BlockingIOError:
                 return
             except OSError:
-                self._unsent.clear()  # the supervisor is gone; ``receive`` will say so
+                self._unsent.clear()  # the supervisor has ended; ``receive`` reports it
                 return
             del self._unsent[:sent]
 
     def receive(self) -> list[ToWorker] | None:
-        """Return the messages that came; ``None`` when the supervisor is gone."""
+        """Return the received messages; ``None`` if the supervisor has ended."""
         found: list[ToWorker] = []
         while True:
             try:
@@ -88,7 +88,7 @@ class DirectorChannel:
 
 
 class AsyncChannel(Generic[M]):
-    """One end for asyncio: ``decode`` says what comes in."""
+    """One end for asyncio; ``decode`` decodes received messages."""
 
     def __init__(self, sock: socket.socket, decode: Any) -> None:
         self._socket = sock
@@ -98,25 +98,25 @@ class AsyncChannel(Generic[M]):
         self._early = bytearray()
 
     async def open(self) -> None:
-        """Begin; messages sent before are delivered now."""
+        """Open the stream, and send messages that were queued before."""
         self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
         self._writer.write(bytes(self._early))
 
     def send(self, message: Any) -> None:
-        """Queue a message. A peer that is gone takes nothing more, silently: its end is seen by ``messages``."""
+        """Queue a message. After the other side has ended it is dropped; ``messages`` reports the end."""
         if self._writer is None:
             self._early += pack(message)
         elif not self._writer.is_closing():
             self._writer.write(pack(message))
 
     async def drain(self) -> None:
-        """Wait until everything queued has left, or the other side is gone."""
+        """Wait until all queued messages are sent, or the other side ends."""
         if self._writer is not None:
             with contextlib.suppress(ConnectionError):
                 await self._writer.drain()
 
     async def messages(self) -> AsyncIterator[M]:
-        """Yield what the other side sends, until it is gone."""
+        """Yield received messages until the other side ends."""
         assert self._reader is not None
         while True:
             try:
@@ -129,7 +129,7 @@ class AsyncChannel(Generic[M]):
                 yield message
 
     def close(self) -> None:
-        """Hang up."""
+        """Close this end."""
         if self._writer is not None:
             self._writer.close()
         else:

@@ -1,4 +1,4 @@
-"""What clients of the control socket ask for, one method a request."""
+"""Requests of the control socket, one method for each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from relevo.daemon.supervisor import Supervisor
 
 COMPLETE_SYNC_S: Final = 20.0
-"""How long a complete sync may hold up a hand-over: a million connections take sixteen, with a key hardly one."""
+"""Seconds that a complete sync may delay a hand-over: a million connections take sixteen, with a key hardly one."""
 HAND_OVER_S: Final = 3.0
-"""How long a successor may take; a master waits for it a second at most."""
+"""Seconds that a successor may take; a master waits for it a second at most."""
 
 PlaneRequest = schema.Connections | schema.Table | schema.Sync | CompleteSync
 
 
 class Commands:
-    """Answers requests for ``supervisor``."""
+    """Handles requests for ``supervisor``."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -31,7 +31,7 @@ class Commands:
         self._answers: dict[int, asyncio.Future[PlaneAnswer]] = {}
 
     async def handle(self, request: Request) -> Any:
-        """Carry a request out; ``ControlError`` when it cannot be."""
+        """Execute a request; ``ControlError`` on failure."""
         match request:
             case schema.Status():
                 return await self._supervisor.snapshot()
@@ -61,7 +61,7 @@ class Commands:
     # -- the plane ---------------------------------------------------------------------------------------------
 
     async def call_plane(self, request: PlaneRequest, limit_s: float) -> PlaneAnswer:
-        """Let the balancer ask its plane; ``ControlError`` when it refuses or does not answer."""
+        """Send a call to the balancer; ``ControlError`` if it fails or does not answer."""
         worker = self._supervisor.workers.get("balancer")
         if worker is None or worker.channel is None:
             raise ControlError("the configuration has no virtual server")
@@ -82,15 +82,15 @@ class Commands:
         return answer
 
     def answered(self, answer: PlaneAnswer) -> None:
-        """Give an answer to whoever waits for it, if somebody still does."""
+        """Pass an answer to the waiting request, if that has not timed out."""
         waiting = self._answers.get(answer.number)
-        if waiting is not None and not waiting.done():  # its time may be over in this very moment
+        if waiting is not None and not waiting.done():  # it may have timed out
             waiting.set_result(answer)
 
     # -- planned hand-over --------------------------------------------------------------------------------------
 
     async def complete_sync(self) -> int:
-        """Sync every connection to the peers, before an address goes; return how many were sent."""
+        """Sync every connection to the peers before a hand-over or stop; return how many were sent."""
         supervisor = self._supervisor
         wanted = supervisor.configuration.global_defs.lvs_sync_daemon is not None
         if not wanted or not supervisor.masters or supervisor.workers.get("balancer") is None:

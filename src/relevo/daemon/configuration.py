@@ -1,4 +1,4 @@
-"""Reading the configuration file for the daemon, and what must not be used."""
+"""Reading the configuration file, and findings that forbid its use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relevo.config import Compiled, Severity, compile_text, exit_status
 from relevo.host.files import read_configuration, read_included
 
 BLOCKING: Final = (Severity.MISSING, Severity.FATAL)
-"""Findings with which nothing may start, or be reloaded."""
+"""Findings that forbid a start or reload."""
 
 
 def compile_file(file: str) -> Compiled:
@@ -19,7 +19,7 @@ def compile_file(file: str) -> Compiled:
 def blocking_problem(compiled: Compiled, *, strict: bool) -> str:
     """Return why a configuration must not be used, or an empty string.
 
-    keepalived's tolerance: what is not understood is left out. A missing argument is fatal there, and so it is here.
+    As in keepalived, unknown parts are left out, and a missing argument is fatal.
     """
     for finding in compiled.findings.in_order():
         if finding.severity in BLOCKING:

@@ -1,8 +1,8 @@
-"""The director worker: sockets and a clock for ``relevo.node.director``, which decides.
+"""The director worker: the driver of ``relevo.node.director``, with sockets and a clock.
 
-It has a loop of its own, with nothing else on it, because its timers are a promise to the other directors. ``select`` with
-a timeout is exact to some tens of microseconds, where epoll's own timeout, and so asyncio's, counts milliseconds; the
-descriptors are in an epoll behind it, so that their number is not limited.
+It has its own event loop, because late adverts make other directors take over. ``select`` with
+a timeout is exact to some tens of microseconds; epoll's own timeout, and so asyncio's, has milliseconds. The
+descriptors are in an epoll object, which select polls, so that their number is not limited.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from relevo.observe.director import director_snapshot
 from relevo.severity import Severity
 
 MAX_PACKETS = 64
-"""Packets read from one socket before timers are looked at again."""
+"""Packets read from one socket before timers are checked again."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Port:
 
 
 class DirectorWorker:
-    """Carries out the effects of a ``Director``, in order, and gives it what the sockets bring."""
+    """Executes the effects of a ``Director`` in order, and passes it packets, messages and observations."""
 
     def __init__(self, configuration: Configuration, channel: DirectorChannel, resume: Resume) -> None:
         self.channel = channel
@@ -85,7 +85,7 @@ class DirectorWorker:
     # -- life --------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Work until told to stop, or until the supervisor is gone."""
+        """Run until a stop is complete. The end of the supervisor is a stop too."""
         self._execute(self.director.start(time.monotonic()))
         while not self.director.finished:
             self._wait()
@@ -118,7 +118,7 @@ class DirectorWorker:
 
     def _read_supervisor(self) -> None:
         messages = self.channel.receive()
-        if messages is None:  # the supervisor died: nobody would restart us, so the addresses go to a peer
+        if messages is None:  # the supervisor died and cannot restart this worker, so a peer must take over
             self._epoll.unregister(self.channel.socket.fileno())
             self._give(see.StopRequested())
             return
@@ -141,14 +141,14 @@ class DirectorWorker:
             case PlaneReady(ready=ready):
                 self._give(Observation(Kind.PLANE, ready))
             case _:
-                pass  # the balancer's
+                pass  # for the balancer
 
     def _observe(self) -> None:
         world = self._look(interfaces_of(self.director.configuration), self.director.world.addresses)
         self._give(see.NetworkObserved(world))
 
     def _look(self, names: frozenset[str], known: tuple[see.ObservedAddress, ...]) -> World:
-        """Return the links of these names, and all addresses; those that are ``known`` when they cannot be listed."""
+        """Return the links of these names and all addresses; the ``known`` addresses if they cannot be listed."""
         links = {name: link for name in names if (link := self._interfaces.find(name)) is not None}
         try:
             addresses = self._addresses.addresses({link.index: link.name for link in links.values()})
@@ -167,7 +167,7 @@ class DirectorWorker:
     # -- effects -----------------------------------------------------------------------------------------------
 
     def _execute(self, effects: list[do.Effect]) -> None:
-        """Carry effects out; what fails is answered when all are done, in the same order."""
+        """Execute effects; failures are passed to the director afterwards, in the same order."""
         answers: list[see.Input] = []
         for effect in effects:
             match effect:
@@ -244,7 +244,7 @@ class DirectorWorker:
 
 
 def serve(configuration: Configuration, sock: socket.socket, resume: Resume) -> None:
-    """Be the director worker."""
+    """Run the director worker."""
     channel = DirectorChannel(sock)
     wanted = configuration.global_defs.vrrp_realtime_priority
     refused = privileges.enable_realtime(privileges.DEFAULT_REALTIME_PRIORITY if wanted is None else wanted)

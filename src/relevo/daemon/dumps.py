@@ -1,4 +1,4 @@
-"""What keepalived's signals write: the state of the daemon as files, in the run folder."""
+"""Files that keepalived's signals write: the state of the daemon, in the run directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_CLEARED: Final = "signal to clear statistics ignored: counters only grow; re
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A dump: its file, and whether it is the directors' counters alone."""
+    """A dump: its file, and whether it has only the counters of the director."""
 
     file: str
     statistics: bool = False
@@ -34,7 +34,7 @@ SIGNALS: Final = {
 
 
 def write(path: Path, kind: Kind, snapshot: Snapshot) -> None:
-    """Write a dump in one step: a reader finds the former file or the new one, never half of it."""
+    """Write a dump in one step: a reader finds the former file or the new one, never a part of it."""
     content = msgspec.json.encode(snapshot.director if kind.statistics else snapshot)
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)

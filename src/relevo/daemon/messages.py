@@ -1,4 +1,4 @@
-"""What supervisor and workers say to each other."""
+"""Messages between supervisor and workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relevo.severity import Severity
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """What a new director worker goes on from: the instances that were master, the addresses that were set, what was observed."""
+    """State from which a new director worker continues: former masters, addresses that were set, and observations."""
 
     masters: frozenset[str] = frozenset()
     placed: frozenset[tuple[int, str, int]] = frozenset()
@@ -24,11 +24,11 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The worker does its work."""
+    """The worker is ready."""
 
 
 class PlaneReady(msgspec.Struct, frozen=True, tag=True):
-    """Whether the data plane can serve the virtual addresses; the supervisor passes it on to the director."""
+    """Whether the data plane serves the virtual addresses. The supervisor forwards it to the director."""
 
     ready: bool
 
@@ -41,7 +41,7 @@ class LogLine(msgspec.Struct, frozen=True, tag=True):
 
 
 class InstanceEvent(msgspec.Struct, frozen=True, tag=True):
-    """A virtual router changed state. ``holds`` tells whether its addresses are here now."""
+    """A virtual router changed state."""
 
     name: str
     state: str
@@ -57,14 +57,14 @@ class GroupEvent(msgspec.Struct, frozen=True, tag=True):
 
 
 class LocalAddressesEvent(msgspec.Struct, frozen=True, tag=True):
-    """The virtual addresses this node holds now; ``placed`` (index, address, prefix length) are those it set on interfaces."""
+    """The virtual addresses on this node; ``placed`` (index, address, prefix length) are those that it set on interfaces."""
 
     addresses: frozenset[str]
     placed: frozenset[tuple[int, str, int]] = frozenset()
 
 
 class ServerEvent(msgspec.Struct, frozen=True, tag=True):
-    """A check of a real server changed. ``transition`` tells whether the server left or entered service by it."""
+    """A check of a real server changed. ``transition``: the server left or entered service by it."""
 
     service: str
     server: str
@@ -83,13 +83,13 @@ class QuorumEvent(msgspec.Struct, frozen=True, tag=True):
 
 
 class SyncEvent(msgspec.Struct, frozen=True, tag=True):
-    """The connections of the other directors' masters are all here now, or are not any more."""
+    """Whether this node has all connections of the masters on other directors."""
 
     in_sync: bool
 
 
 class ShutdownNotice(msgspec.Struct, frozen=True, tag=True):
-    """The balancer is stopping: ``omega`` services want their down-notifiers."""
+    """The balancer is stopping; ``servers`` are those of ``omega`` services, whose down-notifiers must run."""
 
     servers: tuple[tuple[str, str], ...]
 
@@ -107,7 +107,7 @@ class BalancerReport(msgspec.Struct, frozen=True, tag=True):
 
 
 class PlaneAnswer(msgspec.Struct, frozen=True, tag=True):
-    """Answer to the call of this number: what was asked for, or the ``error``. ``total`` counts connections that were synced."""
+    """Answer to the call of this number: a result or the ``error``. ``total`` counts synced connections."""
 
     number: int
     total: int = 0
@@ -137,11 +137,11 @@ FromWorker = (
 
 
 class TakeSnapshot(msgspec.Struct, frozen=True, tag=True):
-    """Report what you know."""
+    """Send a snapshot; the answer is a report."""
 
 
 class Reload(msgspec.Struct, frozen=True, tag=True):
-    """This is the configuration from now on."""
+    """Use this configuration from now on."""
 
     configuration: Configuration
 
@@ -153,7 +153,7 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 
 
 class LocalAddresses(msgspec.Struct, frozen=True, tag=True):
-    """The virtual addresses this node holds now."""
+    """The virtual addresses on this node."""
 
     addresses: frozenset[str]
 
@@ -165,18 +165,18 @@ class Masters(msgspec.Struct, frozen=True, tag=True):
 
 
 class PlaneRestarted(msgspec.Struct, frozen=True, tag=True):
-    """The plane's process is new, and its table empty."""
+    """The plane's process was restarted, and its table is empty."""
 
 
 class HandOver(msgspec.Struct, frozen=True, tag=True):
-    """Let another node be master of an instance; with ``back`` let priorities decide again."""
+    """Hand an instance over to another node; with ``back`` allow preemption by priority again."""
 
     instance: str
     back: bool = False
 
 
 class Synced(msgspec.Struct, frozen=True, tag=True):
-    """Whether the connections that the present master has are on this node."""
+    """Whether this node has every connection of the present master."""
 
     synced: bool
 
@@ -186,7 +186,7 @@ class CompleteSync(msgspec.Struct, frozen=True, tag_field="command", tag="comple
 
 
 class PlaneCall(msgspec.Struct, frozen=True, tag=True):
-    """Do what a client of the control socket, or a hand-over, asks of the plane; answered by a ``PlaneAnswer`` of this number."""
+    """Call the plane for a client of the control socket or a hand-over. The ``PlaneAnswer`` has the same number."""
 
     number: int
     request: Connections | Table | Sync | CompleteSync

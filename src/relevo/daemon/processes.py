@@ -1,7 +1,7 @@
-"""The life of worker processes: forked, watched, restarted when they die, ended when they are not needed.
+"""Worker processes: fork, restart after a crash, and end.
 
-Workers are forked, not started anew: they share what is imported, and are there within milliseconds. What a worker does is
-its owner's business, which hears of messages and of deaths.
+Workers are forked without exec: they share the imported modules, and are ready within milliseconds. The owner supplies the
+body of a worker, and handles its messages and its end.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from relevo.host import libc
 from relevo.severity import Severity
 
 STOP_S: Final = 5.0
-"""How long workers may take to stop gracefully (keepalived's ``child_wait_time``)."""
+"""Seconds that workers may take to stop gracefully (keepalived's ``child_wait_time``)."""
 QUICK_DEATH_S: Final = 0.2
-"""A worker that dies sooner than this, or before it was ready, did not get going."""
+"""A worker that ends sooner than this, in seconds, or before it is ready, has failed to start."""
 MAX_QUICK_DEATHS: Final = 3
-"""After so many in a row the worker is given up for a while."""
+"""After so many failed starts in a row, the next one waits for ``SLOW_RESTART_S``."""
 SLOW_RESTART_S: Final = 5.0
 IGNORED: Final = (
     signal.SIGTERM,
@@ -38,12 +38,12 @@ IGNORED: Final = (
     signal.SIGRTMIN + 2,
     signal.SIGRTMAX - 1,
 )
-"""Terminals and service managers signal the whole group: what that means is decided by the supervisor, which tells workers."""
+"""Signals that workers ignore: terminals and service managers send them to the whole group, and the supervisor handles them."""
 
 
 @dataclass(slots=True)
 class Worker:
-    """A child process. One without a ``channel`` lives as long as ``alive`` is open."""
+    """A child process. One without a ``channel`` runs as long as ``alive`` is open."""
 
     role: str
     pid: int
@@ -58,49 +58,49 @@ class Worker:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, message: ToWorker) -> None:
-        """Send a message, to a worker that takes any."""
+        """Send a message; a worker without a channel gets none."""
         if self.channel is not None:
             self.channel.send(message)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
 
 class Owner(Protocol):
-    """What decides about workers."""
+    """Decides which workers run, and handles their events."""
 
     def roles(self) -> list[str]:
-        """Workers that are needed, in the order in which they are started."""
+        """Return the roles of the workers that are needed, in the order of their start."""
         ...
 
     def body(self, role: str, sock: socket.socket) -> Callable[[], None]:
-        """Return what the worker of a role does with its end of the channel, from the state of this moment."""
+        """Return the function that the worker of a role runs, with its end of the channel and the present state."""
         ...
 
     def talks(self, role: str) -> bool:
-        """Whether the worker of a role sends messages."""
+        """Whether the worker of a role has a channel."""
         ...
 
     def inherits(self, role: str) -> list[int]:
-        """Descriptors that the worker of a role needs beside its channel."""
+        """Return descriptors that the worker of a role needs besides its channel."""
         ...
 
     def handle(self, worker: Worker, message: FromWorker) -> None:
-        """Take a message of a worker."""
+        """Process a message of a worker."""
         ...
 
     def restarted(self, role: str) -> None:
-        """Take note that a worker died and another one has its place."""
+        """Called after a worker died and was replaced."""
         ...
 
     def lost(self, role: str) -> None:
-        """Take note that a worker died."""
+        """Called after a worker died."""
         ...
 
     def given_up(self, role: str) -> None:
-        """Take note that a worker does not come back for a while, or had to be killed."""
+        """Called if a worker will not be restarted for a while, or had to be killed."""
         ...
 
     def log(self, text: str, severity: int) -> None:
@@ -118,17 +118,17 @@ class Workers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def get(self, role: str) -> Worker | None:
-        """Return the worker of a role, if it is there."""
+        """Return the worker of a role, ``None`` if there is none."""
         return self.present.get(role)
 
     def send(self, role: str, message: ToWorker) -> None:
-        """Send a message to a worker, if it is there."""
+        """Send a message to the worker of a role, if there is one."""
         worker = self.present.get(role)
         if worker is not None:
             worker.send(message)
 
     def start_missing(self) -> None:
-        """Start the workers that are needed and not there."""
+        """Start the workers that are needed and do not run."""
         for role in self._owner.roles():
             if role not in self.present and not self.stopping:
                 self._spawn(role)
@@ -153,17 +153,17 @@ class Workers:
             worker.alive = ours
 
     async def listen(self, worker: Worker) -> None:
-        """Take what a worker sends, until it is gone."""
+        """Process the messages of a worker until it ends."""
         assert worker.channel is not None
         await worker.channel.open()
         async for message in worker.channel.messages():
             self._owner.handle(worker, message)
         worker.channel.close()
         if worker.report is not None and not worker.report.done():
-            worker.report.set_result(None)  # it will not answer any more
+            worker.report.set_result(None)  # there will be no answer
 
     def reap(self) -> None:
-        """Take note of workers that ended: on SIGCHLD."""
+        """Process ended workers, on SIGCHLD."""
         for worker in list(self.present.values()):
             try:
                 pid, status = os.waitpid(worker.pid, os.WNOHANG)
@@ -197,7 +197,7 @@ class Workers:
         self._owner.restarted(role)
 
     async def end(self, role: str, message: Stop) -> None:
-        """Stop a worker gracefully; kill it when that takes too long."""
+        """Stop a worker gracefully; kill it after ``STOP_S``."""
         worker = self.present.get(role)
         if worker is None:
             return
@@ -217,11 +217,10 @@ class Workers:
 
 
 def fork(body: Callable[[], None], name: str, keep: list[int]) -> int:
-    """Fork a process that runs ``body`` with these descriptors and ends; return its id.
+    """Fork a process that runs ``body`` with the descriptors ``keep``; return its id.
 
-    The child never returns from here: the frames, the loop and the objects of its parent stay where they are, unused, and
-    nothing of theirs is finalised. It would act on descriptors that are the child's by now, and on an epoll that is still
-    the parent's.
+    The child never returns from this function and never finalises objects of the parent. Their finalisers would act on
+    descriptor numbers that belong to the child now, and on the parent's epoll object.
     """
     parent = os.getpid()
     pid = os.fork()
@@ -250,7 +249,7 @@ def _live(body: Callable[[], None], name: str, keep: list[int], parent: int) -> 
 
 
 def _forget_parent(keep: list[int], parent: int) -> None:
-    """Undo what a child got from its parent: signal handlers and descriptors."""
+    """Reset signal handlers and close descriptors that a child inherited."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in IGNORED:

@@ -1,8 +1,7 @@
-"""The supervisor: composes the daemon out of its workers, its configuration, its alerts and its control socket.
+"""The supervisor: it connects workers, configuration, alerts and the control socket.
 
-The death of a worker moves no address and stops no packet: a director that dies leaves its addresses, and its successor goes on
-as master. How processes live is in ``processes``, what clients may ask in ``commands``, reading the file in
-``configuration``.
+The crash of a worker moves no address and drops no packet: the addresses of a dead director stay, and its successor resumes as
+master. ``processes`` manages processes, ``commands`` handles requests of clients, ``configuration`` reads the file.
 """
 
 from __future__ import annotations
@@ -74,14 +73,14 @@ from relevo.planes.proxy import worker as proxy_worker
 from relevo.severity import Severity
 
 FLUSH_S: Final = 3.0
-"""How long the stop waits for mails and scripts; unsent mails stay on disk."""
+"""Seconds that a stop waits for mails and scripts; unsent mails stay on disk."""
 SNAPSHOT_S: Final = 4.0
-"""How long a worker may take to report: ten thousand servers on a busy machine take a second. Less than a client waits."""
+"""Seconds that a snapshot of a worker may take: one for 10 000 servers on a busy machine. Less than a client's time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line decides."""
+    """Settings of the command line."""
 
     file: str
     runtime: Path
@@ -91,8 +90,6 @@ class Options:
 
 
 class Supervisor:
-    """One daemon."""
-
     def __init__(self, options: Options, compiled: Compiled) -> None:
         self.options = options
         self.configuration = compiled.configuration
@@ -126,7 +123,7 @@ class Supervisor:
     # -- life --------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Bring everything up."""
+        """Open the sockets, install signal handlers and start the workers."""
         loop = asyncio.get_running_loop()
         self._finished = loop.create_future()
         self.log(f"Starting Relevo v{__version__} with {self.options.file}", Severity.NOTICE)
@@ -142,7 +139,7 @@ class Supervisor:
         self.workers.start_missing()
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take the signals that keepalived knows (keepalived(8), "SIGNALS")."""
+        """Install handlers for keepalived's signals (keepalived(8), "SIGNALS")."""
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._task(self.reload(), "reload"))
@@ -155,7 +152,7 @@ class Supervisor:
         self._task(self._dump(kind), "dump")
 
     async def _dump(self, kind: dumps.Kind) -> None:
-        """Write what is known into the run folder: names in shared folders could be somebody else's links."""
+        """Write a dump into the run directory: in a shared directory its name could be a link of another user."""
         path = self.options.runtime / kind.file
         try:
             dumps.write(path, kind, await self.snapshot())
@@ -187,7 +184,7 @@ class Supervisor:
         self._finished.set_result(0)
 
     async def complete_sync(self) -> None:
-        """Let the peers have every connection before an address goes."""
+        """Sync every connection to the peers before the addresses are removed."""
         try:
             total = await self.commands.complete_sync()
         except ControlError as error:
@@ -197,7 +194,7 @@ class Supervisor:
                 self.log(f"synced {total} connections to the peers")
 
     async def finished(self) -> int:
-        """Wait for the end; return the exit status."""
+        """Wait for the end of the stop; return the exit status."""
         assert self._finished is not None
         return await self._finished
 
@@ -209,7 +206,7 @@ class Supervisor:
     # -- workers: see ``processes.Owner`` ------------------------------------------------------------------------
 
     def roles(self) -> list[str]:
-        """Workers that this configuration needs."""
+        """Return the roles of the workers that this configuration needs."""
         roles = ["proxy"] if self._needs_proxy() else []
         roles += ["balancer"] if self.configuration.virtual_servers else []
         return roles + (["director"] if self.configuration.vrrp_instances else [])
@@ -218,15 +215,15 @@ class Supervisor:
         return catalogue.needs_process(self.plane.name) and bool(self.configuration.virtual_servers)
 
     def talks(self, role: str) -> bool:
-        """Whether a worker sends messages: the proxy is the balancer's to command."""
+        """Whether a worker has a channel: the balancer controls the proxy, not the supervisor."""
         return role != "proxy"
 
     def inherits(self, role: str) -> list[int]:
-        """Descriptors that a worker needs beside its channel."""
+        """Return descriptors that a worker needs besides its channel."""
         return [self._proxy_listener.fileno()] if role == "proxy" and self._proxy_listener is not None else []
 
     def body(self, role: str, sock: socket.socket) -> Callable[[], None]:
-        """Return what a worker does, from what is known now."""
+        """Return the function that a worker runs, with the present state."""
         resume = Resume(frozenset(self.masters), self._placed, self._plane_ready, self._synced)
         match role:
             case "director":
@@ -246,17 +243,17 @@ class Supervisor:
         proxy_worker.serve(self._proxy_listener, sock)
 
     def lost(self, role: str) -> None:
-        """Take note that a worker died."""
+        """Mark connections as not synced after the balancer died."""
         if role == "balancer":
             self._set_synced(False)
 
     def restarted(self, role: str) -> None:
-        """Let the balancer fill the table of a new proxy."""
+        """Have the balancer fill the table of a new proxy process."""
         if role == "proxy":
             self.workers.send("balancer", PlaneRestarted())
 
     def given_up(self, role: str) -> None:
-        """Take the virtual addresses away: a peer will take over, and both must not answer."""
+        """Remove the virtual addresses of a dead director: a peer takes over, and two nodes must not have them."""
         if role != "director":
             return
         self.masters.clear()
@@ -273,7 +270,7 @@ class Supervisor:
     # -- messages ----------------------------------------------------------------------------------------------
 
     def handle(self, worker: Worker, message: FromWorker) -> None:
-        """Take a message of a worker."""
+        """Process a message of a worker."""
         match message:
             case LogLine(text=text, severity=severity):
                 self.log(text, severity, worker.role)
@@ -285,7 +282,7 @@ class Supervisor:
             case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
                 self._alert(message)
             case PlaneReady():
-                self._plane_ready = True  # from now on packets are forwarded, whatever becomes of the balancer
+                self._plane_ready = True  # the plane forwards packets from now on, also if the balancer dies
                 self.workers.send("director", message)
             case SyncEvent(in_sync=in_sync):
                 self._set_synced(in_sync)
@@ -328,7 +325,7 @@ class Supervisor:
             self.workers.send("balancer", LocalAddresses(addresses))
 
     def _set_synced(self, synced: bool) -> None:
-        """The director may have to wait for it before it takes over (``preempt_when_synced``)."""
+        """Forward the state of synchronisation to the director, for ``preempt_when_synced``."""
         self._synced = synced
         self.workers.send("director", Synced(synced))
 
@@ -377,7 +374,7 @@ class Supervisor:
         return ""
 
     def _match_workers(self) -> None:
-        """Give workers the new configuration; start those that are needed now, end those that are not."""
+        """Send workers the new configuration; start those that are needed now, end the others."""
         wanted = self.roles()
         if "proxy" in wanted and self._proxy_listener is None:
             self._proxy_listener = private_listener(self._proxy_path)
@@ -390,8 +387,8 @@ class Supervisor:
     # -- status ------------------------------------------------------------------------------------------------
 
     async def snapshot(self) -> Snapshot:
-        """Ask the workers and put everything together; a worker that does not answer is marked."""
-        present = dict(self.workers.present)  # others may come while these are asked
+        """Collect the snapshots of the workers; one that does not answer is marked."""
+        present = dict(self.workers.present)  # workers may be added meanwhile
         reports = dict(zip(present, await asyncio.gather(*map(self._report, present.values())), strict=True))
         workers = tuple(
             WorkerSnapshot(
@@ -426,7 +423,7 @@ class Supervisor:
 
     async def _report(self, worker: Worker) -> Any:
         if worker.channel is None or worker.reader is None or worker.reader.done():
-            return None  # a dead one whose end is read before its signal comes would be waited for
+            return None  # a worker whose end was read before SIGCHLD would never answer
         if worker.report is None or worker.report.done():
             worker.report = asyncio.get_running_loop().create_future()
             worker.channel.send(TakeSnapshot())

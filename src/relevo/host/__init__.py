@@ -1,5 +1,4 @@
-"""The operating system: sockets of protocols, links and addresses, processes and their privileges, files.
+"""The operating system: protocol sockets, links and addresses, processes and their privileges, files.
 
-The rooms above decide when; what they ask for is carried out here and refused with a ``HostError`` that says what was
-asked and what the system answered.
+The packages above decide when to use them. A failure is a ``HostError`` with the operation and the system's reason.
 """

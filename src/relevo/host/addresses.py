@@ -1,4 +1,4 @@
-"""Addresses on interfaces: list them, set one, remove one without touching others."""
+"""Addresses on interfaces: list all, add one, remove one without losing others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GONE = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
 class AddressTable:
-    """The kernel's addresses, in the network namespace in which this object was made. ``HostError`` when it refuses."""
+    """The kernel's addresses, in the network namespace of the socket's creation. Failures are a ``HostError``."""
 
     def __init__(self) -> None:
         try:
@@ -28,7 +28,7 @@ class AddressTable:
             raise HostError(f"no netlink socket: {error.strerror}") from error
 
     def addresses(self, names: dict[int, str]) -> tuple[ObservedAddress, ...]:
-        """List every address; ``names`` of links by index tell labels of their own from the default one."""
+        """List every address. ``names`` are links by index: a label that is the link's name is the default one, and left out."""
         number = self._socket.next_sequence()
         try:
             answers = self._socket.converse(rtnetlink.list_addresses(number), number)
@@ -37,16 +37,17 @@ class AddressTable:
             raise HostError(f"cannot list addresses: {error}") from error
 
     def add(self, address: SetAddress) -> None:
-        """Set an address; that it is there already is no error."""
+        """Add an address; one that exists already is no error."""
         flags = rtnetlink.NODAD if ":" in address.address else 0
         self._change(
             f"add {address.address}/{address.prefix_length}", rtnetlink.add_address, _wire(address, flags), (errno.EEXIST,)
         )
 
     def remove(self, address: SetAddress, survivors: tuple[SetAddress, ...] = ()) -> None:
-        """Remove an address; that it is gone already is no error.
+        """Remove an address; one that does not exist is no error.
 
-        ``survivors`` are secondary to it. The kernel is told to promote them; where it refuses that, they are set again.
+        ``survivors`` are its secondary addresses. The kernel promotes one (``promote_secondaries``); where that cannot be set,
+        they are added again.
         """
         if not survivors:
             self._remove(address)
@@ -68,7 +69,7 @@ class AddressTable:
         self._change(f"remove {address.address}/{address.prefix_length}", rtnetlink.delete_address, _wire(address, 0), _GONE)
 
     def _promote(self, index: int, value: int) -> int:
-        """Set ``promote_secondaries`` of a link; return what it was."""
+        """Set ``promote_secondaries`` of a link; return the former value."""
         number = self._socket.next_sequence()
         former = rtnetlink.promote_secondaries(self._socket.converse(rtnetlink.get_link(number, index), number)[-1])
         if former != value:
@@ -83,7 +84,7 @@ class AddressTable:
         except NetlinkError as error:
             if error.errno in harmless:
                 return
-            hint = "it takes CAP_NET_ADMIN" if error.errno == errno.EPERM else ""
+            hint = "this needs CAP_NET_ADMIN" if error.errno == errno.EPERM else ""
             raise HostError(f"cannot {what}: {os.strerror(error.errno or 0)}", hint=hint) from error
         except OSError as error:
             raise HostError(f"cannot {what}: {error}") from error
@@ -115,7 +116,7 @@ def _observed(found: rtnetlink.Address, link: str) -> ObservedAddress:
 
 
 def local_networks() -> list[IPv4Network | IPv6Network]:
-    """Return the networks that this node has an address in, without host routes; ``HostError`` when they cannot be had."""
+    """Return the networks of this node's addresses, without host and link-local ones; ``HostError`` if they cannot be listed."""
     table = AddressTable()
     try:
         found = {

@@ -1,4 +1,4 @@
-"""Files: configurations and what they include, and the daemon's own folders."""
+"""Files: configurations with their includes, keys, and the daemon's directories."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from relevo.errors import ConfigurationError, HostError
 
 DEFAULT_CONFIGURATION: Final = "/etc/keepalived/keepalived.conf"
 MAX_CONFIGURATION: Final = 256 << 20
-"""Octets of a configuration file: ten times that of 100 000 real servers."""
+"""Largest configuration file in bytes: ten times one of 100 000 real servers."""
 MIN_KEY: Final = 16
-"""Octets of a key: what is shorter can be tried out."""
+"""Shortest key in bytes: a shorter one can be found by trying."""
 MAX_KEY: Final = 4096
 
 
 def read_configuration(path: str) -> str:
-    """Return the text of a configuration file; ``ConfigurationError`` when it cannot be had."""
+    """Return the text of a configuration file; ``ConfigurationError`` if it cannot be read."""
     try:
         with open(path, "rb") as file:
             if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
@@ -30,16 +30,16 @@ def read_configuration(path: str) -> str:
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint="name the file with -f") from error
     if len(data) > MAX_CONFIGURATION:
-        raise ConfigurationError(f"{path} is larger than {MAX_CONFIGURATION} octets")
+        raise ConfigurationError(f"{path} is larger than {MAX_CONFIGURATION} bytes")
     return data.decode("utf-8", "replace")
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe that nobody writes to would hold us up
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a pipe without a writer must not block
 
 
 def read_key(path: str) -> bytes:
-    """Return the key in a file, without the end of its last line; ``HostError`` when it is none, or others may read it."""
+    """Return the key in a file, without trailing line ends; ``HostError`` if it is no key, or if others may read the file."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -51,7 +51,7 @@ def read_key(path: str) -> bytes:
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from error
     if not MIN_KEY <= len(key) <= MAX_KEY:
-        raise HostError(f"{path}: a key has {MIN_KEY} to {MAX_KEY} octets", hint=f"openssl rand -base64 32 > {path}")
+        raise HostError(f"{path}: a key has {MIN_KEY} to {MAX_KEY} bytes", hint=f"openssl rand -base64 32 > {path}")
     return key
 
 
@@ -67,7 +67,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 
 def read_included(pattern: str, including: str) -> list[Included]:
-    """Return the files that match ``pattern`` (globs and braces), relative to the including file's folder."""
+    """Return the files that match ``pattern`` (globs and braces), relative to the directory of the including file."""
     folder = os.path.dirname(os.path.abspath(including))
     found: list[Included] = []
     for one in _expand_braces(pattern):
@@ -82,7 +82,7 @@ def read_included(pattern: str, including: str) -> list[Included]:
 
 
 def runtime_directory(given: str | None) -> Path:
-    """Return the folder of sockets, private to us; it is made if it is not there."""
+    """Return the directory of sockets, private to this user; create it if it does not exist."""
     if given is None:
         base = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/relevo-{os.getuid()}"  # noqa: S108
         given = os.path.join(base, "relevo")
@@ -90,7 +90,7 @@ def runtime_directory(given: str | None) -> Path:
 
 
 def state_directory(given: str | None, runtime: Path) -> Path:
-    """Return the folder of what survives a restart (queued mails)."""
+    """Return the directory of data that survives a restart (queued mails)."""
     if given is not None:
         return private_directory(Path(given))
     if os.geteuid() == 0:
@@ -106,12 +106,12 @@ def state_directory(given: str | None, runtime: Path) -> Path:
 
 
 def private_directory(path: Path) -> Path:
-    """Make ``path`` with mode 0700, or make sure that it is ours and nobody else can write it."""
+    """Create ``path`` with mode 0700, or check that it belongs to this user and that others cannot write to it."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
     except OSError as error:
-        raise HostError(f"cannot make {path}: {error.strerror}") from error
+        raise HostError(f"cannot create {path}: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise HostError(f"{path} is not a folder that only we can write", hint="remove it, or name another one")
+        raise HostError(f"{path} is not a directory that only this user can write to", hint="remove it, or name another one")
     return path

@@ -1,4 +1,4 @@
-"""A socket to one generic netlink family: questions, dumps, and batches of changes that are acknowledged together."""
+"""A socket to one generic netlink family: requests, dumps, and batches of changes with one acknowledgement."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from relevo.wire.netlink import Malformed
 __all__ = ["TIMEOUT_S", "GenericNetlink", "NetlinkError"]
 
 BATCH: Final = 128
-"""Changes sent at once: their refusals fit into the smallest receive buffer."""
+"""Changes in one batch: the errors of all of them fit into the smallest receive buffer."""
 BATCH_BYTES: Final = 32_768
-"""What a socket buffer takes at once everywhere."""
+"""Bytes in one batch: every socket buffer takes so much at once."""
 
 
 class GenericNetlink:
@@ -36,7 +36,7 @@ class GenericNetlink:
             raise HostError(f"the kernel has no {name}{why}") from error
 
     def ask(self, command: int, body: bytes = b"", limit_s: float = TIMEOUT_S) -> memoryview | None:
-        """Send one request; return the attributes of its answer, ``None`` for a mere acknowledgement."""
+        """Send one request; return the attributes of its answer, ``None`` without one. ``NetlinkError`` on refusal."""
         self._socket.set_limit(limit_s)
         try:
             found = self._ask(command, body, netlink.ACK)
@@ -49,7 +49,7 @@ class GenericNetlink:
         return [netlink.generic(message)[1] for message in self._ask(command, body, netlink.DUMP)]
 
     def change(self, wanted: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Send changes, in order; return the error number of each, 0 for done."""
+        """Send changes, in order; return the error number of each, 0 for success."""
         results: list[int] = []
         for part in _parts(wanted):
             results += self._change(part)
@@ -60,7 +60,7 @@ class GenericNetlink:
         self._socket.close()
 
     def _change(self, wanted: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Send what fits at once. Only the last is acknowledged, and those that are refused."""
+        """Send one batch. The kernel acknowledges the last change, and reports those that it refuses."""
         numbers = [self._socket.next_sequence() for _ in wanted]
         first, last = numbers[0], numbers[-1]
         block = b"".join(

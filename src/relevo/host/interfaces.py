@@ -1,6 +1,6 @@
-"""Network interfaces: whether they are up, and notice of changes.
+"""Network interfaces: their state, and notification of changes.
 
-States are asked by ioctl, which answers for the namespace of the socket; sysfs would answer for that of its mount.
+The state comes from ioctl, which uses the network namespace of the socket; sysfs would use that of its mount.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Interfaces:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def find(self, name: str) -> Link | None:
-        """Return the interface, ``None`` when there is none of that name."""
+        """Return the interface, ``None`` if there is none of that name."""
         try:
             index = socket.if_nametoindex(name)
             (flags,) = struct.unpack_from("=H", self._ask(_SIOCGIFFLAGS, name), 16)
@@ -51,7 +51,7 @@ class Interfaces:
 def change_monitor() -> socket.socket:
     """Return a non-blocking netlink socket that becomes readable when a link or address changes.
 
-    What changed is not decoded: the reader drains it and looks at the interfaces it cares for. An overrun therefore
+    The messages are not decoded: the reader drains them and looks up its interfaces. A receive buffer overrun therefore
     loses nothing.
     """
     monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
@@ -60,7 +60,7 @@ def change_monitor() -> socket.socket:
 
 
 def drain(monitor: socket.socket) -> None:
-    """Read and drop everything a monitor holds."""
+    """Discard all pending messages of a monitor."""
     while True:
         try:
             if not monitor.recv(65_536):
@@ -68,4 +68,4 @@ def drain(monitor: socket.socket) -> None:
         except BlockingIOError:
             return
         except OSError:
-            continue  # ENOBUFS: messages were lost, which is as good as read
+            continue  # ENOBUFS: lost messages count as read

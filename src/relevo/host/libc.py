@@ -26,7 +26,7 @@ def _check(result: int, call: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Leave namespaces for new ones."""
+    """Move this process into new namespaces (unshare(2))."""
     _check(_libc.unshare(flags), "unshare")
 
 
@@ -36,7 +36,7 @@ def setns(descriptor: int, kind: int) -> None:
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Get signal ``number`` when the parent ends."""
+    """Have the kernel send signal ``number`` when the parent ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PDEATHSIG)")
 
 
@@ -46,7 +46,7 @@ def set_process_name(name: str) -> None:
 
 
 def no_new_privileges() -> None:
-    """Give up gaining privileges by executing anything."""
+    """Forbid gaining privileges by execve(2) (PR_SET_NO_NEW_PRIVS)."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(NO_NEW_PRIVS)")
 
 
@@ -59,7 +59,7 @@ class _CapData(ctypes.Structure):
 
 
 def keep_capabilities(kept: frozenset[int]) -> None:
-    """Drop every capability but ``kept`` (numbers of capabilities(7)); those not held are not gained."""
+    """Drop every capability but ``kept`` (numbers of capabilities(7)); none are gained."""
     header = _CapHeader(_CAPABILITY_VERSION_3, 0)
     data = (_CapData * 2)()
     _check(_libc.capget(ctypes.byref(header), ctypes.byref(data)), "capget")
@@ -87,7 +87,7 @@ def file_system_type(path: str) -> int:
 
 
 def make_mounts_private() -> None:
-    """Let mounts made from now on be seen in this mount namespace alone."""
+    """Make later mounts visible in this mount namespace only."""
     ms_rec, ms_private = 0x4000, 1 << 18
     _check(_libc.mount(b"none", b"/", None, ms_rec | ms_private, None), "mount --make-rprivate /")
 

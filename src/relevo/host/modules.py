@@ -1,4 +1,4 @@
-"""Kernel modules: asking for one."""
+"""Loading kernel modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 
 def load(name: str) -> str:
-    """Ask ``modprobe`` for a module; return an empty string, or why it is not there."""
+    """Load a module with ``modprobe``; return an empty string, or why it failed."""
     program = shutil.which("modprobe", path=PATH)
     if program is None:
         return "there is no modprobe"

@@ -1,4 +1,4 @@
-"""A netlink socket: one request at a time, and everything up to its answer's end."""
+"""A netlink socket: one request at a time, with all messages up to the end of its answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROUTE: Final = 0
 GENERIC: Final = 16
 _SOL_NETLINK: Final = 270
 _CAP_ACK: Final = 10
-"""Acknowledge with the header of what was asked alone: the answers to a refused batch stay small."""
+"""Acknowledgements repeat only the header of the request, so that the errors of a batch stay small."""
 TIMEOUT_S: Final = 10.0
-"""The kernel answers within its own call; only a broken one would keep us waiting."""
+"""The kernel answers within the system call; the limit is for a broken one."""
 _RECEIVE: Final = 1 << 18
 
 
@@ -28,7 +28,7 @@ class NetlinkError(OSError):
 
 
 class NetlinkSocket:
-    """A socket of ``protocol``; ``OSError`` when there can be none."""
+    """A socket of ``protocol``; ``OSError`` if it cannot be created."""
 
     def __init__(self, protocol: int) -> None:
         self._sequence = 0
@@ -38,20 +38,20 @@ class NetlinkSocket:
         self._socket.settimeout(TIMEOUT_S)
 
     def next_sequence(self) -> int:
-        """Return the number of the next request."""
+        """Return the sequence number of the next request."""
         self._sequence += 1
         return self._sequence
 
     def set_limit(self, limit_s: float) -> None:
-        """Wait so long for an answer."""
+        """Set the time limit of an answer."""
         self._socket.settimeout(limit_s)
 
     def send(self, data: bytes) -> None:
-        """Send requests."""
+        """Send one or more encoded requests."""
         self._socket.sendto(data, (0, 0))
 
     def converse(self, request: bytes, sequence: int) -> list[Message]:
-        """Send a request; return what came before its acknowledgement or its end. ``NetlinkError`` when that is an error."""
+        """Send a request; return its answers. ``NetlinkError`` if the acknowledgement, or the end of a dump, is an error."""
         self.send(request)
         *answers, last = self.until(
             lambda message: message.sequence == sequence and message.type in (netlink.ERROR, netlink.DONE)
@@ -62,12 +62,12 @@ class NetlinkSocket:
         return [m for m in answers if m.sequence == sequence and m.type >= netlink.LEAST_FAMILY]
 
     def until(self, ends: Callable[[Message], bool]) -> list[Message]:
-        """Return messages up to the one that ends. Messages of other senders than the kernel are ignored."""
+        """Return messages up to the one for which ``ends`` is true. Only the kernel's messages count."""
         found: list[Message] = []
         while True:
             data, sender = self._socket.recvfrom(_RECEIVE)
             if sender[0] != 0:
-                continue  # any process may write to a netlink socket
+                continue  # any process may send to a netlink socket
             for message in netlink.messages(data):
                 found.append(message)
                 if ends(message):

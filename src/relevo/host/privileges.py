@@ -1,4 +1,4 @@
-"""What each worker may do, and its place in the scheduler."""
+"""Capabilities and scheduling priority of each worker."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ CAP_PERFMON: Final = 38
 CAP_BPF: Final = 39
 
 DIRECTOR: Final = frozenset((CAP_NET_ADMIN, CAP_NET_RAW))
-"""Addresses, raw VRRP and gratuitous ARP."""
+"""For addresses, raw VRRP sockets and gratuitous ARP."""
 BALANCER: Final = frozenset((CAP_NET_BIND_SERVICE,))
-"""Checks from a ``bind_port`` below 1024; nothing else."""
+"""For checks from a ``bind_port`` below 1024."""
 PACKET_BALANCER: Final = BALANCER | {CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF}
-"""The same where the data plane is eBPF: loading and attaching it, without the verifier's guard against side channels."""
+"""With the eBPF plane: to load and attach programs, without the verifier's protection against side channels."""
 IPVS_BALANCER: Final = BALANCER | {CAP_NET_ADMIN}
-"""The same where the data plane is the kernel's IPVS."""
+"""With the IPVS plane."""
 BALANCERS: Final = {"memory": BALANCER, "proxy": BALANCER, "ebpf": PACKET_BALANCER, "ipvs": IPVS_BALANCER}
-"""By data plane."""
+"""Capabilities of the balancer by data plane."""
 RELAY: Final = frozenset((CAP_NET_BIND_SERVICE,))
-"""Ports below 1024."""
+"""For ports below 1024."""
 
 DEFAULT_REALTIME_PRIORITY: Final = 1
-"""The lowest real-time priority: above all ordinary load, below whatever an administrator placed there on purpose."""
+"""The lowest real-time priority: above ordinary processes, and not above other real-time processes."""
 MAX_DESCRIPTORS: Final = 1 << 20
 
 
 def drop_capabilities(kept: frozenset[int]) -> None:
-    """Drop all capabilities but ``kept``, and the way to new ones. A system that refuses leaves the worker as it is."""
+    """Drop all capabilities but ``kept``, and set no_new_privs. Errors are ignored: the worker then keeps its privileges."""
     try:
         libc.no_new_privileges()
         libc.keep_capabilities(kept)
@@ -43,17 +43,17 @@ def drop_capabilities(kept: frozenset[int]) -> None:
 
 
 def may_load_programs() -> bool:
-    """Whether BPF programs can be loaded and attached. CAP_SYS_ADMIN stands for what was split from it."""
+    """Whether this process may load and attach BPF programs. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON."""
     held = libc.effective_capabilities()
     enough = all(held >> number & 1 for number in (CAP_BPF, CAP_PERFMON)) or held >> CAP_SYS_ADMIN & 1
     return bool(enough and held >> CAP_NET_ADMIN & 1)
 
 
 def enable_realtime(priority: int = DEFAULT_REALTIME_PRIORITY) -> str:
-    """Ask for real-time scheduling; return an empty string or why it was refused.
+    """Switch to real-time scheduling; return an empty string or the system's reason.
 
-    Late adverts make a second master, so the director goes before everything that merely moves data. The child of a
-    real-time process is not one.
+    Late adverts cause a second master, so the director runs before processes that only move data. Children do not inherit the
+    policy (SCHED_RESET_ON_FORK).
     """
     try:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
@@ -63,7 +63,7 @@ def enable_realtime(priority: int = DEFAULT_REALTIME_PRIORITY) -> str:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the limit of open files as far as the system lets us; return it."""
+    """Raise the limit of open files as far as the system allows; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (MAX_DESCRIPTORS, hard):
         if wanted <= soft:

@@ -7,7 +7,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """Tell systemd ``state``, such as ``READY=1``; without systemd nothing happens."""
+    """Send ``state`` to systemd, such as ``READY=1``; without systemd nothing happens."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -16,4 +16,4 @@ def notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.sendto(state.encode(), address)
     except OSError:
-        pass  # being watched is a service to us; its absence must not stop us
+        pass  # supervision is optional: its absence must not stop the daemon

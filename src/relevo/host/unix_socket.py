@@ -10,11 +10,11 @@ from typing import Final
 from relevo.errors import HostError
 
 MAX_PATH: Final = 107
-"""Bytes of a Unix socket's address (unix(7))."""
+"""Longest path of a Unix socket in bytes (unix(7))."""
 
 
 def private_listener(path: Path) -> socket.socket:
-    """Return a listening Unix socket at ``path``, 0600; a dead one in its place is replaced."""
+    """Return a listening Unix socket at ``path`` with mode 0600; a stale socket file is replaced. ``HostError`` on failure."""
     if len(os.fsencode(path)) > MAX_PATH:
         raise HostError(f"{path} is too long for a Unix socket", hint=f"at most {MAX_PATH} bytes: give a shorter --run-dir")
     if path.exists():

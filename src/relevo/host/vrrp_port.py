@@ -1,4 +1,4 @@
-"""Sockets that carry adverts: IP protocol 112 on one interface, or UDP unicast; and those that announce addresses."""
+"""Sockets for adverts (IP protocol 112 on one interface, or UDP unicast) and for gratuitous ARP."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from relevo.wire.ip import decode_ipv4
 from relevo.wire.vrrp import PROTOCOL, TOS, TTL, Envelope
 
 MAX_PACKET = 2048
-"""Octets of an advert with 255 addresses and the IP header, with room."""
+"""Receive buffer in bytes: more than an advert with 255 addresses and the IP header."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A packet that came in, with its envelope; ``envelope`` is ``None`` when the IP header is broken."""
+    """A received packet; ``envelope`` is ``None`` if the IP header is broken."""
 
     payload: bytes
     envelope: Envelope | None
@@ -45,14 +45,14 @@ class RawPort:
             self._sender.bind((spec.source, 0))
         except OSError as error:
             self.close()
-            raise HostError(f"cannot speak VRRP on {link.name} from {spec.source}: {error.strerror}") from error
+            raise HostError(f"cannot open a VRRP socket on {link.name} for {spec.source}: {error.strerror}") from error
 
     def fileno(self) -> int:
-        """Descriptor to wait on for packets."""
+        """Descriptor to poll for packets."""
         return self._receiver.fileno()
 
     def send(self, packet: bytes, destination: str) -> str:
-        """Send one packet; return an empty string or why it could not go."""
+        """Send one packet; return an empty string or the error."""
         try:
             self._sender.sendto(packet, (destination, 0))
         except OSError as error:
@@ -60,7 +60,7 @@ class RawPort:
         return ""
 
     def receive(self) -> Arrived | None:
-        """Return one packet, ``None`` when none is left."""
+        """Return one packet, ``None`` if none is pending."""
         try:
             data = self._receiver.recv(MAX_PACKET)
         except OSError:
@@ -80,7 +80,7 @@ class RawPort:
 
 
 def _checked(destination: str) -> bool:
-    """Whether the TTL counts: adverts to a multicast group must not have crossed a router; unicast ones may."""
+    """Whether the TTL is checked: multicast adverts must not have crossed a router; unicast ones may."""
     return 224 <= int(destination.partition(".")[0]) < 240
 
 
@@ -97,7 +97,7 @@ def _raw_socket(link: Link) -> socket.socket:
 
 
 class UdpPort:
-    """Adverts in UDP unicast, for networks that drop protocol 112; shared by the routers that speak from ``source``."""
+    """Adverts over UDP unicast, for networks that drop protocol 112; shared by the routers with the same ``source``."""
 
     def __init__(self, source: str, port: int) -> None:
         self.source = source
@@ -111,20 +111,20 @@ class UdpPort:
             raise HostError(f"cannot bind UDP {self.source}:{self._port} for VRRP: {error.strerror}") from error
 
     def fileno(self) -> int:
-        """Descriptor to wait on for packets."""
+        """Descriptor to poll for packets."""
         return self._socket.fileno()
 
     def send(self, packet: bytes, destination: str) -> str:
-        """Send one packet; return an empty string or why it could not go."""
+        """Send one packet; return an empty string or the error."""
         try:
             self._socket.sendto(packet, (destination, self._port))
         except OSError as error:
-            # ECONNREFUSED is the echo of an earlier packet to a peer that is down: this one is sent again
+            # ECONNREFUSED reports an earlier packet to a peer that is down: the next advert repeats this one
             return "" if error.errno == errno.ECONNREFUSED else error.strerror or str(error)
         return ""
 
     def receive(self) -> Arrived | None:
-        """Return one packet, ``None`` when none is left."""
+        """Return one packet, ``None`` if none is pending."""
         try:
             data, (source, _) = self._socket.recvfrom(MAX_PACKET)
         except OSError:
@@ -143,7 +143,7 @@ class NeighbourSender:
         self._socket: socket.socket | None = None
 
     def send(self, link: Link, address: str) -> str:
-        """Announce ``address`` on ``link``; return an empty string or why it could not go."""
+        """Announce ``address`` on ``link``; return an empty string or the error."""
         ipv6 = ":" in address
         build = ndp.neighbour_advertisement if ipv6 else arp.gratuitous_arp
         try:
@@ -162,8 +162,8 @@ class NeighbourSender:
 
 
 def open_port(spec: PortSpec) -> RawPort | UdpPort:
-    """Open the socket that ``spec`` describes; ``HostError`` when it cannot be had."""
+    """Open the socket that ``spec`` describes; ``HostError`` on failure."""
     if spec.udp_port:
         return UdpPort(spec.source, spec.udp_port)
-    assert spec.link is not None, "only UDP does without a link"
+    assert spec.link is not None, "only UDP needs no link"
     return RawPort(spec, spec.link)

@@ -1,7 +1,7 @@
-"""Decisions over time, without I/O.
+"""State machines without I/O.
 
-Every machine has one shape: ``receive(input, now) -> list[Effect]``, ``deadline() -> float | None`` and
-``expire(now) -> list[Effect]``, and one transition table from which the diagrams, the completeness report and the property
-tests are made. A pair that the table does not have raises ``ImpossibleTransition``. ``now`` is seconds on any monotonic
-scale that the caller keeps to.
+Every machine has the same interface: ``receive(input, now) -> list[Effect]``, ``deadline() -> float | None`` and
+``expire(now) -> list[Effect]``, and one transition table. The diagrams, the completeness report and the property
+tests are generated from the table. A (state, input) pair that it does not list raises ``ImpossibleTransition``. ``now`` is in
+seconds of a monotonic clock of the caller's choice.
 """

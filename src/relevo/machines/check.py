@@ -1,8 +1,8 @@
-"""One checker of one real server: when to probe, and when its verdict changes.
+"""One check of one real server: when to probe, and when the verdict changes.
 
-In service, ``retry`` + 1 failures in a row, ``delay_before_retry`` apart, take it out; one success brings it back. A check
-starts up, or down with ``alpha``; then the first result alone decides (keepalived.conf(5), and its behaviour: without
-``alpha`` one failed first check removes the server). What a probe does on the network is the probes' business.
+A check that is up goes down after ``retry`` + 1 failures in a row, ``delay_before_retry`` apart; one success brings it up. A
+check starts up, or down with ``alpha``, and its first result decides alone (as in keepalived: without ``alpha`` one failed
+first check removes the server). ``probes`` does the network part.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from relevo.model.checks import CheckTiming
 
 
 class State(enum.StrEnum):
-    """What the check says of its server, and whether that was ever proven."""
+    """Verdict on the server; UNPROVEN before the first result."""
 
     UNPROVEN_UP = "unproven-up"
     UNPROVEN_DOWN = "unproven-down"
@@ -27,7 +27,7 @@ class State(enum.StrEnum):
 
 
 class Symbol(enum.StrEnum):
-    """Results of a probe, and the only timer."""
+    """Results of a probe, and the timer of the next one."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -51,19 +51,19 @@ class Failure(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a probe ended: ``failure`` is ``None`` when it passed; ``detail`` says more in either case."""
+    """Result of a probe: ``failure`` is ``None`` if it passed; ``detail`` is free text in either case."""
 
     failure: Failure | None = None
     detail: str = ""
 
     @property
     def passed(self) -> bool:
-        """Whether the server did what the check asks."""
+        """Whether the server passed the check."""
         return self.failure is None
 
     @property
     def reason(self) -> str:
-        """The failure in words, empty when passed."""
+        """The failure as text, empty if the probe passed."""
         if self.failure is None:
             return ""
         return f"{self.failure.value}: {self.detail}" if self.detail else self.failure.value
@@ -84,7 +84,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class FailureNoted:
-    """A probe failed without changing the verdict: failure ``number`` of a row."""
+    """A probe failed and the verdict stays: failure ``number`` in a row."""
 
     number: int
     reason: str
@@ -114,9 +114,9 @@ TRANSITIONS: Final = {
 
 
 class CheckMachine:
-    """Schedules probes by ``timing``. ``first_at`` is the time of the first one (the caller draws the warm-up).
+    """Schedules probes by ``timing``. ``first_at`` is the time of the first one; the caller adds the random warm-up.
 
-    ``up`` is a verdict that is known from elsewhere; ``None`` leaves it to ``alpha``, and the first result to decide alone.
+    ``up`` is a known verdict. With ``None``, ``alpha`` decides the initial state, and the first result the verdict.
     """
 
     def __init__(self, timing: CheckTiming, first_at: float, *, up: bool | None = None) -> None:
@@ -132,17 +132,17 @@ class CheckMachine:
 
     @property
     def up(self) -> bool:
-        """What the check says of the server."""
+        """The verdict on the server."""
         return self.state in (_UU, _U, _R)
 
     def reconfigure(self, timing: CheckTiming, next_at: float) -> None:
-        """Take other settings over. The verdict stays until the next result, which is asked for by ``next_at`` at the latest."""
+        """Use other settings. The verdict stays until the next result; its probe starts at ``next_at`` at the latest."""
         self.timing = timing
         due = self._timers.get(Symbol.DUE)
         self._timers.set(Symbol.DUE, next_at if due is None else min(due, next_at))
 
     def receive(self, result: Result, now: float) -> list[Effect]:
-        """Take the result of the probe that was started last."""
+        """Process the result of the last probe."""
         self.last, self.last_at = result, now
         return self._step(Symbol.PASSED if result.passed else Symbol.FAILED, now)
 

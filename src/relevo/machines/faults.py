@@ -1,4 +1,4 @@
-"""Why a virtual router must not be master: causes as values, so that the same cause is the same wherever it was found."""
+"""Causes for which a virtual router enters FAULT, as values: the same cause compares equal wherever it was found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class FaultKind(enum.StrEnum):
-    """What is wrong. The values are names in status and metrics; they do not change."""
+    """Kind of cause. The values are names in status and metrics; they do not change."""
 
     INTERFACE_DOWN = "interface_down"
     INTERFACE_UP = "interface_up"
@@ -18,9 +18,9 @@ class FaultKind(enum.StrEnum):
     SOCKET = "socket"
     """The sockets for adverts cannot be opened."""
     SENDING = "sending"
-    """Adverts cannot be sent to anybody."""
+    """Adverts cannot be sent to any destination."""
     SYNC_GROUP = "sync_group"
-    """Another member of the sync group is at fault."""
+    """Another member of the sync group has a fault."""
 
 
 _TEXTS = {
@@ -36,7 +36,7 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One cause; ``subject`` names what is affected or, for sockets and sending, quotes the system's reason."""
+    """One cause. ``subject`` is the name of the interface, or a text; for SOCKET and SENDING it is the system's reason."""
 
     kind: FaultKind
     subject: str = ""

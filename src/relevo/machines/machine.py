@@ -1,4 +1,4 @@
-"""What all machines share: timers as data, and the step through a transition table."""
+"""Shared by all machines: timers as data, and transition tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a machine does for a (state, input) pair: the method it calls, and the states that may follow."""
+    """Entry of a transition table: the method to call, and the states that may follow."""
 
     action: str
     targets: tuple[Any, ...]
@@ -23,7 +23,7 @@ Table = Mapping[tuple[Any, Any], Rule]
 
 
 def find_rule(table: Table, state: Any, symbol: Any, who: str) -> Rule:
-    """Look a pair up; an absent one is a programming error."""
+    """Look up a (state, symbol) pair; ``ImpossibleTransition``, naming ``who``, if the table does not list it."""
     rule = table.get((state, symbol))
     if rule is None:
         raise ImpossibleTransition(f"{who}: no transition from {state} on {symbol}")
@@ -31,7 +31,7 @@ def find_rule(table: Table, state: Any, symbol: Any, who: str) -> Rule:
 
 
 class Timers(Generic[T]):
-    """Named deadlines. Setting a timer again moves it."""
+    """Named deadlines. Setting a timer again replaces its deadline."""
 
     __slots__ = ("_due",)
 
@@ -39,20 +39,20 @@ class Timers(Generic[T]):
         self._due: dict[T, float] = {}
 
     def set(self, timer: T, at: float) -> None:
-        """Let ``timer`` expire at ``at``."""
+        """Set ``timer`` to expire at ``at``."""
         self._due[timer] = at
 
     def cancel(self, *timers: T) -> None:
-        """Forget timers, set or not."""
+        """Cancel timers; one that is not set is ignored."""
         for timer in timers:
             self._due.pop(timer, None)
 
     def clear(self) -> None:
-        """Forget all timers."""
+        """Cancel all timers."""
         self._due.clear()
 
     def get(self, timer: T) -> float | None:
-        """When ``timer`` expires."""
+        """Return when ``timer`` expires, ``None`` if it is not set."""
         return self._due.get(timer)
 
     def deadline(self) -> float | None:
@@ -60,7 +60,7 @@ class Timers(Generic[T]):
         return min(self._due.values(), default=None)
 
     def pop_due(self, now: float) -> T | None:
-        """Remove and return the timer that was due first, ``None`` when none is."""
+        """Remove and return the timer with the earliest deadline, ``None`` if none is due."""
         if not self._due:
             return None
         timer = min(self._due, key=self._due.__getitem__)

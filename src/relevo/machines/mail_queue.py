@@ -1,8 +1,8 @@
-"""The order and the patience of outgoing alerts.
+"""Order and retries of outgoing alerts.
 
-Mails leave strictly in the order in which they were queued: the first one that cannot be delivered holds the others, so
-that a reader sees DOWN before UP. A temporary failure is tried again after a delay that doubles up to a limit; a permanent
-refusal of one mail drops that mail alone. Bytes and disks belong to the alerts room.
+Mails leave strictly in the order in which they were queued: one that cannot be delivered delays the others, so that a reader
+sees DOWN before UP. A temporary failure is retried after a delay that doubles up to a limit; a permanent failure drops that
+mail alone. ``alerts`` stores and sends the mails.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from relevo.machines.machine import Rule, Timers, find_rule
 
 FIRST_RETRY_S: Final = 2.0
 LONGEST_RETRY_S: Final = 60.0
-"""A mail server that was away is used again at most this long after its return."""
+"""A mail server is used again at most this long after it comes back."""
 MAX_QUEUED: Final = 10_000
-"""Mails kept while the server is away. A flapping cluster must not fill the disk; the newest are refused, and counted."""
+"""Mails kept while the server is away. A flapping cluster must not fill the disk: further mails are dropped and counted."""
 
 
 class State(enum.StrEnum):
-    """What the queue is doing."""
+    """IDLE: empty. WAITING: until the next retry."""
 
     IDLE = "idle"
     SENDING = "sending"
@@ -41,21 +41,21 @@ class Symbol(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Mail ``number`` is ready to go; numbers grow."""
+    """Mail ``number`` is stored; numbers grow."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The server took mail ``number``."""
+    """The server accepted mail ``number``."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Delivery failed; ``permanent`` when the server will never take this mail."""
+    """Delivery failed; ``permanent`` if the server will never accept this mail."""
 
     number: int
     reason: str
@@ -64,14 +64,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Try to deliver mail ``number`` now."""
+    """Deliver mail ``number`` now; the answer is ``Sent`` or ``Failed``."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Mail ``number`` is done with: ``delivered``, or dropped for ``reason``."""
+    """Remove mail ``number``: it was ``delivered``, or dropped for ``reason``."""
 
     number: int
     delivered: bool
@@ -80,7 +80,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """Mail ``number`` is tried again in ``delay_s``."""
+    """Mail ``number`` will be retried in ``delay_s``."""
 
     number: int
     delay_s: float
@@ -119,7 +119,7 @@ class MailQueueMachine:
         return len(self._waiting)
 
     def receive(self, given: Input, now: float) -> list[Effect]:
-        """Take an input; return what to do, in order."""
+        """Process an input; return effects in order."""
         self._given = given
         match given:
             case Queued(number=number):
@@ -138,7 +138,7 @@ class MailQueueMachine:
         return self._timers.deadline()
 
     def expire(self, now: float) -> list[Effect]:
-        """Try again when it is time."""
+        """Retry if that is due."""
         timer = self._timers.pop_due(now)
         return [] if timer is None else self._step(timer, now)
 

@@ -1,8 +1,8 @@
-"""The pool behind one virtual server: which servers live, whether the quorum holds, and what the plane should hold.
+"""The pool of one virtual server: which servers are up, whether there is a quorum, and the desired entries of the plane.
 
-Up when the live weight reaches quorum + hysteresis; down when it falls below quorum - hysteresis, or to 0. Losing the
-quorum with a sorry server takes all live servers out and puts the sorry server in; without one the remaining servers
-stay and only the notifiers run (keepalived.conf(5), and its behaviour).
+The pool is up when the live weight reaches quorum + hysteresis, and down when it falls below quorum - hysteresis or to 0.
+Without a quorum the sorry server replaces all live servers; if there is no sorry server, the remaining servers stay and only
+the notifiers run (keepalived.conf(5), and its behaviour).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from relevo.model.table import Desired, ServerEntry, ServiceEntry
 
 
 class State(enum.StrEnum):
-    """Whether the quorum holds."""
+    """UP: the pool has its quorum."""
 
     UP = "up"
     DOWN = "down"
 
 
 class Symbol(enum.StrEnum):
-    """Where the live weight stands against quorum and hysteresis."""
+    """The live weight compared with quorum and hysteresis."""
 
     ENOUGH = "enough"
     BETWEEN = "between"
@@ -35,7 +35,7 @@ class Symbol(enum.StrEnum):
 
 
 CheckName = tuple[str, int]
-"""A check of a server: the keyword of its kind, and which one of that kind it is."""
+"""Name of a check: the keyword of its kind, and its number within that kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class CheckVerdict:
 
 @dataclass(frozen=True, slots=True)
 class ServerChanged:
-    """A server entered or left service; ``check`` decided, ``None`` when it was a reload."""
+    """A server entered or left service because of ``check``, or of a reload if that is ``None``."""
 
     server: RealServer
     up: bool
@@ -60,7 +60,7 @@ class ServerChanged:
 
 @dataclass(frozen=True, slots=True)
 class CheckChanged:
-    """A check changed without moving the server, because another one keeps it down."""
+    """A check changed, but another check keeps the server down."""
 
     server: RealServer
     up: bool
@@ -70,7 +70,7 @@ class CheckChanged:
 
 @dataclass(frozen=True, slots=True)
 class WeightChanged:
-    """A reload gave a server that is in service another weight."""
+    """A reload changed the weight of a server in service."""
 
     server: RealServer
     before: int
@@ -106,7 +106,7 @@ TRANSITIONS: Final = {
 
 @dataclass(slots=True)
 class ServerHealth:
-    """A server of the pool and what its checks say."""
+    """A server of the pool; ``failing`` are its checks that are down, with reasons."""
 
     server: RealServer
     failing: dict[CheckName, str] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class ServerHealth:
 
 
 class PoolMachine:
-    """The pool of ``service``. ``down`` lists (server, check, reason) that start down: those with alpha."""
+    """The pool of ``service``. ``down`` lists (server, check, reason) of the checks that start down, those with ``alpha``."""
 
     def __init__(self, service: VirtualServer, now: float, down: Iterable[tuple[Endpoint, CheckName, str]] = ()) -> None:
         self.service = service
@@ -131,10 +131,10 @@ class PoolMachine:
         self.state = State.UP if enough else State.DOWN
         self.since = now
 
-    # -- the shape every machine has ---------------------------------------------------------------------------
+    # -- interface of every machine ----------------------------------------------------------------------------
 
     def receive(self, verdict: CheckVerdict, now: float) -> list[Effect]:
-        """Take the verdict of a check; return what changed, in order."""
+        """Process the verdict of a check; return the changes in order."""
         health = self.servers[verdict.server]
         was_up = health.up
         if verdict.up:
@@ -151,9 +151,9 @@ class PoolMachine:
     def reconfigure(
         self, service: VirtualServer, failing: Mapping[Endpoint, Mapping[CheckName, str]], now: float
     ) -> list[Effect]:
-        """Take a changed declaration over; ``failing`` are the checks that are down. State and hysteresis stay.
+        """Use a changed declaration; ``failing`` are the checks that are down. State and hysteresis stay.
 
-        Who serves after it is told like any other change: servers that enter or leave, weights, quorum, sorry server.
+        A reload reports the same changes as a check: servers that enter or leave service, weights, quorum, sorry server.
         """
         former, sorry = self.servers, self.service.sorry_server if self.uses_sorry else None
         self.service = service
@@ -191,14 +191,14 @@ class PoolMachine:
         return [SorryChanged(endpoint, used) for endpoint, used in changes if endpoint is not None]
 
     def deadline(self) -> float | None:
-        """Return ``None``: nothing happens here by time alone."""
+        """Return ``None``: a pool has no timers."""
         return None
 
     def expire(self, now: float) -> list[Effect]:
         """Return nothing."""
         return []
 
-    # -- what it decides ---------------------------------------------------------------------------------------
+    # -- decisions ---------------------------------------------------------------------------------------------
 
     def live_weight(self) -> int:
         """Sum of the weights of the servers that are up."""
@@ -206,11 +206,11 @@ class PoolMachine:
 
     @property
     def uses_sorry(self) -> bool:
-        """Whether the sorry server stands in for the pool."""
+        """Whether the sorry server replaces the pool's servers."""
         return self.state is State.DOWN and self.service.sorry_server is not None
 
     def desired(self) -> list[Desired]:
-        """Return what the plane should hold now: the service, or one for each member of its group."""
+        """Return the desired entries of the plane: the service, or one for each member of its group."""
         servers = self._entries()
         return [self._desired(key, servers) for key in self.service.keys]
 
@@ -300,7 +300,7 @@ class PoolMachine:
 
 
 def at_port(server: ServerEntry, key: ServiceKey) -> ServerEntry:
-    """Return the server as it stands under one of its group's keys: one without a port has the member's."""
+    """Return the server with the port of ``key`` if it has none of its own."""
     if server.endpoint.port or not key.endpoint.port:
         return server
     return msgspec.structs.replace(server, endpoint=Endpoint(server.endpoint.address, key.endpoint.port))

@@ -1,8 +1,8 @@
-"""Whether a backup may take over from a master of lower priority, and what it waits for until then.
+"""Whether a backup may preempt a master of lower priority, and what it waits for.
 
-A master that falls silent is succeeded whatever this machine says: waiting is for a service that somebody else provides.
-The conditions are looked at in a fixed order: ``nopreempt`` and a planned hand-over forbid it, the data plane must be
-ready, connections must be here (``preempt_when_synced``), and the lower master must have been there for ``preempt_delay``.
+This rule delays preemption only: when the adverts of the master stop, the backup takes over at once. The conditions have a
+fixed order: ``nopreempt`` and a planned hand-over forbid preemption, the data plane must be ready, the connections must be
+synced (``preempt_when_synced``), and the lower master must have been there for ``preempt_delay``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relevo.model import VrrpInstance
 
 
 class Waiting(enum.StrEnum):
-    """What keeps a backup from taking over. The values are names in status and metrics; they do not change."""
+    """Why a backup does not preempt. The values are names in status and metrics; they do not change."""
 
     NOPREEMPT = "nopreempt"
     HANDED_OVER = "handed_over"
@@ -25,14 +25,14 @@ class Waiting(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``waiting`` is ``None`` when the backup may take over; ``message`` is a log line, or empty when it was written before."""
+    """``waiting`` is ``None`` if the backup may preempt; ``message`` is a log line, empty if nothing changed."""
 
     waiting: Waiting | None
     message: str = ""
 
 
 class Preemption:
-    """The rule for one virtual router. ``synced`` and ``plane_ready`` are observations; ``suppressed`` follows a hand-over."""
+    """The rule of one virtual router. ``synced`` and ``plane_ready`` are observations; a hand-over sets ``suppressed``."""
 
     def __init__(self, instance: VrrpInstance) -> None:
         self.instance = instance
@@ -44,11 +44,11 @@ class Preemption:
         self._sync_since: float | None = None
 
     def reset(self) -> None:
-        """Start over: no lower master is there any more."""
+        """Restart the delays: there is no lower master any more."""
         self.waiting, self._lower_since, self._sync_since = None, None, None
 
     def consider(self, master: str, now: float) -> Verdict:
-        """Judge an advert of lower priority from ``master`` that arrived at ``now``."""
+        """Decide about an advert of lower priority that was received from ``master``."""
         before = self.waiting
         self.waiting = self._judge(now)
         if self.waiting is None or self.waiting is before:

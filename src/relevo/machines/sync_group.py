@@ -1,8 +1,8 @@
 """A sync group: instances that are MASTER, BACKUP or FAULT together (keepalived.conf(5), "vrrp_sync_group").
 
-The group becomes MASTER when every member asks, or when one becomes master by itself; it leaves MASTER with the first member
-that does, and is in FAULT while any member has a fault of its own. Members report, the group orders; the node carries
-the orders, and gives the other members of a group in FAULT the cause ``GROUP_FAULT``.
+The group becomes MASTER when every member asks for it, or when one becomes master by itself. It leaves MASTER with the first
+member that does, and is in FAULT while any member has a fault of its own. Members send reports, the group answers with orders.
+The node delivers them, and adds the cause ``GROUP_FAULT`` to the other members of a group in FAULT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relevo.machines.vrrp import State
 
 
 class Symbol(enum.StrEnum):
-    """What happens to the group as a whole (the first four), or what a member reports."""
+    """Events of the whole group (the first four), and reports of a member."""
 
     START = "start"
     STOP = "stop"
@@ -31,7 +31,7 @@ class Symbol(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Member ``name`` asks for mastery, or has entered a state; ``name`` is empty for what happens to the whole group."""
+    """Member ``name`` asks for mastery, or has entered a state; ``name`` is empty for events of the whole group."""
 
     symbol: Symbol
     name: str = ""
@@ -39,7 +39,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class OrderMember:
-    """Order a member into MASTER or BACKUP."""
+    """Order a member to become MASTER or BACKUP."""
 
     name: str
     state: State
@@ -67,7 +67,7 @@ TRANSITIONS: Final = {
     (_I, Symbol.WITHDRAW): Rule("_ignore", (_I,)),
     (_I, Symbol.MASTER): Rule("_ignore", (_I,)),
     (_I, Symbol.BACKUP): Rule("_ignore", (_I,)),
-    # State: BACKUP. Waits until all members ask, or for one that became master by itself.
+    # State: BACKUP. Waits until all members ask, or until one becomes master by itself.
     (_B, Symbol.STOP): Rule("_stop", (_I,)),
     (_B, Symbol.FAIL): Rule("_fail", (_F,)),
     (_B, Symbol.RECOVER): Rule("_ignore", (_B,)),
@@ -75,7 +75,7 @@ TRANSITIONS: Final = {
     (_B, Symbol.WITHDRAW): Rule("_ignore", (_B,)),
     (_B, Symbol.MASTER): Rule("_order_all", (_M,)),
     (_B, Symbol.BACKUP): Rule("_ignore", (_B,)),
-    # State: MASTER. The first member that becomes backup takes the others along.
+    # State: MASTER. When one member becomes backup, the others follow.
     (_M, Symbol.STOP): Rule("_stop", (_I,)),
     (_M, Symbol.FAIL): Rule("_fail", (_F,)),
     (_M, Symbol.RECOVER): Rule("_ignore", (_M,)),
@@ -95,7 +95,7 @@ TRANSITIONS: Final = {
 
 
 class SyncGroupMachine:
-    """Keeps ``members`` together. It has no timers: its members do."""
+    """Keeps ``members`` in one state. Only the members have timers."""
 
     def __init__(self, name: str, members: tuple[str, ...]) -> None:
         self.name = name
@@ -105,7 +105,7 @@ class SyncGroupMachine:
         self._reporter = ""
 
     def receive(self, report: Report, now: float) -> list[Effect]:
-        """Take a report; return orders."""
+        """Process a report; return orders."""
         self._reporter = report.name
         if report.symbol is Symbol.ASK:
             self.asking.add(report.name)
@@ -117,14 +117,14 @@ class SyncGroupMachine:
         return effects
 
     def set_members(self, members: tuple[str, ...]) -> None:
-        """Take the members that a reload declares; ``unite`` follows when they are what they are declared to be."""
+        """Set the members that a reload declares. The caller calls ``unite`` once they are reconfigured."""
         self.members = members
         self.asking &= set(members)
 
     def unite(self, masters: Iterable[str]) -> list[Effect]:
-        """Bring members into one state that came together by a reload, ``masters`` being those that are master now.
+        """Bring members that a reload put together into one state; ``masters`` are master now.
 
-        The group is MASTER if any member is: mastery that exists is not given up for a member that joins.
+        The group is MASTER if any member is: a member that joins does not end an existing mastery.
         """
         if self.state not in (_B, _M):
             return []
@@ -133,7 +133,7 @@ class SyncGroupMachine:
         return self._enter(_B)
 
     def deadline(self) -> float | None:
-        """Return ``None``: nothing happens here by time alone."""
+        """Return ``None``: a group has no timers."""
         return None
 
     def expire(self, now: float) -> list[Effect]:

@@ -1,10 +1,10 @@
-"""What an instance tracks: from observations to faults and the effective priority.
+"""Tracking: from observations to faults and the effective priority of an instance.
 
-Effective priority = base + Σ weights: a positive weight is added while the observed thing is good, a negative one
-subtracted while it is bad, ``reverse`` swaps good and bad; weight 0 and bad means FAULT. The result stays in 1..254, and an
-owner (255) keeps its priority (keepalived.conf(5), "track_interface").
+Effective priority = base + Σ weights: a positive weight is added while the tracked object is good, a negative one
+subtracted while it is bad; ``reverse`` swaps good and bad. Weight 0 and bad means FAULT. The result is limited to 1..254; an
+address owner (255) keeps its priority (keepalived.conf(5), "track_interface").
 
-Interfaces are the first kind of source; a further kind adds its observations and its faults, not another rule.
+Interfaces are the first kind of source. A further kind adds observations and faults; the rule stays the same.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from relevo.wire.vrrp import PRIORITY_OWNER
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the tracked things come to."""
+    """Faults and effective priority of an instance."""
 
     faults: tuple[Fault, ...]
     priority: int
 
 
 def evaluate(base: int, tracked: Iterable[TrackedInterface], is_up: Callable[[str], bool]) -> Standing:
-    """Return faults and effective priority; ``base`` is the declared priority, ``is_up`` tells the state of an interface."""
+    """Return faults and effective priority; ``base`` is the declared priority, ``is_up`` returns the state of an interface."""
     priority = base
     faults: list[Fault] = []
     for each in tracked:

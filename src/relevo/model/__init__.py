@@ -1,6 +1,6 @@
-"""What the administrator declared, as frozen values.
+"""The configuration as frozen values.
 
-The model knows nothing of files, places in them, or running state. Units stand last in names (``_s`` seconds).
+The model has no files, no source positions and no running state. A unit is the last part of a name (``_s``: seconds).
 """
 
 from relevo.model.checks import Check, HttpCheck, TcpCheck, Url

@@ -10,8 +10,8 @@ from relevo.model.endpoint import Endpoint
 class CheckTiming(msgspec.Struct, frozen=True, kw_only=True):
     """When a check runs and how much failure it tolerates (keepalived.conf(5), "real server checkers").
 
-    A server in service leaves it after ``retry`` + 1 failures ``delay_before_retry_s`` apart; one that is out
-    returns at the first success. ``warmup_s`` bounds the random delay of the first check.
+    A server is taken out of service after ``retry`` + 1 failures ``delay_before_retry_s`` apart. The first success brings it
+    back. ``warmup_s`` bounds the random delay of the first check.
     """
 
     delay_loop_s: float
@@ -36,9 +36,9 @@ class TcpCheck(msgspec.Struct, frozen=True, kw_only=True, tag="TCP_CHECK"):
 
 
 class Url(msgspec.Struct, frozen=True, kw_only=True):
-    """One page that an HTTP check asks for.
+    """One page that an HTTP check requests.
 
-    ``status_codes`` are inclusive ranges; ``digest`` is the MD5 of the body in lower-case hexadecimal, empty for none.
+    ``status_codes`` are inclusive ranges; ``digest`` is the MD5 of the body in lower-case hexadecimal, or empty.
     """
 
     path: str

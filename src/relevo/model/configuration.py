@@ -1,4 +1,4 @@
-"""The root of the model: one value for one configuration file and what it includes."""
+"""The root of the model: the value of one configuration file with its includes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relevo.model.vrrp import SyncGroup, VrrpInstance
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
-    """Where alerts go and by which server. ``security`` is ``none``, ``starttls`` or ``tls``."""
+    """Recipients of alerts, and the mail server. ``security`` is ``none``, ``starttls`` or ``tls``."""
 
     recipients: tuple[str, ...] = ()
     sender: str = ""
@@ -24,10 +24,11 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncDaemon(msgspec.Struct, frozen=True, kw_only=True):
-    """Connection synchronisation: by ``interface``, in the role of VRRP ``instance`` (empty: both roles).
+    """Connection synchronisation over ``interface``. VRRP ``instance`` decides the role; without one the node has both roles.
 
-    ``sync_id`` ``None`` is the instance's virtual router id. ``max_length`` 0 fits an Ethernet frame. With ``peers``, messages go
-    to those addresses and not to ``group``. What is in ``key_file`` seals messages: Relevo's directors alone can read them.
+    ``sync_id`` ``None`` means the instance's virtual router id. ``max_length`` 0 fits an Ethernet frame. With ``peers``,
+    messages go to those addresses instead of ``group``. The key in ``key_file`` authenticates messages; only Relevo's directors
+    understand them.
     """
 
     interface: str
@@ -42,20 +43,20 @@ class SyncDaemon(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaneTimeouts(msgspec.Struct, frozen=True):
-    """Seconds of idle TCP connections, of TCP after a FIN, of UDP; 0 leaves the plane's own."""
+    """Idle time-outs in seconds of TCP connections, of TCP after a FIN, and of UDP; 0 keeps the plane's default."""
 
     tcp_s: int = 0
     tcp_fin_s: int = 0
     udp_s: int = 0
 
     def in_place_of(self, former: PlaneTimeouts) -> PlaneTimeouts:
-        """Return what to set where ``former`` was: what is not said any more is IPVS's own again."""
-        said = zip(self.__struct_fields__, (900, 120, 300), strict=True)
-        return PlaneTimeouts(*(getattr(self, name) or (own if getattr(former, name) else 0) for name, own in said))
+        """Return what to set after ``former``: a time-out that is no longer declared gets IPVS's default."""
+        declared = zip(self.__struct_fields__, (900, 120, 300), strict=True)
+        return PlaneTimeouts(*(getattr(self, name) or (own if getattr(former, name) else 0) for name, own in declared))
 
 
 class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
-    """``global_defs``: identity, alerts, limits and choices that hold for the whole daemon."""
+    """``global_defs``: identity, alerts, limits and choices of the whole daemon."""
 
     router_id: str = ""
     mail: Mail = Mail()
@@ -78,8 +79,6 @@ class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was declared."""
-
     global_defs: GlobalDefs = GlobalDefs()
     vrrp_instances: tuple[VrrpInstance, ...] = ()
     sync_groups: tuple[SyncGroup, ...] = ()

@@ -1,7 +1,7 @@
-"""What two configurations differ in: one answer that every part of the program takes.
+"""The difference of two configurations, for every part of the program that handles a reload.
 
-Instances, groups and services are the same when they have the same name, servers when they have the same endpoint, checks of
-a server when they are the same one of their kind: a check whose settings change is still that check.
+Instances, groups and services are identified by name, servers by endpoint, and checks of a server by their kind and their
+number within that kind. A check whose settings change is therefore the same check.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Added(Generic[K, T]):
-    """Declared now, and not before."""
+    """A value that only the new configuration declares."""
 
     name: K
     value: T
@@ -32,7 +32,7 @@ class Added(Generic[K, T]):
 
 @dataclass(frozen=True, slots=True)
 class Removed(Generic[K, T]):
-    """Declared before, and not any more."""
+    """A value that only the old configuration declares."""
 
     name: K
     value: T
@@ -40,7 +40,7 @@ class Removed(Generic[K, T]):
 
 @dataclass(frozen=True, slots=True)
 class Changed(Generic[K, T]):
-    """Declared before and now, with other values in ``fields``."""
+    """A value that both configurations declare, with different ``fields``."""
 
     name: K
     before: T
@@ -50,7 +50,7 @@ class Changed(Generic[K, T]):
 
 @dataclass(frozen=True, slots=True)
 class Changes(Generic[K, T]):
-    """What became of the values of one kind; additions and changes in the order of the new configuration."""
+    """Differences of the values of one type. ``added`` and ``changed`` have the order of the new configuration."""
 
     added: tuple[Added[K, T], ...] = ()
     removed: tuple[Removed[K, T], ...] = ()
@@ -62,7 +62,7 @@ class Changes(Generic[K, T]):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What two configurations differ in; ``global_defs`` are names of fields."""
+    """Differences of two configurations; ``global_defs`` are names of changed fields."""
 
     global_defs: frozenset[str]
     instances: Changes[str, VrrpInstance]
@@ -74,7 +74,7 @@ class Difference:
 
 
 def difference(before: Configuration, after: Configuration) -> Difference:
-    """Return what turns ``before`` into ``after``."""
+    """Return the changes from ``before`` to ``after``."""
     return Difference(
         global_defs=changed_fields(before.global_defs, after.global_defs),
         instances=changes(before.vrrp_instances, after.vrrp_instances, lambda each: each.name),
@@ -84,12 +84,12 @@ def difference(before: Configuration, after: Configuration) -> Difference:
 
 
 def server_changes(before: VirtualServer, after: VirtualServer) -> Changes[Endpoint, RealServer]:
-    """Return what became of the servers of a service."""
+    """Return the changes of a service's servers."""
     return changes(before.real_servers, after.real_servers, lambda each: each.endpoint)
 
 
 def changes(before: Iterable[T], after: Iterable[T], name: Callable[[T], K]) -> Changes[K, T]:
-    """Compare two lists of values that ``name`` identifies; of equal names the last one counts."""
+    """Compare two lists of values identified by ``name``. If a list has a name twice, the last one counts."""
     former = {name(each): each for each in before}
     present = {name(each): each for each in after}
     return Changes(
@@ -109,7 +109,7 @@ def changed_fields(before: msgspec.Struct, after: msgspec.Struct) -> frozenset[s
 
 
 def check_names(server: RealServer) -> list[tuple[tuple[str, int], Check]]:
-    """Return the checks of a server, each with what it keeps over a reload: its kind, and which one of that kind it is."""
+    """Return the checks of a server, each with the name that a reload keeps: its kind, and its number within that kind."""
     seen: dict[str, int] = {}
     named: list[tuple[tuple[str, int], Check]] = []
     for check in server.checks:

@@ -1,4 +1,4 @@
-"""Addresses with ports, and the protocols that have them."""
+"""Addresses with ports, and transport protocols."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class Endpoint(msgspec.Struct, frozen=True, order=True):
         return f"{host}:{self.port}"
 
     def formatted(self, protocol: Protocol) -> str:
-        """Spell the endpoint as keepalived's logs and mails do: ``[192.0.2.1]:tcp:80``."""
+        """Format the endpoint as keepalived's logs and mails do: ``[192.0.2.1]:tcp:80``."""
         return f"[{self.address}]:{protocol.lower()}:{self.port}"

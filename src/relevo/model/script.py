@@ -1,4 +1,4 @@
-"""A command to run on an event: never a shell line, always an argument vector."""
+"""A command that runs on an event: an argument vector, never a shell line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Script(msgspec.Struct, frozen=True):
-    """``argv[0]`` is a path; ``user`` and ``group`` are names, empty for the daemon's own identity."""
+    """``argv[0]`` is a path; ``user`` and ``group`` are names, empty for the default script user."""
 
     argv: tuple[str, ...]
     user: str = ""

@@ -18,11 +18,11 @@ class Forwarding(enum.StrEnum):
     DR = "DR"
     TUN = "TUN"
     FULLNAT = "FULLNAT"
-    """As NAT, with the client's address replaced too: servers answer whoever stands for it, wherever the client is."""
+    """Like NAT, and the client's address is replaced by a local address, so that servers need no route back through the node."""
 
 
 class TunnelKind(enum.StrEnum):
-    """What a packet for a server behind a tunnel is wrapped in."""
+    """Encapsulation of packets to a server behind a tunnel."""
 
     IPIP = "ipip"
     GUE = "gue"
@@ -47,9 +47,9 @@ class Tunnel(msgspec.Struct, frozen=True):
 
 
 class ServiceKey(msgspec.Struct, frozen=True, order=True):
-    """Identity of a virtual service: protocol, address and port; or a firewall mark.
+    """Key of a virtual service: protocol, address and port, or a firewall mark.
 
-    The endpoint of a mark's service is the unspecified address of its IP version with port 0; its protocol says nothing.
+    With a mark, the endpoint is the unspecified address of the IP version with port 0, and the protocol has no meaning.
     """
 
     protocol: Protocol
@@ -63,13 +63,13 @@ class ServiceKey(msgspec.Struct, frozen=True, order=True):
 
     @property
     def is_ipv6(self) -> bool:
-        """Whether clients come by IPv6."""
+        """Whether the service is IPv6."""
         return ":" in self.endpoint.address
 
     @classmethod
     def of_mark(cls, mark: int, *, ipv6: bool = False) -> ServiceKey:
         """Return the key of a firewall mark's service."""
-        return cls(Protocol.TCP, Endpoint("::" if ipv6 else "0.0.0.0"), mark)  # noqa: S104 - nothing listens: it means none
+        return cls(Protocol.TCP, Endpoint("::" if ipv6 else "0.0.0.0"), mark)  # noqa: S104 - nothing listens there: it means no address
 
 
 class RealServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +90,11 @@ class RealServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtual service: what clients connect to, and the pool that answers.
+    """A virtual service and its pool of real servers.
 
-    ``mark`` is not 0 where packets belong to it by their firewall mark. A ``group`` is served by one pool under all the
-    keys of ``members``; ``endpoint`` is then the first one's. ``local_addresses`` stand for clients at servers that are
-    reached by FULLNAT; without any, the node's own address does. ``persistence_timeout_s`` 0 means off;
+    With a ``mark`` other than 0, packets belong to the service by their firewall mark. A ``group`` has one pool for all the
+    keys of ``members``; ``endpoint`` is then that of the first member. FULLNAT replaces client addresses by
+    ``local_addresses``, or by the node's own address if there are none. ``persistence_timeout_s`` 0 means off;
     ``persistence_granularity`` is a prefix length (32 or 128: one client).
     """
 
@@ -126,12 +126,12 @@ class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The service as keepalived spells it in logs and mails."""
+        """The service as keepalived formats it in logs and mails."""
         if self.group:
             return f"[{self.group}]:0"
         return f"FWM {self.mark}" if self.mark else self.endpoint.formatted(self.protocol)
 
     @property
     def keys(self) -> tuple[ServiceKey, ...]:
-        """What the plane has to serve with this pool."""
+        """Keys of the services that the plane must have for this pool."""
         return self.members or (ServiceKey(self.protocol, self.endpoint, self.mark),)

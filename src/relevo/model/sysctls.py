@@ -1,4 +1,4 @@
-"""Settings of IPVS (``net.ipv4.vs``): their names, and the numbers that they take."""
+"""Settings of IPVS (``net.ipv4.vs``): names and ranges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Sysctl(msgspec.Struct, frozen=True, order=True):
-    """A setting, by the name that it has in ``net.ipv4.vs``."""
+    """One setting; ``name`` is its name in ``net.ipv4.vs``."""
 
     name: str
     values: tuple[int, ...]
@@ -43,11 +43,11 @@ RANGES: Final = {
     "sync_threshold": (0, 65_535),
     "sync_version": (0, 1),
 }
-"""Least and most of each number; ``sync_threshold`` takes two, threshold and period."""
+"""Lowest and highest value of each setting. ``sync_threshold`` takes two numbers: threshold and period."""
 
 
 def fault(sysctl: Sysctl) -> tuple[str, str] | None:
-    """Return what is wrong with a setting and what would be right, or nothing."""
+    """Return what is wrong with a setting and a hint, or ``None``."""
     name, values = sysctl.name, sysctl.values
     if name not in RANGES:
         return f"IPVS has no setting '{name}'", f"it has {' '.join(RANGES)}"
@@ -60,7 +60,7 @@ def fault(sysctl: Sysctl) -> tuple[str, str] | None:
         )
     if pair and 0 < values[1] <= values[0]:
         return (
-            "sync_threshold: the threshold is not below the period, so that nothing would be told",
+            "sync_threshold: the threshold must be below the period, or nothing is synced",
             "such as sync_threshold 3 50",
         )
     if name == "sync_ports" and values[0] & (values[0] - 1):

@@ -1,6 +1,6 @@
-"""The table of virtual services as a data plane holds it: entries, what is asked of them, and what is seen of them.
+"""The table of virtual services in a data plane: entries, operations on them, and their observed state.
 
-The vocabulary is IPVS's. ``machines.pool`` wants entries, ``planes`` hold them, ``observe`` shows them.
+The vocabulary is that of IPVS. ``machines.pool`` computes desired entries, ``planes`` store them, ``observe`` reports them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from relevo.model.services import Forwarding, ServiceKey, Tunnel
 
 
 class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """How a service schedules. ``persistence_timeout_s`` 0 is off; granularity is a prefix length.
+    """How a service schedules connections. ``persistence_timeout_s`` 0 is off; the granularity is a prefix length.
 
-    With ``one_packet`` every datagram is scheduled and nothing is remembered of it. ``refuses_by_reset``: who finds no
-    server is sent a TCP reset in place of an ICMP error.
+    With ``one_packet`` every datagram is scheduled by itself and creates no connection. With ``refuses_by_reset`` a client gets
+    a TCP reset instead of an ICMP error when the service has no server.
     """
 
     key: ServiceKey
@@ -33,7 +33,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One server of a service. Weight 0 takes no new connections; thresholds 0 are off; ``local_addresses`` are FULLNAT's."""
+    """One server of a service. Weight 0 takes no new connections, threshold 0 is off, ``local_addresses`` are for FULLNAT."""
 
     endpoint: Endpoint
     weight: int = 1
@@ -46,13 +46,13 @@ class ServerEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desired(msgspec.Struct, frozen=True):
-    """A service and its servers, in the order in which they are to be added."""
+    """A service and its servers, in the order of their addition."""
 
     service: ServiceEntry
     servers: tuple[ServerEntry, ...] = ()
 
 
-# -- operations: what reconcile asks of a plane -----------------------------------------------------------------------
+# -- operations of a plane -------------------------------------------------------------------------------------------
 
 
 class AddService(msgspec.Struct, frozen=True, tag=True):
@@ -62,7 +62,7 @@ class AddService(msgspec.Struct, frozen=True, tag=True):
 
 
 class EditService(msgspec.Struct, frozen=True, tag=True):
-    """Change scheduler or persistence; connections stay."""
+    """Change the settings of a service; its connections stay."""
 
     service: ServiceEntry
 
@@ -74,7 +74,7 @@ class DeleteService(msgspec.Struct, frozen=True, tag=True):
 
 
 class AddServer(msgspec.Struct, frozen=True, tag=True):
-    """Put a server at the head of a service's list, where IPVS puts it."""
+    """Add a server at the head of a service's list, as IPVS does."""
 
     key: ServiceKey
     server: ServerEntry
@@ -88,7 +88,7 @@ class EditServer(msgspec.Struct, frozen=True, tag=True):
 
 
 class DeleteServer(msgspec.Struct, frozen=True, tag=True):
-    """Remove a server. Its connections are reset where the plane can, else they hang until they time out."""
+    """Remove a server. The plane resets its connections if it can; otherwise they hang until they time out."""
 
     key: ServiceKey
     endpoint: Endpoint
@@ -101,7 +101,7 @@ Operation = AddService | EditService | DeleteService | AddServer | EditServer | 
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
-    """Connections, packets and octets since the entry was made; in is towards the server. A proxy sees no packets."""
+    """Connections, packets and bytes since the entry was made; *in* is towards the server. The proxy plane counts no packets."""
 
     connections: int = 0
     packets_in: int = 0
@@ -111,7 +111,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerState(msgspec.Struct, frozen=True, kw_only=True):
-    """A server as the plane holds it now."""
+    """A server as the plane reports it. ``active``, ``inactive`` and ``persistent`` count connections."""
 
     server: ServerEntry
     active: int = 0
@@ -122,7 +122,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as the plane holds it now; ``listening`` is ``""`` or why it cannot take connections."""
+    """A service as the plane reports it; ``listening`` is empty, or says why the service cannot accept connections."""
 
     service: ServiceEntry
     servers: tuple[ServerState, ...] = ()
@@ -132,15 +132,16 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaneSettings(msgspec.Struct, frozen=True):
-    """What a plane was set to. ``table_size`` counts the buckets of connections; 0 where there are none, as for time-outs."""
+    """Settings of a plane. ``table_size`` is the number of buckets of the connection table; 0 if it has none."""
 
     table_size: int = 0
     timeouts: PlaneTimeouts = PlaneTimeouts()
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection, or with ``client`` port 0 one persistence template, which ``mark`` names the
-    service of if it has one. ``expires_s`` is seconds from now.
+    """One connection, or a persistence template if ``template`` is set (its ``client`` port is 0).
+
+    ``mark`` is the firewall mark of a template's service, else 0. ``expires_s`` is in seconds from now.
     """
 
     protocol: Protocol
@@ -154,14 +155,14 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncRole(enum.StrEnum):
-    """Part of a node in connection synchronisation: who sends, and who listens."""
+    """Role of a node in connection synchronisation: a master sends, a backup receives."""
 
     MASTER = "master"
     BACKUP = "backup"
 
 
 class SyncPeer(msgspec.Struct, frozen=True, kw_only=True):
-    """Another director that shares the key: what it is to us, how many messages of its are missing here, and of ours there."""
+    """Another director with the same key: its state, the number of its messages that are missing here, and of ours there."""
 
     address: str
     state: str
@@ -171,11 +172,11 @@ class SyncPeer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncState(msgspec.Struct, frozen=True, kw_only=True):
-    """Connection synchronisation as a plane does it now. ``None`` is what the plane cannot know.
+    """State of connection synchronisation in a plane. A field is ``None`` if the plane cannot know it.
 
-    ``received`` are connections here that another node announced, ``waiting`` those whose server is not here; ``refused`` counts
-    what was not taken in, by reason; ``in_sync`` and ``directors`` are known among directors that share a key; times are of the
-    wall clock, ``problem`` is empty or why it does not work.
+    ``local`` counts the connections of this node, ``received`` those that another node synced, ``waiting`` those whose server is
+    not in the table; ``refused`` counts discarded entries by reason. ``in_sync`` and ``directors`` exist only with a key. Times
+    are Unix seconds. ``problem`` is empty, or says why synchronisation does not work.
     """
 
     roles: tuple[SyncRole, ...] = ()
@@ -198,10 +199,10 @@ class SyncState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plane is to do for connection synchronisation: with a multicast ``group``, or with ``peers`` if there are any.
+    """Connection synchronisation that a plane must do: with a multicast ``group``, or with ``peers`` if there are any.
 
-    ``max_length`` 0 fits an Ethernet frame. A backup listens at ``ports`` ports from ``port`` on: a kernel's master may have so
-    many threads. With a ``key_file``, messages are sealed, and unsealed ones refused.
+    ``max_length`` 0 fits an Ethernet frame. A backup listens on ``ports`` ports from ``port`` on, one for each thread of a
+    kernel's master. With a ``key_file``, messages are authenticated, and others are refused.
     """
 
     roles: frozenset[SyncRole]
@@ -217,10 +218,10 @@ class SyncTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which connections are meant: those that fit every field given.
+    """Selects the connections that match every given field.
 
-    Addresses are literals or networks (``10.0.0.0/8``), port 0 is any. ``templates``: False leaves them out, True means
-    them alone.
+    Addresses are literals or networks (``10.0.0.0/8``), port 0 is any port. ``templates`` False excludes persistence templates,
+    True selects only them.
     """
 
     protocol: Protocol | None = None
@@ -234,7 +235,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     templates: bool | None = None
 
     def test(self) -> Callable[[Connection], bool]:
-        """Return what tells whether a connection is meant; ``ValueError`` for what is no address."""
+        """Return the predicate of this filter; ``ValueError`` for an invalid address."""
         tests: list[Callable[[Connection], bool]] = []
         if self.protocol is not None:
             tests.append(lambda connection: connection.protocol is self.protocol and not connection.mark)

@@ -1,4 +1,4 @@
-"""VRRP instances, their addresses and groups (RFC 9568 words; keepalived.conf(5) names)."""
+"""VRRP instances, their addresses and sync groups, in the terms of RFC 9568 and keepalived.conf(5)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from relevo.model.script import Script
 
 
 class AuthenticationType(enum.StrEnum):
-    """VRRPv2 authentication (RFC 3768 retired it; PASS is still in most files)."""
+    """VRRPv2 authentication (removed by RFC 3768; PASS is still in most configurations)."""
 
     PASS = "PASS"  # noqa: S105 - the name of the method
     AH = "AH"
 
 
 class Authentication(msgspec.Struct, frozen=True):
-    """Type and secret; at most eight octets of the secret travel."""
+    """Type and password; adverts carry its first eight bytes."""
 
     type: AuthenticationType
     password: str
@@ -31,7 +31,7 @@ class Authentication(msgspec.Struct, frozen=True):
 
 
 class VirtualAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """An address that follows the master. ``device`` empty means the interface of the instance."""
+    """A virtual address. An empty ``device`` means the interface of the instance."""
 
     address: str
     prefix_length: int = 32
@@ -45,7 +45,7 @@ class VirtualAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrackedInterface(msgspec.Struct, frozen=True):
-    """An interface whose loss means FAULT (``weight`` 0) or a change of priority."""
+    """A tracked interface: if it goes down, the instance enters FAULT (``weight`` 0) or changes its priority."""
 
     name: str
     weight: int = 0
@@ -53,7 +53,7 @@ class TrackedInterface(msgspec.Struct, frozen=True):
 
 
 class GarpPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Gratuitous ARP: ``repeat`` messages at takeover, again after ``delay_s``, refreshed every ``refresh_s`` (0: no)."""
+    """Gratuitous ARP: ``repeat`` messages at takeover and after ``delay_s``; ``refresh_repeat`` every ``refresh_s``, 0: never."""
 
     delay_s: float = 5.0
     repeat: int = 5
@@ -65,7 +65,7 @@ class GarpPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VrrpNotify(msgspec.Struct, frozen=True, kw_only=True):
-    """Scripts run at transitions; ``any`` gets four further arguments (keepalived.conf(5), "notify")."""
+    """Scripts for transitions; ``any`` gets four further arguments (keepalived.conf(5), "notify")."""
 
     master: Script | None = None
     backup: Script | None = None
@@ -75,13 +75,13 @@ class VrrpNotify(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VrrpTransport(msgspec.Struct, frozen=True):
-    """What carries the adverts: IP protocol 112 (``udp_port`` 0), or UDP unicast to that port."""
+    """Transport of adverts: IP protocol 112 if ``udp_port`` is 0, else UDP unicast to that port."""
 
     udp_port: int = 0
 
 
 class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual router. ``unicast_peers`` empty means multicast; ``advert_interval_s`` is whole seconds in version 2."""
+    """One virtual router. Empty ``unicast_peers`` means multicast; version 2 needs whole seconds in ``advert_interval_s``."""
 
     name: str
     interface: str
@@ -113,7 +113,7 @@ class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Instances that move together."""
+    """Instances that change state together (keepalived.conf(5), "vrrp_sync_group")."""
 
     name: str
     members: tuple[str, ...]

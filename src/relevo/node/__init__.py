@@ -1,7 +1,7 @@
-"""What one node decides as a whole, without I/O: machines composed, reloads merged, networks and tables reconciled.
+"""The decisions of one node, without I/O: it composes machines, merges reloads, and reconciles networks and tables.
 
-``Director`` is the VRRP side (who is master, which addresses are set), ``Balancer`` the service side (checks, pools, the
-table that the data plane should hold). Each takes inputs and the present time, returns effects in the order in which they must
-be carried out, and says by ``deadline()`` when ``expire(now)`` must be called. The workers, the tests and the simulator are
-drivers of the same objects: they own sockets and clocks, and decide nothing.
+``Director`` is the VRRP side (which instances are master, which addresses are set), ``Balancer`` the service side (checks,
+pools, the desired table of the data plane). Both process inputs at a given time, return effects in the order of their
+execution, and say by ``deadline()`` when ``expire(now)`` must be called. Drivers (the workers, the tests, the simulator) own
+sockets and clocks, and decide nothing.
 """

@@ -1,4 +1,4 @@
-"""Which addresses on interfaces are this node's doing, and what must be done about them now."""
+"""Which addresses on interfaces this node has set, and the operations that are due."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from relevo.node.observation import OperationFailed, SetAddress, World
 AddressKey = tuple[int, str, int]
 
 RETRY_S: Final = 5.0
-"""Pause before an address that the kernel refused is tried again, if nothing changes on the network meanwhile."""
+"""Seconds before a refused operation is retried, unless the network changes before."""
 
 
 class Addresses:
-    """``placed`` are the keys of what this node, or its predecessor, set and has not removed."""
+    """``placed`` are the keys of addresses that this node or its predecessor has set and not removed."""
 
     def __init__(self, placed: Iterable[AddressKey] = ()) -> None:
         self.placed: set[AddressKey] = set(placed)
@@ -27,17 +27,17 @@ class Addresses:
         self._blocked: set[SetAddress] = set()
 
     def observe(self, world: World) -> None:
-        """Compare with what is there now: what is missing was removed by somebody else."""
+        """Compare with the addresses that exist now. A missing one was removed by another program."""
         present = {each.set.key for each in world.addresses}
         self.lost = self.placed - present
         self.placed &= present
         self._blocked.clear()
 
     def operations(self, world: World, active: list[VrrpInstance], instances: list[VrrpInstance]) -> list[Operation]:
-        """Return what sets the addresses of ``active``, and removes whatever else is ours of ``instances``."""
+        """Return the operations that set the addresses of ``active`` instances and remove the other ones of ``instances``."""
         wanted = wanted_addresses(active, world)
         declared = left_over(instances, world)
-        # What is wanted and there already is ours from now on, wherever a later file has it.
+        # An address that is wanted and exists already belongs to this node from now on, also after a reload.
         self.placed |= {
             each.set.key for each in world.addresses if each.set.key in wanted and (each.set.index, each.set.address) in declared
         }
@@ -45,14 +45,14 @@ class Addresses:
         return [operation for operation in operations if operation.address not in self._blocked]
 
     def done(self, operation: Operation) -> None:
-        """Take an operation for carried out, until ``refuse`` says otherwise."""
+        """Assume that an operation succeeds; ``refuse`` corrects that."""
         if isinstance(operation, AddAddress):
             self.placed.add(operation.address.key)
         else:
             self.placed.discard(operation.address.key)
 
     def refuse(self, given: OperationFailed, now: float) -> bool:
-        """Take note of a refusal, which is tried again later; return whether the reason is new."""
+        """Record that the kernel refused an operation, for a retry; return whether the reason is new."""
         address = given.address
         self._blocked.add(address)
         self.retry_at = now + RETRY_S
@@ -65,6 +65,6 @@ class Addresses:
         return new
 
     def try_again(self) -> None:
-        """Let what was refused be tried again."""
+        """Retry refused operations."""
         self._blocked.clear()
         self.retry_at = None

@@ -1,7 +1,7 @@
-"""When which address is announced: bursts, paced by the instance's interval, in the order in which they were asked for.
+"""The queue of gratuitous ARP and neighbour advertisements: bursts at the interval of the instance, first in, first out.
 
-Announcements never leave in the same breath as the operations that set an address: they are due at once, and ``due`` gives
-them out after the driver has carried the operations out, so that a router that fails meanwhile announces nothing.
+An announcement is never in the same list of effects as the operation that sets its address. It is due at once, and ``due``
+returns it after the driver has executed the operation, so that a router that fails in between announces nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from heapq import heappop, heappush
 from typing import Final
 
 MAX_QUEUED: Final = 100_000
-"""Announcements that wait: a burst of five for each of twenty thousand addresses. What is beyond is left to the next burst."""
+"""Longest queue: a burst of five for each of 20 000 addresses. Further announcements are dropped; the next burst repeats them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Queued:
-    """One announcement. ``number`` keeps those that are due together in order."""
+    """One announcement. ``number`` orders those that are due at the same time."""
 
     at: float
     number: int
@@ -26,7 +26,7 @@ class Queued:
 
 
 class Announcer:
-    """The queue of all routers of a node."""
+    """The announcements of all routers of a node."""
 
     def __init__(self) -> None:
         self._queue: list[Queued] = []
@@ -42,16 +42,16 @@ class Announcer:
             heappush(self._queue, Queued(at + turn * interval_s, self._number, router, listed[turn % len(listed)]))
 
     def drop(self, has_addresses: Callable[[str], bool]) -> None:
-        """Forget what is queued for routers that hold their addresses no longer."""
+        """Drop the announcements of routers that no longer have their addresses."""
         if self._queue:
             self._queue = [each for each in self._queue if has_addresses(each.router)]
 
     def deadline(self) -> float | None:
-        """When the next announcement is due."""
+        """Return when the next announcement is due."""
         return self._queue[0].at if self._queue else None
 
     def due(self, now: float) -> list[Queued]:
-        """Take the announcements that are due."""
+        """Remove and return the announcements that are due."""
         found: list[Queued] = []
         while self._queue and self._queue[0].at <= now:
             found.append(heappop(self._queue))

@@ -1,8 +1,7 @@
-"""The service side of a node: checks, pools, and what the data plane should hold.
+"""The service side of a node: checks, pools, and the desired table of the data plane.
 
-The driver runs probes and talks to the plane; this object says which probe is due, who serves, and which operations turn the
-plane's table into the wanted one. Every change of who serves is told in the same words and by the same events, whether a
-check or a reload caused it.
+The driver runs probes and calls the plane. This module decides which probe is due, which servers are in service, and which
+operations the plane's table needs. A change by a reload gives the same log lines and events as one by a check.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from relevo.severity import Severity
 
 @dataclass(frozen=True, slots=True)
 class StartProbe:
-    """Carry ``check`` out and give its result back under ``key``."""
+    """Run ``check``; call ``finish_probe`` with its ``key`` and result."""
 
     key: CheckKey
     check: Check
@@ -36,19 +35,19 @@ class StartProbe:
 
 @dataclass(frozen=True, slots=True)
 class AbandonProbe:
-    """Nobody waits for this probe any more."""
+    """Cancel this probe; its result is not needed."""
 
     key: CheckKey
 
 
 @dataclass(frozen=True, slots=True)
 class MatchTable:
-    """The table may differ from what is wanted: reconcile it now."""
+    """The table may differ from the desired one: reconcile it now."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerChanged:
-    """A server entered or left service (``transition``), or one of its checks changed while another keeps it down."""
+    """A check of a server changed. With ``transition`` the server entered or left service by it."""
 
     service: str
     server: str
@@ -60,7 +59,7 @@ class ServerChanged:
 
 @dataclass(frozen=True, slots=True)
 class QuorumChanged:
-    """A virtual server gained or lost its quorum with ``weight`` alive."""
+    """A virtual server gained or lost its quorum; ``weight`` is the live weight."""
 
     service: str
     up: bool
@@ -69,7 +68,7 @@ class QuorumChanged:
 
 @dataclass(frozen=True, slots=True)
 class PlaneReady:
-    """The plane holds what is wanted for the first time."""
+    """The plane has the desired table for the first time."""
 
 
 Effect = Log | StartProbe | AbandonProbe | MatchTable | ServerChanged | QuorumChanged | PlaneReady
@@ -94,7 +93,7 @@ class Balancer:
     # -- inputs ------------------------------------------------------------------------------------------------
 
     def configure(self, configuration: Configuration, now: float) -> list[Effect]:
-        """Take a configuration over, at the start or by a reload."""
+        """Use a configuration, at the start or by a reload."""
         starting = self._timeouts is None
         if starting:
             self._timeouts = configuration.global_defs.lvs_timeouts  # the plane was made with these
@@ -110,12 +109,12 @@ class Balancer:
         return [*effects, MatchTable()]
 
     def set_masters(self, instances: frozenset[str]) -> list[Effect]:
-        """Take note of the instances that are master on this node now: connection synchronisation follows them."""
+        """Set the instances that are master on this node. They decide the roles in connection synchronisation."""
         changed, self.masters = instances != self.masters, instances
         return [MatchTable()] if changed else []
 
     def finish_probe(self, key: CheckKey, result: Result, now: float) -> list[Effect]:
-        """Take the result of a probe."""
+        """Process the result of a probe."""
         found = self.checks.finish(key, result, now)
         if found is None:
             return []
@@ -131,7 +130,7 @@ class Balancer:
         return effects
 
     def deadline(self) -> float | None:
-        """When ``expire`` must be called next."""
+        """Return when ``expire`` must be called next."""
         return self.checks.deadline()
 
     def expire(self, now: float) -> list[Effect]:
@@ -187,7 +186,7 @@ class Balancer:
         return [*effects, MatchTable()]
 
     def shutdown_notice(self) -> tuple[tuple[str, str], ...]:
-        """Return (service, server) of the live servers whose services want to be told of a stop (``omega``)."""
+        """Return (service, server) of the live servers of ``omega`` services, for their down-notifiers at a stop."""
         return tuple(
             (pool.service.name, endpoint.formatted(pool.service.protocol))
             for pool in self.pools.values()
@@ -196,10 +195,10 @@ class Balancer:
             if health.up
         )
 
-    # -- words -------------------------------------------------------------------------------------------------
+    # -- log lines and events -------------------------------------------------------------------------------------------------
 
     def _report(self, service: VirtualServer, effect: pooling.Effect) -> list[Effect]:
-        """Return the log lines, in keepalived's words, and the event of a change."""
+        """Return the log lines of a change, in keepalived's words, and its event."""
         name = service.name
         match effect:
             case pooling.ServerChanged(server=server, up=up, check=check, reason=reason):
@@ -251,18 +250,18 @@ class Balancer:
     # -- the plane ---------------------------------------------------------------------------------------------
 
     def desired(self) -> list[Desired]:
-        """Return what the plane should hold."""
+        """Return the desired table of the plane."""
         return [item for pool in self.pools.values() for item in pool.desired()]
 
     def operations(self, observed: Sequence[ServiceState], *, shared: bool) -> list[Operation]:
-        """Return what turns the observed table into the wanted one; in a ``shared`` table others' services are left alone."""
+        """Return the operations from the observed to the desired table; other programs' services in a ``shared`` table stay."""
         desired = self.desired()
         return reconcile(desired, self.ours(observed, desired, shared=shared))
 
     def ours(self, observed: Iterable[ServiceState], desired: Sequence[Desired], *, shared: bool) -> list[ServiceState]:
-        """Return the observed services that are, or were, wanted here.
+        """Return the observed services that the present or a former configuration declares.
 
-        With ``lvs_flush`` the first look takes all of them for ours, as keepalived clears the table at its start.
+        With ``lvs_flush`` the first call returns all services, because keepalived clears the table at its start.
         """
         wanted = {item.service.key for item in desired}
         if not shared:
@@ -274,7 +273,7 @@ class Balancer:
         return [state for state in observed if state.service.key in self._mine]
 
     def removals(self, observed: Sequence[ServiceState], *, shared: bool) -> list[Operation]:
-        """Return what takes our services out at a stop, or with ``lvs_flush_on_stop`` everything."""
+        """Return the operations that remove our services at a stop, or all services with ``lvs_flush_on_stop``."""
         everything = self.configuration.global_defs.lvs_flush_on_stop
         return reconcile([], observed if everything else self.ours(observed, (), shared=shared))
 
@@ -285,7 +284,7 @@ class Balancer:
         refused: Iterable[tuple[Operation, str]],
         problem: str,
     ) -> list[Effect]:
-        """Take note of a round with the plane; ``problem`` stands against synchronisation. Each complaint is logged once."""
+        """Record a reconciliation; ``problem`` is the reason why synchronisation does not work. A problem is logged once."""
         for operation in operations:
             self.manual.forget(operation)
         effects: list[Effect] = []
@@ -303,12 +302,12 @@ class Balancer:
         return effects
 
     def plane_failed(self, reason: str) -> list[Effect]:
-        """Take note that the plane does not answer."""
+        """Record that the plane does not answer."""
         new, self.plane_error = reason != self.plane_error, reason
         return [Log(reason, Severity.WARNING)] if new else []
 
     def wanted_timeouts(self) -> PlaneTimeouts | None:
-        """Return the time-outs to set, ``None`` when nothing changed since the last call; the plane was made with the first."""
+        """Return the time-outs to set, ``None`` if nothing changed since the last call or the plane's creation."""
         wanted, former = self.configuration.global_defs.lvs_timeouts, self._timeouts
         if former is None or wanted == former:
             return None
@@ -316,7 +315,7 @@ class Balancer:
         return wanted.in_place_of(former)
 
     def wanted_sysctls(self) -> tuple[Sysctl, ...] | None:
-        """Return IPVS's settings, ``None`` when nothing changed since the last call."""
+        """Return the settings of IPVS, ``None`` if nothing changed since the last call."""
         wanted = self.configuration.global_defs.lvs_sysctls
         if wanted == self._sysctls:
             return None
@@ -324,14 +323,14 @@ class Balancer:
         return wanted
 
     def floating(self) -> frozenset[str]:
-        """Addresses that VRRP moves between nodes."""
+        """Return the virtual addresses of all VRRP instances."""
         instances = self.configuration.vrrp_instances
         return frozenset(a.address for i in instances for a in (*i.addresses, *i.excluded_addresses))
 
     def sync_task(self) -> SyncTask | None:
-        """Return what the plane has to do for synchronisation: send where the instance is master, listen where it is not.
+        """Return the roles and settings of synchronisation: master where the instance is master, else backup.
 
-        Without an instance it does both.
+        Without an instance the node has both roles.
         """
         wanted = self.configuration.global_defs.lvs_sync_daemon
         if wanted is None:

@@ -1,4 +1,4 @@
-"""Effects in the order in which they must be carried out: adverts, then addresses, then lines and events."""
+"""Effects in the order of their execution: adverts, then addresses, then log lines and events."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from relevo.severity import Severity
 
 
 class EffectBuffer:
-    """Collects effects; ``flush`` gives them out. ``state_changed`` tells whether a router changed state since then."""
+    """Collects effects. ``state_changed``: a router changed state since the last ``flush``."""
 
     def __init__(self) -> None:
         self.packets: list[Effect] = []
@@ -21,13 +21,13 @@ class EffectBuffer:
         self.events.append(Log(text, severity))
 
     def warn_once(self, key: tuple[str, str], text: str) -> None:
-        """Write a warning, unless the last one of this ``key`` said the same."""
+        """Write a warning, unless the last one of this ``key`` has the same text."""
         if self._logged.get(key) != text:
             self._logged[key] = text
             self.log(text, Severity.WARNING)
 
     def flush(self) -> list[Effect]:
-        """Take everything, in order."""
+        """Remove and return all effects in order."""
         effects = [*self.packets, *self.network, *self.events]
         self.packets, self.network, self.events = [], [], []
         self.state_changed = False

@@ -1,4 +1,4 @@
-"""The checks of all real servers: which are due, and what a reload leaves of them."""
+"""The checks of all real servers: which are due, and which a reload keeps."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FIRST_CHECK_S: Final = 1.0
 """The first check comes this long after the start, plus a random part of the warm-up (keepalived's rule)."""
 
 CheckKey = tuple[str, Endpoint, CheckName]
-"""Service, server and check: what a check keeps over a reload."""
+"""Service, server and check; a reload keeps it."""
 
 
 @dataclass(slots=True, eq=False)
 class CheckRunner:
-    """One check of one real server. ``running`` while its probe is under way."""
+    """One check of one real server. ``running`` while its probe runs."""
 
     key: CheckKey
     server: RealServer
@@ -33,13 +33,13 @@ class CheckRunner:
 
     @property
     def why_down(self) -> str:
-        """Reason of the verdict, for a check that is down."""
+        """Return why a check is down."""
         last = self.machine.last
         return last.reason if last is not None and last.reason else "not checked yet"
 
 
 class Checks:
-    """Every check of a configuration. ``draw`` returns a number in [0, 1) that spreads the first checks in time."""
+    """All checks of a configuration. ``draw`` returns a random number in [0, 1) to spread the first checks in time."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self.runners: dict[CheckKey, CheckRunner] = {}
@@ -50,10 +50,10 @@ class Checks:
     def configure(
         self, services: tuple[VirtualServer, ...], known: dict[tuple[str, Endpoint], bool], now: float
     ) -> list[CheckKey]:
-        """Take the checks of these services over; return those whose running probes must be abandoned.
+        """Use the checks of these services; return the checks whose running probes must be cancelled.
 
-        A check that is there already keeps its state; changed settings hold from the next probe on, which comes soon. A new
-        check of a server that is ``known`` begins with that server's verdict: an edit is no proof of life, or of death.
+        An existing check keeps its state; changed settings take effect with the next probe, which comes soon. A new check of a
+        ``known`` server begins with the verdict on that server: an edit of the file does not change it.
         """
         former, self.runners = self.runners, {}
         abandoned: list[CheckKey] = []
@@ -76,7 +76,7 @@ class Checks:
         self._arm(runner)
 
     def _keep(self, runner: CheckRunner, server: RealServer, check: Check, now: float) -> bool:
-        """Keep a check; return whether a probe by its former settings is under way."""
+        """Keep a check; return whether a probe with its former settings is running."""
         self.runners[runner.key] = runner
         runner.server = server
         if runner.check == check:
@@ -91,13 +91,13 @@ class Checks:
         return now + min(FIRST_CHECK_S, check.timing.delay_loop_s) + self._draw() * check.timing.warmup_s
 
     def deadline(self) -> float | None:
-        """When the next check is due."""
+        """Return when the next check is due."""
         while self._queue and not self._is_current(*self._queue[0]):
             heappop(self._queue)
         return self._queue[0][0] if self._queue else None
 
     def due(self, now: float) -> Iterator[CheckRunner]:
-        """Yield the checks whose probe must start now."""
+        """Yield the checks whose probes must start now."""
         while (at := self.deadline()) is not None and at <= now:
             _, _, runner = heappop(self._queue)
             runner.machine.expire(now)
@@ -105,7 +105,7 @@ class Checks:
             yield runner
 
     def finish(self, key: CheckKey, result: Result, now: float) -> tuple[CheckRunner, list[checking.Effect]] | None:
-        """Take the result of a probe; ``None`` when nobody waits for it any more."""
+        """Process the result of a probe; ``None`` if the check is gone or the probe was cancelled."""
         runner = self.runners.get(key)
         if runner is None or not runner.running:
             return None

@@ -1,7 +1,7 @@
-"""The VRRP side of a node: every virtual router of a configuration, its sync groups, its addresses and announcements.
+"""The VRRP side of a node: every virtual router of a configuration, its sync groups, its addresses and gratuitous ARP.
 
-The order of effects is that of RFC 9568 §6.4: an advert first, then addresses, then announcements; log lines and events
-follow, so that a script that runs at a transition finds the addresses as the new state has them.
+The order of effects is that of RFC 9568 §6.4: an advert first, then addresses, then gratuitous ARP. Log lines and events
+follow, so that a notify script runs after the addresses of the new state are set.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from relevo.wire.vrrp import AdvertRefusal
 
 
 class Director:
-    """All virtual routers. ``resume`` names those that were master when the last worker died, ``placed`` what it had set."""
+    """All virtual routers. ``resume`` and ``placed`` are the masters and addresses of a worker that died."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Director:
         self._local: LocalAddresses | None = None  # the first state is reported even if it is empty
         self._announced: set[str] = set()
 
-    # -- the shape every machine has ---------------------------------------------------------------------------
+    # -- interface of every machine ----------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:
         """Begin with the first configuration."""
@@ -77,7 +77,7 @@ class Director:
         return self._settle(now)
 
     def receive(self, given: Input, now: float) -> list[Effect]:
-        """Take an input; return what must be done, in order."""
+        """Process an input; return effects in order."""
         match given:
             case see.Configure(configuration=configuration, world=world):
                 self._observe(world, now)
@@ -103,15 +103,15 @@ class Director:
         return self._settle(now)
 
     def deadline(self) -> float | None:
-        """When ``expire`` must be called next."""
+        """Return when ``expire`` must be called next."""
         due = [router.machine.deadline() for router in self.routers.values()]
         due += [trouble.retry_at for router in self.routers.values() for trouble in (router.port, router.sending)]
         due += [self._announcer.deadline(), self.addresses.retry_at]
         return min((at for at in due if at is not None), default=None)
 
     def expire(self, now: float) -> list[Effect]:
-        """Act on everything that is due."""
-        announced = self._announcements(now)  # what is queued from here on leaves when its addresses are known to be set
+        """Process every timer that is due."""
+        announced = self._announcements(now)  # announcements queued below leave after their addresses are set
         retried = False
         for router in self.routers.values():
             due = router.machine.deadline()
@@ -140,7 +140,7 @@ class Director:
         return self.stopping and all(router.machine.state is State.INIT for router in self.routers.values())
 
     def virtual(self) -> frozenset[str]:
-        """Return every virtual address that is declared: none of them is a node's own."""
+        """Return every declared virtual address."""
         instances = (router.instance for router in self.routers.values())
         return frozenset(a.address for i in instances for a in (*i.addresses, *i.excluded_addresses))
 
@@ -158,14 +158,14 @@ class Director:
 
     @staticmethod
     def _try_again(router: Router) -> None:
-        """What failed may work now that the network is another one."""
+        """Retry after a change of the network."""
         if router.port.fault is not None:
             router.port.retry_at = None
         if router.sending.fault is not None:
             router.sending.suspend()
 
     def _announce_changed_links(self, router: Router, former: World, now: float) -> None:
-        """Queue the addresses of links that have another hardware address, or a carrier again."""
+        """Announce the addresses of links that got another hardware address, or their carrier back."""
         if not router.machine.has_addresses:
             return
         for address in virtual_addresses(router.instance):
@@ -187,7 +187,7 @@ class Director:
 
     def _take_packet(self, given: see.PacketReceived, now: float) -> None:
         number = wire.virtual_router_id(given.payload)
-        # Every socket of an interface sees the adverts of all virtual routers there: count only those of no local one.
+        # Every socket of an interface receives the adverts of all virtual routers: count only VRIDs that no local router uses.
         if number is not None and not any(r.instance.virtual_router_id == number for r in self.routers.values()):
             self.unknown[AdvertRefusal.UNKNOWN_ROUTER] += 1
         source = given.envelope.source if given.envelope is not None else "?"
@@ -216,14 +216,14 @@ class Director:
                 self._out.warn_once((name, destination), f"({name}) cannot send adverts to {destination}: {reason}")
 
     def _take_refusal(self, given: see.OperationFailed, now: float) -> None:
-        """Do not believe that the address is set, or gone."""
+        """Correct the assumed state of an address."""
         address = given.address
         self.world = expected_after(self.world, RemoveAddress(address) if given.adding else AddAddress(address))
         if self.addresses.refuse(given, now):
             self._out.log(given.reason, Severity.ERROR)
 
     def _hand_over(self, wanted: see.HandOverRequested, now: float) -> None:
-        """Hand an instance over, or let priorities decide again; members of a sync group go together."""
+        """Hand an instance over, or allow preemption again; the members of a sync group stay together."""
         group = self.groups.of.get(wanted.instance)
         for name in group.members if group is not None else (wanted.instance,):
             if name in self.routers:
@@ -238,7 +238,7 @@ class Director:
     # -- configuration -----------------------------------------------------------------------------------------
 
     def _configure(self, configuration: Configuration, now: float) -> None:
-        """Take a configuration over. What did not change is not touched; what changed keeps its state where it can."""
+        """Use a configuration. Unchanged instances are not touched; changed ones keep their state where possible."""
         if self.stopping:
             return
         former, self.configuration = self.configuration, configuration
@@ -246,7 +246,7 @@ class Director:
         for new in changes.added:
             self.routers[new.name] = Router(new.value, grouped=False)
         for stopped, effects in self.groups.configure(configuration.sync_groups, self.routers, now):
-            self._carry_orders(stopped, effects, now)  # first: what becomes of a former member is no business of a group
+            self._carry_orders(stopped, effects, now)  # first: a group must not react to a former member
         for gone in changes.removed:
             self._delete(gone.name, now)
         self._order_routers(configuration)
@@ -264,7 +264,7 @@ class Director:
         self.routers = {instance.name: self.routers[instance.name] for instance in configuration.vrrp_instances}
 
     def _delete(self, name: str, now: float) -> None:
-        """Stop a router that the new configuration does not have; its addresses go at once."""
+        """Stop a router that the new configuration does not have, and remove its addresses at once."""
         router = self.routers[name]
         for _ in range(2):  # the second stop does not wait for a successor
             if router.machine.state is not State.INIT:
@@ -275,7 +275,7 @@ class Director:
     def _change(self, router: Router, instance: VrrpInstance, grouped: bool, now: float) -> None:
         reason = identity_change(router.instance, instance)
         if reason:
-            self._feed(router, vrrp.Restart(reason), now)  # priority 0 leaves as the router that it was
+            self._feed(router, vrrp.Restart(reason), now)  # priority 0 is sent with the old identity
             router.port.end()
             router.sending.end()
         router.instance = instance
@@ -289,7 +289,7 @@ class Director:
     # -- settling ----------------------------------------------------------------------------------------------
 
     def _settle(self, now: float) -> list[Effect]:
-        """Bring faults, priorities, ports and addresses in line with the world, and return everything that follows."""
+        """Update faults, priorities, ports and addresses after a change; return all effects."""
         virtual = self.virtual()
         self._match_ports(virtual)
         self._judge(virtual, now)
@@ -297,7 +297,7 @@ class Director:
         return self._out.flush()
 
     def _judge(self, virtual: frozenset[str], now: float) -> None:
-        """Let every router know its faults and its priority, and every group whether a member is at fault."""
+        """Update the faults and priority of every router, and the FAULT state of every group."""
         standings = {name: router.standing(self.world, virtual) for name, router in self.routers.items()}
         failed = self.groups.failed(standings)
         for name, group in self.groups.machines.items():
@@ -352,7 +352,7 @@ class Director:
                 self._out.packets.append(OpenPort(name, wanted))
 
     def _match_network(self, now: float) -> None:
-        """Set and remove addresses; announce those that a master gets outside of a takeover."""
+        """Add and remove addresses; announce those that a master gets without a takeover."""
         active = [router for router in self.routers.values() if router.machine.has_addresses]
         instances = [router.instance for router in self.routers.values()]
         for operation in self.addresses.operations(self.world, [router.instance for router in active], instances):
@@ -375,7 +375,7 @@ class Director:
             if garp.delay_s:
                 self._queue(router, [address.address], garp.repeat, now + garp.delay_s)
             if address.key in self.addresses.lost:
-                text = f"({name}) address {address.address} was removed by somebody else: putting it back"
+                text = f"({name}) address {address.address} was removed by another program: putting it back"
                 self._out.log(text, Severity.WARNING)
 
     def _report_local(self, active: list[Router]) -> None:

@@ -1,4 +1,4 @@
-"""What a driver must do, in the order in which it is given."""
+"""Effects of the director. A driver executes them in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Log:
 class PortSpec:
     """The socket that a router needs: raw on ``link`` (protocol 112), or UDP when ``udp_port`` is not 0.
 
-    ``group`` is joined and sent to, unless it is empty: then adverts are unicast.
+    With a multicast ``group`` the socket joins it; if it is empty, adverts are unicast.
     """
 
     source: str
@@ -47,7 +47,7 @@ class ClosePort:
 
 @dataclass(frozen=True, slots=True)
 class SendPacket:
-    """Send an advert by the socket of ``router``; ``SendFailed`` is the answer when that cannot be done."""
+    """Send an advert on the socket of ``router``; the answer to a failure is ``SendFailed``."""
 
     router: str
     payload: bytes
@@ -56,14 +56,14 @@ class SendPacket:
 
 @dataclass(frozen=True, slots=True)
 class AddAddress:
-    """Set an address. IPv6 ones come without duplicate address detection: the other director has just had it."""
+    """Add an address. IPv6 ones skip duplicate address detection, because the former master had the address until now."""
 
     address: SetAddress
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveAddress:
-    """Remove an address. ``survivors`` are addresses that the kernel would remove with it, and that must stay."""
+    """Remove an address. ``survivors`` are secondary addresses that the kernel would remove with it, and that must stay."""
 
     address: SetAddress
     survivors: tuple[SetAddress, ...] = ()
@@ -71,7 +71,7 @@ class RemoveAddress:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the neighbours on ``link`` that ``address`` is here, by gratuitous ARP or an unsolicited neighbour advertisement."""
+    """Send a gratuitous ARP or an unsolicited neighbour advertisement for ``address`` on ``link``."""
 
     link: Link
     address: str
@@ -97,8 +97,9 @@ class GroupChanged:
 
 @dataclass(frozen=True, slots=True)
 class LocalAddresses:
-    """The virtual addresses that this node answers for are these now; ``placed`` are the
-    keys (index, address, prefix length) of those that it set on interfaces.
+    """The virtual addresses on this node changed to ``addresses``.
+
+    ``placed`` are the keys (index, address, prefix length) of those that it has set on interfaces.
     """
 
     addresses: frozenset[str]
@@ -120,5 +121,5 @@ Effect = (
 
 
 def state_name(state: State) -> str:
-    """Name of a state as scripts and mails have it."""
+    """Return the name of a state in scripts and mails."""
     return "STOP" if state is State.INIT else state.value

@@ -1,4 +1,4 @@
-"""The sync groups of a node: which there are, whose members, and in which of them a member is at fault."""
+"""The sync groups of a node: their machines, members, and members with faults."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Groups:
         self.of: dict[str, SyncGroupMachine] = {}
 
     def configure(self, declared: tuple[SyncGroup, ...], routers: Mapping[str, object], now: float) -> Orders:
-        """Take the declared groups over, with those members that are among ``routers``; groups that are gone stop."""
+        """Use the declared groups, with those members that are in ``routers``; stop removed groups."""
         present, self.machines, self.of = self.machines, {}, {}
         names = {group.name for group in declared}
         gone = [machine for name, machine in present.items() if name not in names]
@@ -36,13 +36,13 @@ class Groups:
         return {name: {m for m in group.members if standings[m].faults} for name, group in self.machines.items()}
 
     def others_failed(self, member: str, failed: Mapping[str, set[str]]) -> bool:
-        """Whether another member of this one's group is at fault."""
+        """Whether another member of the same group has a fault of its own."""
         group = self.of.get(member)
         return group is not None and bool(failed[group.name] - {member})
 
 
 def judge(group: SyncGroupMachine, failed: bool, now: float) -> list[Effect]:
-    """Start a group that has not begun, and let it know whether a member is at fault."""
+    """Start a new group, and update its FAULT state."""
     effects = group.receive(Report(Symbol.START), now) if group.state is State.INIT else []
     if (group.state is State.FAULT) is not failed:
         effects += group.receive(Report(Symbol.FAIL if failed else Symbol.RECOVER), now)

@@ -14,13 +14,13 @@ Place = tuple[ServiceKey, Endpoint | None]
 
 @dataclass(slots=True)
 class ManualChanges:
-    """Kept as long as the balancer lives. Planes only count up: zeroing remembers where a counter stood."""
+    """Exist as long as the balancer. Planes only count up: zeroing stores the present values of counters."""
 
     services: set[ServiceKey] = field(default_factory=set)
     _zeros: dict[Place, Traffic] = field(default_factory=dict)
 
     def note(self, operation: Operation, refused: str) -> None:
-        """Record an operation that an administrator asked for; ``refused`` is the plane's reason, empty when it was done."""
+        """Record a manual operation; ``refused`` is the plane's reason, empty if it succeeded."""
         if refused:
             return
         if isinstance(operation, AddService):
@@ -30,7 +30,7 @@ class ManualChanges:
         self.forget(operation)
 
     def forget(self, operation: Operation) -> None:
-        """Forget the counters of a service or server that leaves, whoever removed it: should it come again, it counts from 0."""
+        """Delete the stored counters of a removed service or server: if it is added again, it counts from 0."""
         if isinstance(operation, DeleteService):
             self._zeros = {place: zero for place, zero in self._zeros.items() if place[0] != operation.key}
         elif isinstance(operation, DeleteServer):
@@ -45,7 +45,7 @@ class ManualChanges:
                     self._zeros[state.service.key, server.server.endpoint] = server.traffic
 
     def since_zero(self, observed: list[ServiceState]) -> list[ServiceState]:
-        """Return the table with counters since they were zeroed."""
+        """Return the table with counters relative to the last zeroing."""
         if not self._zeros:
             return observed
         return [

@@ -1,8 +1,8 @@
-"""Addresses: desired against observed, as ordered operations. Equal states give none.
+"""Reconciliation of addresses: ordered operations from the observed to the desired state. Equal states give none.
 
-What is removed is only what is ours: what this node set, what its predecessor left, and a declared virtual address that is
-found on its declared interface. The interface's own addresses are never touched, not even by the kernel: an address of ours
-that is the primary of its subnet is removed in a way that keeps the others (``RemoveAddress.survivors``).
+Only three kinds of addresses are removed: those that this node set, those that its predecessor left, and declared virtual
+addresses on their declared interfaces. The interface's own addresses stay, also when one of ours is the primary of their
+subnet and the kernel would remove them with it (``RemoveAddress.survivors``).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Operation = AddAddress | RemoveAddress
 
 
 def virtual_addresses(instance: VrrpInstance) -> tuple[VirtualAddress, ...]:
-    """Return all addresses of an instance that an interface can hold."""
+    """Return all virtual addresses of an instance, without loopback ones."""
     found = (*instance.addresses, *instance.excluded_addresses)
     return tuple(address for address in found if not is_local_everywhere(address.address))
 
 
 def resolve(address: VirtualAddress, instance: VrrpInstance, world: World) -> SetAddress | None:
-    """Return the address with the index of its interface, ``None`` while that interface does not exist."""
+    """Return the address with the index of its interface, ``None`` if that interface does not exist."""
     link = world.links.get(address.device or instance.interface)
     if link is None:
         return None
@@ -45,7 +45,7 @@ def resolve(address: VirtualAddress, instance: VrrpInstance, world: World) -> Se
 
 
 def _broadcast(address: VirtualAddress) -> str:
-    """Return the broadcast address; ``+`` and ``-`` set and clear the host bits, as ``ip address`` has it."""
+    """Return the broadcast address; ``+`` and ``-`` set and clear the host bits (ip-address(8))."""
     if address.broadcast not in ("+", "-"):
         return address.broadcast
     network = ip_interface(f"{address.address}/{address.prefix_length}").network
@@ -57,7 +57,7 @@ def _scope(name: str) -> int:
 
 
 def wanted_addresses(instances: Iterable[VrrpInstance], world: World) -> dict[tuple[int, str, int], SetAddress]:
-    """Return the addresses that these instances, which are masters here, want; of one declared twice the first."""
+    """Return the addresses of these instances, which have them now; the first declaration of an address counts."""
     found: dict[tuple[int, str, int], SetAddress] = {}
     for instance in instances:
         for address in virtual_addresses(instance):
@@ -68,9 +68,9 @@ def wanted_addresses(instances: Iterable[VrrpInstance], world: World) -> dict[tu
 
 
 def left_over(instances: Iterable[VrrpInstance], world: World) -> frozenset[tuple[int, str]]:
-    """Return (index, address) of the declared virtual addresses: found there, they are a predecessor's.
+    """Return (index, address) of the declared virtual addresses: if they exist there, a predecessor has left them.
 
-    An owner's addresses are the interface's own, so that only those that this node set are removed.
+    An owner's addresses are the interface's own, so this leaves them out.
     """
     found: set[tuple[int, str]] = set()
     for instance in instances:
@@ -89,11 +89,11 @@ def reconcile(
     ours: Iterable[tuple[int, str, int]],
     declared: frozenset[tuple[int, str]],
 ) -> list[Operation]:
-    """Return what turns the observed addresses into the wanted ones, as far as they are ours.
+    """Return the operations from the observed to the wanted addresses, as far as they are ours.
 
     ``ours`` are keys that this node or its predecessor set, ``declared`` the pairs of ``left_over``. Additions come before
-    removals, so that an address that moves is never absent; one that only changes an attribute must be removed first, since
-    the kernel tells addresses apart by interface, address and prefix length.
+    removals, so that an address that changes its interface is never absent. One that changes an attribute must be removed
+    first, because the kernel identifies addresses by interface, address and prefix length.
     """
     known = frozenset(ours)
     present = {each.set.key: each for each in world.addresses}
@@ -133,7 +133,7 @@ def removal(gone: ObservedAddress, kept: Iterable[ObservedAddress]) -> RemoveAdd
 
 
 def expected_after(world: World, operation: Operation) -> World:
-    """Return the world as it should be after an operation, until the next observation says how it is."""
+    """Return the assumed state of the network after an operation, valid until the next observation."""
     key = operation.address.key
     others = tuple(each for each in world.addresses if each.set.key != key)
     if isinstance(operation, AddAddress):

@@ -1,4 +1,4 @@
-"""What a node is given: the state of the world, as values."""
+"""Inputs of a node: observations of links, addresses, packets and answers, as values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relevo.wire.vrrp import Envelope
 
 
 class Kind(enum.StrEnum):
-    """Sources of observations."""
+    """Kinds of observations."""
 
     PLANE = "plane"
     """Whether the data plane can serve the virtual addresses."""
@@ -21,7 +21,7 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """``name`` of a source of ``kind`` has ``value`` now. Given twice it says the same as once."""
+    """The observation ``kind`` has ``value`` now; repeating it changes nothing."""
 
     kind: Kind
     value: bool
@@ -30,7 +30,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface as it is now. ``up`` means administratively up and with carrier; ``neighbours`` that ARP or ND work on it."""
+    """An interface as it is now. ``up`` means administratively up and with carrier; ``neighbours``: it uses ARP or ND."""
 
     name: str
     index: int
@@ -41,7 +41,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class SetAddress:
-    """An address on an interface, with the attributes that a configuration can give it.
+    """An address on an interface, with the attributes that a configuration can set.
 
     ``label`` and ``broadcast`` are empty for none; a label that is the interface's name counts as none.
     """
@@ -55,13 +55,13 @@ class SetAddress:
 
     @property
     def key(self) -> tuple[int, str, int]:
-        """What the kernel tells addresses apart by."""
+        """Return the identity of the address in the kernel: interface index, address and prefix length."""
         return (self.index, self.address, self.prefix_length)
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedAddress:
-    """An address as the kernel has it. ``secondary`` ones go when the primary of their subnet does."""
+    """An address as the kernel lists it. The kernel removes ``secondary`` ones together with the primary of their subnet."""
 
     set: SetAddress
     secondary: bool = False
@@ -69,7 +69,7 @@ class ObservedAddress:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All of the network that a node looks at: links by name, and every address in the kernel's order."""
+    """The observed network: links by name, and every address in the kernel's order."""
 
     links: dict[str, Link] = field(default_factory=dict)
     addresses: tuple[ObservedAddress, ...] = ()
@@ -80,7 +80,7 @@ class World:
         return link is not None and link.up
 
     def on(self, index: int) -> tuple[SetAddress, ...]:
-        """Addresses of the link with this index."""
+        """Return the addresses of the link with this index."""
         return tuple(each.set for each in self.addresses if each.set.index == index)
 
 
@@ -89,7 +89,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """The configuration is this one from now on; ``world`` has the links that it names."""
+    """Use this configuration; ``world`` has the links that it names."""
 
     configuration: Configuration
     world: World
@@ -97,14 +97,14 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class NetworkObserved:
-    """Links and addresses are these now."""
+    """Links or addresses changed to ``world``."""
 
     world: World
 
 
 @dataclass(frozen=True, slots=True)
 class PacketReceived:
-    """A packet came in by the socket of ``routers``; ``envelope`` is ``None`` when its IP header is broken."""
+    """The socket of ``routers`` received a packet; ``envelope`` is ``None`` if its IP header is broken."""
 
     routers: tuple[str, ...]
     payload: bytes
@@ -120,7 +120,7 @@ class PortOpened:
 
 @dataclass(frozen=True, slots=True)
 class PortFailed:
-    """The socket that ``OpenPort`` asked for cannot be had."""
+    """The socket that ``OpenPort`` asked for cannot be opened."""
 
     router: str
     reason: str
@@ -147,7 +147,7 @@ class AnnouncementFailed:
 
 @dataclass(frozen=True, slots=True)
 class OperationFailed:
-    """The kernel refused to set or remove an address."""
+    """The kernel refused to add or remove an address."""
 
     address: SetAddress
     adding: bool
@@ -156,7 +156,7 @@ class OperationFailed:
 
 @dataclass(frozen=True, slots=True)
 class HandOverRequested:
-    """An administrator wants another node to be master of ``instance``; with ``back``, priorities to decide again."""
+    """Hand ``instance`` over to another node; with ``back``, allow preemption by priority again."""
 
     instance: str
     back: bool = False
@@ -164,7 +164,7 @@ class HandOverRequested:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Stop gracefully; a second one stops at once."""
+    """Stop gracefully; a second request stops immediately."""
 
 
 Input = (
@@ -183,10 +183,10 @@ Input = (
 
 
 def is_local_everywhere(address: str) -> bool:
-    """Whether every node has ``address`` anyway: the loopback network. Directors share it by agreement, not on an interface."""
+    """Whether ``address`` is a loopback address: every node has it, so it is not set on an interface."""
     return address.startswith("127.") or (":" in address and ip_address(address).is_loopback)
 
 
 def own_addresses(world: World, virtual: frozenset[str]) -> tuple[SetAddress, ...]:
-    """Return the addresses that are not ``virtual``: the machine's own."""
+    """Return the machine's own addresses: those that are not ``virtual``."""
     return tuple(each.set for each in world.addresses if each.set.address not in virtual)

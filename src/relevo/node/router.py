@@ -1,4 +1,4 @@
-"""One virtual router of a node: its machine, and what the machine cannot know because it is the outside world."""
+"""One virtual router of a node: its machine, and its interfaces, socket and packets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from relevo.wire import vrrp as wire
 from relevo.wire.vrrp import PRIORITY_OWNER, Advert, AdvertRefusal, Envelope
 
 MAX_FAILED_ADVERTS: Final = 3
-"""Adverts in a row that may fail: the others take the master for dead after three intervals."""
+"""Adverts in a row that may fail to be sent: backups take over after three intervals."""
 RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Pauses before a socket or a destination that failed is tried again, if nothing changes on the network meanwhile."""
+"""Pauses in seconds before a failed socket or destination is retried, unless the network changes before."""
 
 
 class Backoff:
-    """Something that failed: the cause, and when it is tried again."""
+    """Retries of an operation that failed: the fault, and the time of the next try."""
 
     def __init__(self, kind: FaultKind) -> None:
         self.kind = kind
@@ -30,23 +30,23 @@ class Backoff:
         self.retry_at: float | None = None
 
     def begin(self, reason: str, now: float) -> None:
-        """Remember that it failed because of ``reason``; each failure in a row makes the pause longer."""
+        """Record a failure; each failure in a row makes the pause longer."""
         self.fault = Fault(self.kind, reason)
         self.retry_at = now + RETRY_S[min(self.tries, len(RETRY_S) - 1)]
         self.tries += 1
 
     def suspend(self) -> None:
-        """Forget the cause, not the number of failures: whether it works will be seen."""
+        """Clear the fault for a new try, and keep the number of failures."""
         self.fault, self.retry_at = None, None
 
     def end(self) -> None:
-        """Forget it: it works."""
+        """Record a success."""
         self.suspend()
         self.tries = 0
 
 
 class Router:
-    """``instance`` as declared, its machine, its port, and how sending goes."""
+    """The declaration ``instance``, its machine, the retries of its socket, and those of sending."""
 
     def __init__(self, instance: VrrpInstance, *, grouped: bool) -> None:
         self.instance = instance
@@ -59,10 +59,10 @@ class Router:
         self._failed_adverts = 0
         self.send_errors: dict[str, str] = {}
 
-    # -- what the world means for it ----------------------------------------------------------------------------
+    # -- faults and socket --------------------------------------------------------------------------------------
 
     def standing(self, world: World, virtual: frozenset[str]) -> Standing:
-        """Return faults and effective priority. ``virtual`` are all virtual addresses, which are nobody's own."""
+        """Return faults and effective priority. ``virtual`` are all virtual addresses: none is an interface's own."""
         instance = self.instance
         tracked = evaluate(instance.priority, instance.track_interfaces, world.is_up)
         faults = [*self._interface_faults(world), *tracked.faults]
@@ -94,7 +94,7 @@ class Router:
         return Fault(FaultKind.NO_SOURCE_ADDRESS, f"interface {instance.interface} has no IPv4 address of its own")
 
     def _source(self, world: World, virtual: frozenset[str]) -> str:
-        """Return the address that adverts come from, empty when there is none now."""
+        """Return the source address of adverts, empty if there is none now."""
         instance = self.instance
         if instance.source_address:
             present = is_local_everywhere(instance.source_address) or any(
@@ -109,7 +109,7 @@ class Router:
         return next((address for address in on_link if address not in others), "")
 
     def wanted_spec(self, world: World, virtual: frozenset[str]) -> PortSpec | None:
-        """Return the socket that this router needs now, ``None`` while it can have none."""
+        """Return the socket that this router needs now, ``None`` if it can have none."""
         instance = self.instance
         source = self._source(world, virtual)
         if not source:
@@ -124,11 +124,11 @@ class Router:
     # -- adverts ------------------------------------------------------------------------------------------------
 
     def destinations(self) -> tuple[str, ...]:
-        """Where adverts go."""
+        """Return the destinations of adverts."""
         return self.instance.unicast_peers or (self.instance.multicast_group,)
 
     def send(self, priority: int) -> list[SendPacket]:
-        """Return the packets of one advert."""
+        """Return the packets of one advert, one for each destination."""
         if not self.opened:
             return []
         if self.send_errors.keys() < set(self.destinations()):
@@ -142,8 +142,8 @@ class Router:
         ]
 
     def failed(self, destination: str, reason: str, now: float) -> bool:
-        """Take note of a packet that could not go; return whether that makes sending a fault, now."""
-        if not self.instance.track_primary:  # dont_track_primary: what becomes of the interface is no reason
+        """Record a packet that could not be sent; return whether sending becomes a fault by it."""
+        if not self.instance.track_primary:  # dont_track_primary: failures on the interface do not count
             return False
         self.send_errors[destination] = reason
         if self.send_errors.keys() < set(self.destinations()):
@@ -155,7 +155,7 @@ class Router:
         return True
 
     def forget_packets(self) -> None:
-        """Encode adverts anew: the declaration or the source changed."""
+        """Discard encoded adverts, after a change of the declaration or the source address."""
         self._packets.clear()
 
     def _packet(self, priority: int, destination: str) -> bytes:
@@ -181,7 +181,7 @@ class Router:
         return self.instance.checksum_with_pseudo_header and not self.instance.transport.udp_port
 
     def decode(self, payload: bytes, envelope: Envelope | None) -> Advert | AdvertRefusal:
-        """Decode a packet that came to this router's socket and admit it, or say why not."""
+        """Decode and check a packet from this router's socket; return the advert or why it is refused."""
         if envelope is None:
             return AdvertRefusal.TRUNCATED
         advert = wire.decode(payload, envelope, pseudo_header=self._pseudo_header())
@@ -190,14 +190,14 @@ class Router:
         return wire.admit(advert, envelope, self.instance, self.machine.own_address) or advert
 
     def refuse(self, refusal: AdvertRefusal) -> bool:
-        """Count a refused packet; return whether it is the first of its kind."""
+        """Count a refused packet; return whether it is the first with this reason."""
         counted = self.machine.counters.refused
         counted[refusal] = counted.get(refusal, 0) + 1
         return counted[refusal] == 1
 
 
 def identity_change(former: VrrpInstance, new: VrrpInstance) -> str:
-    """Return why a changed declaration makes another virtual router of it, empty when it stays the same one."""
+    """Return which change makes a declaration another virtual router, empty if it stays the same one."""
     for name in ("virtual_router_id", "interface", "version", "transport"):
         if getattr(former, name) != getattr(new, name):
             return f"{name} changed"
@@ -205,7 +205,7 @@ def identity_change(former: VrrpInstance, new: VrrpInstance) -> str:
 
 
 def interfaces_of_instance(instance: VrrpInstance) -> frozenset[str]:
-    """Names of the interfaces that matter to an instance: its own, its addresses', and those it tracks."""
+    """Return the names of the interfaces of an instance: its own, those of its addresses, and those that it tracks."""
     names = {tracked.name for tracked in instance.track_interfaces}
     names.update(address.device for address in virtual_addresses(instance))
     names.add(instance.interface)
@@ -213,5 +213,5 @@ def interfaces_of_instance(instance: VrrpInstance) -> frozenset[str]:
 
 
 def interfaces_of(configuration: Configuration) -> frozenset[str]:
-    """Names of the interfaces that matter to a configuration: a driver observes them."""
+    """Return the names of all interfaces that a driver must observe."""
     return frozenset(name for instance in configuration.vrrp_instances for name in interfaces_of_instance(instance))

@@ -1,4 +1,4 @@
-"""Desired against observed → ordered operations. Equal tables give none."""
+"""Reconciliation of the plane's table: ordered operations from the observed to the desired one. Equal tables give none."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from relevo.model.table import (
 
 
 def reconcile(desired: Iterable[Desired], observed: Iterable[ServiceState]) -> list[Operation]:
-    """Return what turns ``observed`` into ``desired``.
+    """Return the operations from ``observed`` to ``desired``.
 
-    Removals come first, so that an address can move from one service to another; servers are added in the declared
-    order, which the plane's list then holds newest first.
+    Removals come first, so that a server's address can change its service. Servers are added in the declared order; the plane's
+    list then has the newest first.
     """
     wanted = {item.service.key: item for item in desired}
     present = {state.service.key: state for state in observed}

@@ -1,1 +1,1 @@
-"""The one read model: everything that status, JSON, metrics and dumps show comes from ``Snapshot``."""
+"""The read model: status, JSON, metrics and dumps all format a ``Snapshot``."""

@@ -1,4 +1,4 @@
-"""Snapshots of the service side of a node, together with what its plane holds."""
+"""Snapshots of the service side of a node, with the state of its plane."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from relevo.observe.snapshot import CheckSnapshot, ServerSnapshot, ServiceSnapsh
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """``observed`` is the plane's table by service; ``offset`` turns monotonic times into Unix seconds."""
+    """``observed`` is the plane's table by service; ``offset`` converts monotonic times to Unix seconds."""
 
     balancer: Balancer
     observed: Mapping[ServiceKey, ServiceState]
     offset: float
 
     def services(self) -> tuple[ServiceSnapshot, ...]:
-        """Return a snapshot for each service, of a group for each member."""
+        """Return a snapshot of each service; for a group, one of each member."""
         pools = self.balancer.pools.values()
         return tuple(self._service(pool, key) for pool in pools for key in pool.service.keys)
 

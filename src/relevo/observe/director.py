@@ -1,4 +1,4 @@
-"""Snapshots of the director's side of a node."""
+"""Snapshots of the VRRP side of a node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relevo.observe.snapshot import DirectorSnapshot, GroupSnapshot, InstanceSna
 
 
 def director_snapshot(director: Director, offset: float, realtime: str) -> DirectorSnapshot:
-    """Return what a director knows. ``offset`` turns its monotonic times into Unix seconds."""
+    """Return the snapshot of a director. ``offset`` converts its monotonic times to Unix seconds."""
     return DirectorSnapshot(
         instances=tuple(_instance(router, offset) for router in director.routers.values()),
         groups=tuple(

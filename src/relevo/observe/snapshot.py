@@ -1,4 +1,4 @@
-"""What the daemon is and does now. Times ending in ``_at`` are Unix seconds, so that a reader can date them."""
+"""The state of the daemon. Times ending in ``_at`` are Unix seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CheckSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A real server: what is declared, what the checks say, what the plane holds."""
+    """A real server: its declaration, the verdicts of its checks, and its state in the plane."""
 
     address: str
     port: int
@@ -41,7 +41,7 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtual server and its pool; of a group, each member with the pool that they share."""
+    """A virtual server and its pool; the members of a group share one pool."""
 
     protocol: str
     address: str
@@ -65,14 +65,14 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtual router: who is master, since when, and why this node is what it is."""
+    """A virtual router: its state with the reason, the present master, and counters."""
 
     name: str
     state: str
     reason: str
     since_at: float
     waiting: str = ""
-    """What keeps a backup from taking over from a master of lower priority; empty when nothing does."""
+    """Why a backup does not preempt a master of lower priority; empty if it may."""
     interface: str
     virtual_router_id: int
     version: int
@@ -103,7 +103,7 @@ class GroupSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DirectorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the director worker knows."""
+    """State of the director worker."""
 
     instances: tuple[InstanceSnapshot, ...] = ()
     groups: tuple[GroupSnapshot, ...] = ()
@@ -112,21 +112,21 @@ class DirectorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BalancerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What the balancer worker knows."""
+    """State of the balancer worker."""
 
     plane: str = ""
     plane_reason: str = ""
     plane_error: str = ""
     plane_attachments: tuple[str, ...] = ()
-    """Where the plane is at work, a line each."""
+    """Attachment points of the plane (interfaces and hooks), as text."""
     packets: dict[str, int] = {}
-    """How often a packet was not simply forwarded, by reason."""
+    """Packets that were dropped or passed on, by reason."""
     sync: SyncState | None = None
     services: tuple[ServiceSnapshot, ...] = ()
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of the daemon. ``answered`` is False when its part of the snapshot is missing."""
+    """A process of the daemon. ``answered`` is False if its part of the snapshot is missing."""
 
     role: str
     pid: int
@@ -145,8 +145,6 @@ class MailSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything."""
-
     version: str
     router_id: str
     pid: int

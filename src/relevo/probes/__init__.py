@@ -1,6 +1,6 @@
-"""One checker a file: each asks one server one question, within a time limit, and answers with a ``Result``.
+"""Probes of real servers, one file for each kind of checker. A probe returns a ``Result`` within its time limit.
 
-Replies of real servers are hostile input: every read is bounded in octets and all of a probe in time.
+Replies of servers are hostile input: every read is limited in bytes, and the whole probe in time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["run_probe"]
 
 
 async def run_probe(check: Check) -> Result:
-    """Carry out ``check`` once."""
+    """Run ``check`` once."""
     match check:
         case TcpCheck():
             return await probe_tcp(check)

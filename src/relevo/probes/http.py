@@ -1,6 +1,6 @@
-"""HTTP_GET and SSL_GET: pages answer with the status, and if asked the digest, that the file declares.
+"""HTTP_GET and SSL_GET: pages answer with the declared status, and with the declared digest.
 
-Certificates are not verified, as in keepalived: the check asks whether the server works, not who it is.
+Certificates are not verified, as in keepalived: the check tests whether the server works, not its identity.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from relevo.probes.tcp import connect, failed
 
 READ_SIZE: Final = 65_536
 MAX_HEADERS: Final = 65_536
-"""Octets of status line and headers: eight times what Apache sends at most."""
+"""Longest status line and headers in bytes: eight times the limit of Apache."""
 MAX_BODY: Final = 64 << 20
-"""Octets hashed for a digest. A page for a health check is small; a server that sends a gigabyte is broken."""
+"""Longest body in bytes that is hashed. A page for a health check is small."""
 _STATUS_LINE = re.compile(rb"\AHTTP/\d(?:\.\d)? +(\d{3})(?!\d)")
 
 
 @dataclass(slots=True)
 class Page:
-    """What a server answered: the status, and the MD5 of the body if it was read."""
+    """Status of an answer, and the MD5 of its body if that was read."""
 
     status: int
     digest: str = ""
 
 
 class BadResponse(Exception):
-    """The answer cannot be used; carries the result."""
+    """The answer cannot be used; ``result`` is that of the check."""
 
     def __init__(self, failure: Failure, detail: str) -> None:
         super().__init__(detail)
@@ -45,7 +45,7 @@ class BadResponse(Exception):
 
 
 async def probe_http(check: HttpCheck) -> Result:
-    """Pass when every page is as declared; each has ``connect_timeout_s`` for everything."""
+    """Pass if every page answers as declared; each has ``connect_timeout_s`` for connection and answer."""
     detail = ""
     for url in check.urls:
         try:
@@ -63,7 +63,7 @@ async def probe_http(check: HttpCheck) -> Result:
 
 
 def judge(url: Url, page: Page) -> Result:
-    """Hold a page against its declaration. Without status codes or a digest, 200 to 299 pass."""
+    """Compare a page with its declaration. Without status codes or a digest, 200 to 299 pass."""
     ranges = url.status_codes or (() if url.digest else ((200, 299),))
     if ranges and not any(low <= page.status <= high for low, high in ranges):
         wanted = " ".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
@@ -110,26 +110,26 @@ def _host_header(target: Endpoint, tls: bool) -> str:
 
 
 class _Body:
-    """Hashes a body as it comes, up to ``MAX_BODY``."""
+    """Hashes a body piece by piece, up to ``MAX_BODY``."""
 
     def __init__(self) -> None:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._size = 0
 
     def add(self, data: bytes) -> None:
-        """Take octets; ``BadResponse`` when there are too many."""
+        """Add bytes; ``BadResponse`` if there are too many."""
         self._size += len(data)
         if self._size > MAX_BODY:
-            raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
+            raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_BODY} bytes")
         self._md5.update(data)
 
     def digest(self) -> str:
-        """MD5 in lower-case hexadecimal."""
+        """Return the MD5 in lower-case hexadecimal."""
         return self._md5.hexdigest()
 
 
 async def _answer(reader: asyncio.StreamReader, *, hashing: bool) -> Page:
-    """Read an answer, by the book if it is, else as leniently as keepalived does."""
+    """Read an answer: with h11 if it is valid HTTP, else as leniently as keepalived."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS)
     connection.send(h11.Request(method="GET", target="/", headers=[("Host", "probe"), ("Connection", "close")]))
     connection.send(h11.EndOfMessage())
@@ -147,14 +147,14 @@ async def _answer(reader: asyncio.StreamReader, *, hashing: bool) -> Page:
 
 
 async def _head(reader: asyncio.StreamReader, connection: h11.Connection, seen: bytearray) -> Page:
-    """Read up to the end of the headers; ``seen`` keeps the octets for the lenient path."""
+    """Read up to the end of the headers; ``seen`` collects the bytes for the lenient parser."""
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             data = await reader.read(READ_SIZE)
             seen += data
             if len(seen) > MAX_HEADERS + READ_SIZE:
-                raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
+                raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} bytes of headers")
             connection.receive_data(data)
         elif isinstance(event, h11.Response):
             return Page(event.status_code)
@@ -176,7 +176,7 @@ async def _digest(reader: asyncio.StreamReader, connection: h11.Connection) -> s
 
 
 async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bool) -> Page:
-    """Take any answer with a status line; the body is what follows the first empty line."""
+    """Read any answer with a status line; the body follows the first empty line."""
     while b"\n\n" not in seen.replace(b"\r", b"") and len(seen) <= MAX_HEADERS:
         data = await reader.read(READ_SIZE)
         if not data:
@@ -188,7 +188,7 @@ async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bo
         raise BadResponse(Failure.PROTOCOL, f"the answer begins with {shown!r}" if shown else "empty answer")
     head = re.search(rb"\r?\n\r?\n", seen)
     if head is None and len(seen) > MAX_HEADERS:
-        raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} octets of headers")
+        raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} bytes of headers")
     page = Page(int(match.group(1)))
     if not hashing:
         return page

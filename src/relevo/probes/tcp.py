@@ -1,4 +1,4 @@
-"""TCP_CHECK: the server takes a connection."""
+"""TCP_CHECK: the server accepts a connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHO
 
 
 def failed(error: BaseException, limit_s: float) -> Result:
-    """Name what went wrong with a connection."""
+    """Return the result of a connection that failed."""
     match error:
         case TimeoutError() if not isinstance(error, OSError) or error.errno is None:
             return Result(Failure.TIMEOUT, f"no answer within {limit_s:g} s")
@@ -35,7 +35,7 @@ def failed(error: BaseException, limit_s: float) -> Result:
 
 
 async def connect(target: Endpoint, bind: Endpoint | None) -> socket.socket:
-    """Open a TCP connection, from ``bind`` if given; ``OSError`` says why not. The caller sets the time limit."""
+    """Open a TCP connection, from ``bind`` if given; ``OSError`` on failure. The caller sets the time limit."""
     family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -51,7 +51,7 @@ async def connect(target: Endpoint, bind: Endpoint | None) -> socket.socket:
 
 
 async def probe_tcp(check: TcpCheck) -> Result:
-    """Pass when the connection opens in time. It is closed by FIN: a reset would look like an attack to some servers."""
+    """Pass if the connection opens in time. It is closed by FIN: some servers take a reset for an attack."""
     try:
         async with asyncio.timeout(check.connect_timeout_s):
             sock = await connect(check.connect, check.bind)

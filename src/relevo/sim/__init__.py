@@ -1,5 +1,5 @@
-"""Whole clusters on a virtual clock: a simulated kernel, a simulated LAN, and hosts that drive the real node.
+"""Clusters on a virtual clock: a simulated kernel, a simulated LAN, and hosts that drive the real node.
 
-Nothing here decides: a ``Host`` carries out the effects of ``relevo.node`` as a worker does, with simulated sockets. Adverts are
-encoded, carried as bytes, decoded and admitted as on a real network.
+A ``Host`` executes the effects of ``relevo.node`` as a worker does, with simulated sockets. Adverts are encoded, sent as bytes,
+decoded and checked as on a real network.
 """

@@ -1,4 +1,4 @@
-"""A simulated host: a kernel, links on segments, and a director that is driven as the worker drives it."""
+"""A simulated host: a kernel, links on segments, and a director, driven as the worker drives it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from relevo.wire.vrrp import TTL, Envelope, is_multicast
 
 
 class Host:
-    """One node of a simulation. ``log``, ``events`` and ``announced`` keep what the node said, oldest first."""
+    """One node of a simulation. ``log``, ``events`` and ``announced`` list its effects, oldest first."""
 
     def __init__(self, name: str, simulation: Simulation) -> None:
         self.name = name
@@ -56,10 +56,10 @@ class Host:
         self._ports: dict[str, PortSpec] = {}
         simulation.hosts[name] = self
 
-    # -- the outside --------------------------------------------------------------------------------------------
+    # -- control ------------------------------------------------------------------------------------------------
 
     def attach(self, link: str, segment: str) -> None:
-        """Put a link on a segment. It stays there whatever becomes of the link, as a cable does."""
+        """Connect a link to a segment, as a cable does: removing the link does not disconnect it."""
         self._segments[link] = segment
         self.simulation.segment(segment)
 
@@ -81,7 +81,7 @@ class Host:
         self._give(Configure(configuration, self.kernel.world()))
 
     def observe(self) -> None:
-        """Let the director look at its network: the kernel says that something changed."""
+        """Observe the network, as after a message of the kernel."""
         self._give(NetworkObserved(self.kernel.world()))
 
     def observe_source(self, observation: Observation) -> None:
@@ -93,18 +93,18 @@ class Host:
         self._give(StopRequested())
 
     def crash(self) -> None:
-        """Die: addresses stay where they are."""
+        """Crash: the addresses stay on the links."""
         self.director = None
         self._ports.clear()
 
     # -- the driver ---------------------------------------------------------------------------------------------
 
     def deadline(self) -> float | None:
-        """When ``expire`` must be called."""
+        """Return when ``expire`` must be called."""
         return self.director.deadline() if self.director is not None else None
 
     def expire(self) -> None:
-        """Let the director act on what is due."""
+        """Process the timers of the director that are due."""
         if self.director is not None and (due := self.director.deadline()) is not None and due <= self.simulation.now:
             self._execute(self.director.expire(self.simulation.now))
 

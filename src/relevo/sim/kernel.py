@@ -17,13 +17,13 @@ class Kernel:
         self._index = 0
 
     def world(self) -> World:
-        """Return what there is now, as a node observes it."""
+        """Return the observation of the present state."""
         return World(dict(self.links), tuple(self.addresses))
 
     # -- links --------------------------------------------------------------------------------------------------
 
     def add_link(self, name: str, *, up: bool = True) -> Link:
-        """Make a link; each one has an index and a hardware address that none had before."""
+        """Add a link with a new index and hardware address."""
         self._index += 1
         link = self.links[name] = Link(name, self._index, up, bytes((2, 0, 0, 0, 0, self._index & 0xFF)))
         return link
@@ -52,7 +52,7 @@ class Kernel:
     # -- addresses ----------------------------------------------------------------------------------------------
 
     def add(self, address: SetAddress) -> str:
-        """Set an address; return an empty string, or why the kernel refuses."""
+        """Add an address; return an empty string, or why the kernel refuses."""
         if all(link.index != address.index for link in self.links.values()):
             return "No such device"
         if any(each.set.key == address.key for each in self.addresses):

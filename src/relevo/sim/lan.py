@@ -1,4 +1,4 @@
-"""A virtual clock, and segments that carry packets between hosts as bytes."""
+"""A virtual clock, and segments that deliver packets to hosts as bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATENCY_S: Final = 0.001
 
 @dataclass(slots=True)
 class Segment:
-    """A LAN. ``loss`` is the part of packets that is lost; ``cut`` are names of hosts that neither send nor hear."""
+    """A LAN. ``loss`` is the fraction of lost packets; ``cut`` are names of disconnected hosts."""
 
     name: str
     loss: float = 0.0
@@ -25,7 +25,7 @@ class Segment:
 
 
 class Simulation:
-    """Hosts, segments, and what is going to happen, in the order of a virtual clock that begins at 0."""
+    """Hosts, segments and scheduled events on a virtual clock that starts at 0."""
 
     def __init__(self, seed: int = 0) -> None:
         self.now = 0.0
@@ -36,15 +36,15 @@ class Simulation:
         self._order = count()
 
     def segment(self, name: str) -> Segment:
-        """Return the segment of a name; it is made when it is first asked for."""
+        """Return the segment of a name; create it on first use."""
         return self.segments.setdefault(name, Segment(name))
 
     def at(self, time: float, what: Callable[[], None]) -> None:
-        """Let something happen at a time; what is due together happens in the order in which it was asked for."""
+        """Schedule a call; calls of the same time run in the order of scheduling."""
         heapq.heappush(self._events, (time, next(self._order), what))
 
     def carry(self, sender: Host, segment: str, destination: str, source: str, payload: bytes) -> None:
-        """Take a packet to the other hosts of a segment."""
+        """Deliver a packet to the other hosts of a segment."""
         lan = self.segment(segment)
         if sender.name in lan.cut:
             return
@@ -54,7 +54,7 @@ class Simulation:
             self.at(self.now + LATENCY_S, lambda host=host: host.deliver(segment, source, destination, payload))  # type: ignore[misc]
 
     def run(self, until: float) -> Simulation:
-        """Let everything happen that is due until then."""
+        """Process every event up to then."""
         while (time := self.next_event()) <= until:
             self.now = max(time, self.now)
             while self._events and self._events[0][0] <= self.now:
@@ -65,6 +65,6 @@ class Simulation:
         return self
 
     def next_event(self) -> float:
-        """When something happens next; infinite when nothing will."""
+        """Return the time of the next event; infinite if there is none."""
         due = [deadline for host in self.hosts.values() if (deadline := host.deadline()) is not None]
         return min([*due, *(event[0] for event in self._events[:1])], default=float("inf"))

@@ -1,4 +1,4 @@
-"""The service side of a simulated host: a balancer, real servers that live or die, and a table that takes what it is given."""
+"""The service side of a simulated host: a balancer, real servers that go up and down, and a table."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from relevo.node.balancer import AbandonProbe, Balancer, Effect, MatchTable, Sta
 from relevo.node.checks import CheckKey
 
 PROBE_S: Final = 0.02
-"""How long a probe takes."""
+"""Duration of a probe."""
 
 Answers = Callable[[Check], bool]
 
 
 class ServiceHost:
-    """Drives a balancer on a virtual clock. ``answers`` tells whether the server behind a check passes it now."""
+    """Drives a balancer on a virtual clock. ``answers`` says whether the server passes a check now."""
 
     def __init__(self, answers: Answers, draw: Callable[[], float] = lambda: 0.0, now: float = 0.0) -> None:
         self.now = now
@@ -46,7 +46,7 @@ class ServiceHost:
         self._execute(self.balancer.configure(configuration, self.now))
 
     def run(self, until: float) -> None:
-        """Let everything happen that is due until then."""
+        """Process every event up to then."""
         while (time := self._next()) <= until:
             self.now = max(self.now, time)
             while self._probes and self._probes[0][0] <= self.now:

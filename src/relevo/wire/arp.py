@@ -1,4 +1,4 @@
-"""Gratuitous ARP (RFC 5227 §3, RFC 9568 §8.2.2): tells a LAN which hardware address now answers for an address."""
+"""Gratuitous ARP (RFC 5227 §3, RFC 9568 §8.2.2): updates the neighbour caches of a LAN after an address moved."""
 
 from __future__ import annotations
 

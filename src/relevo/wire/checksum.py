@@ -6,7 +6,7 @@ import struct
 
 
 def internet_checksum(data: bytes) -> int:
-    """Return the one's complement of the one's complement sum of ``data``; 0 over data with a right checksum inside."""
+    """Return the one's complement of the one's complement sum of ``data``; 0 for data that includes a correct checksum."""
     if len(data) % 2:
         data += b"\0"
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))

@@ -1,4 +1,4 @@
-"""Messages over a stream between our own processes: four bytes of length, then the body."""
+"""Frames of a stream between Relevo's processes: four bytes of length (big endian), then the body."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Final
 _LENGTH: Final = struct.Struct("!I")
 LENGTH_SIZE: Final = _LENGTH.size
 MAX_BODY: Final = 512 << 20
-"""Bytes of a message: the configuration of a million servers, or a million connections listed at once, fit."""
+"""Longest body in bytes: enough for the configuration of a million servers, or a list of a million connections."""
 
 
 class FrameTooLong(ValueError):
-    """A length beyond ``MAX_BODY``: what comes is no frame."""
+    """A length above ``MAX_BODY``: the stream is not framed."""
 
 
 def frame(body: bytes) -> bytes:
-    """Return ``body`` with its length in front."""
+    """Return ``body`` preceded by its length."""
     return _LENGTH.pack(len(body)) + body
 
 
 def body_size(head: bytes | bytearray) -> int:
-    """Return the length that the first four bytes announce; ``FrameTooLong`` when it cannot be one."""
+    """Return the length in the first four bytes; ``FrameTooLong`` if it is above ``MAX_BODY``."""
     (size,) = _LENGTH.unpack_from(head)
     if size > MAX_BODY:
         raise FrameTooLong(f"a message of {size} bytes")
@@ -29,13 +29,13 @@ def body_size(head: bytes | bytearray) -> int:
 
 
 class Deframer:
-    """Cuts a stream into the bodies of frames."""
+    """Splits a stream into the bodies of its frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes; return the bodies that they complete."""
+        """Add bytes; return the bodies that they complete."""
         self._buffer += data
         found: list[bytes] = []
         while len(self._buffer) >= LENGTH_SIZE:

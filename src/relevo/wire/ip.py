@@ -9,7 +9,7 @@ MIN_HEADER = 20
 
 @dataclass(frozen=True, slots=True)
 class Ipv4Packet:
-    """What of an IPv4 packet matters above it."""
+    """Addresses, TTL and payload of an IPv4 packet."""
 
     source: str
     destination: str
@@ -18,7 +18,7 @@ class Ipv4Packet:
 
 
 def decode_ipv4(data: bytes) -> Ipv4Packet | None:
-    """Split an IPv4 packet; ``None`` when its lengths contradict each other or the data."""
+    """Split an IPv4 packet; ``None`` if its lengths contradict each other or the data."""
     if len(data) < MIN_HEADER or data[0] >> 4 != 4:
         return None
     header = (data[0] & 0x0F) * 4
@@ -28,5 +28,5 @@ def decode_ipv4(data: bytes) -> Ipv4Packet | None:
     return Ipv4Packet(_dotted(data[12:16]), _dotted(data[16:20]), data[8], data[header:total])
 
 
-def _dotted(octets: bytes) -> str:
-    return ".".join(map(str, octets))
+def _dotted(address: bytes) -> str:
+    return ".".join(map(str, address))

@@ -1,7 +1,7 @@
-"""IPVS's generic netlink messages: records ⇄ attributes (include/uapi/linux/ip_vs.h, net/netfilter/ipvs).
+"""Generic netlink messages of IPVS: records and attributes (include/uapi/linux/ip_vs.h, net/netfilter/ipvs).
 
-The records have every field that the kernel knows, so that a listing shows what somebody else made too. What Relevo makes of
-them is in ``planes.ipvs``. Widths and byte orders differ from attribute to attribute: each is told where it is read.
+The records have every field that the kernel knows, so that a listing also shows services of other programs. ``planes.ipvs``
+converts them to Relevo's model. Widths and byte orders differ from attribute to attribute.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCTP: Final = 132
 
 
 class Command(enum.IntEnum):
-    """What is asked; dumped items bear the number of the command that would make them."""
+    """Commands. An item of a dump has the number of the command that would create it."""
 
     NEW_SERVICE = 1
     SET_SERVICE = 2
@@ -53,7 +53,7 @@ SETTABLE: Final = PERSISTENT | ONE_PACKET | sum(SCHEDULER_FLAGS)
 
 
 class Method(enum.IntEnum):
-    """How packets are forwarded; the kernel keeps three bits of whatever it is told."""
+    """Forwarding method; the kernel stores three bits of the number."""
 
     MASQUERADE = 0
     LOCAL = 1
@@ -63,7 +63,7 @@ class Method(enum.IntEnum):
 
 
 class TunnelType(enum.IntEnum):
-    """What a tunnelled packet is wrapped in."""
+    """Encapsulation of a tunnel."""
 
     IPIP = 0
     GUE = 1
@@ -82,7 +82,7 @@ class DaemonState(enum.IntEnum):
 
 
 class Counters(msgspec.Struct, frozen=True):
-    """Since the entry was made or zeroed, and per second over the last seconds; bytes with IP headers."""
+    """Counts since the entry was created or zeroed, and rates per second over the last seconds; bytes include IP headers."""
 
     connections: int = 0
     packets_in: int = 0
@@ -97,7 +97,7 @@ class Counters(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True, order=True):
-    """A service's name: a mark, or protocol, address and port. ``family`` is 2 or 10."""
+    """Key of a service: a firewall mark, or protocol, address and port. ``family`` is AF_INET or AF_INET6."""
 
     mark: int = 0
     family: int = AF_INET
@@ -137,7 +137,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Daemon(msgspec.Struct, frozen=True, kw_only=True):
-    """A synchronisation daemon; what is 0 or empty is the kernel's choice."""
+    """A synchronisation daemon; 0 or empty means the kernel's default."""
 
     state: int
     interface: str
@@ -149,7 +149,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """Seconds of TCP connections, of TCP after a FIN, of UDP; 0 in a request leaves one as it is."""
+    """Idle time-outs in seconds of TCP connections, of TCP after a FIN, and of UDP; 0 in a request changes nothing."""
 
     tcp_s: int = 0
     tcp_fin_s: int = 0
@@ -157,7 +157,7 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Info(msgspec.Struct, frozen=True):
-    """Version as 0x010201 for 1.2.1, and the buckets of the connection table."""
+    """Version (0x010201 is 1.2.1), and the number of buckets of the connection table."""
 
     version: int
     table_size: int
@@ -174,12 +174,12 @@ _FLAGS: Final = struct.Struct("=II")
 
 
 def encode_service_key(identity: Identity) -> bytes:
-    """Attributes that say which service is meant."""
+    """Return the attributes that select a service."""
     return _nested(_SERVICE, _identity(identity))
 
 
 def encode_service(service: Service) -> bytes:
-    """Attributes that make or change a service. The kernel wants all of them, persistent or not."""
+    """Return the attributes that create or change a service. The kernel requires all of them, persistent or not."""
     body = _identity(service.identity) + _text(6, service.scheduler)
     body += attribute(7, _FLAGS.pack(service.flags & SETTABLE, SETTABLE)) + _u32(8, service.timeout_s)
     if service.identity.family == AF_INET:
@@ -192,12 +192,12 @@ def encode_service(service: Service) -> bytes:
 
 
 def encode_destination_key(identity: Identity, address: str, port: int) -> bytes:
-    """Attributes that say which server is meant."""
+    """Return the attributes that select a server."""
     return encode_service_key(identity) + _nested(_DESTINATION, _place(address, port))
 
 
 def encode_destination(identity: Identity, destination: Destination) -> bytes:
-    """Attributes that make or change a server."""
+    """Return the attributes that create or change a server."""
     body = _place(destination.address, destination.port) + _u32(3, destination.method)
     body += attribute(4, _I32.pack(destination.weight))
     body += _u32(5, destination.upper_threshold) + _u32(6, destination.lower_threshold)
@@ -208,7 +208,7 @@ def encode_destination(identity: Identity, destination: Destination) -> bytes:
 
 
 def encode_daemon(daemon: Daemon) -> bytes:
-    """Attributes that start a synchronisation daemon."""
+    """Return the attributes that start a synchronisation daemon."""
     body = _u32(1, daemon.state) + _text(2, daemon.interface) + _u32(3, daemon.sync_id)
     if daemon.max_length:
         body += attribute(4, _U16.pack(daemon.max_length))
@@ -223,12 +223,12 @@ def encode_daemon(daemon: Daemon) -> bytes:
 
 
 def encode_daemon_key(state: int) -> bytes:
-    """Attributes that say which daemon is meant."""
+    """Return the attributes that select a daemon; ``state`` is a ``DaemonState``."""
     return _nested(_DAEMON, _u32(1, state))
 
 
 def encode_timeouts(timeouts: Timeouts) -> bytes:
-    """Attributes that change time-outs."""
+    """Return the attributes that change time-outs."""
     return _u32(_TIMEOUT_TCP, timeouts.tcp_s) + _u32(_TIMEOUT_TCP_FIN, timeouts.tcp_fin_s) + _u32(_TIMEOUT_UDP, timeouts.udp_s)
 
 
@@ -236,7 +236,7 @@ def encode_timeouts(timeouts: Timeouts) -> bytes:
 
 
 def read_service(body: memoryview) -> Service:
-    """Read one item of a dump of services, or the answer about one."""
+    """Decode one item of a dump of services, or the answer to GET_SERVICE."""
     found = _inside(body, _SERVICE)
     family = _number(found, 1, _U16)
     if family not in (AF_INET, AF_INET6):
@@ -257,7 +257,7 @@ def read_service(body: memoryview) -> Service:
 
 
 def read_destination(body: memoryview, family: int) -> Destination:
-    """Read one item of a dump of servers; ``family`` is the service's."""
+    """Decode one item of a dump of servers; ``family`` is that of the service."""
     found = _inside(body, _DESTINATION)
     if 11 in found:
         family = _number(found, 11, _U16)
@@ -281,7 +281,7 @@ def read_destination(body: memoryview, family: int) -> Destination:
 
 
 def read_daemon(body: memoryview) -> Daemon:
-    """Read one item of a dump of daemons."""
+    """Decode one item of a dump of daemons."""
     found = _inside(body, _DAEMON)
     group = ""
     if 5 in found:
@@ -300,14 +300,14 @@ def read_daemon(body: memoryview) -> Daemon:
 
 
 def read_timeouts(body: memoryview) -> Timeouts:
-    """Read the answer about time-outs."""
+    """Decode the answer to GET_CONFIG."""
     found = attributes(body)
     tcp, fin, udp = (_number(found, kind, _U32) for kind in (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP))
     return Timeouts(tcp, fin, udp)
 
 
 def read_info(body: memoryview) -> Info:
-    """Read the answer about the kernel's IPVS."""
+    """Decode the answer to GET_INFO."""
     found = attributes(body)
     return Info(_number(found, 1, _U32), _number(found, 2, _U32))
 
@@ -316,7 +316,7 @@ def read_info(body: memoryview) -> Info:
 
 
 def packed_address(address: str) -> bytes:
-    """Return 4 or 16 octets of an address in text form."""
+    """Return the 4 or 16 bytes of an address in text form."""
     return (IPv6Address if ":" in address else IPv4Address)(address).packed
 
 
@@ -392,7 +392,7 @@ def _read_netmask(data: memoryview, family: int) -> int:
 
 
 def _read_address(data: memoryview, family: int) -> str:
-    """An address is dumped as 16 octets whatever its family."""
+    """Decode an address; a dump has 16 bytes for either family."""
     wanted = 4 if family == AF_INET else 16
     if len(data) not in (wanted, 16):
         raise Malformed(Fault.SIZE, "address")
@@ -400,7 +400,7 @@ def _read_address(data: memoryview, family: int) -> str:
 
 
 def _read_counters(found: dict[int, memoryview], wide: int, narrow: int) -> Counters:
-    """Read the 64-bit counters (kernel 4.1), or the 32-bit ones."""
+    """Decode the 64-bit counters (since Linux 4.1), or the 32-bit ones."""
     nest = found.get(wide, found.get(narrow))
     if nest is None:
         return Counters()

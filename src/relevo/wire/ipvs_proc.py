@@ -1,4 +1,4 @@
-"""The kernel's list of IPVS connections, ``/proc/net/ip_vs_conn``: text → values. Netlink has no command for it."""
+"""Parser of the kernel's list of IPVS connections, ``/proc/net/ip_vs_conn``. Netlink has no command for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LEAST_FIELDS: Final = 9
 
 
 class ConnectionLine(NamedTuple):
-    """One line. ``protocol`` is TCP, UDP, SCTP or IP; of a firewall mark's template ``virtual`` is the mark as an address."""
+    """One line. ``protocol`` is TCP, UDP, SCTP or IP; ``virtual`` of a firewall mark's template is the mark as an address."""
 
     protocol: str
     client: str
@@ -26,7 +26,7 @@ class ConnectionLine(NamedTuple):
 
 
 def read_connections(lines: Iterable[str]) -> Iterator[ConnectionLine]:
-    """Return the connections of the list; lines that say something else are left out."""
+    """Yield the connections of the list; other lines are skipped."""
     for line in lines:
         fields = line.split()
         if len(fields) < _LEAST_FIELDS or fields[0] == "Pro":
@@ -49,7 +49,7 @@ def read_connections(lines: Iterable[str]) -> Iterator[ConnectionLine]:
 
 
 def read_origins(lines: Iterable[str]) -> Iterator[str]:
-    """Return where each connection of ``/proc/net/ip_vs_conn_sync`` came from: LOCAL or SYNC."""
+    """Yield the origin of each connection of ``/proc/net/ip_vs_conn_sync``: LOCAL or SYNC."""
     for line in lines:
         fields = line.split()
         if len(fields) > _LEAST_FIELDS and fields[0] != "Pro":
@@ -57,6 +57,6 @@ def read_origins(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _address(text: str) -> str:
-    """IPv4 is eight digits; IPv6 is written out, in brackets or not."""
+    """Parse an address: eight hexadecimal digits for IPv4; IPv6 in full, with or without brackets."""
     bare = text.strip("[]")
     return str(IPv6Address(bare)) if ":" in bare else str(IPv4Address(int(bare, 16)))

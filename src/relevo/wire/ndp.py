@@ -1,4 +1,4 @@
-"""Unsolicited neighbour advertisements (RFC 4861 §4.4, §7.2.6; RFC 9568 §8.2.2): gratuitous ARP's part for IPv6."""
+"""Unsolicited neighbour advertisements (RFC 4861 §4.4, §7.2.6; RFC 9568 §8.2.2): the IPv6 counterpart of gratuitous ARP."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ALL_NODES_ETHERNET: Final = bytes.fromhex("333300000001")
 _ICMPV6: Final = 58
 _NEIGHBOUR_ADVERTISEMENT: Final = 136
 _OVERRIDE: Final = 0x2000_0000
-"""Replace what a neighbour has cached. Not solicited; the router flag is left to the router daemon."""
+"""Override flag: replace the cached entry. Solicited and router flags are 0."""
 _TARGET_LINK_LAYER_ADDRESS: Final = 2
 
 
 def neighbour_advertisement(hardware_address: bytes, address: str) -> bytes:
-    """Build the Ethernet frame that tells all nodes of a link that ``address`` is at ``hardware_address`` (6 bytes) now."""
+    """Build the Ethernet frame that advertises ``address`` at ``hardware_address`` (6 bytes) to all nodes of a link."""
     source = IPv6Address(address).packed
     option = struct.pack("!BB", _TARGET_LINK_LAYER_ADDRESS, 1) + hardware_address
     body = struct.pack("!I", _OVERRIDE) + source + option

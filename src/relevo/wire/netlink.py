@@ -1,7 +1,7 @@
-"""Netlink framing: messages, attributes, generic netlink headers. What they mean is the business of each family.
+"""Netlink framing: messages, attributes, generic netlink headers. The modules of each family interpret them.
 
-Rules: include/uapi/linux/netlink.h and genetlink.h. Everything is in host order (little endian on every machine that Relevo
-runs on), attributes are padded to 4 octets. What the kernel says is read as if anybody had said it.
+Format: include/uapi/linux/netlink.h and genetlink.h. Numbers are in host order (little endian on every machine that Relevo
+runs on), attributes are padded to 4 bytes. The kernel's answers are checked like any other input.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ DUMP: Final = 0x300
 ERROR: Final = 2
 DONE: Final = 3
 LEAST_FAMILY: Final = 0x10
-"""Message types below are netlink's own."""
+"""Lower message types are control messages of netlink itself."""
 
 NESTED: Final = 0x8000
 _TYPE_MASK: Final = 0x3FFF
 
 CONTROLLER: Final = 0x10
-"""Message type of the family that knows the others."""
+"""Message type of the generic netlink controller, which lists the other families."""
 _GET_FAMILY: Final = 3
 _FAMILY_ID: Final = 1
 _FAMILY_NAME: Final = 2
@@ -36,21 +36,21 @@ HEADERS: Final = _HEADER.size + _GENERIC.size
 
 
 class Fault(enum.StrEnum):
-    """What is wrong with an answer. The values are names in logs and tests; they do not change."""
+    """Defect of an answer. The values are names in logs and tests; they do not change."""
 
     TRUNCATED = "truncated"
-    """A header, or what it announces, goes beyond the end."""
+    """A header, or the length in it, goes beyond the end."""
     LENGTH = "length"
-    """A length is less than its own header."""
+    """A length is shorter than its own header."""
     SIZE = "attribute_size"
-    """An attribute has not the size of its type."""
+    """The size of an attribute is not that of its type."""
     MISSING = "missing_attribute"
     VALUE = "value"
-    """An attribute has the right size and says something impossible."""
+    """An attribute has a valid size and an impossible value."""
 
 
 class Malformed(ValueError):
-    """An answer that cannot be read."""
+    """An answer that cannot be decoded."""
 
     def __init__(self, fault: Fault, what: str = "") -> None:
         super().__init__(f"{fault.value}{f': {what}' if what else ''}")
@@ -58,7 +58,7 @@ class Malformed(ValueError):
 
 
 class Message(NamedTuple):
-    """One message of a datagram; ``payload`` is what follows the netlink header."""
+    """One message of a datagram; ``payload`` follows the netlink header."""
 
     type: int
     flags: int
@@ -73,12 +73,12 @@ def request(family: int, flags: int, sequence: int, command: int, version: int, 
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    """Return a request of another family than the generic one: ``body`` is its header and attributes."""
+    """Return a request of another family than generic netlink; ``body`` is the family's header and attributes."""
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, sequence, 0) + body
 
 
 def messages(datagram: bytes) -> Iterator[Message]:
-    """Return the messages of what one ``recv`` gave; ``Malformed`` at the first that is not whole."""
+    """Yield the messages of a datagram; ``Malformed`` at the first that is incomplete."""
     rest = memoryview(datagram)
     while rest:
         if len(rest) < _HEADER.size:
@@ -93,7 +93,7 @@ def messages(datagram: bytes) -> Iterator[Message]:
 
 
 def error_number(message: Message) -> int:
-    """Return the ``errno`` of an acknowledgement (0: none) or of a dump's end."""
+    """Return the ``errno`` of an acknowledgement or of the end of a dump; 0 is success."""
     if len(message.payload) < _ERRNO.size:
         raise Malformed(Fault.TRUNCATED, "acknowledgement")
     return -int(_ERRNO.unpack_from(message.payload)[0])
@@ -113,7 +113,7 @@ def attribute(kind: int, data: bytes) -> bytes:
 
 
 def attributes(data: memoryview) -> dict[int, memoryview]:
-    """Return attributes by type; of one given twice the last, as the kernel reads them."""
+    """Return attributes by type. The last one of a type counts, as in the kernel."""
     found: dict[int, memoryview] = {}
     while data:
         if len(data) < _ATTRIBUTE.size:
@@ -129,12 +129,12 @@ def attributes(data: memoryview) -> dict[int, memoryview]:
 
 
 def ask_family(name: str, sequence: int) -> bytes:
-    """Return the request for the message type of a generic netlink family."""
+    """Return the request for the message type (id) of a generic netlink family."""
     return request(CONTROLLER, ACK, sequence, _GET_FAMILY, 1, attribute(_FAMILY_NAME, name.encode() + b"\0"))
 
 
 def family_of(message: Message) -> int:
-    """Read the answer to ``ask_family``."""
+    """Decode the answer to ``ask_family``."""
     number = attributes(generic(message)[1]).get(_FAMILY_ID)
     if number is None:
         raise Malformed(Fault.MISSING, "family id")

@@ -1,7 +1,7 @@
-"""Addresses of interfaces over rtnetlink: requests, and what the kernel answers (rtnetlink(7), linux/if_addr.h, linux/if_link.h).
+"""Addresses of interfaces over rtnetlink: requests and answers (rtnetlink(7), linux/if_addr.h, linux/if_link.h).
 
-Only what a director needs many times a second is here: list addresses, set and remove one, and the setting that keeps
-secondary addresses when their primary goes. Everything else asks a library.
+Only the frequent operations of a director are here: list addresses, add and remove one, and the setting that keeps secondary
+addresses when their primary is removed. Everything else uses pyroute2.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def list_addresses(sequence: int) -> bytes:
 
 
 def add_address(sequence: int, address: Address) -> bytes:
-    """Return the request to set an address; it fails with EEXIST when it is there."""
+    """Return the request to add an address; it fails with EEXIST if the address exists."""
     family = INET6 if ":" in address.address else INET
     packed = packed_address(address.address)
     body = _head(address) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
@@ -73,7 +73,7 @@ def add_address(sequence: int, address: Address) -> bytes:
 
 
 def delete_address(sequence: int, address: Address) -> bytes:
-    """Return the request to remove an address; it fails with EADDRNOTAVAIL when it is not there."""
+    """Return the request to remove an address; it fails with EADDRNOTAVAIL if there is no such address."""
     packed = packed_address(address.address)
     # The kernel compares the prefix length only where IFA_ADDRESS is given.
     body = _head(address) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
@@ -111,7 +111,7 @@ def promote_secondaries(answer: Message) -> int:
 
 
 def decode_addresses(answers: list[Message]) -> Iterator[Address]:
-    """Decode the answers to ``list_addresses``; ``Malformed`` for what cannot be one. Other families are left out."""
+    """Decode the answers to ``list_addresses``; ``Malformed`` for a broken one. Other families are skipped."""
     for answer in answers:
         if answer.type == NEW_ADDRESS:
             found = _decode(answer.payload)
@@ -152,5 +152,5 @@ def _head(address: Address) -> bytes:
 
 
 def packed_address(address: str) -> bytes:
-    """Return an address as it travels."""
+    """Return an address in network order: 4 or 16 bytes."""
     return ipaddress.ip_address(address).packed

@@ -1,7 +1,7 @@
 """VRRP adverts over IPv4: version 2 (RFC 3768, with PASS authentication) and version 3 (RFC 9568).
 
-Whether an advert fits an instance (priority, interval, peers, secret) is decided by ``admit``; what it then means is the
-business of the machine. Addresses are dotted text, intervals are seconds.
+``admit`` checks an advert against an instance (version, interval, peers, secret); ``machines.vrrp`` handles it after that.
+Addresses are dotted text, intervals are in seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AUTH_LENGTH: Final = 8
 PRIORITY_STOP: Final = 0
 PRIORITY_OWNER: Final = 255
 TTL: Final = 255
-"""An advert of another TTL crossed a router, and so may be forged (RFC 9568 §5.1.1.3)."""
+"""An advert with another TTL crossed a router and may be forged (RFC 9568 §5.1.1.3)."""
 TOS: Final = 0xC0
 """Internetwork control precedence, as keepalived sends."""
 
@@ -33,7 +33,7 @@ _HEADER_3 = struct.Struct("!BBBBHH")
 
 
 class AdvertRefusal(enum.StrEnum):
-    """Why an advert was dropped. The values are the names in metrics and status; they do not change."""
+    """Why an advert was discarded. The values are names in metrics and status; they do not change."""
 
     TRUNCATED = "truncated"
     LENGTH = "length"
@@ -52,7 +52,7 @@ class AdvertRefusal(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Advert:
-    """One advertisement. ``secret`` is the authentication data of version 2, empty for none."""
+    """One advertisement. ``secret`` is the authentication data of version 2, or empty."""
 
     version: int
     virtual_router_id: int
@@ -65,7 +65,7 @@ class Advert:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """How an advert arrived: between which addresses, with which TTL (``None`` over UDP, where it is not checked)."""
+    """Addresses and TTL of a received packet; the TTL is ``None`` where it is not checked (UDP, unicast)."""
 
     source: str
     destination: str
@@ -101,7 +101,7 @@ def encode(advert: Advert, source: str, destination: str, *, pseudo_header: bool
 
 
 def decode(data: bytes, envelope: Envelope, *, pseudo_header: bool = True) -> Advert | AdvertRefusal:
-    """Decode an advert that arrived in ``envelope``, or say why it is none."""
+    """Decode an advert that arrived in ``envelope``, or return why it is refused."""
     if len(data) < _HEADER.size:
         return AdvertRefusal.TRUNCATED
     version, kind = data[0] >> 4, data[0] & 0x0F
@@ -126,12 +126,12 @@ def decode(data: bytes, envelope: Envelope, *, pseudo_header: bool = True) -> Ad
 
 
 def virtual_router_id(data: bytes) -> int | None:
-    """Return the virtual router id of a packet, however broken the rest is; ``None`` if it is too short to have one."""
+    """Return the virtual router id of a packet, whether the rest is valid or not; ``None`` if the packet is too short."""
     return data[1] if len(data) > 1 else None
 
 
 def admit(advert: Advert, envelope: Envelope, instance: VrrpInstance, own_address: str) -> AdvertRefusal | None:
-    """Say why ``instance`` must not listen to ``advert``, or ``None`` when it may (RFC 9568 §7.1, RFC 3768 §7.1)."""
+    """Return why ``instance`` must discard ``advert``, or ``None`` to process it (RFC 9568 §7.1, RFC 3768 §7.1)."""
     if envelope.source == own_address:
         return AdvertRefusal.OWN
     if advert.version != instance.version:
@@ -152,7 +152,7 @@ def admit(advert: Advert, envelope: Envelope, instance: VrrpInstance, own_addres
 
 
 def secret_of(instance: VrrpInstance) -> bytes:
-    """Authentication data that the adverts of ``instance`` carry: eight octets, zero-padded."""
+    """Return the authentication data in adverts of ``instance``: eight bytes, zero-padded."""
     if instance.authentication is None:
         return b""
     return instance.authentication.password.encode()[:AUTH_LENGTH].ljust(AUTH_LENGTH, b"\0")
@@ -173,5 +173,5 @@ def _pseudo_header(source: str, destination: str, length: int) -> bytes:
 
 
 def address_rank(address: str) -> int:
-    """Order of addresses for breaking ties of priority: the greater wins (RFC 9568 §6.4.3)."""
+    """Return the rank of an address in ties of priority: the greater wins (RFC 9568 §6.4.3)."""
     return int(ipaddress.ip_address(address))

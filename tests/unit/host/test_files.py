@@ -31,7 +31,7 @@ def test_a_key_that_others_may_read_is_refused_with_the_remedy(tmp_path: Path, m
 
 @pytest.mark.parametrize("length", [0, MIN_KEY - 1, MAX_KEY + 1])
 def test_a_key_that_is_too_short_or_too_long_is_refused_and_not_shown(tmp_path: Path, length: int) -> None:
-    with pytest.raises(HostError, match="a key has 16 to 4096 octets") as caught:
+    with pytest.raises(HostError, match="a key has 16 to 4096 bytes") as caught:
         read_key(key_file(tmp_path, b"s" * length))
     assert "sss" not in str(caught.value)
 

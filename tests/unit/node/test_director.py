@@ -316,7 +316,7 @@ def test_somebody_else_s_removal_is_undone_announced_and_told():
     wait(host, 0.1)
     assert ("eth0", "10.0.0.9") in addresses(host)
     assert len(host.announced) == 5
-    assert "(V) address 10.0.0.9 was removed by somebody else: putting it back" in texts(host)
+    assert "(V) address 10.0.0.9 was removed by another program: putting it back" in texts(host)
 
 
 # -- sync groups ------------------------------------------------------------------------------------------------------

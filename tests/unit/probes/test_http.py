@@ -339,7 +339,7 @@ BIG = b"x" * (1 << 20)
 def test_endless_headers_are_cut_off(front: bytes, again: bytes) -> None:
     with server(forever(front, again)) as target:
         result, grown = memory_of(http(target, timeout_s=5.0))
-    assert result == Result(Failure.TOO_LARGE, "more than 65536 octets of headers")
+    assert result == Result(Failure.TOO_LARGE, "more than 65536 bytes of headers")
     assert grown < 16 << 20
 
 
@@ -370,7 +370,7 @@ def test_a_body_of_a_gigabyte_is_not_read_if_nobody_asked_for_it() -> None:
 def test_a_gigabyte_to_be_hashed_is_cut_off_and_costs_no_memory(front: bytes, again: bytes) -> None:
     with server(forever(front, again)) as target:
         result, grown = memory_of(http(target, DIGESTED, timeout_s=8.0))
-    assert result == Result(Failure.TOO_LARGE, f"more than {MAX_BODY} octets")
+    assert result == Result(Failure.TOO_LARGE, f"more than {MAX_BODY} bytes")
     assert grown < 16 << 20
 
 

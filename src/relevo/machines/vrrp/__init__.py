@@ -1,4 +1,4 @@
-"""One virtual router: its table (``states``), its inputs and effects (``events``), and the machine that walks the table."""
+"""One virtual router: its table (``states``), its inputs and effects (``events``), and the machine that executes it."""
 
 from relevo.machines.vrrp.counters import Counters
 from relevo.machines.vrrp.events import (

@@ -1,4 +1,4 @@
-"""What a virtual router counts."""
+"""Counters of a virtual router."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Counters:
-    """What the router sent, received and refused since it was made."""
+    """Counts since the router was created; ``refused`` counts discarded adverts by reason."""
 
     adverts_sent: int = 0
     adverts_received: int = 0

@@ -14,33 +14,33 @@ from relevo.wire.vrrp import Advert
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Take part. ``resume`` continues as master, for a worker that died and left its addresses in place."""
+    """Start VRRP. With ``resume`` the router continues as master, after a worker crashed and left its addresses in place."""
 
     resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Stop gracefully; a second one stops at once."""
+    """Stop gracefully; a second stop is immediate."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetFaults:
-    """All present causes that forbid mastery; an empty tuple when there are none."""
+    """All present faults; empty if there are none."""
 
     faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SetPriority:
-    """The effective priority, after the weights of trackers."""
+    """The effective priority, with the weights of trackers."""
 
     priority: int
 
 
 @dataclass(frozen=True, slots=True)
 class AdvertReceived:
-    """An admitted advert from ``source``."""
+    """An advert from ``source`` that passed the checks of RFC 9568 §7.1."""
 
     advert: Advert
     source: str
@@ -55,31 +55,31 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Let another router be master, whatever its priority, until it falls silent or ``Restore`` comes."""
+    """Hand mastery over to a router of any priority. Preemption is suppressed until its adverts stop, or until ``Restore``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Priorities decide again."""
+    """Allow preemption by priority again."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetSynced:
-    """Whether the connections that the present master announces are on this node."""
+    """Whether this node has every connection of the present master."""
 
     synced: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SetPlaneReady:
-    """Whether the data plane can serve the addresses of this router."""
+    """Whether the data plane serves the addresses of this router."""
 
     ready: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Reconfigure:
-    """The declaration changed, by a reload; ``grouped`` tells whether the router is in a sync group now."""
+    """A reload changed the declaration; ``grouped`` says whether the router is in a sync group now."""
 
     instance: VrrpInstance
     grouped: bool
@@ -87,7 +87,7 @@ class Reconfigure:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Give mastery up and begin as backup: the router is about to get another identity, ``reason`` says which part."""
+    """Release mastery and begin as backup, because the router gets another identity; ``reason`` says which part changed."""
 
     reason: str
 
@@ -126,7 +126,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The router changed state, because of ``reason``. Whether it holds its addresses now says ``VrrpMachine.has_addresses``."""
+    """The router changed state, because of ``reason``; see also ``VrrpMachine.has_addresses``."""
 
     before: State
     after: State
@@ -135,14 +135,14 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class AskGroup:
-    """The master-down timer fired in a member of a sync group: may the group take over? A false ``wish`` takes that back."""
+    """The master-down timer of a group member fired: ask the group for mastery. A false ``wish`` withdraws the request."""
 
     wish: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line in keepalived's words; a ``warning`` is something that an administrator should look into."""
+    """A log line in keepalived's words; a ``warning`` needs the administrator's attention."""
 
     message: str
     warning: bool = False

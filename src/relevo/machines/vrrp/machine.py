@@ -1,8 +1,8 @@
-"""One virtual router over time.
+"""The state machine of one virtual router (RFC 9568 §6.4).
 
-The machine receives adverts that the wire already admitted, faults, the effective priority, orders of its sync group, and
-time. It answers with effects. Which addresses are set follows from ``has_addresses``; putting them on interfaces, running scripts
-and sending mail is left to others.
+Its inputs are adverts that passed ``wire.vrrp.admit``, faults, the effective priority, orders of its sync group, and time. Its
+outputs are effects. ``has_addresses`` says whether the node must have the virtual addresses; the node sets them on interfaces,
+runs scripts and sends mail.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _PLAIN = {
     events.HandOver: Symbol.HAND_OVER,
     events.Restore: Symbol.RESTORE,
 }
-"""Inputs that carry nothing."""
+"""Inputs without data."""
 
 
 class VrrpMachine:
-    """A virtual router. ``own_address`` is the source of its adverts; ties of priority are broken by it."""
+    """A virtual router. ``own_address`` is the source of its adverts; it breaks ties of priority."""
 
     def __init__(self, instance: VrrpInstance, own_address: str, *, grouped: bool = False) -> None:
         self.instance = instance
@@ -58,22 +58,22 @@ class VrrpMachine:
 
     @property
     def waiting(self) -> Waiting | None:
-        """What keeps this backup from taking over from a lower master; ``None`` when nothing does."""
+        """Why this backup does not preempt a lower master; ``None`` if it may."""
         return self.preemption.waiting if self.state is State.BACKUP else None
 
-    # -- the shape every machine has ---------------------------------------------------------------------------
+    # -- interface of every machine ----------------------------------------------------------------------------
 
     def receive(self, given: Input, now: float) -> list[Effect]:
-        """Take an input; return what must be done, in order."""
+        """Process an input; return effects in order."""
         symbol = self._classify(given)
         return [] if symbol is None else self._step(symbol, now)
 
     def deadline(self) -> float | None:
-        """When ``expire`` must be called next."""
+        """Return when ``expire`` must be called next."""
         return self._timers.deadline()
 
     def expire(self, now: float) -> list[Effect]:
-        """Act on every timer that is due."""
+        """Process every timer that is due."""
         effects: list[Effect] = []
         while (timer := self._timers.pop_due(now)) is not None:
             effects += self._step(timer, now)
@@ -137,12 +137,12 @@ class VrrpMachine:
     # -- times -------------------------------------------------------------------------------------------------
 
     def skew_s(self) -> float:
-        """Seconds that a lower priority waits longer (RFC 9568 §6.1; version 2: of one second)."""
+        """Skew time: the lower the priority, the longer (RFC 9568 §6.1; version 2: a part of one second)."""
         whole = 1.0 if self.instance.version == 2 else self.master_interval_s
         return (256 - self.priority) * whole / 256
 
     def master_down_s(self) -> float:
-        """Seconds of silence after which the master is taken for dead."""
+        """Seconds without adverts after which the master counts as down."""
         return self.instance.down_timer_adverts * self.master_interval_s + self.skew_s()
 
     def _await_master(self, now: float) -> None:
@@ -228,7 +228,7 @@ class VrrpMachine:
         self.master_address, self.master_priority = received.source, received.advert.priority
         if self.instance.version == 3:
             self.master_interval_s = max(received.advert.interval_s, 0.01)
-        if known and self.instance.skip_check_adv_addr:  # checked when this master was first heard
+        if known and self.instance.skip_check_adv_addr:  # checked with the first advert of this master
             return
         if set(received.advert.addresses) != {a.address for a in self.instance.addresses}:
             self.counters.address_list_mismatches += 1
@@ -262,7 +262,7 @@ class VrrpMachine:
         return []
 
     def _wait_no_longer(self, now: float) -> list[Effect]:
-        """Use the new times from now on; reloads in a row must not keep a dead master alive."""
+        """Use the new intervals from now on. Repeated reloads must not delay the takeover from a dead master."""
         former = self._timers.get(Symbol.MASTER_DOWN_TIMER)
         if self.instance.version == 2 or not self.master_address:
             self.master_interval_s = self.instance.advert_interval_s
@@ -272,7 +272,7 @@ class VrrpMachine:
         return []
 
     def _take_plane_up(self, now: float) -> list[Effect]:
-        """Let a router declared MASTER that only waited for its plane wait no longer than it does at a start."""
+        """Shorten the wait of a router declared MASTER that waited for its plane to the wait at a start."""
         due = self._timers.get(Symbol.MASTER_DOWN_TIMER)
         if (
             due is not None
@@ -284,7 +284,7 @@ class VrrpMachine:
         return []
 
     def _first_wait_s(self) -> float:
-        """keepalived's shorter first wait of a node declared MASTER, in seconds."""
+        """Return keepalived's shorter first wait of a node declared MASTER, in seconds."""
         return self.instance.advert_interval_s * 257 / 256
 
     # -- taking over -------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class VrrpMachine:
     # -- as master ---------------------------------------------------------------------------------------------
 
     def _advertise(self, now: float) -> list[Effect]:
-        # Counted from now, so that a stall is not followed by a burst.
+        # Relative to now: a stalled process must not send a burst afterwards.
         self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
         return self._send(self.priority)
 
@@ -341,7 +341,7 @@ class VrrpMachine:
         return [Announce(self.instance.garp.refresh_repeat)]
 
     def _retime(self, now: float) -> list[Effect]:
-        """Advertise what is declared now at once; the intervals count from here."""
+        """Send an advert with the new declaration at once, and restart the intervals."""
         self._timers.cancel(Symbol.REFRESH_TIMER)
         self._start_master_timers(now)
         self.master_interval_s = self.instance.advert_interval_s

@@ -2,9 +2,9 @@
 
 Two states are not in the RFC:
 
-* **LEAVING.** A graceful stop sends priority 0 at once but keeps answering until the successor is heard, at most one advert
-  interval. The RFC (and keepalived) drop the addresses first, which leaves clients without an answer for the skew time.
-* **HANDING_OVER.** The same for a planned hand-over, which ends as BACKUP, or as MASTER when no other router takes over.
+* **LEAVING.** A graceful stop sends priority 0 at once, but keeps the addresses until the first advert of the successor, at
+  most one advert interval. The RFC and keepalived remove the addresses first, so that no router answers during the skew time.
+* **HANDING_OVER.** The same for a planned hand-over. It ends as BACKUP, or as MASTER if no other router takes over.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from relevo.machines.machine import Rule
 
 
 class State(enum.StrEnum):
-    """Where the router stands."""
+    """States of RFC 9568 §6.4 and of keepalived, and two more."""
 
     INIT = "INIT"
     BACKUP = "BACKUP"
     MASTER = "MASTER"
     FAULT = "FAULT"
     LEAVING = "LEAVING"
-    """Has announced priority 0 and still answers until the successor does."""
+    """The router has sent priority 0 and keeps its addresses until the successor sends an advert."""
     HANDING_OVER = "HANDING_OVER"
-    """The same for a planned hand-over: backup when the successor is heard, master again when there is none."""
+    """The same for a planned hand-over: then BACKUP, or MASTER again without a successor."""
 
 
 class Symbol(enum.StrEnum):
@@ -64,7 +64,7 @@ TIMERS: Final = (
 _I, _B, _M, _F, _L, _H = State.INIT, State.BACKUP, State.MASTER, State.FAULT, State.LEAVING, State.HANDING_OVER
 
 TRANSITIONS: Final = {
-    # State: INIT. Not taking part: before the start, and after the stop.
+    # State: INIT. Before the start, and after the stop.
     (_I, Symbol.START): Rule("_start", (_B, _M, _F)),
     (_I, Symbol.STOP): Rule("_ignore", (_I,)),
     (_I, Symbol.FAIL): Rule("_ignore", (_I,)),
@@ -80,7 +80,7 @@ TRANSITIONS: Final = {
     (_I, Symbol.RECONFIGURE): Rule("_ignore", (_I,)),
     (_I, Symbol.RESTART): Rule("_ignore", (_I,)),
     (_I, Symbol.PLANE): Rule("_ignore", (_I,)),
-    # State: BACKUP. RFC 9568 §6.4.2: listens; takes over when the master-down timer fires.
+    # State: BACKUP. RFC 9568 §6.4.2: receives adverts; takes over when the master-down timer fires.
     (_B, Symbol.STOP): Rule("_stop", (_I,)),
     (_B, Symbol.FAIL): Rule("_fail", (_F,)),
     (_B, Symbol.PRIORITY): Rule("_ignore", (_B,)),
@@ -112,7 +112,7 @@ TRANSITIONS: Final = {
     (_M, Symbol.ADVERT_TIMER): Rule("_advertise", (_M,)),
     (_M, Symbol.GARP_TIMER): Rule("_announce_again", (_M,)),
     (_M, Symbol.REFRESH_TIMER): Rule("_refresh", (_M,)),
-    # State: FAULT. Something tracked is broken: silent until it recovers.
+    # State: FAULT. It has a fault: no adverts until it recovers.
     (_F, Symbol.STOP): Rule("_stop", (_I,)),
     (_F, Symbol.RECOVER): Rule("_recover", (_B,)),
     (_F, Symbol.PRIORITY): Rule("_ignore", (_F,)),
@@ -126,7 +126,7 @@ TRANSITIONS: Final = {
     (_F, Symbol.RECONFIGURE): Rule("_ignore", (_F,)),
     (_F, Symbol.RESTART): Rule("_ignore", (_F,)),
     (_F, Symbol.PLANE): Rule("_ignore", (_F,)),
-    # State: LEAVING. The successor's first advert, the timer or an impatient second stop ends it.
+    # State: LEAVING. The successor's first advert, the timer or a second stop ends it.
     (_L, Symbol.STOP): Rule("_release", (_I,)),
     (_L, Symbol.FAIL): Rule("_release", (_I,)),
     (_L, Symbol.PRIORITY): Rule("_ignore", (_L,)),
@@ -157,4 +157,4 @@ TRANSITIONS: Final = {
     (_H, Symbol.PLANE): Rule("_ignore", (_H,)),
     (_H, Symbol.LEAVE_TIMER): Rule("_stay", (_M,)),
 }
-"""(state, symbol) → action and possible next states. Timers of one state cannot fire in another: leaving clears them."""
+"""(state, symbol) → action and possible next states. Leaving a state cancels its timers."""
