@@ -146,7 +146,7 @@ def test_a_master_whose_link_goes_down_is_succeeded_after_the_master_down_time()
     assert cluster.answering() == [cluster.hosts[1]]
 
 
-def test_while_a_master_leaves_somebody_always_has_the_addresses():
+def test_the_addresses_are_always_on_a_node_while_a_master_leaves():
     cluster = started((150, 100)).run(10.0)
     cluster.at(10.2, 0, "stop")
     for step in range(1, 2000):
@@ -156,7 +156,7 @@ def test_while_a_master_leaves_somebody_always_has_the_addresses():
 
 
 @pytest.mark.parametrize(("preempt", "winner"), [(True, 0), (False, 1)])
-def test_a_higher_router_that_returns_preempts_unless_told_not_to(preempt, winner):
+def test_a_higher_router_that_returns_preempts_unless_nopreempt_is_set(preempt, winner):
     cluster = started((150, 100), preempt=preempt)
     cluster.at(8.0, 0, "crash")
     cluster.at(20.0, 0, "start")

@@ -1,7 +1,6 @@
-"""The configuration language: text → lines → tree → blocks → model, every finding with its place.
+"""The configuration language: text → lines → tree → blocks → model, with a source position for every finding.
 
-``compile_text`` is the whole compiler; it reads no file. What a file includes is fetched through the ``Reader`` that
-the caller passes in.
+``compile_text`` is the whole compiler; it reads no file. The caller passes a ``Reader``, which reads included files.
 """
 
 from relevo.config.compile import Compiled, compile_text

@@ -18,7 +18,7 @@ from relevo.model import Configuration
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a configuration text means, what was found in it, and its lines for showing the findings."""
+    """The model of a configuration, its findings, and its lines for displaying them."""
 
     configuration: Configuration
     findings: Findings
@@ -28,9 +28,9 @@ class Compiled:
 def compile_text(
     text: str, file: str, reader: Reader = lambda pattern, including: [], *, places: Places | None = None
 ) -> Compiled:
-    """Compile ``text``, known as ``file`` in findings. Never raises: what cannot be used is left out and reported.
+    """Compile ``text``, known as ``file`` in findings. It never raises: what cannot be used is left out and reported.
 
-    ``places`` gets the places of what was declared.
+    ``places`` gets the positions of all declarations.
     """
     findings = Findings()
     tree = parse(text, file, reader, findings)

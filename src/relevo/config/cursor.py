@@ -1,7 +1,7 @@
-"""A cursor over the arguments of one statement: typed reads whose findings already know their place.
+"""A cursor over the arguments of one statement: typed reads whose findings have a source position.
 
-A read that cannot succeed records a finding and raises ``Rejected``; the evaluator then leaves the keyword out and goes
-on. (Model: Caddy's dispenser.)
+A read that fails records a finding and raises ``Rejected``; the evaluator then leaves the keyword out.
+(Model: Caddy's dispenser.)
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from relevo.model import Endpoint, Script
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _TAIL = re.compile(r"[-/].*")
 MAX_DIGITS: Final = 20
-"""Digits of a number that are looked at: more are out of every range, and ``int`` refuses 4300."""
+"""Digits of a number that are read: more are out of every range, and ``int`` refuses 4300."""
 
 TRUE = ("on", "true", "yes")
 FALSE = ("off", "false", "no")
 
 
 class Rejected(Exception):
-    """The statement cannot be used; a finding says why."""
+    """The statement cannot be used; a finding has the reason."""
 
 
 class Cursor:
@@ -40,7 +40,7 @@ class Cursor:
         self.statement = statement
         self.findings = findings
         self.position = 0
-        self.instead = instead  # the value that a keyword has whose argument is refused
+        self.instead = instead  # the value of a keyword whose argument is refused
 
     # -- findings ----------------------------------------------------------------------------------------------
 
@@ -66,11 +66,11 @@ class Cursor:
         return self.position < len(self.statement.args)
 
     def peek(self) -> str:
-        """Return the next argument without taking it; empty at the end."""
+        """Return the next argument without consuming it; empty at the end."""
         return self.statement.args[self.position] if self.more() else ""
 
     def word(self, what: str = "a value") -> str:
-        """Take the next argument. None left is keepalived's fatal case: exit status 2."""
+        """Return the next argument. A missing one is fatal in keepalived: exit status 2."""
         args = self.statement.args
         if self.position >= len(args):
             message = f"'{self.statement.keyword}' needs {what}"
@@ -80,14 +80,14 @@ class Cursor:
         return str(args[self.position - 1])
 
     def value_of(self, option: str, what: str) -> str:
-        """Take the value of an option that stands within a line; without one the line cannot be used."""
+        """Return the value of an option within a line; a missing one rejects the line."""
         if not self.peek():
             shown = what.removeprefix("an ").removeprefix("a ")
             raise self.reject(f"'{option}' needs {what}: left out", f"write {option} <{shown}>", word=self.position)
         return self.word(what)
 
     def rest(self) -> list[str]:
-        """Take all arguments that are left."""
+        """Return all remaining arguments."""
         taken = self.statement.args[self.position :]
         self.position = len(self.statement.args)
         return taken
@@ -95,10 +95,10 @@ class Cursor:
     # -- numbers -----------------------------------------------------------------------------------------------
 
     def integer(self, low: int, high: int, what: str = "a number", *, lenient: bool = True, words: bool = False) -> int:
-        """Take a decimal integer in ``low``..``high``.
+        """Return a decimal integer in ``low``..``high``.
 
-        Garbage behind it is warned about and the number used, as keepalived does for most keywords; not where it is not
-        ``lenient``. With ``words``, what has no digits at all is 0 there, where 0 is in the range.
+        Garbage after it causes a warning, as keepalived does for most keywords; without ``lenient`` an error. With ``words``, a
+        word without digits is 0, if 0 is in the range.
         """
         text = self.word(what)
         if _INTEGER.fullmatch(text):
@@ -124,9 +124,9 @@ class Cursor:
         return value
 
     def seconds(self, low: float, high: float, what: str = "seconds") -> float:
-        """Take decimal seconds in ``low``..``high``, kept to the microsecond as keepalived does.
+        """Return decimal seconds in ``low``..``high``, with microseconds as in keepalived.
 
-        What has no digits is 0 there, where 0 is in the range, and so it is here.
+        A word without digits is 0, if 0 is in the range, as in keepalived.
         """
         text = self.word(what)
         try:
@@ -141,7 +141,7 @@ class Cursor:
         return round(value, 6)
 
     def boolean(self) -> bool:
-        """Take ``on true yes`` or ``off false no``; nothing means true."""
+        """Read ``on true yes`` or ``off false no``; no argument means true."""
         if not self.more():
             return True
         text = self.word()
@@ -152,7 +152,7 @@ class Cursor:
         raise self.reject(f"'{text}' is neither on nor off", "write on, true, yes, off, false or no")
 
     def choice(self, allowed: Iterable[str], what: str, *, any_case: bool = False) -> str:
-        """Take one of ``allowed``; with ``any_case`` in any case, and as listed. Case counts in nearly all of keepalived."""
+        """Return one of ``allowed``, as listed; ``any_case`` ignores case. Nearly all of keepalived is case-sensitive."""
         text = self.word(what)
         listed = list(allowed)
         if text in listed:
@@ -169,7 +169,7 @@ class Cursor:
     # -- network -----------------------------------------------------------------------------------------------
 
     def address(self, what: str = "an IP address") -> str:
-        """Take an IPv4 or IPv6 literal; return its canonical text. A prefix length or range behind it is warned about."""
+        """Return the canonical text of an IPv4 or IPv6 literal. A prefix length or range after it causes a warning."""
         text = self.word(what)
         if "/" in text or "-" in text:  # keepalived cuts both off without a message
             literal = _TAIL.sub("", text)
@@ -187,18 +187,18 @@ class Cursor:
             raise self.reject(f"'{shown or text}' is not {what}", hint) from None
 
     def port(self, low: int = 0) -> int:
-        """Take a port number."""
+        """Return a port number."""
         return self.integer(low, 65535, "a port number")
 
     def endpoint(self, what: str) -> Endpoint:
-        """Take an address and, if one follows, a port."""
+        """Return an address and, if one follows, a port."""
         address = self.address(what)
         return Endpoint(address, self.port() if self.more() else 0)
 
     # -- scripts -----------------------------------------------------------------------------------------------
 
     def script(self) -> Script:
-        """Take a command with its arguments, and ``user [group]`` behind a quoted command."""
+        """Return a command with its arguments, and ``user [group]`` after a quoted command."""
         if not self.more():
             self.word("a command")
         raw = self.rest()

@@ -1,4 +1,4 @@
-"""Findings: what is wrong or odd in a configuration, where, and the way out.
+"""Findings: defects and oddities of a configuration, with position and hint.
 
 A finding never stops the compiler, so that one pass reports everything. The exit statuses are keepalived's for ``-t``
 (the values of its code, which differ from its manual: 0 clean, 2 an argument is missing, 4 cannot run, 5 anything else,
@@ -16,20 +16,20 @@ from relevo.config.secrets import masked_line, masked_message
 
 
 class Severity(enum.StrEnum):
-    """How much a finding matters, mildest first."""
+    """Severity of a finding, mildest first."""
 
     NOTE = "note"
     """Worth knowing; changes neither meaning nor exit status."""
     WARNING = "warning"
-    """Understood, but probably not what was meant, or deprecated."""
+    """Understood, but deprecated or probably unintended."""
     ERROR = "error"
-    """Not understood: the keyword, entry or block was left out, the rest stands."""
+    """Not understood: the keyword, entry or block is left out, and the rest is used."""
     SECURITY = "security"
     """The configuration opens a hole."""
     FATAL = "fatal"
     """Nothing can run from this file."""
     MISSING = "missing"
-    """A keyword stands without the argument it needs; keepalived refuses to start."""
+    """A keyword lacks its argument; keepalived refuses to start."""
 
 
 _STATUS = {
@@ -45,7 +45,7 @@ _RANK = list(Severity)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to tell the administrator."""
+    """One message for the administrator, with position and hint."""
 
     severity: Severity
     place: Place
@@ -62,7 +62,7 @@ class Findings:
     sources: dict[str, list[str]] = field(default_factory=dict, repr=False)
 
     def add(self, severity: Severity, place: Place, message: str, hint: str = "", keyword: str = "") -> None:
-        """Record one finding, without the secrets that its line holds."""
+        """Record one finding, without the secrets of its line."""
         line = line_of(self.sources, place)
         message, hint, keyword = (masked_message(text, line) for text in (message, hint, keyword))
         self.items.append(Finding(severity, place, message, hint, keyword))
@@ -74,20 +74,20 @@ class Findings:
         return len(self.items)
 
     def in_order(self) -> list[Finding]:
-        """Sort by place; the first file met comes first."""
+        """Sort by position; files in the order of reading."""
         files = {finding.place.file: None for finding in self.items}
         rank = {name: number for number, name in enumerate(files)}
         return sorted(self.items, key=lambda f: (rank[f.place.file], f.place.line, f.place.column))
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """Exit status of a check: that of the gravest class met (keepalived's rule)."""
+    """Return the exit status of a check: that of the most severe class (keepalived's rule)."""
     worst = max((finding.severity for finding in findings), key=_RANK.index, default=Severity.NOTE)
     return _STATUS[worst]
 
 
 def render(finding: Finding, sources: Mapping[str, list[str]]) -> str:
-    """Spell a finding with its line, a caret under the word and the hint.
+    """Format a finding with its line, a caret under the word and the hint.
 
     ``sources`` maps file names to their lines; a place whose text is not there is formatted without the excerpt.
     """
@@ -107,7 +107,7 @@ def render(finding: Finding, sources: Mapping[str, list[str]]) -> str:
 
 
 _WINDOW = 160
-"""Characters of a source line that are shown; a longer line is cut around the place."""
+"""Characters of a source line in an excerpt; a longer line is cut around the position."""
 
 
 def line_of(sources: Mapping[str, list[str]], place: Place) -> str:

@@ -1,4 +1,4 @@
-"""Where a word stands, and how its line came there. What is said about it belongs to the findings."""
+"""Source positions of words, with the includes and expansions that produced their lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class How(enum.StrEnum):
-    """What brought a line to where it was read."""
+    """Kinds of steps that produce a line."""
 
     INCLUDED = "included from"
     EXPANDED = "expanded from"
@@ -16,7 +16,7 @@ class How(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One include or expansion on the way from the text that was written to a line that was read."""
+    """One include or expansion between the written text and a line."""
 
     how: How
     file: str
@@ -28,9 +28,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a word stands: line and column count from 1, ``length`` in characters.
+    """Source position of a word: line and column count from 1, ``length`` is in characters.
 
-    ``chain`` says how the line came there, the nearest include or expansion first.
+    ``chain`` lists the includes and expansions that produced the line, the nearest first.
     """
 
     file: str
@@ -44,16 +44,16 @@ class Place:
 
 
 class Placed(Protocol):
-    """What knows the places of its words."""
+    """An object with source positions of its words."""
 
     def place(self, word: int) -> Place:
         """Place of word ``word``."""
 
 
 class Places:
-    """Where declared things stand: for findings that are made about the model, which keeps no places.
+    """Source positions of declarations, for findings about the model, which has no positions.
 
-    A path goes from the outside in: ``("vrrp_instance", "VI_1", "interface")``; empty parts do not count.
+    A path begins with the outermost block: ``("vrrp_instance", "VI_1", "interface")``; empty parts are ignored.
     """
 
     def __init__(self, *, wanted: bool = True) -> None:
@@ -61,11 +61,11 @@ class Places:
         self._found: dict[tuple[str, ...], tuple[Placed, int]] = {}
 
     def record(self, at: Placed, word: int, *path: str) -> None:
-        """Note that ``path`` is word ``word`` of a statement; what is declared again keeps its first place."""
+        """Record the position of ``path``: word ``word`` of a statement. The first declaration counts."""
         self._found.setdefault(tuple(part for part in path if part), (at, word))
 
     def of(self, *path: str) -> Place | None:
-        """Return the place of ``path``, or of the innermost thing around it that has one."""
+        """Return the position of ``path``, or of the innermost enclosing path that has one."""
         path = tuple(part for part in path if part)
         while path:
             if path in self._found:

@@ -1,6 +1,6 @@
-"""Text → the lines that the tree reads: includes are answered, and lines that cannot be read are reported and left out.
+"""Text → lines: includes are replaced by the included lines, unreadable lines are reported and left out.
 
-What changes the text itself belongs here; the shape of statements and blocks belongs to the tree.
+``tree`` parses statements and blocks.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from relevo.config.place import How, Place, Step
 from relevo.config.source import CLOSE, MAX_LINE_LENGTH, OPEN, Brace, Line, has_open_quote, odd_blanks, words
 
 MAX_INCLUDE_DEPTH: Final = 32
-"""Files that include files: deeper is a loop (keepalived limits itself to the same order)."""
+"""Nesting of includes: deeper is a loop (keepalived has a similar limit)."""
 MAX_INCLUDED: Final = 10_000
-"""Files read in all: files that include others twice double at every level, without any loop."""
+"""Included files in all: files that include others twice double at every level, without any loop."""
 
 INCLUDES: Final = ("include", "includer", "includem", "includew", "includeb", "includea")
 
@@ -42,7 +42,7 @@ Read = tuple[Line, list[str]]
 
 
 class Preprocessor:
-    """Reads a file and what it includes; ``findings`` get the lines of every file and whatever is malformed."""
+    """Reads a file and its includes; ``findings`` gets the lines of every file, and malformed lines are reported there."""
 
     def __init__(self, reader: Reader, findings: Findings) -> None:
         self._reader = reader
@@ -82,7 +82,7 @@ class Preprocessor:
             self._findings.add(Severity.WARNING, place, message, "write an ordinary blank")
 
     def _refuse_repetition(self, line: Line, found: list[str]) -> Iterator[Read]:
-        """Report a repeated line once; if it opens a block, yield a block without a keyword, which nothing reads."""
+        """Report a repeated line once; if it opens a block, yield a block without a keyword, which is skipped."""
         name = found[0].partition("(")[0]
         opens = sum(word is OPEN for word in found) > sum(word is CLOSE for word in found)
         what = "the line and its block are" if opens else "the line is"
@@ -130,7 +130,7 @@ class Preprocessor:
 
     def _refuse(self, line: Line) -> None:
         if "\0" in line.text:
-            message, hint = "line holds a NUL character: ignored", "is this a text file?"
+            message, hint = "line contains a NUL character: ignored", "is this a text file?"
         else:
             message, hint = f"line of {len(line.text)} characters: ignored", f"at most {MAX_LINE_LENGTH} are read"
         self._findings.add(Severity.ERROR, line.place(), message, hint)

@@ -1,7 +1,7 @@
-"""Which words of a line are secret, so that no finding and no excerpt prints them.
+"""Detects secrets in a line, so that findings and excerpts do not print them.
 
-A line is judged by its words, not by the keyword table: a misspelt ``auth_pas`` and a definition ``$AUTH_PASS=…`` hold secrets
-too. It is better to hide a harmless word than to show a secret.
+The words of the line decide, not the keyword table: a misspelt ``auth_pas`` and a definition ``$AUTH_PASS=…`` have secrets too.
+Hiding a harmless word is better than showing a secret.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _TELLING: Final = ("pas", "psw", "pwd", "secret", "token")
 _HARMLESS: Final = ("passive", "authtype", "authentication", "authhmac", "bypass")
 MASK: Final = "***"
 SHORTEST: Final = 3
-"""Characters of a secret that is replaced wherever a message has it; a shorter one only where it is quoted alone."""
+"""Shortest secret that is replaced anywhere in a message; a shorter one is replaced only where it is quoted alone."""
 
 
 def is_secret(word: str) -> bool:
-    """Whether what follows the keyword or definition ``word`` is a secret, judged by its name alone."""
+    """Whether the keyword or definition ``word`` has a secret as its value, judged by its name alone."""
     name = _LETTERS.sub("", word.lower())
     if any(harmless in name for harmless in _HARMLESS):
         return False
@@ -29,7 +29,7 @@ def is_secret(word: str) -> bool:
 
 
 def secret_start(text: str) -> int:
-    """Return the position in ``text`` from which on it is secret; its length when nothing is."""
+    """Return the index in ``text`` at which the secret begins; its length if there is none."""
     return next((match.end() for match in _CANDIDATE.finditer(text) if is_secret(match[1])), len(text))
 
 
@@ -40,7 +40,7 @@ def masked_line(text: str) -> str:
 
 
 def masked_message(message: str, line: str) -> str:
-    """Return ``message``, which is about the source line ``line``, without that line's secrets."""
+    """Return ``message`` without the secrets of the source line ``line``."""
     start = secret_start(line)
     if start == len(line):
         return message

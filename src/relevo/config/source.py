@@ -1,13 +1,12 @@
-"""Tokens that know their origin: a ``Line`` knows its file and how it came there, and its words know their place in it.
+"""Lines and words with their origin: a ``Line`` has its file and its includes, and positions of its words.
 
-Blanks separate words, double quotes group them, ``#`` and ``!`` begin comments, braces stand for themselves.
+Blanks separate words, double quotes group them, ``#`` and ``!`` begin comments, and braces are words of their own.
 
-The rules are keepalived's (keepalived.conf(5) and its parser): a quote also ends the word before it, single quotes mean
-nothing here, ``\\#`` and ``\\!`` are the characters themselves. Meaning belongs to the tree and the keywords.
+The rules are keepalived's (keepalived.conf(5) and its parser): a quote also ends the word before it, single quotes have
+no meaning, ``\\#`` and ``\\!`` are the characters themselves. ``tree`` and the keywords interpret the words.
 
-Most lines hold neither quotes nor comments, and no brace but one at the end, and a configuration of 10 000 servers has
-80 000 lines: those take the path of ``str.split``. The place of a word is worked out, by ``Line.place``, only for a line that
-has a finding.
+A configuration of 10 000 servers has 80 000 lines. Most of them have no quotes, no comments, and at most a brace at the end;
+``str.split`` splits those. ``Line.place`` computes the position of a word only for lines with a finding.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Brace(str):
 
 
 class Quoted(str):
-    """A word that stood in double quotes, without them."""
+    """A word in double quotes, without the quotes."""
 
     __slots__ = ()
 
@@ -54,7 +53,7 @@ _ESCAPED = re.compile(r"\\([#!])")
 class Line:
     """One line of text as the tree reads it: after includes, and after expansions where there are any.
 
-    ``text`` is what its words come from; ``chain`` are the steps that brought it there, the nearest first.
+    ``text`` has its words; ``chain`` lists the includes and expansions that produced it, the nearest first.
     """
 
     __slots__ = ("chain", "file", "number", "text")
@@ -119,9 +118,9 @@ def columns(line: str) -> list[tuple[int, int]]:
 
 
 def odd_blanks(line: str) -> list[tuple[int, str]]:
-    """Return column and character of each blank outside quotes and comments that keepalived takes for part of a word.
+    """Return column and character of each blank outside quotes and comments that keepalived reads as part of a word.
 
-    Its blanks are space, tab, form feed, carriage return and vertical tab; a no-break space is none.
+    keepalived's blanks are space, tab, form feed, carriage return and vertical tab; a no-break space is none.
     """
     if line.isascii():
         return []

@@ -1,7 +1,7 @@
-"""Statements and blocks: the shape of the text before any keyword has a meaning.
+"""Statements and blocks, before keywords are interpreted.
 
-A statement is a keyword with the words after it on its line, and the block that follows, if any. The brace may close the
-line or open the next one; ``{ a b }`` on one line is a block of one statement; several closers may share a line.
+A statement is a keyword with the other words of its line, and the block that follows, if any. The brace may close the
+line or open the next one; ``{ a b }`` on one line is a block of one statement; several closing braces may share a line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relevo.config.source import OPEN, Brace, Line
 MAX_BLOCK_DEPTH: Final = 32
 """Nesting of blocks; the language itself needs five."""
 MAX_STATEMENTS: Final = 4_000_000
-"""Statements in all, included files counted: over 400 000 real servers, under 2 GB of memory."""
+"""Statements in all files: enough for 400 000 real servers, in less than 2 GB of memory."""
 
 
 class Statement:
@@ -34,7 +34,7 @@ class Statement:
 
     @property
     def line(self) -> int:
-        """Number of the line that the keyword stands on."""
+        """Return the line number of the keyword."""
         return self.source.number
 
     def place(self, word: int = 0) -> Place:
@@ -51,7 +51,7 @@ class Tree:
 
 
 def parse(text: str, file: str, reader: Reader, findings: Findings) -> Tree:
-    """Parse ``text`` and what it includes; whatever is malformed is reported and left out."""
+    """Parse ``text`` and its includes; malformed parts are reported and left out."""
     parser = _Parser(findings)
     for line, words in Preprocessor(reader, findings).read(text, file):
         parser.line(line, words)
@@ -113,7 +113,7 @@ class _Parser:
             self.suspect = opener
 
     def finish(self) -> None:
-        """Report the blocks that are open at the end, but first the one that the indentation shows to lack its brace."""
+        """Report the blocks that are open at the end, first the one that lacks its brace according to the indentation."""
         unclosed = [opener for _, opener in self.open]
         if unclosed and self.suspect is not None:
             unclosed[-1] = self.suspect

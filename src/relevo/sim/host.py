@@ -109,7 +109,7 @@ class Host:
             self._execute(self.director.expire(self.simulation.now))
 
     def deliver(self, segment: str, source: str, destination: str, payload: bytes) -> None:
-        """Take a packet in by every socket that it is for."""
+        """Deliver a packet to every socket that it matches."""
         for router, spec in list(self._ports.items()):
             if self._receives(spec, segment, destination):
                 ttl = TTL if is_multicast(destination) else None

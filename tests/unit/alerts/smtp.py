@@ -25,7 +25,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.subjects: list[str] = []
-        self.octets: list[bytes] = []
+        self.raw: list[bytes] = []
         self.envelopes: list[Envelope] = []
         self.sessions: list[Session] = []
         self.answers: list[str] = []
@@ -53,7 +53,7 @@ class Inbox:
         if subject in self.by_subject:
             return self.by_subject[subject]
         self.subjects.append(subject)
-        self.octets.append(content)
+        self.raw.append(content)
         self.envelopes.append(envelope)
         self.sessions.append(session)
         return "250 OK"

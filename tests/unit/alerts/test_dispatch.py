@@ -27,7 +27,7 @@ SERVICE, A, B = "[192.0.2.10]:tcp:80", "[10.0.0.1]:tcp:80", "[10.0.0.2]:tcp:80"
 
 
 class Box:
-    """Stands for the outbox."""
+    """Replaces the outbox."""
 
     def __init__(self) -> None:
         self.sent: list[Alert] = []
@@ -41,7 +41,7 @@ class Box:
 
 
 class Runner:
-    """Stands for the notifier."""
+    """Replaces the notifier."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -92,7 +92,7 @@ def configuration(**globals_: Any) -> Configuration:
 
 
 class Office:
-    """A dispatcher with its two rooms."""
+    """A dispatcher with a fake outbox and notifier."""
 
     def __init__(self, **globals_: Any) -> None:
         self.box, self.runner = Box(), Runner()
@@ -133,7 +133,7 @@ def test_the_reason_is_in_the_mail(office: Office) -> None:
     assert office.box.sent[0].body.endswith("Reason: eth0 is down")
 
 
-def test_a_state_that_was_told_already_is_not_told_again(office: Office) -> None:
+def test_a_repeated_state_is_not_alerted_again(office: Office) -> None:
     assert office.dispatcher.instance("VI_1", "MASTER", 150, "")
     office.told()
     assert not office.dispatcher.instance("VI_1", "MASTER", 150, "worker restarted")
@@ -143,7 +143,7 @@ def test_a_state_that_was_told_already_is_not_told_again(office: Office) -> None
     assert office.told() == ([], [])
 
 
-def test_every_transition_between_states_is_told_also_through_fault(office: Office) -> None:
+def test_every_transition_is_alerted_also_through_fault(office: Office) -> None:
     states = ["BACKUP", "FAULT", "BACKUP", "MASTER", "FAULT", "MASTER", "BACKUP", "STOP"]
     for state in states:
         assert office.dispatcher.instance("VI_1", state, 100, "")
@@ -153,7 +153,7 @@ def test_every_transition_between_states_is_told_also_through_fault(office: Offi
     ]
 
 
-def test_no_email_faults_leaves_out_that_mail_alone_and_the_way_back_is_mailed() -> None:
+def test_no_email_faults_omits_only_the_mail_of_the_fault() -> None:
     office = Office(no_email_faults=True)
     for state in ("BACKUP", "FAULT", "BACKUP"):
         office.dispatcher.instance("VI_1", state, 100, "")
@@ -164,7 +164,7 @@ def test_no_email_faults_leaves_out_that_mail_alone_and_the_way_back_is_mailed()
     assert "g-fault" in ran
 
 
-def test_who_did_not_ask_for_mail_gets_none_and_who_is_unknown_breaks_nothing(office: Office) -> None:
+def test_objects_without_smtp_alert_send_no_mail_and_unknown_ones_are_ignored(office: Office) -> None:
     assert office.dispatcher.instance("QUIET", "MASTER", 100, "")
     assert office.dispatcher.instance("UNKNOWN", "MASTER", 100, "")
     office.dispatcher.group("SILENT", "MASTER")
@@ -190,7 +190,7 @@ def test_a_server_that_wants_no_mail_still_runs_its_script(office: Office) -> No
     assert office.told() == ([], ["down"])
 
 
-def test_a_check_that_moves_no_server_is_mailed_unless_told_not_to(office: Office) -> None:
+def test_a_check_without_a_transition_is_mailed_unless_no_checker_emails_is_set(office: Office) -> None:
     office.dispatcher.server(SERVICE, A, False, False, "TCP_CHECK", "")
     assert office.told() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], [])
     strict = Office(no_checker_emails=True)
@@ -208,13 +208,13 @@ def test_a_quorum_gained_or_lost_is_mailed_and_runs_its_script(office: Office) -
     assert office.told() == ([f"Virtualserver {SERVICE} - UP", f"Virtualserver {SERVICE} - DOWN"], ["quorum-up", "quorum-down"])
 
 
-def test_a_shutdown_tells_of_every_server_of_an_omega_service(office: Office) -> None:
+def test_a_shutdown_alerts_every_server_of_an_omega_service(office: Office) -> None:
     office.dispatcher.shutdown(((SERVICE, A), (SERVICE, B)))
     assert office.box.sent[0].body == "=> shutdown failed on service <=\n\nReason: the director is stopping"
     assert office.told() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down", "down"])
 
 
-def test_a_reload_keeps_what_was_told_and_uses_the_new_scripts(office: Office) -> None:
+def test_a_reload_keeps_the_last_states_and_uses_the_new_scripts(office: Office) -> None:
     office.dispatcher.instance("VI_1", "MASTER", 150, "")
     office.told()
     new = configuration()

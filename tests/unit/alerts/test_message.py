@@ -21,8 +21,8 @@ MAIL = Mail(recipients=("admin@example.com", "Night Shift <night@example.com>"))
 SERVICE, SERVER = "[192.168.6.240]:tcp:80", "[192.168.6.4]:tcp:80"
 
 
-def read(octets: bytes) -> EmailMessage:
-    message = email.message_from_bytes(octets, policy=email.policy.default)
+def read(raw: bytes) -> EmailMessage:
+    message = email.message_from_bytes(raw, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     return message
 
@@ -31,7 +31,7 @@ def write(alert: Alert, router_id: str = "LVS_1", mail: Mail = MAIL, sender: str
     return compose(alert, mail, router_id, sender, WHEN, "<1@example.com>")
 
 
-def test_a_mail_is_what_it_always_was() -> None:
+def test_a_mail_has_the_known_form() -> None:
     assert write(vrrp_alert("Instance", "VI_1", "MASTER", "no advert for 3.6 s")).decode() == (
         "Date: Sun, 22 Nov 2026 12:00:01 +0000\r\n"
         "From: relevo@example.com\r\n"
@@ -98,13 +98,13 @@ def test_subjects_and_bodies_are_those_of_keepalived(alert: Alert, subject: str,
 
 
 def test_a_long_subject_stays_on_one_line_for_filters_to_find() -> None:
-    octets = write(vrrp_alert("Instance", "VI_" + "x" * 700, "MASTER"))
-    assert b"Subject: [LVS_1] VRRP Instance VI_" + b"x" * 700 + b" - Entering MASTER state\r\n" in octets
+    raw = write(vrrp_alert("Instance", "VI_" + "x" * 700, "MASTER"))
+    assert b"Subject: [LVS_1] VRRP Instance VI_" + b"x" * 700 + b" - Entering MASTER state\r\n" in raw
 
 
 def test_a_name_cannot_forge_a_header() -> None:
-    octets = write(vrrp_alert("Instance", "VI\r\nBcc: victim@example.com\r\n\r\nbody", "MASTER"), router_id="a\nX-Evil: yes")
-    message = read(octets)
+    raw = write(vrrp_alert("Instance", "VI\r\nBcc: victim@example.com\r\n\r\nbody", "MASTER"), router_id="a\nX-Evil: yes")
+    message = read(raw)
     assert message["Bcc"] is None
     assert message["X-Evil"] is None
     assert message["Subject"] == "[a X-Evil: yes] VRRP Instance VI  Bcc: victim@example.com    body - Entering MASTER state"
@@ -121,13 +121,13 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 @example("VI\u2028x\x85y\x0bz", "\x1c\x1d\x1e", "\x00\x7f")
 @example("\ud7ff" * 300, "é" * 200, ".\r\n.\r\n")
 @example("a" * 2000, "b" * 2000, "c" * 5000)
-def test_no_text_whatever_adds_a_header_or_a_line_that_is_too_long(name: str, router_id: str, reason: str) -> None:
-    octets = write(vrrp_alert("Instance", name, "BACKUP", reason), router_id)
-    message = read(octets)
+def test_no_text_adds_a_header_or_a_line_that_is_too_long(name: str, router_id: str, reason: str) -> None:
+    raw = write(vrrp_alert("Instance", name, "BACKUP", reason), router_id)
+    message = read(raw)
     assert list(message.keys()) == HEADERS
-    head, _, body = octets.partition(b"\r\n\r\n")
-    assert all(len(line) <= 998 for line in octets.split(b"\r\n"))
-    assert b"\n" not in octets.replace(b"\r\n", b"")
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert all(len(line) <= 998 for line in raw.split(b"\r\n"))
+    assert b"\n" not in raw.replace(b"\r\n", b"")
     assert b"\r" not in head.replace(b"\r\n", b"")
     assert body
 

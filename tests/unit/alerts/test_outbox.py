@@ -1,4 +1,4 @@
-"""Alerts reach the mail server: in order, once, and after whatever keeps them from it for a while."""
+"""Alerts reach the mail server in order and once, also after temporary failures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def closed_port() -> Iterator[Endpoint]:
-    """A port that nobody listens on, until the test does."""
+    """A port without a listener, until the test opens one."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((ADDRESS, 0))
@@ -80,7 +80,7 @@ def test_mails_arrive_in_order_and_once_and_leave_the_disk(tmp_path: Path) -> No
         assert on_disk(tmp_path) == 0
         assert log.lines == [("SMTP alert successfully sent.", 6)] * 8
         assert (inbox.envelopes[0].mail_from, inbox.envelopes[0].rcpt_tos) == ("relevo@example.com", ["admin@example.com"])
-        assert b"body of a\r\n" in inbox.octets[0]
+        assert b"body of a\r\n" in inbox.raw[0]
 
     run(test())
 
@@ -110,7 +110,7 @@ def test_a_body_of_dots_arrives_as_it_was(tmp_path: Path) -> None:
             box.send(Alert("dots", ".\n..\n.x\n.\nend"))
             send(box, "next")
             await until(lambda: box.delivered == 2, "two mails")
-        assert inbox.octets[0].split(b"\r\n\r\n", 1)[1] == b".\r\n..\r\n.x\r\n.\r\nend\r\n"
+        assert inbox.raw[0].split(b"\r\n\r\n", 1)[1] == b".\r\n..\r\n.x\r\n.\r\nend\r\n"
 
     run(test())
 
@@ -250,7 +250,7 @@ def test_a_queued_mail_that_vanished_from_the_disk_is_dropped_and_the_next_one_g
     run(test())
 
 
-def test_a_broken_disk_is_complained_of_once_for_each_mail_and_the_mail_is_sent(tmp_path: Path) -> None:
+def test_a_disk_error_is_logged_once_for_each_mail_and_the_mail_is_sent(tmp_path: Path) -> None:
     (tmp_path / "mail").write_text("in the way")
 
     async def test() -> None:
@@ -441,7 +441,7 @@ def test_a_mail_goes_through_starttls_and_a_password(tmp_path: Path, trusted: tu
     run(test())
 
 
-def test_a_mail_goes_through_tls_from_the_first_octet(tmp_path: Path, trusted: tuple[str, str]) -> None:
+def test_a_mail_uses_tls_from_the_first_byte(tmp_path: Path, trusted: tuple[str, str]) -> None:
     async def test() -> None:
         inbox = Inbox()
         loop = asyncio.get_running_loop()
@@ -458,7 +458,7 @@ def test_a_mail_goes_through_tls_from_the_first_octet(tmp_path: Path, trusted: t
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_that_nobody_vouches_for_gets_no_mail(tmp_path: Path, certificate: tuple[str, str], security: str) -> None:
+def test_a_server_with_an_untrusted_certificate_gets_no_mail(tmp_path: Path, certificate: tuple[str, str], security: str) -> None:
     async def test() -> None:
         inbox = Inbox()
         loop = asyncio.get_running_loop()
@@ -571,7 +571,7 @@ def test_the_sender_and_the_label_default_to_this_host(tmp_path: Path) -> None:
     run(test())
 
 
-def test_the_delivery_of_one_mail_says_how_it_went(closed_port: Endpoint) -> None:
+def test_the_delivery_of_one_mail_returns_its_result(closed_port: Endpoint) -> None:
     async def test() -> None:
         outcome = await outboxes.deliver(b"", 7, settings(closed_port), "relevo@example.com")
         assert isinstance(outcome, mail_queue.Failed)

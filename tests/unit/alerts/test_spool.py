@@ -89,7 +89,7 @@ def test_a_folder_that_looks_like_half_a_mail_does_not_hide_the_mails_behind_it(
     assert (tmp_path / "000000000001.eml").read_bytes() == b"waiting"
 
 
-def test_a_mail_that_is_gone_or_a_folder_reads_as_none_and_is_said(tmp_path: Path) -> None:
+def test_a_mail_that_is_gone_or_a_folder_reads_as_none_with_an_error(tmp_path: Path) -> None:
     (tmp_path / "000000000009.eml").mkdir()
     queue, found = spool(tmp_path)
     assert found == [9]
@@ -97,11 +97,11 @@ def test_a_mail_that_is_gone_or_a_folder_reads_as_none_and_is_said(tmp_path: Pat
     assert queue.read(10) is None
     assert queue.errors == 2
     assert queue.last_error == f"{tmp_path}/000000000010.eml: No such file or directory"
-    queue.remove(9)  # complains, does not raise
+    queue.remove(9)  # records an error, does not raise
     assert queue.errors == 3
 
 
-def test_without_a_folder_mails_are_kept_in_memory_and_it_is_said(tmp_path: Path) -> None:
+def test_without_a_folder_mails_are_kept_in_memory_with_an_error(tmp_path: Path) -> None:
     (tmp_path / "mail").write_text("a file in the folder's place")
     queue, found = spool(tmp_path / "mail")
     assert found == []
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_written_keeps_mails_in_memory(tmp_path: Path) -
 
 @contextmanager
 def full_disk(room: int) -> Iterator[None]:
-    """No file may grow beyond ``room`` octets."""
+    """No file may grow beyond ``room`` bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:

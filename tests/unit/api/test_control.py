@@ -1,4 +1,4 @@
-"""The control socket: private, one daemon at a time, and deaf to nonsense."""
+"""The control socket: private, one daemon at a time, robust against garbage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from relevo.host.unix_socket import private_listener
 
 
 async def handle(request: Request) -> Any:
-    """Answer like a daemon: one command well, one at length, one by breaking, one by refusing."""
+    """Answer like a daemon: one command normally, one at length, one with an exception, one with a refusal."""
     match request:
         case schema.Plane():
             return schema.PlaneName("fine")
@@ -54,11 +54,11 @@ def serving(path: Path, test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(work())
 
 
-async def say(path: Path, octets: bytes) -> Any:
-    """Say something, hang up the sending side, and return the first answer; ``None`` when there is none."""
+async def say(path: Path, data: bytes) -> Any:
+    """Send data, close the sending side, and return the first answer, ``None`` if there is none."""
     reader, writer = await asyncio.open_unix_connection(path, limit=32 << 20)
     try:
-        writer.write(octets)
+        writer.write(data)
         writer.write_eof()
         line = await reader.readline()
     except ConnectionError:
@@ -83,7 +83,7 @@ def test_a_command_is_answered_by_its_value(path: Path) -> None:
     serving(path, test)
 
 
-def test_one_caller_may_ask_many_times(path: Path) -> None:
+def test_a_client_may_send_many_requests(path: Path) -> None:
     async def test() -> None:
         reader, writer = await asyncio.open_unix_connection(path)
         for _ in range(50):
@@ -96,7 +96,7 @@ def test_one_caller_may_ask_many_times(path: Path) -> None:
     serving(path, test)
 
 
-def test_an_unknown_command_is_told_the_known_ones(path: Path) -> None:
+def test_the_error_of_an_unknown_command_lists_the_known_ones(path: Path) -> None:
     async def test() -> None:
         expected = {"error": "unknown command 'reboot'; known: " + " ".join(COMMANDS)}
         assert await say(path, b'{"command": "reboot"}\n') == expected
@@ -121,14 +121,14 @@ def test_an_unknown_command_is_told_the_known_ones(path: Path) -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_is_no_request_is_told_so(path: Path, line: bytes) -> None:
+def test_an_invalid_request_gets_an_error(path: Path, line: bytes) -> None:
     async def test() -> None:
         assert (await say(path, line.replace(b"\n", b"") + b"\n"))["error"].startswith("not a request: ")
 
     serving(path, test)
 
 
-def test_a_request_nested_without_end_is_told_so(path: Path) -> None:
+def test_a_request_nested_too_deep_gets_an_error(path: Path) -> None:
     async def test() -> None:
         nested = b'{"command": "plane", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}\n"
         assert "error" in await say(path, nested)
@@ -154,15 +154,15 @@ def test_a_line_without_end_is_refused_and_not_kept(path: Path) -> None:
     serving(path, test)
 
 
-def test_random_octets_harm_nothing(path: Path) -> None:
+def test_random_bytes_do_no_harm(path: Path) -> None:
     async def test() -> None:
         @settings(max_examples=50, deadline=None)
         @given(st.binary(max_size=200))
-        def garbage(octets: bytes) -> None:
+        def garbage(data: bytes) -> None:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(5.0)
                 sock.connect(str(path))
-                sock.sendall(octets)
+                sock.sendall(data)
                 sock.shutdown(socket.SHUT_WR)
                 while sock.recv(1 << 16):
                     pass
@@ -172,7 +172,7 @@ def test_random_octets_harm_nothing(path: Path) -> None:
     serving(path, test)
 
 
-def test_a_silent_caller_is_hung_up_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_client_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "IDLE_S", 0.05)
 
     async def test() -> None:
@@ -187,7 +187,7 @@ def test_a_silent_caller_is_hung_up_on(path: Path, monkeypatch: pytest.MonkeyPat
     serving(path, test)
 
 
-def test_a_caller_that_does_not_read_its_answer_is_hung_up_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_its_answer_is_disconnected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "IDLE_S", 0.05)
 
     async def test() -> None:
@@ -204,7 +204,7 @@ def test_a_caller_that_does_not_read_its_answer_is_hung_up_on(path: Path, monkey
     serving(path, test)
 
 
-def test_more_callers_than_places_are_told_so_and_the_places_come_back(path: Path) -> None:
+def test_too_many_clients_get_an_error_until_others_leave(path: Path) -> None:
     async def test() -> None:
         held = [await asyncio.open_unix_connection(path) for _ in range(MAX_CLIENTS)]
         for reader, writer in held:
@@ -222,7 +222,7 @@ def test_more_callers_than_places_are_told_so_and_the_places_come_back(path: Pat
     serving(path, test)
 
 
-def test_a_caller_that_vanishes_amid_its_request_or_its_answer_harms_nothing(path: Path) -> None:
+def test_a_client_that_disconnects_during_a_request_or_answer_does_no_harm(path: Path) -> None:
     async def test() -> None:
         for request in (b'{"comm', b'{"command": "connections"}\n', b'{"command": "plane"}\n' * 1000):
             for _ in range(5):
@@ -271,7 +271,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         private_listener(tmp_path / "absent" / "control.sock")
 
 
-def test_a_path_too_long_for_a_socket_says_so(tmp_path: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="too long"):
         private_listener(tmp_path / ("x" * 120))
 
@@ -287,7 +287,7 @@ def test_ask_returns_the_answer_however_long(path: Path) -> None:
     serving(path, test)
 
 
-def test_a_refusal_is_an_error_with_its_way_out(path: Path) -> None:
+def test_a_refusal_is_an_error_with_its_hint(path: Path) -> None:
     async def test() -> None:
         with pytest.raises(ControlError, match=r"not now \(try later\)"):
             await asyncio.to_thread(ask, path.parent, schema.Reload())
@@ -298,7 +298,7 @@ def test_a_refusal_is_an_error_with_its_way_out(path: Path) -> None:
 @pytest.mark.parametrize(
     "line", [b'{"command":"failover"}', b'{"command":"connections","limit":"x"}', b'{"command":"stop","plane":"burn"}']
 )
-def test_a_request_with_wrong_arguments_is_told_so(path: Path, line: bytes) -> None:
+def test_a_request_with_wrong_arguments_gets_an_error(path: Path, line: bytes) -> None:
     async def test() -> None:
         error = (await say(path, line + b"\n"))["error"]
         assert error.startswith(f"{json.loads(line)['command']}: ")
@@ -306,7 +306,7 @@ def test_a_request_with_wrong_arguments_is_told_so(path: Path, line: bytes) -> N
     serving(path, test)
 
 
-def test_ask_says_when_no_daemon_is_there_or_it_does_not_answer(path: Path) -> None:
+def test_ask_fails_without_a_daemon_or_an_answer(path: Path) -> None:
     with pytest.raises(ControlError, match="no daemon is running") as absent:
         ask_raw(path, schema.Plane())
     assert absent.value.hint == "start it with relevo run"
@@ -316,7 +316,7 @@ def test_ask_says_when_no_daemon_is_there_or_it_does_not_answer(path: Path) -> N
         ask_raw(path, schema.Plane())
 
 
-def test_ask_waits_no_longer_than_told_for_an_answer_that_drips(path: Path) -> None:
+def test_ask_limits_the_whole_time_of_a_slow_answer(path: Path) -> None:
     over = threading.Event()
 
     def drip(listener: socket.socket) -> None:
@@ -339,7 +339,7 @@ def test_ask_waits_no_longer_than_told_for_an_answer_that_drips(path: Path) -> N
             thread.join()
 
 
-def test_ask_does_not_take_half_an_answer_for_one(path: Path) -> None:
+def test_ask_rejects_an_incomplete_answer(path: Path) -> None:
     def hang_up(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         connection.recv(1000)

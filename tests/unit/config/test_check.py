@@ -107,7 +107,7 @@ def test_the_user_of_a_server_s_script_is_named_at_the_server(tmp_path):
     assert finding["line"] == 9
 
 
-def test_findings_in_an_included_file_say_who_included_it(tmp_path):
+def test_findings_in_an_included_file_name_the_including_file(tmp_path):
     (tmp_path / "more.conf").write_text(INSTANCE % ("A", "nope0", 1, "10.0.0.1", ""))
     (finding,) = found(tmp_path, HEAD % "" + "include more.conf\n")
     assert finding["file"] == str(tmp_path / "more.conf")

@@ -121,7 +121,7 @@ def test_a_missing_argument_is_graver_than_anything_but_fatal():
     assert exit_status(result.findings) == 2
 
 
-UNSAFE = "security: scripts run without enable_script_security: whoever can write one becomes root"
+UNSAFE = "security: scripts run without enable_script_security: a user who can write to one becomes root"
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_braces_may_be_glued_or_stand_on_lines_of_their_own(name):
 
 @unhurried
 @given(st.dictionaries(st.sampled_from("abc"), st.sampled_from(["include a", "include b", "include c", "x", ""]), min_size=1))
-def test_includes_end_whatever_the_files_say(texts):
+def test_includes_end_for_any_files(texts):
     def reader(name: str, including: str) -> list[Included]:
         return [Included(name, texts[name])] if name in texts else []
 

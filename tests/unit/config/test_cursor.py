@@ -39,7 +39,7 @@ def test_a_missing_word_is_reported_at_the_keyword():
     assert refused(at, at.word, "a priority") == (Severity.MISSING, "'priority' needs a priority", 3)
 
 
-def test_findings_stand_at_the_word_read_last_unless_told_otherwise():
+def test_findings_are_at_the_word_read_last_by_default():
     at = cursor("k a b c")
     at.word()
     at.word()

@@ -36,7 +36,7 @@ def test_exit_status_is_that_of_the_gravest(severities, status):
         assert exit_status(finding(Severity(severity)) for severity in order) == status
 
 
-def test_a_place_is_spelled_as_compilers_do():
+def test_a_place_is_formatted_as_compilers_do():
     assert str(Place("a/b.conf", 3, 7, 2)) == "a/b.conf:3:7"
 
 

@@ -26,7 +26,7 @@ def test_a_server_without_checkers_has_no_checks():
 
 
 @pytest.mark.parametrize(("kind", "before_retry"), [("TCP_CHECK", 1.0), ("HTTP_GET", 3.0), ("SSL_GET", 3.0)])
-def test_a_checker_that_says_nothing_has_keepalived_s_defaults(kind, before_retry):
+def test_an_empty_checker_has_keepalived_s_defaults(kind, before_retry):
     found = check(kind)
     assert found.name == kind
     assert found.timing == CheckTiming(delay_loop_s=60.0, retry=1, delay_before_retry_s=before_retry, warmup_s=60.0, alpha=False)
@@ -76,7 +76,7 @@ def test_warmup_is_the_delay_loop_unless_given():
         ("connect_ip 2001:db8::9\nbind_port 4000", Endpoint("2001:db8::9", 80), Endpoint("::", 4000)),
     ],
 )
-def test_a_checker_connects_where_it_is_told(kind, body, connect, bind):
+def test_a_checker_connects_to_its_declared_endpoint(kind, body, connect, bind):
     found = check(kind, body)
     assert (found.connect, found.bind) == (connect, bind)
 
@@ -168,8 +168,8 @@ def test_a_page_is_read(body, expected):
     [
         ("status_code 200", "error: 'url' without a path: left out"),
         ("path", "missing: 'path' needs a path"),
-        ('path "/a b"', "error: a path holds no blanks or control characters"),
-        ('path "/a\tb"', "error: a path holds no blanks or control characters"),
+        ('path "/a b"', "error: a path has no blanks or control characters"),
+        ('path "/a\tb"', "error: a path has no blanks or control characters"),
     ],
 )
 def test_a_page_without_a_path_is_left_out(body, told):

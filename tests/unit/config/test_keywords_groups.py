@@ -155,7 +155,7 @@ def test_a_mark_takes_every_protocol() -> None:
     assert result.configuration.virtual_servers[0].one_packet
 
 
-def test_a_check_without_a_port_behind_a_mark_is_told_of() -> None:
+def test_a_check_without_a_port_behind_a_mark_is_reported() -> None:
     result = compiled("virtual_server fwmark 9 {\nreal_server 10.0.0.1 {\nTCP_CHECK {\n}\n}\n}\n")
     assert messages(result) == ["warning: TCP_CHECK has no port to connect to: it can never pass"]
 

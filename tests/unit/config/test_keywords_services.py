@@ -287,7 +287,7 @@ def test_a_real_server_holds_its_own_or_its_service_s(body, around, field, value
         ("smtp_alert_vrrp", False, True),
     ],
 )
-def test_global_mail_settings_hold_for_services_and_servers_that_do_not_say(defaults, of_service, of_server):
+def test_services_and_servers_inherit_global_mail_settings(defaults, of_service, of_server):
     outside = f"global_defs {{\n{defaults}\n}}"
     assert service("", outside).smtp_alert is of_service
     assert server("", "", outside).smtp_alert is of_server

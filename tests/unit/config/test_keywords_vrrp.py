@@ -439,12 +439,12 @@ def test_what_is_odd_in_an_instance_is_reported_and_the_rest_stands(body, told, 
         ),
         (
             "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nvirtual_ipaddress {\nfe80::1\n}\n}",
-            "error: vrrp_instance 'A' has IPv6 addresses, which this version does not carry: left out",
+            "error: vrrp_instance 'A' has IPv6 addresses, which this version does not support: left out",
         ),
         (
             "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nauthentication {\nauth_type AH\nauth_pass x\n}\n"
             "virtual_ipaddress {\n10.0.0.1\n}\n}",
-            "error: vrrp_instance 'A' uses auth_type AH, which this version does not speak: left out",
+            "error: vrrp_instance 'A' uses auth_type AH, which this version does not support: left out",
         ),
         (INSTANCE, "error: vrrp_instance 'VI' is there already: left out"),
         (
@@ -577,7 +577,7 @@ def test_gratuitous_arp_is_the_instance_s_or_the_global(defaults, body, expected
         ("smtp_alert", "smtp_alert off", "smtp_alert", False),
     ],
 )
-def test_what_an_instance_does_not_say_is_global_wherever_it_stands(defaults, body, field, value):
+def test_an_instance_inherits_global_settings_wherever_they_are_declared(defaults, body, field, value):
     assert getattr(instance(body, f"global_defs {{\n{defaults}\n}}"), field) == value
 
 
@@ -588,9 +588,9 @@ def test_an_instance_may_name_the_sync_daemon(keyword):
     )
 
 
-def test_an_instance_that_moves_nothing_is_reported():
+def test_an_instance_without_addresses_is_reported():
     result = compiled("vrrp_instance A {\ninterface eth0\nvirtual_router_id 1\nvirtual_ipaddress {\n}\n}")
-    assert messages(result) == ["error: no virtual_ipaddress: the instance moves nothing"]
+    assert messages(result) == ["error: no virtual_ipaddress: the instance has no addresses"]
 
 
 def test_a_weight_out_of_range_is_0_and_the_interface_is_tracked():
@@ -654,7 +654,7 @@ def test_a_sync_group_holds_its_members_scripts_and_alerts():
         ("vrrp_sync_group {\n}", ["missing: 'vrrp_sync_group' needs a name"]),
     ],
 )
-def test_a_sync_group_that_moves_nothing_is_left_out(text, told):
+def test_a_sync_group_without_members_is_left_out(text, told):
     result = with_instance("", f"vrrp_sync_group F {{\ngroup {{\nVI\n}}\n}}\n{text}")
     assert [group.name for group in result.configuration.sync_groups] == ["F"]
     assert [found[: len(start)] for found, start in zip(messages(result), told, strict=True)] == told

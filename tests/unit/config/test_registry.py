@@ -130,7 +130,7 @@ def test_a_word_of_keepalived_s_is_judged_by_the_block_it_stands_in(result, mess
     ("word", "home"),
     [("garp_master_delay", "vrrp_instance"), ("connect_port", "TCP_CHECK"), ("router_id", "global_defs")],
 )
-def test_a_misplaced_keyword_is_told_from_an_unsupported_one(word, home):
+def test_a_misplaced_keyword_is_not_reported_as_unsupported(word, home):
     _, findings = evaluated(f"{word} 1")
     assert "not supported" not in findings.items[0].message
     assert home in findings.items[0].hint
@@ -327,7 +327,7 @@ def test_the_table_has_every_keyword_of_keepalived_and_none_that_was_removed():
         ("nothing", "alpha", ""),
     ],
 )
-def test_the_census_is_per_block(block, word, release):
+def test_the_table_is_per_block(block, word, release):
     assert known(block, word) == release
 
 

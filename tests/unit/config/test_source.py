@@ -36,7 +36,7 @@ def test_a_line_is_split_into(line, expected):
     assert words(line) == expected
 
 
-def test_unquoted_braces_are_told_from_quoted_ones():
+def test_unquoted_braces_differ_from_quoted_ones():
     found = words('{ } "{" "}"')
     assert [type(word) for word in found] == [Brace, Brace, Quoted, Quoted]
     assert found[0] is OPEN

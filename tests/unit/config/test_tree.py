@@ -51,7 +51,7 @@ def test_well_formed_text_becomes_statements_and_blocks(text, expected):
         ("{\na\n}", [["", [["a"]]]], "'{' without a keyword before it", 1),
         ("a {\n}\n{\nb\n}", [["a", []], ["", [["b"]]]], "'{' without a keyword before it", 3),
         ('a "b', [["a", "b"]], "quote is never closed", 1),
-        ("a\nb\0c\nd", [["a"], ["d"]], "line holds a NUL character: ignored", 2),
+        ("a\nb\0c\nd", [["a"], ["d"]], "line contains a NUL character: ignored", 2),
         ("a\n" + "b" * (MAX_LINE_LENGTH + 1), [["a"]], f"line of {MAX_LINE_LENGTH + 1} characters: ignored", 2),
     ],
 )

@@ -71,11 +71,11 @@ def test_a_stream_cut_anywhere_gives_the_messages_in_order(messages: list[FromWo
 
 @settings(deadline=None)
 @given(st.lists(TO_WORKER, max_size=8))
-def test_octet_by_octet_every_message_comes_with_its_last_octet(messages: list[ToWorker]) -> None:
+def test_a_message_is_complete_with_its_last_byte(messages: list[ToWorker]) -> None:
     unpacker: Unpacker[ToWorker] = Unpacker(decode_to_worker)
     for message in messages:
         *front, last = pack(message)
-        assert not any(unpacker.feed(bytes([octet])) for octet in front)
+        assert not any(unpacker.feed(bytes([byte])) for byte in front)
         assert unpacker.feed(bytes([last])) == [message]
 
 
@@ -119,7 +119,7 @@ def test_the_director_sees_what_came_and_then_the_end() -> None:
         assert channel.receive() == [Stop()]
         theirs.close()
         assert channel.receive() is None
-        channel.send(Ready())  # nobody is there to take it
+        channel.send(Ready())  # the other side has ended
         channel.flush()
         assert not channel.unsent
 
@@ -156,7 +156,7 @@ def test_two_ends_talk_and_what_was_sent_before_the_loop_is_not_lost() -> None:
         assert await anext(back) == big
         there.close()
         assert [m async for m in messages] == []
-        here.send(Stop())  # silently: its end was seen
+        here.send(Stop())  # without an error: its end was reported
         here.close()
 
     asyncio.run(talk())

@@ -1,4 +1,4 @@
-"""What the supervisor makes of its workers, without any being forked."""
+"""The supervisor's handling of workers, without forking any."""
 
 from __future__ import annotations
 

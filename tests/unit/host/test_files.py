@@ -1,4 +1,4 @@
-"""The key of synchronisation: only a file that nobody else reads, and long enough, is one."""
+"""The key of synchronisation: only a file that others cannot read, and that is long enough, is one."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every machine's table owes: checks on the table itself, and a walk through all of its pairs."""
+"""Tests for every machine's table: consistency of the table, and a walk through all of its pairs."""
 
 from itertools import product
 

@@ -58,7 +58,7 @@ def test_up_follows_from_the_state(state):
     assert REACH[state]().up is (state in (State.UNPROVEN_UP, State.UP, State.RETRYING))
 
 
-def test_the_first_probe_starts_when_the_caller_says():
+def test_the_first_probe_starts_at_the_given_time():
     machine = CheckMachine(timing(), 4.5)
     assert machine.deadline() == 4.5
     assert machine.expire(4.4) == []
@@ -73,7 +73,7 @@ def test_without_alpha_one_failed_first_check_takes_the_server_out():
     assert machine.deadline() == 10.0
 
 
-def test_without_alpha_a_first_success_says_nothing():
+def test_without_alpha_a_first_success_changes_nothing():
     machine = CheckMachine(timing(), 0.0)
     assert probe(machine, PASSED, 0.0) == []
     assert (machine.state, machine.deadline()) == (State.UP, 10.0)
@@ -152,7 +152,7 @@ def test_since_is_the_time_of_the_last_change_of_verdict():
         (Result(Failure.DIGEST, "got abc"), False, "digest: got abc"),
     ],
 )
-def test_a_result_says_its_failure_in_words(result, passed, reason):
+def test_a_result_formats_its_failure(result, passed, reason):
     assert (result.passed, result.reason) == (passed, reason)
 
 

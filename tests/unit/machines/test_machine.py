@@ -55,7 +55,7 @@ def test_cancelled_timers_do_not_fire_and_cancelling_an_unset_one_is_allowed():
     assert timers.pop_due(100.0) is None
 
 
-def test_an_absent_pair_is_a_programming_error_that_names_who_where_and_what():
+def test_an_absent_pair_is_a_programming_error_that_names_machine_state_and_symbol():
     assert find_rule(TABLE, Light.RED, Event.PRESS, "lamp").action == "go"
     with pytest.raises(ImpossibleTransition, match=r"lamp: no transition from Light.GREEN on Event.PRESS"):
         find_rule(TABLE, Light.GREEN, Event.PRESS, "lamp")

@@ -56,7 +56,7 @@ def test_mails_leave_in_the_order_in_which_they_were_queued():
     assert machine.receive(Sent(2), 2.0) == [Forget(2, True), Deliver(3)]
 
 
-def test_a_mail_that_cannot_be_delivered_holds_the_others():
+def test_a_mail_that_cannot_be_delivered_delays_the_others():
     machine = queue(Queued(1), Queued(2))
     assert machine.receive(Failed(1, "timeout"), 10.0) == [Postponed(1, 2.0, "timeout")]
     assert machine.receive(Queued(3), 11.0) == []
@@ -105,7 +105,7 @@ def test_beyond_the_limit_the_newest_mails_are_refused_and_counted(monkeypatch):
     assert machine.receive(Queued(4), 0.0) == []
 
 
-def test_an_outcome_that_nobody_asked_for_is_a_programming_error():
+def test_an_unexpected_outcome_is_a_programming_error():
     with pytest.raises(ImpossibleTransition):
         MailQueueMachine().receive(Sent(1), 0.0)
 

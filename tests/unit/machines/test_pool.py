@@ -97,7 +97,7 @@ def test_a_pool_of_weight_0_only_is_down():
     assert PoolMachine(service(server(1, 0), quorum=1), 0.0).state is State.DOWN
 
 
-def test_a_verdict_remembered_of_a_server_that_is_gone_is_passed_over():
+def test_a_verdict_on_a_removed_server_is_ignored():
     machine = PoolMachine(service(server(1)), 0.0, [(at(9), TCP, "timeout")])
     assert machine.state is State.UP
 
@@ -117,14 +117,14 @@ def test_the_quorum_is_lost_below_quorum_minus_hysteresis():
     assert turn(machine, 1, False)[1:] == [QuorumChanged(False, 1)]
 
 
-def test_losing_the_last_server_says_so_in_order():
+def test_losing_the_last_server_reports_changes_in_order():
     machine = PoolMachine(service(server(1)), 0.0)
     effects = turn(machine, 1, False, now=7.0)
     assert effects == [ServerChanged(server(1), False, TCP, "timeout"), QuorumChanged(False, 0)]
     assert machine.since == machine.servers[at(1)].since == 7.0
 
 
-def test_a_server_that_comes_back_says_so_in_order():
+def test_a_server_that_returns_reports_changes_in_order():
     machine = PoolMachine(service(server(1), sorry_server=SORRY), 0.0, [(at(1), TCP, "")])
     effects = turn(machine, 1, True)
     assert effects == [ServerChanged(server(1), True, TCP, ""), QuorumChanged(True, 1), SorryChanged(SORRY, False)]
@@ -158,7 +158,7 @@ def test_since_is_kept_while_a_server_does_not_move():
 # -- what the plane should hold ---------------------------------------------------------------------------------------
 
 
-def test_the_service_is_handed_over_as_declared():
+def test_the_service_is_passed_to_the_plane_as_declared():
     declared = service(
         server(1), scheduler="sh", scheduler_flags=("sh-port",), persistence_timeout_s=50, persistence_granularity=24
     )
@@ -171,7 +171,7 @@ def test_the_service_is_handed_over_as_declared():
     )
 
 
-def test_a_server_is_handed_over_as_declared():
+def test_a_server_is_passed_to_the_plane_as_declared():
     declared = server(1, 3, forwarding=Forwarding.DR, upper_threshold=9, lower_threshold=4, proxy_protocol=2)
     assert PoolMachine(service(declared), 0.0).desired()[0].servers == (
         ServerEntry(endpoint=at(1), weight=3, forwarding=Forwarding.DR, upper_threshold=9, lower_threshold=4, proxy_protocol=2),
@@ -259,7 +259,7 @@ def test_a_live_server_that_is_also_the_inhibited_sorry_server_keeps_its_weight(
     assert held == {at(1): 3, at(2): 1}
 
 
-def test_a_group_is_handed_over_once_for_every_member():
+def test_a_group_is_passed_to_the_plane_once_for_every_member():
     keys = (ServiceKey(Protocol.TCP, VIP), ServiceKey(Protocol.TCP, Endpoint("192.0.2.2", 8080)), ServiceKey.of_mark(4))
     anywhere = RealServer(endpoint=Endpoint("10.0.0.9"))
     machine = PoolMachine(service(server(1), anywhere, group="G", members=keys, sorry_server=Endpoint("10.0.0.99")), 0.0)
@@ -327,7 +327,7 @@ def test_a_quorum_that_is_raised_beyond_what_lives_is_lost():
     assert reconfigure(machine, server(1), server(2), quorum=3) == [QuorumChanged(False, 2)]
 
 
-def test_a_weight_that_changes_is_told_of_servers_in_service():
+def test_a_changed_weight_of_a_server_in_service_is_reported():
     machine = PoolMachine(service(server(1), server(2)), 0.0)
     turn(machine, 2, False)
     assert reconfigure(machine, server(1, 3), server(2, 3), down=(2,)) == [WeightChanged(server(1, 3), 1)]
@@ -352,7 +352,7 @@ OTHER_SORRY = Endpoint("127.0.0.1", 9090)
         (SORRY, SORRY, []),
     ],
 )
-def test_a_sorry_server_that_is_exchanged_while_it_serves_is_told(before, after, told):
+def test_a_replaced_sorry_server_in_service_is_reported(before, after, told):
     machine = PoolMachine(service(server(1), sorry_server=before), 0.0)
     turn(machine, 1, False)
     assert reconfigure(machine, server(1), down=(1,), sorry_server=after) == told

@@ -1,4 +1,4 @@
-"""Dialogues with a sync group of three members."""
+"""Inputs and effects of a sync group of three members."""
 
 import pytest
 from hypothesis import given
@@ -96,7 +96,7 @@ def test_a_wish_that_is_withdrawn_does_not_count():
     assert give(machine, Symbol.ASK, "c") == []
 
 
-def test_a_member_that_is_master_by_itself_takes_the_others_along():
+def test_a_member_that_is_master_by_itself_makes_the_others_follow():
     assert give(group(), Symbol.MASTER, "a") == [*ALL_MASTER, GroupTransition(BACKUP, MASTER)]
 
 
@@ -104,7 +104,7 @@ def test_a_member_that_asks_again_is_ordered_again():
     assert give(master(), Symbol.ASK, "b") == ALL_MASTER
 
 
-def test_the_first_member_to_become_backup_takes_the_others_along():
+def test_the_first_member_to_become_backup_makes_the_others_follow():
     machine = master()
     assert give(machine, Symbol.BACKUP, "b") == [
         OrderMember("a", BACKUP),
@@ -136,7 +136,7 @@ def test_a_member_that_joins_a_master_group_becomes_master():
     assert machine.state is MASTER
 
 
-def test_a_master_that_joins_takes_the_group_along():
+def test_a_master_that_joins_makes_the_group_follow():
     machine = group()
     assert change(machine, ("a", "b", "d"), ("d",))[-1] == GroupTransition(BACKUP, MASTER)
 

@@ -1,4 +1,4 @@
-"""Dialogues with one virtual router. Times are seconds from its start; its own priority is 100 unless said."""
+"""Inputs and effects of one virtual router. Times are seconds from its start; its own priority is 100 unless said."""
 
 import pytest
 
@@ -132,7 +132,7 @@ def test_a_router_declared_master_waits_one_interval_and_the_least_skew():
     assert machine.deadline() == pytest.approx(1 + 1 / 256)
 
 
-def test_a_router_declared_master_that_hears_a_better_one_stays_backup():
+def test_a_router_declared_master_stays_backup_after_an_advert_of_higher_priority():
     machine = backup(starts_as_master=True)
     machine.receive(heard(200), 0.5)
     assert machine.deadline() == pytest.approx(0.5 + 3.609375)
@@ -218,7 +218,7 @@ def test_nothing_happens_before_the_deadline():
 # -- taking over ------------------------------------------------------------------------------------------------------
 
 
-def test_silence_makes_a_backup_master():
+def test_missing_adverts_make_a_backup_master():
     machine = backup()
     assert machine.expire(3.61) == [
         SendAdvert(100),
@@ -231,7 +231,7 @@ def test_silence_makes_a_backup_master():
     assert (machine.master_address, machine.master_priority) == (OWN, 100)
 
 
-def test_the_master_that_fell_silent_is_named():
+def test_the_master_without_adverts_is_named():
     machine = backup()
     machine.receive(heard(200), 1.0)
     effects = machine.expire(5.0)
@@ -264,7 +264,7 @@ def test_a_tie_is_warned_of_once_a_peer():
 # -- preemption -------------------------------------------------------------------------------------------------------
 
 
-def test_a_backup_preempts_a_lower_master_by_not_listening():
+def test_a_backup_preempts_a_lower_master_by_ignoring_its_adverts():
     machine = backup()
     assert machine.receive(heard(50), 1.0) == [
         Log(f"(VI_1) received lower priority (50) advert from {HIGH} - discarding"),
@@ -281,7 +281,7 @@ def test_with_nopreempt_a_lower_master_stays():
     assert (machine.master_address, machine.master_priority) == (HIGH, 50)
 
 
-def test_with_nopreempt_silence_still_makes_it_master():
+def test_with_nopreempt_missing_adverts_still_make_it_master():
     machine = backup(preempt=False)
     machine.receive(heard(50), 1.0)
     machine.expire(4.7)
@@ -320,7 +320,7 @@ def test_a_fault_ends_the_preempt_delay():
 WAITS = f"(VI_1) waits for the connections of {HIGH}, at most 30 secs"
 
 
-def test_a_lower_master_is_left_alone_while_its_connections_are_not_here():
+def test_a_lower_master_is_not_preempted_before_its_connections_are_synced():
     machine = backup(preempt_when_synced_s=30.0)
     assert logs(machine.receive(heard(50), 1.0)) == [WAITS]
     for second in range(2, 20):
@@ -351,14 +351,14 @@ def test_waiting_for_connections_has_an_end_and_begins_anew_with_another_master(
     assert machine.state is MASTER
 
 
-def test_a_master_that_falls_silent_is_followed_whether_its_connections_are_here_or_not():
+def test_missing_adverts_make_it_master_whether_in_sync_or_not():
     machine = backup(preempt_when_synced_s=30.0)
     machine.receive(heard(50), 1.0)
     machine.expire(1.0 + 3.61)
     assert machine.state is MASTER
 
 
-def test_a_preempting_router_does_not_say_that_it_heard_nobody():
+def test_a_preempting_router_does_not_report_missing_adverts():
     machine = backup()
     machine.receive(heard(50), 1.0)
     machine.expire(3.61)
@@ -524,7 +524,7 @@ def test_a_router_that_gave_way_takes_over_again_when_the_other_leaves():
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_of_a_backup_silences_it():
+def test_a_backup_with_a_fault_sends_nothing():
     machine = backup()
     assert machine.receive(failing("interface eth0 is down"), 1.0) == [
         Log("(VI_1) Entering FAULT STATE"),
@@ -568,7 +568,7 @@ def test_causes_from_before_the_start_are_all_named():
     assert Transition(INIT, FAULT, "a; b") in machine.receive(Start(), 0.0)
 
 
-def test_a_recovery_of_what_never_failed_is_nothing():
+def test_a_recovery_without_a_fault_is_ignored():
     assert backup().receive(failing(), 1.0) == []
 
 
@@ -593,7 +593,7 @@ def test_after_a_fault_the_wait_is_reckoned_with_the_own_interval():
 
 
 @pytest.mark.parametrize("make", [backup, fault])
-def test_a_router_that_holds_nothing_stops_at_once(make):
+def test_a_router_without_addresses_stops_at_once(make):
     machine = make()
     before = machine.state
     assert machine.receive(Stop(), 1.0) == [Transition(before, INIT, "stopped")]
@@ -614,7 +614,7 @@ def test_it_waits_for_the_successor_one_interval_and_at_most_a_second(interval, 
 
 
 @pytest.mark.parametrize("given", [heard(50), heard(100, LOW), heard(100, HIGH), heard(200), Stop(), failing("eth0")])
-def test_a_successor_an_impatient_stop_or_a_fault_ends_the_waiting(given):
+def test_a_successor_a_second_stop_or_a_fault_ends_the_wait(given):
     machine = leaving()
     assert machine.receive(given, 0.2) == [Transition(MASTER, INIT, "stopped")]
     assert (machine.state, machine.deadline()) == (INIT, None)
@@ -630,7 +630,7 @@ def test_a_stopped_router_may_start_again():
 # -- planned hand-over ------------------------------------------------------------------------------------------------
 
 
-def test_who_hands_over_answers_until_the_successor_does_and_is_its_backup_then():
+def test_a_hand_over_keeps_the_addresses_until_the_successor_s_advert_and_ends_as_backup():
     machine = master()
     assert acts(machine.receive(HandOver(), 0.5)) == [SendAdvert(0)]
     assert machine.state is HANDING_OVER
@@ -638,7 +638,7 @@ def test_who_hands_over_answers_until_the_successor_does_and_is_its_backup_then(
     assert (machine.master_address, machine.master_priority) == ("192.168.6.9", 50)
 
 
-def test_it_does_not_take_back_by_its_priority_what_it_gave_away():
+def test_it_does_not_preempt_after_a_hand_over():
     machine = handing_over()
     machine.receive(heard(50), 0.2)
     for second in range(1, 20):
@@ -657,7 +657,7 @@ def test_it_takes_over_when_the_successor_falls_silent_and_then_preempts_as_ever
     assert machine.deadline() == before
 
 
-def test_priorities_decide_again_when_it_is_told_so():
+def test_restore_allows_preemption_again():
     machine = handing_over()
     machine.receive(heard(50), 0.2)
     before = machine.deadline()
@@ -667,7 +667,7 @@ def test_priorities_decide_again_when_it_is_told_so():
 
 
 @pytest.mark.parametrize("end", ["timer", "order"])
-def test_where_nobody_takes_over_it_stays_master_and_says_so(end):
+def test_without_a_successor_it_stays_master_with_a_warning(end):
     machine = handing_over()
     effects = machine.expire(1.0) if end == "timer" else machine.receive(Restore(), 0.5)
     assert acts(effects) == [SendAdvert(100)]
@@ -757,7 +757,7 @@ def test_a_member_that_yields_with_its_group_does_not_take_an_outranked_router_f
 # -- counters ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_sent_and_heard_is_counted():
+def test_sent_and_received_adverts_are_counted():
     machine = backup()
     machine.receive(heard(200), 1.0)
     machine.receive(heard(0), 2.0)
@@ -877,7 +877,7 @@ def test_reloads_in_a_row_do_not_keep_a_dead_master_alive():
     assert machine.state is MASTER
 
 
-def test_a_new_identity_begins_as_backup_and_the_old_one_says_goodbye():
+def test_a_new_identity_begins_as_backup_after_priority_0_of_the_old_one():
     machine = master()
     assert acts(machine.receive(Restart("interface changed"), 2.0)) == [
         SendAdvert(0),
@@ -898,5 +898,5 @@ HAS_ADDRESSES = {INIT: False, BACKUP: False, MASTER: True, FAULT: False, LEAVING
 
 
 @pytest.mark.parametrize("state", list(REACH))
-def test_addresses_are_held_from_mastery_until_the_successor_is_heard(state):
+def test_addresses_stay_from_mastery_until_the_successor_s_advert(state):
     assert REACH[state]().has_addresses is HAS_ADDRESSES[state]

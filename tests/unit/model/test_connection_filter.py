@@ -1,4 +1,4 @@
-"""Which connections a filter means."""
+"""Which connections a filter matches."""
 
 from __future__ import annotations
 

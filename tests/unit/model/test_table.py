@@ -52,7 +52,7 @@ def test_every_operation_is_listed_here():
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: type(operation).__name__)
-def test_operations_are_told_apart_after_a_trip_through_json(operation):
+def test_operations_keep_their_type_in_json(operation):
     assert msgspec.json.decode(msgspec.json.encode(operation), type=Operation) == operation
 
 

@@ -1,4 +1,4 @@
-"""What a balancer does about checks, reloads and the plane's table, as dialogues."""
+"""The balancer's effects after checks, reloads and changes of the plane's table."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def file(*services, **changes):
 
 
 class Story:
-    """A balancer on a virtual clock, and servers that live or die."""
+    """A balancer on a virtual clock, and servers that go up and down."""
 
     def __init__(self, *services, dead=(), **changes):
         self.dead = set(dead)
@@ -134,7 +134,7 @@ def test_first_checks_are_spread_by_the_warm_up():
     assert balancer.deadline() is None, "no second probe while one runs"
 
 
-def test_a_result_that_nobody_waits_for_is_ignored():
+def test_the_result_of_a_cancelled_probe_is_ignored():
     balancer = Balancer(lambda: 0.0)
     balancer.configure(file(service(server(1))), 0.0)
     [probe] = balancer.expire(1.0)
@@ -177,7 +177,7 @@ def test_another_kind_of_check_begins_with_the_verdict_that_the_server_has():
     assert story.table() == {at(2): 1}
 
 
-def test_a_server_that_is_added_or_removed_is_told_with_the_quorum():
+def test_an_added_or_removed_server_is_reported_with_the_quorum():
     story = Story(service(server(1), server(2), sorry_server=at(9)), dead=[at(2)]).wait(8.0)
     assert story.reload(service(server(2), sorry_server=at(9))) == [
         f"Removing service [10.0.0.1]:tcp:80 from VS {NAME} (removed from the configuration)",
@@ -196,7 +196,7 @@ def test_a_server_that_is_added_or_removed_is_told_with_the_quorum():
     ]
 
 
-def test_a_weight_is_told():
+def test_a_changed_weight_is_logged():
     story = Story(service(server(1)))
     assert story.reload(service(server(1, weight=5))) == [f"Weight of service [10.0.0.1]:tcp:80 of VS {NAME} changed from 1 to 5"]
     assert story.table() == {at(1): 5}
@@ -254,7 +254,7 @@ def test_manual_services_of_a_plane_of_our_own_stay():
     assert balancer.operations([state(OTHER), state()], shared=False) == [DeleteService(service().keys[0])]
 
 
-def test_the_plane_is_ready_once_and_each_complaint_is_logged_once():
+def test_the_plane_is_ready_once_and_each_problem_is_logged_once():
     balancer = Balancer(lambda: 0.0)
     operation = AddService(ServiceEntry(key=OTHER))
     listening = state(listening="cannot listen on 192.0.2.1:80: in use")

@@ -283,7 +283,7 @@ def test_a_reload_of_the_same_file_does_nothing_at_all():
     assert host.log == []
 
 
-def test_an_instance_that_is_removed_says_stop_and_leaves_nothing():
+def test_a_removed_instance_reports_stop_and_leaves_no_address():
     host = started(instance(), instance("W", virtual_router_id=52, addresses=(VirtualAddress(address="10.0.0.10"),)))
     host.reload(file(instance()))
     assert host.events[-1] == InstanceChanged("W", "STOP", 100, "stopped")
@@ -308,7 +308,7 @@ def test_a_broken_link_is_still_broken_after_a_reload():
     assert [event.state for event in host.events] == ["BACKUP", "MASTER", "FAULT"]
 
 
-def test_somebody_else_s_removal_is_undone_announced_and_told():
+def test_an_address_removed_by_another_program_is_added_announced_and_logged():
     host = started()
     host.announced.clear()
     host.kernel.remove(SetAddress(1, "10.0.0.9", 24))
@@ -334,7 +334,7 @@ def pair(**second):
 GROUP = (SyncGroup(name="G", members=("V", "W")),)
 
 
-def test_a_group_tells_its_start_its_states_and_its_stop():
+def test_a_group_reports_its_start_its_states_and_its_stop():
     host = started(*pair(), groups=GROUP)
     host.stop()
     wait(host, 2.0)
@@ -352,7 +352,7 @@ def test_one_member_at_fault_is_the_fault_of_all_until_it_is_taken_out():
     assert (machine(host).state, machine(host, "W").state) == (State.MASTER, State.FAULT)
 
 
-def test_a_group_that_is_removed_says_stop_and_its_members_go_on():
+def test_a_removed_group_reports_stop_and_its_members_go_on():
     host = started(*pair(), groups=GROUP)
     before = len(host.events)
     host.reload(file(*pair()))
@@ -373,7 +373,7 @@ def test_members_are_handed_over_together():
 # -- the plane --------------------------------------------------------------------------------------------------------
 
 
-def test_a_better_backup_waits_for_its_plane_and_says_so():
+def test_a_higher_backup_waits_for_its_plane_and_logs_it():
     host = started(instance(priority=150), settle=0.5, plane_ready=False)
     for _ in range(20):
         hear(host, 100)
@@ -458,7 +458,7 @@ def test_a_socket_that_cannot_be_opened_is_a_fault_until_it_can():
     assert machine(host).state is State.MASTER
 
 
-def test_an_address_that_the_kernel_refuses_is_told_once_and_tried_again():
+def test_an_address_that_the_kernel_refuses_is_logged_once_and_retried():
     host = started()
     address = next(each.set for each in host.kernel.addresses if each.set.address == "10.0.0.9")
     host.kernel.remove(address)
@@ -506,7 +506,7 @@ def test_what_is_not_admitted_is_counted_and_logged_once():
     assert machine(host).state is State.MASTER
 
 
-def test_adverts_of_virtual_routers_that_nobody_here_has_are_counted_apart():
+def test_adverts_with_a_vrid_of_no_local_router_are_counted():
     host = started()
     hear(host, 200, vrid=99)
     assert host.director.unknown["unknown_virtual_router"] == 1

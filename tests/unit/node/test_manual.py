@@ -1,4 +1,4 @@
-"""What was done to a table manually: whose services are left alone, and counters since they were zeroed."""
+"""Manual changes of a table: services that a reload keeps, and counters since they were zeroed."""
 
 from relevo.model import Endpoint, PlaneTimeouts, Protocol, ServiceKey
 from relevo.model.table import (
@@ -18,8 +18,8 @@ OTHER = ServiceKey(Protocol.TCP, Endpoint("192.0.2.2", 80))
 AT = Endpoint("10.0.0.1", 80)
 
 
-def table(connections, octets, key=KEY):
-    traffic = Traffic(connections=connections, bytes_in=octets)
+def table(connections, size, key=KEY):
+    traffic = Traffic(connections=connections, bytes_in=size)
     return [
         ServiceState(
             service=ServiceEntry(key=key),
@@ -61,5 +61,5 @@ def test_a_server_that_left_counts_from_0_and_never_below():
     assert seen(hand.since_zero(table(6, 10))) == [(6, 10)]
 
 
-def test_time_outs_that_are_not_said_any_more_are_ipvs_s_own_again():
+def test_time_outs_that_are_no_longer_declared_get_the_defaults_of_ipvs():
     assert PlaneTimeouts(0, 60, 0).in_place_of(PlaneTimeouts(7200, 0, 0)) == PlaneTimeouts(900, 60, 0)

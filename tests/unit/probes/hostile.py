@@ -1,4 +1,4 @@
-"""Servers that do as they like, in threads."""
+"""Misbehaving servers, in threads."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def read_request(sock: socket.socket) -> bytes:
     return bytes(request)
 
 
-def answering(octets: bytes) -> Callable[[socket.socket], None]:
-    """Read a request, send ``octets``, end."""
+def answering(raw: bytes) -> Callable[[socket.socket], None]:
+    """Read a request, send ``raw``, end."""
 
     def handle(sock: socket.socket) -> None:
         read_request(sock)
-        sock.sendall(octets)
+        sock.sendall(raw)
 
     return handle
 

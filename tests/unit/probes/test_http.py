@@ -35,13 +35,13 @@ def probe(check: HttpCheck) -> Result:
     return result
 
 
-def ask(octets: bytes, *urls: Url, **more: object) -> Result:
-    with server(answering(octets)) as target:
+def ask(raw: bytes, *urls: Url, **more: object) -> Result:
+    with server(answering(raw)) as target:
         return probe(http(target, *urls, **more))  # type: ignore[arg-type]
 
 
 def memory_of(check: HttpCheck) -> tuple[Result, int]:
-    """Probe in a process of its own; return the result and the octets by which its memory has grown."""
+    """Probe in a process of its own; return the result and the bytes by which its memory has grown."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -90,7 +90,7 @@ def test_a_page_with_the_right_digest_passes_and_with_a_wrong_one_fails() -> Non
         (599, ((100, 999),), True),
     ],
 )
-def test_status_codes_are_held_against_their_ranges(status: int, codes: tuple[tuple[int, int], ...], passes: bool) -> None:
+def test_status_codes_are_compared_with_their_ranges(status: int, codes: tuple[tuple[int, int], ...], passes: bool) -> None:
     result = ask(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status, Url(path="/p", status_codes=codes))
     assert result.passed is passes
     if not passes:
@@ -199,7 +199,7 @@ def test_bindto_is_the_address_that_the_server_sees() -> None:
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "raw",
     [
         b"HTTP/1.0 200 OK\n\nhello",
         b"HTTP/1.0 200 OK\nServer: old\n\nhello",
@@ -214,9 +214,9 @@ def test_bindto_is_the_address_that_the_server_sees() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     ],
 )
-def test_an_odd_answer_with_a_status_line_passes_with_its_body(octets: bytes) -> None:
-    assert ask(octets).passed
-    assert ask(octets, Url(path="/", digest=HELLO)).passed
+def test_an_odd_answer_with_a_status_line_passes_with_its_body(raw: bytes) -> None:
+    assert ask(raw).passed
+    assert ask(raw, Url(path="/", digest=HELLO)).passed
 
 
 def test_an_answer_that_stops_amid_its_headers_still_has_a_status() -> None:
@@ -224,11 +224,11 @@ def test_an_answer_that_stops_amid_its_headers_still_has_a_status() -> None:
     assert ask(b"HTTP/1.0 503 Busy\r\nServer").failure is Failure.STATUS
 
 
-def test_an_answer_octet_by_octet_passes() -> None:
+def test_an_answer_in_single_bytes_passes() -> None:
     def drip(sock: socket.socket) -> None:
         read_request(sock)
-        for octet in OK:
-            sock.sendall(bytes([octet]))
+        for byte in OK:
+            sock.sendall(bytes([byte]))
             time.sleep(0.001)
 
     with server(drip) as target:
@@ -243,7 +243,7 @@ def test_a_status_of_four_digits_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "detail"),
+    ("raw", "detail"),
     [
         (b"", "empty answer"),
         (b"<html>no status line, as HTTP/0.9 had it</html>", "the answer begins with '<html>no status line, as HTTP/0.9 had it'"),
@@ -254,12 +254,12 @@ def test_a_status_of_four_digits_is_none() -> None:
         (b"\x16\x03\x01\x00\xff", "the answer begins with '\\x16\\x03\\x01\\x00�'"),
     ],
 )
-def test_what_is_no_http_fails_and_shows_its_beginning(octets: bytes, detail: str) -> None:
-    assert ask(octets) == Result(Failure.PROTOCOL, detail)
+def test_an_answer_that_is_not_http_fails_with_its_beginning(raw: bytes, detail: str) -> None:
+    assert ask(raw) == Result(Failure.PROTOCOL, detail)
 
 
 @pytest.mark.parametrize(
-    "octets",
+    "raw",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
@@ -268,16 +268,16 @@ def test_what_is_no_http_fails_and_shows_its_beginning(octets: bytes, detail: st
     ],
     ids=["short", "chunk cut", "no chunk", "chunk of unending length"],
 )
-def test_a_body_with_broken_framing_has_no_digest(octets: bytes) -> None:
-    assert ask(octets, Url(path="/", digest=HELLO)) == Result(Failure.PROTOCOL, "broken framing of the body")
-    assert ask(octets).passed  # nobody asked for the body
+def test_a_body_with_broken_framing_has_no_digest(raw: bytes) -> None:
+    assert ask(raw, Url(path="/", digest=HELLO)) == Result(Failure.PROTOCOL, "broken framing of the body")
+    assert ask(raw).passed  # the check has no digest
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300))
-def test_garbage_never_breaks_the_probe(octets: bytes) -> None:
+def test_garbage_never_breaks_the_probe(raw: bytes) -> None:
     for front in (b"", b"HTTP/1.1 200 OK\r\n"):
-        result = ask(front + octets, Url(path="/", digest=HELLO), timeout_s=1.0)
+        result = ask(front + raw, Url(path="/", digest=HELLO), timeout_s=1.0)
         assert result.failure in (None, Failure.PROTOCOL, Failure.DIGEST, Failure.STATUS, Failure.RESET)
 
 
@@ -287,7 +287,7 @@ def test_a_closed_port_is_refused() -> None:
         assert probe(http(Endpoint(*sock.getsockname()))) == Result(Failure.REFUSED)
 
 
-def test_a_server_that_resets_says_so() -> None:
+def test_a_server_that_resets_fails_with_reset() -> None:
     def handle(sock: socket.socket) -> None:
         read_request(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -350,7 +350,7 @@ def test_endless_nonsense_is_cut_off() -> None:
     assert grown < 16 << 20
 
 
-def test_a_body_of_a_gigabyte_is_not_read_if_nobody_asked_for_it() -> None:
+def test_a_body_of_a_gigabyte_is_not_read_without_a_digest() -> None:
     with server(forever(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", BIG)) as target:
         result, grown = memory_of(http(target, timeout_s=5.0))
     assert result.passed
@@ -374,7 +374,7 @@ def test_a_gigabyte_to_be_hashed_is_cut_off_and_costs_no_memory(front: bytes, ag
     assert grown < 16 << 20
 
 
-def test_interim_answers_without_end_cost_no_memory_to_speak_of() -> None:
+def test_endless_interim_answers_cost_little_memory() -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\n" + b"Link: %s\r\n" % (b"x" * 30_000) + b"\r\n"
     with server(forever(b"", interim)) as target:
         result, grown = memory_of(http(target, timeout_s=1.0))

@@ -22,7 +22,7 @@ def probe(check: object) -> Result:
     return asyncio.run(run_probe(check))  # type: ignore[arg-type]
 
 
-def test_a_server_that_accepts_passes_and_sees_a_polite_end() -> None:
+def test_a_server_that_accepts_passes_and_receives_a_fin() -> None:
     ends: list[bytes] = []
     with server(lambda sock: ends.append(sock.recv(1))) as target:
         assert probe(tcp(target)) == Result()
@@ -107,7 +107,7 @@ def test_an_error_of_tls_is_named_by_its_reason() -> None:
     assert failed(error, 1.0) == Result(Failure.TLS, "WRONG_VERSION_NUMBER")
 
 
-def test_an_unreachable_network_is_told_from_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_network_differs_from_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     async def unreachable(self: object, sock: socket.socket, address: object) -> None:
         raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 

@@ -69,9 +69,9 @@ def netlink_seeds():
     server = Destination(address="10.0.0.1", port=80, method=Method.TUNNEL, tunnel_type=1, tunnel_port=6080)
     service = ipvs_netlink.encode_service(Service(identity=web, timeout_s=5))
     counters = b"".join(attribute(kind, bytes(8)) for kind in range(1, 11))
-    told = attributes(attributes(memoryview(ipvs_netlink.encode_destination(web, server)))[2])
+    encoded = attributes(attributes(memoryview(ipvs_netlink.encode_destination(web, server)))[2])
     numbers = b"".join(attribute(kind, bytes(4)) for kind in (7, 8, 9)) + attribute(12, counters)
-    dumped = attribute(2, b"".join(attribute(k, bytes(v)) for k, v in told.items()) + numbers)
+    dumped = attribute(2, b"".join(attribute(k, bytes(v)) for k, v in encoded.items()) + numbers)
     daemon = ipvs_netlink.encode_daemon(ipvs_netlink.Daemon(state=1, interface="eth0", group="224.0.0.81", port=8848, ttl=1))
     bodies = [service, dumped, daemon, ipvs_netlink.encode_timeouts(ipvs_netlink.Timeouts(1, 2, 3))]
     framed = [netlink.request(33, 0, 5, 1, 1, body) for body in bodies]

@@ -40,7 +40,7 @@ def test_a_packet_may_be_a_header_alone():
         b"",
         PACKET[: MIN_HEADER - 1],
         with_byte(0, 0x65),  # version 6
-        with_byte(0, 0x44),  # header of 16 octets
+        with_byte(0, 0x44),  # header of 16 bytes
         with_byte(0, 0x40),  # of none
         with_byte(0, 0x4F),  # longer than the packet
         with_byte(3, 19),  # total below the header

@@ -19,7 +19,7 @@ def inside(body, kind):
     return {k: bytes(v) for k, v in attributes(attributes(memoryview(body))[kind]).items()}
 
 
-def test_a_service_is_told_in_the_kernel_s_widths_and_orders():
+def test_a_service_is_encoded_in_the_kernel_s_widths_and_orders():
     found = inside(
         ipvs_netlink.encode_service(Service(identity=WEB, scheduler="rr", flags=5, timeout_s=360, netmask=0xFFFFFF00)), 1
     )
@@ -58,7 +58,7 @@ def test_a_daemon_s_port_is_in_the_machine_s_order():
 
 
 def dumped(service):
-    """A service as the kernel dumps it: the address always 16 octets, counters behind."""
+    """A service as the kernel dumps it: the address always 16 bytes, counters behind."""
     found = inside(ipvs_netlink.encode_service(service), 1)
     if 3 in found:
         found[3] = found[3].ljust(16, b"\0")
@@ -67,7 +67,7 @@ def dumped(service):
 
 
 @pytest.mark.parametrize("identity", [WEB, WEB_6, MARK])
-def test_a_dumped_service_is_the_one_that_was_told(identity):
+def test_a_dumped_service_is_the_encoded_one(identity):
     mask = 0xFFFF0000 if identity.family == 2 else 64
     service = Service(identity=identity, scheduler="wlc", flags=1, timeout_s=50, netmask=mask)
     assert ipvs_netlink.read_service(dumped(service)) == service
@@ -87,8 +87,8 @@ def test_counters_are_read_in_either_width():
 
 def test_a_dumped_server_may_be_of_the_other_family():
     server = Destination(address="2001:db8::5", port=80, method=Method.TUNNEL, weight=3, upper_threshold=9, lower_threshold=4)
-    told = attributes(attributes(memoryview(ipvs_netlink.encode_destination(WEB, server)))[2])
-    body = b"".join(attribute(kind, bytes(data)) for kind, data in told.items())
+    encoded = attributes(attributes(memoryview(ipvs_netlink.encode_destination(WEB, server)))[2])
+    body = b"".join(attribute(kind, bytes(data)) for kind, data in encoded.items())
     body += b"".join(attribute(kind, struct.pack("=I", kind)) for kind in (7, 8, 9))
     found = ipvs_netlink.read_destination(memoryview(attribute(2, body)), 2)
     assert (found.address, found.weight, found.active, found.inactive, found.persistent) == ("2001:db8::5", 3, 7, 8, 9)

@@ -60,7 +60,7 @@ def test_what_cannot_be_an_address_is_refused(message):
 
 
 @given(st.binary(max_size=80))
-def test_no_octets_break_the_reader(data):
+def test_no_bytes_break_the_decoder(data):
     message = payload(rtnetlink.message(rtnetlink.NEW_ADDRESS, 0, 1, data))
     for read in (lambda: list(rtnetlink.decode_addresses([message])), lambda: rtnetlink.promote_secondaries(message)):
         try:

@@ -28,18 +28,18 @@ SECRET = b"example\0"
 
 ADDRESSES = st.ip_addresses(v=4).map(str)
 LISTS = st.lists(ADDRESSES, max_size=20).map(tuple)
-OCTET = st.integers(0, 255)
+BYTE = st.integers(0, 255)
 ADVERTS_2 = st.builds(
     Advert,
     st.just(2),
-    OCTET,
-    OCTET,
+    BYTE,
+    BYTE,
     st.integers(1, 255).map(float),
     LISTS,
     st.binary(min_size=8, max_size=8),
     st.sampled_from((AUTH_NONE, AUTH_PASS)),
 )
-ADVERTS_3 = st.builds(Advert, st.just(3), OCTET, OCTET, st.integers(0, 4095).map(lambda n: n / 100), LISTS)
+ADVERTS_3 = st.builds(Advert, st.just(3), BYTE, BYTE, st.integers(0, 4095).map(lambda n: n / 100), LISTS)
 ADVERTS = ADVERTS_2 | ADVERTS_3
 
 
@@ -76,7 +76,7 @@ def test_what_is_encoded_is_decoded(advert, source, destination, pseudo_header):
     assert decode(data, Envelope(source, destination, 255), pseudo_header=pseudo_header) == advert
 
 
-def test_a_secret_has_eight_octets_on_the_wire():
+def test_a_secret_has_eight_bytes_on_the_wire():
     assert packet(secret=b"longer than eight", auth_type=AUTH_PASS)[-8:] == b"longer t"
     assert packet(secret=b"abc", auth_type=AUTH_PASS)[-8:] == b"abc\0\0\0\0\0"
 
@@ -203,7 +203,7 @@ def test_random_bytes_never_raise(data):
 
 
 @pytest.mark.parametrize(("data", "number"), [(b"", None), (b"\x21", None), (b"\x21\x33", 51), (b"\xff\xff\0", 255)])
-def test_a_packet_is_told_by_its_virtual_router_id_however_broken(data, number):
+def test_a_broken_packet_still_has_its_virtual_router_id(data, number):
     assert virtual_router_id(data) == number
 
 
@@ -253,7 +253,7 @@ def test_an_advert_is_admitted_only_if_it_fits_the_instance(advert, envelope, li
     ("password", "secret"),
     [("example", b"example\0"), ("12345678", b"12345678"), ("123456789", b"12345678"), ("é", b"\xc3\xa9" + b"\0" * 6)],
 )
-def test_a_password_has_eight_octets(password, secret):
+def test_a_password_has_eight_bytes(password, secret):
     assert secret_of(instance(authentication=Authentication(AuthenticationType.PASS, password))) == secret
 
 

@@ -17,7 +17,7 @@ from relevo.model import Configuration
 
 
 def configuration(root: Fields, places: Places) -> Configuration:
-    """Put the evaluated blocks of ``root`` together. ``global_defs`` may stand anywhere, so its defaults are applied here."""
+    """Assemble the evaluated blocks of ``root``. ``global_defs`` may follow the others, so its defaults are applied here."""
     defaults: Fields = root.given(GLOBALS) or Fields(root.cursor, GLOBAL_DEFS)
     _record(root, places)
     instances = Instances(defaults, places)
@@ -37,14 +37,14 @@ def configuration(root: Fields, places: Places) -> Configuration:
 
 
 def _nothing_to_run(root: Fields) -> None:
-    """Say so, at what was left out if there is something."""
+    """Report a file without anything to run, at what was left out if there is something."""
     refused = next((block for row in (INSTANCES, SERVICES) for block in root.given(row, [])), None)
     if refused is None:
         message, hint = "nothing to run: no vrrp_instance and no virtual_server", "is this the right file?"
         root.findings.add(Severity.FATAL, root.cursor.statement.source.place(), message, hint)
     else:
         message = "nothing to run: every vrrp_instance and virtual_server was left out"
-        refused.report(Severity.FATAL, "", message, "see what is said of them")
+        refused.report(Severity.FATAL, "", message, "see the findings about them")
 
 
 def _record(root: Fields, places: Places) -> None:

@@ -1,4 +1,4 @@
-"""``global_defs``: identity, alerts, and what holds for the whole daemon."""
+"""``global_defs``: identity, alerts, and settings of the whole daemon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relevo.model import GlobalDefs, Mail, SyncDaemon
 
 
 def global_defs(defaults: Fields, daemon: SyncDaemon | None, instances: Sequence[Fields]) -> GlobalDefs:
-    """Make the model's ``global_defs``; ``daemon`` is the synchronisation that was declared, wherever."""
+    """Make the model's ``global_defs``; ``daemon`` is the declared synchronisation, wherever it was declared."""
     user = defaults.given(SCRIPT_USER, User(""))
     key_file = defaults.given(SYNC_KEY, "")
     if daemon is None or not key_file:
@@ -27,8 +27,8 @@ def global_defs(defaults: Fields, daemon: SyncDaemon | None, instances: Sequence
 
 
 def _look_at_waiting(instances: Sequence[Fields]) -> None:
-    """Without a key nobody knows whether connections are here."""
+    """Warn that without a key a node cannot know whether it has all connections."""
     for fields in instances:
         if fields.given(PREEMPT_WHEN_SYNCED) is not None:
-            message = "preempt_when_synced learns nothing without lvs_sync_daemon and lvs_sync_key: it waits its whole time"
+            message = "preempt_when_synced has no effect without lvs_sync_daemon and lvs_sync_key: it always waits the whole time"
             fields.report(Severity.WARNING, PREEMPT_WHEN_SYNCED.key, message, "write both into global_defs")

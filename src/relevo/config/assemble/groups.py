@@ -1,4 +1,4 @@
-"""Named lists of addresses: of two with one name the first counts."""
+"""Named lists of addresses; of two with the same name the first counts."""
 
 from __future__ import annotations
 

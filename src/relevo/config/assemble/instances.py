@@ -52,11 +52,11 @@ MAX_ADVERTISED: Final = 255
 OWNER: Final = 255
 """Priority of the router that owns the addresses."""
 SECRET_LENGTH: Final = 8
-"""Bytes of a secret that an advert carries (RFC 2338 §5.3.10)."""
+"""Bytes of the secret in an advert (RFC 2338 §5.3.10)."""
 
 
 class Instances:
-    """Builds the instances, and knows the synchronisation daemon that one of them asks for in the old way."""
+    """Builds the instances, and finds the synchronisation daemon that one of them declares in the old syntax."""
 
     def __init__(self, defaults: Fields, places: Places) -> None:
         self.sync_daemon: SyncDaemon | None = None
@@ -64,7 +64,7 @@ class Instances:
         self._places = places
 
     def build(self, blocks: Sequence[Fields]) -> tuple[VrrpInstance, ...]:
-        """Return those that can be used: of two with one name, or one number on an interface, the first."""
+        """Return the usable instances. Of two with the same name, or the same number on an interface, the first is used."""
         built: dict[str, VrrpInstance] = {}
         routers: dict[tuple[int, str], list[VrrpInstance]] = {}
         for fields in blocks:
@@ -118,10 +118,10 @@ class Instances:
         if transport.udp_port and not (peers and source):
             raise _refused(fields, "uses UDP without unicast_src_ip and unicast_peer: left out", "name both ends")
         if not addresses and not excluded:
-            message = "no virtual_ipaddress: the instance moves nothing"
+            message = "no virtual_ipaddress: the instance has no addresses"
             fields.report(Severity.ERROR, "name", message, "add a virtual_ipaddress block")
         if addresses and _is_ipv6(addresses[0].address):
-            message = "has IPv6 addresses, which this version does not carry: left out"
+            message = "has IPv6 addresses, which this version does not support: left out"
             raise _refused(fields, message, "use virtual_ipaddress_excluded")
         if len(addresses) > MAX_ADVERTISED:
             message = f"an advert holds {MAX_ADVERTISED} addresses: the rest is treated as excluded"
@@ -185,7 +185,7 @@ def _is_ipv6(address: str) -> bool:
 
 
 def _addresses(fields: Fields) -> tuple[tuple[VirtualAddress, ...], tuple[VirtualAddress, ...]]:
-    """Return the advertised and the excluded addresses: the former of one IP version, and none twice on a device."""
+    """Return the advertised and the excluded addresses: the former of one IP version, and no address twice on a device."""
     found: dict[tuple[str, str], None] = {}
     advertised = _without_twins(fields, ADDRESSES, found)
     kept = tuple(a for a in advertised if _is_ipv6(a.address) == _is_ipv6(advertised[0].address))
@@ -280,7 +280,7 @@ def _authentication(fields: Fields, version: int) -> Authentication | None:
         fields.report(Severity.WARNING, AUTHENTICATIONS.key, message, "remove the block, or write version 2")
         return None
     if kind == AuthenticationType.AH:
-        raise _refused(fields, "uses auth_type AH, which this version does not speak: left out", "write auth_type PASS")
+        raise _refused(fields, "uses auth_type AH, which this version does not support: left out", "write auth_type PASS")
     if len(secret.encode("utf-8", "surrogatepass")) > SECRET_LENGTH:
         found.report(Severity.WARNING, AUTH_PASS.key, f"only the first {SECRET_LENGTH} bytes of auth_pass are used")
     return Authentication(AuthenticationType.PASS, secret)

@@ -1,4 +1,4 @@
-"""What is to be said about scripts of the whole file."""
+"""Findings about all scripts of the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relevo.model import Script
 
 
 def look_at_scripts(root: Fields, defaults: Fields) -> None:
-    """Say once that scripts run without ``enable_script_security`` (keepalived's status 6)."""
+    """Warn once that scripts run without ``enable_script_security`` (keepalived's status 6)."""
     if defaults.given(ENABLE_SCRIPT_SECURITY):
         return
     blocks: list[Fields] = [fields for row in (INSTANCES, SYNC_GROUPS, SERVICES) for fields in root.given(row, [])]
@@ -19,6 +19,6 @@ def look_at_scripts(root: Fields, defaults: Fields) -> None:
     named = (fields.origin[name] for fields in blocks for name, value in fields.items() if isinstance(value, Script))
     first = next(named, None)
     if first is not None:
-        message = "scripts run without enable_script_security: whoever can write one becomes root"
+        message = "scripts run without enable_script_security: a user who can write to one becomes root"
         hint = "write enable_script_security, and script_user, into global_defs"
         root.findings.add(Severity.SECURITY, first.place(), message, hint, first.keyword)

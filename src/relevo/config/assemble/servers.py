@@ -1,4 +1,4 @@
-"""``real_server`` blocks → the servers of a pool, with what they inherit of their service."""
+"""``real_server`` blocks → the servers of a pool, with settings inherited from their service."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from relevo.model import Endpoint, Protocol, RealServer, ServiceKey, VirtualServ
 def services(
     blocks: Sequence[Fields], defaults: Fields, groups: Mapping[str, Group], pools: Mapping[str, Group], places: Places
 ) -> tuple[VirtualServer, ...]:
-    """Return the services that can be used. ``groups`` are what they may be named by, ``pools`` where FULLNAT's addresses are."""
+    """Return the services that can be used. ``groups`` are address groups by name, ``pools`` the source addresses of FULLNAT."""
     built: dict[str, VirtualServer] = {}
     taken: dict[ServiceKey, str] = {}
     for fields in blocks:
@@ -113,7 +113,7 @@ def _keys(members: Sequence[Member], protocol: Protocol) -> tuple[ServiceKey, ..
 
 
 def _members(fields: Fields, groups: Mapping[str, Group]) -> tuple[Member, ...]:
-    """What the service answers to: one address or mark, or those of its group, all of one IP version."""
+    """Return the keys of the service: one address or mark, or those of its group, all of one IP version."""
     if "endpoint" in fields:
         return (Member(endpoint_of(fields)),)
     if "mark" in fields:
@@ -171,7 +171,7 @@ def _one_packet(fields: Fields, protocol: Protocol) -> bool:
 
 
 def _persistence(fields: Fields, members: Sequence[Member]) -> int:
-    """Persistence is on where it is asked for, where a granularity is, and for a service of every port."""
+    """Return the persistence: it is on if declared, if a granularity is declared, and for a service of every port."""
     timeout = fields.given(PERSISTENCE, 0)
     if timeout:
         return timeout

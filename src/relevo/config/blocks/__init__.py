@@ -1,1 +1,1 @@
-"""The words of the language, a file for each part of the tree; ``registry`` says how they are evaluated."""
+"""The keywords, one file for each part of the tree; ``registry`` evaluates them."""

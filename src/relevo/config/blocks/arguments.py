@@ -1,4 +1,4 @@
-"""Typed arguments that many keywords share: how one is read off a line, and how the reference page describes it."""
+"""Argument types of keywords: how an argument is read from a line, and how the reference page describes it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ T = TypeVar("T")
 MAX_INTERFACE_NAME: Final = 15
 """Characters of an interface's name or an address's label: IFNAMSIZ less the zero."""
 MAX_UINT: Final = 2**32 - 1
-"""What keepalived keeps most counts in."""
+"""Largest value of most counts in keepalived."""
 FOREVER_S: Final = 4294.967295
-"""Longest time that keepalived's connect_timeout and gratuitous ARP delays hold: 32 bits of microseconds."""
+"""Longest connect_timeout and gratuitous ARP delay of keepalived: 32 bits of microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Argument(Generic[T]):
-    """A value behind a keyword. ``read`` takes it off a cursor, or raises ``Rejected`` after a finding.
+    """The argument of a keyword. ``read`` reads it from a cursor, or raises ``Rejected`` after a finding.
 
-    ``syntax`` is what one writes (empty: the keyword stands alone), ``unit`` that of a number, ``limits`` its range.
-    ``block`` is the block of keywords that stands behind it, where there is one.
+    ``syntax`` describes it (empty: no argument), ``unit`` is that of a number, ``limits`` its range. ``block`` is the block of
+    keywords that follows, if there is one.
     """
 
     read: Callable[[Cursor], T]
@@ -70,7 +70,7 @@ def interface() -> Argument[str]:
 def integer(
     low: int, high: int, what: str, unit: str = "", *, lenient: bool = True, least: int | None = None, most: int | None = None
 ) -> Argument[int]:
-    """A decimal integer in a range. Below ``least`` and above ``most`` these are used, with a warning, as far as the range goes."""
+    """A decimal integer in a range. A value below ``least`` or above ``most`` is replaced by it, with a warning."""
     bottom, top = low if least is None else least, high if most is None else most
 
     def read(cursor: Cursor) -> int:
@@ -116,7 +116,7 @@ def boolean() -> Argument[bool]:
 
 
 def flag(*, value: bool = True) -> Argument[bool]:
-    """Presence is the meaning: keepalived reads no argument, so that ``off`` changes nothing."""
+    """The keyword alone means on: keepalived reads no argument, so that ``off`` changes nothing."""
 
     def read(cursor: Cursor) -> bool:
         if cursor.peek() in (*TRUE, *FALSE, "0", "1"):
@@ -156,7 +156,7 @@ def script() -> Argument[Script]:
 
 
 def secret_file(what: str) -> Argument[str]:
-    """``file:PATH``: secrets do not stand in the configuration, which everybody may read."""
+    """``file:PATH``: a secret in a file of its own, because the configuration may be readable by all users."""
 
     def read(cursor: Cursor) -> str:
         path = cursor.word("file:PATH")
@@ -181,12 +181,12 @@ def word_list(what: str) -> Argument[tuple[str, ...]]:
 
 
 def listing(read: Callable[[Cursor], T], syntax: str) -> Argument[T]:
-    """A block that ``read`` looks at line by line, through ``entries``."""
+    """A block that ``read`` reads line by line, with ``entries``."""
     return Argument(read, syntax, takes_block=True)
 
 
 def entries(cursor: Cursor) -> Iterator[Cursor]:
-    """Yield a cursor for each line of the block behind ``cursor``, starting at the line's first word."""
+    """Yield a cursor for each line of the block after ``cursor``, starting at the line's first word."""
     if cursor.statement.block is None:
         raise cursor.reject(f"'{cursor.statement.keyword}' needs a block", "open it with '{'", word=0)
     for line in cursor.statement.block:
@@ -199,7 +199,7 @@ def entries(cursor: Cursor) -> Iterator[Cursor]:
 
 @dataclass(frozen=True, slots=True)
 class Located(Generic[T]):
-    """A value of a list, and the line that it stands on."""
+    """A value of a list, and its line."""
 
     value: T
     at: Statement

@@ -1,6 +1,6 @@
-"""What checkers have in common: the rows of their settings, and what a kind of checker is.
+"""Common parts of checkers: the rows of their settings, and the definition of a kind of checker.
 
-A kind is one file in ``blocks/checkers``: it declares its block and registers how a check of the model is made of it.
+A kind is one file in ``blocks/checkers``: it declares its block, and registers the function that builds the model's check.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relevo.model.checks import CheckTiming
 LONGEST_DELAY_S: Final = 31 * 86_400.0
 """Longest interval or delay of a check."""
 SHORTEST_S: Final = 0.001
-"""Shortest time limit or interval of a check: keepalived takes a microsecond, which no check can keep."""
+"""Shortest time limit or interval of a check: keepalived accepts a microsecond, which no check can keep."""
 
 DELAY: Final = seconds(0.0, LONGEST_DELAY_S, "a delay")
 DELAY_LOOP: Final = seconds(SHORTEST_S, LONGEST_DELAY_S, "an interval")
@@ -70,7 +70,7 @@ def timing(*, delay_before_retry_s: float) -> tuple[Keyword[Any], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What is known of every check once the settings of its servers are applied."""
+    """Settings of every check, after those of its servers are applied."""
 
     timing: CheckTiming
     connect: Endpoint
@@ -92,5 +92,5 @@ KINDS: Final[dict[str, Kind]] = {}
 
 
 def register(kind: Kind) -> None:
-    """Teach the language a kind of checker."""
+    """Register a kind of checker."""
     KINDS[kind.name] = kind

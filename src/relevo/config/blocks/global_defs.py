@@ -40,7 +40,7 @@ def _recipients(cursor: Cursor) -> tuple[str, ...]:
 
 
 def _acceptable(cursor: Cursor, word: str, otherwise: str) -> bool:
-    """Whether a mail can go to ``word``; a name without a domain can, if the mail server knows it, and is noted."""
+    """Whether ``word`` can be a recipient. A name without a domain may be known to the mail server, and gets an info."""
     if looks_like_address(word):
         return True
     if looks_like_address(f"{word}@localhost"):
@@ -64,7 +64,7 @@ def looks_like_address(word: str) -> bool:
         name = name[1:-1].translate({ord(c): None for c in "()<>[]:;@,."})
     local, _, domain = bare.rpartition("@")
     if any(c in '()<>[]:;@\\,"' for c in name) or any(part == "" for part in (*local.split("."), *domain.split("."))):
-        return False  # dots stand between words
+        return False  # dots separate words
     return bool(local and domain and word.isprintable()) and not any(c.isspace() or c in '[]<>(),:;\\"' for c in bare)
 
 
@@ -169,7 +169,7 @@ def _timeouts(cursor: Cursor) -> PlaneTimeouts:
 
 
 def _join_timeouts(former: PlaneTimeouts, latter: PlaneTimeouts, cursor: Cursor) -> PlaneTimeouts:
-    """What a later line does not name stays."""
+    """A later line keeps what it does not name."""
     pairs = zip(msgspec.structs.astuple(latter), msgspec.structs.astuple(former), strict=True)
     return PlaneTimeouts(*(new or old for new, old in pairs))
 
@@ -205,7 +205,7 @@ def _prime(cursor: Cursor) -> int:
 
 
 class User(NamedTuple):
-    """Whom scripts run as; the group is empty for the user's own."""
+    """User of scripts; an empty group means the user's own."""
 
     user: str
     group: str = ""
@@ -216,7 +216,7 @@ def _script_user(cursor: Cursor) -> User:
 
 
 def _skip_check_adv_addr(cursor: Cursor) -> bool:
-    """``on`` or ``off``, of which keepalived takes any for on."""
+    """``on`` or ``off``; keepalived reads either as on."""
     value = cursor.boolean()
     if not value:
         cursor.warn(f"'{cursor.statement.keyword} off' is off here, but on in keepalived", "remove the line")
@@ -253,10 +253,12 @@ SCRIPT_USER: Final = Keyword(
 )
 ENABLE_SCRIPT_SECURITY: Final = Keyword("enable_script_security", flag(), "refuse scripts that others than root could change")
 SMTP_ALERT: Final = Keyword(
-    "smtp_alert", boolean(), "mail alerts for every block that does not say otherwise", default_text="on for real servers"
+    "smtp_alert", boolean(), "mail alerts of every block without its own setting", default_text="on for real servers"
 )
-VRRP_VERSION: Final = Keyword("vrrp_version", integer(2, 3, "a VRRP version"), "version of instances that do not say", default=2)
-VRRP_TRANSPORT: Final = Keyword("vrrp_transport", TRANSPORT, "what carries the adverts", default_text="ip", since=OURS)
+VRRP_VERSION: Final = Keyword(
+    "vrrp_version", integer(2, 3, "a VRRP version"), "version of instances without their own", default=2
+)
+VRRP_TRANSPORT: Final = Keyword("vrrp_transport", TRANSPORT, "transport of the adverts", default_text="ip", since=OURS)
 SYNC_DAEMON: Final = Keyword(
     "lvs_sync_daemon",
     Argument(_sync_daemon, "INTERFACE [inst INSTANCE] [id N] [maxlen N] [port N] [ttl N] [group ADDRESS | peer ADDRESS …]"),
@@ -287,7 +289,7 @@ KEYWORDS: tuple[Keyword[Any], ...] = (
     Keyword("smtp_connect_timeout", whole_seconds(0, 4294, "a time limit", least=1), "time limit of each step with the mail server", target="connect_timeout_s"),
     Keyword("smtp_security", choice(("none", "starttls", "tls"), "a kind of security", any_case=True), "encryption of the way to the mail server", target="security", since=OURS),
     Keyword("smtp_user", text("a user"), "user for AUTH at the mail server", target="user", since=OURS),
-    Keyword("smtp_password", secret_file("password"), "file that holds the password for AUTH", target="password_file", since=OURS),
+    Keyword("smtp_password", secret_file("password"), "file with the password for AUTH", target="password_file", since=OURS),
     SMTP_ALERT,
     Keyword("smtp_alert_vrrp", boolean(), "the same for VRRP only", default_text="that of `smtp_alert`"),
     Keyword("smtp_alert_checker", boolean(), "the same for virtual and real servers only", default_text="that of `smtp_alert`"),
@@ -322,10 +324,10 @@ KEYWORDS: tuple[Keyword[Any], ...] = (
         note="'lvs_flush_onstop' was renamed 'lvs_flush_on_stop' in keepalived 2.2.0",
     ),
     VRRP_TRANSPORT,
-    Keyword("connection_table_size", integer(1024, 1 << 24, "a number of connections"), "connections that the ebpf plane has room for", since=OURS),
+    Keyword("connection_table_size", integer(1024, 1 << 24, "a number of connections"), "size of the connection table of the ebpf plane", since=OURS),
     Keyword("ebpf_hooks", choice(("auto", "tc", "xdp"), "a choice of hooks", any_case=True), "auto: XDP where a driver has it, beside TC; tc: TC alone", since=OURS),
     Keyword("mh_table_size", Argument(_prime, "N", "", "251..1000003, a prime"), "slots of lb_algo mh in the ebpf plane", since=OURS),
-    Keyword("data_plane", choice(("auto", "ipvs", "ebpf", "proxy", "memory"), "a data plane", any_case=True), "what moves the connections", target="plane", since=OURS),
+    Keyword("data_plane", choice(("auto", "ipvs", "ebpf", "proxy", "memory"), "a data plane", any_case=True), "the data plane", target="plane", since=OURS),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from relevo.config.cursor import Cursor, Rejected
 from relevo.model import Endpoint, ServiceKey
 
 MAX_MEMBERS = 4096
-"""Addresses of a group: each is a service of its own in the plane."""
+"""Largest group: each address is a service of its own in the plane."""
 MAX_MARK = 0xFFFFFFFF
 
 
@@ -32,7 +32,7 @@ class Group:
 
 
 def addresses(cursor: Cursor) -> list[str]:
-    """Read ``ADDRESS``, ``ADDRESS-LAST``, ``ADDRESS-ADDRESS`` or ``NETWORK/LENGTH``; return every address meant."""
+    """Read ``ADDRESS``, ``ADDRESS-LAST``, ``ADDRESS-ADDRESS`` or ``NETWORK/LENGTH``; return all addresses."""
     word = cursor.word("an address, a range or a network")
     if "/" in word:
         return _network(cursor, word)
@@ -49,7 +49,7 @@ def addresses(cursor: Cursor) -> list[str]:
 
 
 def _end(cursor: Cursor, first: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str) -> int:
-    """The last address of a range, whose end is an address or its last octet (IPv6: last 16 bits, hexadecimal)."""
+    """Return the last address of a range; its end is an address or the last byte of one (IPv6: last 16 bits, hexadecimal)."""
     base, bits = (10, 8) if first.version == 4 else (16, 16)
     try:
         part = int(text, base) if text.isalnum() else -1

@@ -1,7 +1,7 @@
 """Every keyword of keepalived, by block, with the release in which the block got it.
 
-It dates a file, and tells a keyword that this version does not support from one that keepalived does not know either.
-Read off keepalived's parser at each of its releases; what its first tagged releases have already is dated by its change log.
+The table dates a file, and distinguishes keywords that Relevo does not support from keywords that keepalived does not have.
+It comes from keepalived's parser at each release; the change log dates the keywords of the first tagged releases.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The keyword registry: what a keyword is, what a block is, and how a block is evaluated.
+"""The keyword registry: definitions of keywords and blocks, and the evaluation of blocks.
 
-One row declares a keyword: its argument, where its value goes in the model, what it inherits, what the reference page says.
-The rows feed the compiler, "did you mean", the reference page and completion. To teach the language a word, add a row to the
-block it belongs to; ``tests/unit/config`` then asks for a corpus entry.
+One row declares a keyword: its argument, its field in the model, its inheritance, and its text on the reference page. The
+compiler, "did you mean", the reference page and completion use the rows. To add a keyword, add a row to its block;
+``tests/unit/config`` then requires a corpus entry.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ D = TypeVar("D")
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_GUESSES: Final = 500
-"""Findings after which nothing is guessed any more: a guess costs a millisecond, and such a file is no configuration."""
+"""Findings after which "did you mean" stops: a guess costs a millisecond, and such a file is no configuration."""
 
 OURS: Final = "Relevo"
 """``since`` of a keyword that keepalived does not have."""
 
 _HOMES: dict[str, dict[str, Keyword[Any]]] = {}
-"""Keyword → the blocks that have it, with its row there: a word in the wrong block is told where it belongs."""
+"""Keyword → the blocks that have it, with its row there: for findings about a keyword in the wrong block."""
 
 
 class Again(enum.Enum):
-    """What a keyword means that its block has twice, as in keepalived."""
+    """Meaning of a repeated keyword, as in keepalived."""
 
     LAST = enum.auto()
     """The last one counts."""
@@ -46,7 +46,7 @@ class Again(enum.Enum):
     JOIN = enum.auto()
     """Lists are put together, and blocks are one block."""
     EACH = enum.auto()
-    """Each is a thing of its own."""
+    """Each one is separate."""
 
 
 class Fields(dict[str, Any]):
@@ -64,7 +64,7 @@ class Fields(dict[str, Any]):
 
     @property
     def findings(self) -> Findings:
-        """Where findings about this block go."""
+        """Return the findings of this block."""
         return self.cursor.findings
 
     def report(self, severity: Severity, keyword: str, message: str, hint: str = "") -> None:
@@ -134,13 +134,13 @@ class Fields(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class Keyword(Generic[T]):
-    """One word of the language in one block: everything that is to be said about it.
+    """One keyword of one block.
 
-    ``target`` is the model's field that it fills (by default the field of its own name, if there is one); a keyword without a
-    target is read by ``assemble``. ``inherits`` names keywords as ``block.keyword``, the nearest first. ``default`` holds
-    where the model has none; ``default_text`` describes one that is not a value. ``otherwise`` is the value after a refused
+    ``target`` is the model's field of its value (by default the field of the same name, if there is one); ``assemble`` reads a
+    keyword without a target. ``inherits`` names keywords as ``block.keyword``, the nearest first. ``default`` applies
+    if the model has none; ``default_text`` describes one that is not a value. ``otherwise`` is the value after a refused
     argument. ``sets`` names another keyword of the block whose value this one gives; ``alias_of`` and ``note`` make a
-    deprecated or misspelt word work, with a warning. ``below`` is a keyword (and its value) that has to stand above.
+    deprecated or misspelt word work, with a warning. ``below`` is a keyword (and its value) that must precede this one.
     """
 
     name: str
@@ -208,7 +208,7 @@ class Block:
         return Argument(self.read, f"{self.syntax} {{ … }}".strip(), takes_block=True, block=self)
 
     def read(self, cursor: Cursor) -> Fields:
-        """Evaluate the block that stands behind the cursor's statement."""
+        """Evaluate the block of the cursor's statement."""
         fields = Fields(cursor, self)
         if self.header is not None:
             self.header(cursor, fields)
@@ -247,7 +247,7 @@ class Block:
             _store(fields, keyword, value, cursor)
 
     def _nearest(self, word: str) -> list[str]:
-        """Return what the word may have been meant to be, at most one; words of this block come first."""
+        """Return at most one similar keyword; those of this block come first."""
         near = get_close_matches(word, self.table, n=1, cutoff=0.75)
         return near or get_close_matches(word, KEEPALIVED_KEYWORDS.get(self.name, ()), n=1, cutoff=0.75)
 
@@ -285,7 +285,7 @@ def _instead(keyword: Keyword[Any]) -> str:
 
 
 def _stands_below(keyword: Keyword[Any], fields: Fields, statement: Statement) -> bool:
-    """Whether what ``keyword`` needs stands above it; keepalived reads a block from top to bottom."""
+    """Whether the keyword that ``keyword`` needs precedes it; keepalived reads a block from top to bottom."""
     assert keyword.below is not None
     other, value = keyword.below
     if other in fields and value in ("", fields[other]):

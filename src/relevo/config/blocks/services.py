@@ -28,7 +28,7 @@ SCHEDULERS: Final = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh"
 MAX_PERSISTENCE_S: Final = 31 * 86400
 DEFAULT_PERSISTENCE_S: Final = 360
 MAX_WEIGHT: Final = 2**31 - 1
-"""keepalived's limit: IPVS keeps weights in a signed integer."""
+"""keepalived's limit: weights in IPVS are signed integers."""
 
 
 class Method(NamedTuple):
@@ -93,7 +93,7 @@ def _granularity(cursor: Cursor) -> int:
 
 
 _DOTTED = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10}){0,3}")
-"""What keepalived takes for an IPv4 netmask, of whichever bits."""
+"""Return an IPv4 netmask as keepalived reads it, contiguous or not."""
 
 
 def _quorum(cursor: Cursor) -> int:
@@ -129,7 +129,7 @@ def _server(cursor: Cursor, fields: Fields) -> None:
 
 
 def endpoint_of(fields: Fields) -> Endpoint:
-    """Return the address and port that stand behind the keyword of a block."""
+    """Return the address and port after the keyword of a block."""
     found: Endpoint = fields["endpoint"]
     return found
 
@@ -217,7 +217,7 @@ KIND: Final = Keyword("lb_kind", METHOD_ARGUMENT, "how packets reach the servers
 PROTOCOL: Final = Keyword(
     "protocol", choice(("TCP", "UDP", "SCTP"), "a protocol", any_case=True), "protocol of the clients", default_text="UDP"
 )
-ONE_PACKET: Final = Keyword("ops", flag(), "UDP: schedule every datagram, remember nothing", target="one_packet")
+ONE_PACKET: Final = Keyword("ops", flag(), "UDP: schedule every datagram by itself, without a connection", target="one_packet")
 IP_FAMILY: Final = Keyword(
     "ip_family",
     choice(("inet", "inet6"), "an IP version"),
@@ -241,7 +241,7 @@ GRANULARITY: Final = Keyword(
     "what counts as one client; turns persistence on",
     default_text="one address",
 )
-QUORUM: Final = Keyword("quorum", Argument(_quorum, "N", "", "1..2³²-1"), "weight that must live for the service to be up")
+QUORUM: Final = Keyword("quorum", Argument(_quorum, "N", "", "1..2³²-1"), "live weight that the service needs to be up")
 HYSTERESIS: Final = Keyword("hysteresis", integer(0, MAX_UINT, "a number"), "distance around the quorum")
 SORRY_SERVER: Final = Keyword(
     "sorry_server", Argument(lambda cursor: cursor.endpoint("a sorry server's address"), "ADDRESS [PORT]"), "server used when the quorum is lost"
@@ -259,7 +259,7 @@ _SERVICE_ROWS: tuple[Keyword[Any], ...] = (
     *SCHEDULER_FLAGS,
     PROTOCOL,
     ONE_PACKET,
-    Keyword("refuse_with", Argument(_refusal, "WORD", "", "icmp reset"), "what clients get when no server is there", target="refuses_by_reset", default_text="icmp", since=OURS),
+    Keyword("refuse_with", Argument(_refusal, "WORD", "", "icmp reset"), "answer to clients when there is no server", target="refuses_by_reset", default_text="icmp", since=OURS),
     IP_FAMILY,
     LOCAL_GROUP,
     PERSISTENCE,
@@ -272,7 +272,7 @@ _SERVICE_ROWS: tuple[Keyword[Any], ...] = (
     Keyword("virtualhost", text("a host name"), "Host header of HTTP checks"),
     Keyword("alpha", flag(), "servers are out of service until their checks succeed"),
     Keyword("inhibit_on_failure", flag(), "weight 0 rather than removal when a check fails"),
-    Keyword("weight", integer(1, MAX_WEIGHT, "a weight"), "weight of servers that do not say", default=1),
+    Keyword("weight", integer(1, MAX_WEIGHT, "a weight"), "weight of servers without their own", default=1),
     Keyword("proxy_protocol", Argument(_proxy_protocol, "VERSION", "", "v1 v2 off"), "PROXY header sent to the servers", default_text="off", since=OURS),
     Keyword("smtp_alert", boolean(), "mail changes of the quorum", inherits=("global_defs.smtp_alert_checker", "global_defs.smtp_alert")),
     Keyword("omega", flag(), "run the down-notifiers when stopping"),

@@ -59,7 +59,7 @@ DEFAULT_PRIORITY: Final = 100
 
 
 class _Options(NamedTuple):
-    """What the options behind an address say, before it is known whether they fit it."""
+    """Options after an address, before they are checked against it."""
 
     device: str = ""
     label: str = ""
@@ -70,8 +70,8 @@ class _Options(NamedTuple):
 def virtual_address(cursor: Cursor) -> VirtualAddress:
     """Read ``IP[/len] [dev IF] [label L] [scope S] [brd A] …`` (keepalived.conf(5), "virtual_ipaddress").
 
-    keepalived leaves the whole address out for a label that is too long, and for a broadcast address that is none. Here the
-    address stays, without what is wrong: an address that is missing is the greater harm.
+    keepalived leaves the whole address out for a label that is too long, and for a broadcast address that is none. Here
+    the address is used without the wrong option, because a missing address does more harm.
     """
     literal, slash, length = cursor.word("an IP address").partition("/")
     found = cursor.as_address(literal, "an IP address")
@@ -238,7 +238,7 @@ def _state(cursor: Cursor) -> bool:
 
 
 def _join_state(former: bool, latter: bool, cursor: Cursor) -> bool:
-    """MASTER stays against a later BACKUP, though not against a word that is neither."""
+    """Ignore a BACKUP after MASTER, but not an unknown word."""
     if former and not latter and cursor.statement.args[0] == "BACKUP":
         cursor.warn("state is MASTER already: BACKUP is ignored, in keepalived too", "remove one of the two")
         return True
@@ -259,7 +259,7 @@ def _name(cursor: Cursor, fields: Fields) -> None:
 
 
 def name_of(fields: Fields) -> str:
-    """Return the name that stands behind the keyword of a block."""
+    """Return the name after the keyword of a block."""
     return str(fields["name"])
 
 
@@ -327,7 +327,7 @@ GROUP_ADDRESS: Final = Keyword(
     default="224.0.0.18",
 )
 INSTANCE_TRANSPORT: Final = Keyword(
-    "vrrp_transport", TRANSPORT, "what carries the adverts", inherits=("global_defs.vrrp_transport",), since=OURS
+    "vrrp_transport", TRANSPORT, "transport of the adverts", inherits=("global_defs.vrrp_transport",), since=OURS
 )
 PREEMPT: Final = Keyword("preempt", flag(), "the default, kept for old files")
 PREEMPT_DELAY: Final = Keyword(

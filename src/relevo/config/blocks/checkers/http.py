@@ -43,7 +43,7 @@ def _status_codes(cursor: Cursor) -> tuple[Range, ...]:
 def _path(cursor: Cursor) -> str:
     value = cursor.word("a path")
     if not value.isprintable() or " " in value:
-        raise cursor.reject("a path holds no blanks or control characters", "encode them as %20 and so on")
+        raise cursor.reject("a path has no blanks or control characters", "encode them as %20 and so on")
     return value if value.startswith("/") else f"/{value}"
 
 
@@ -60,7 +60,7 @@ def _fast_recovery(cursor: Cursor) -> bool:
     return value
 
 
-PATH: Final = Keyword("path", Argument(_path, "PATH"), "path asked for", default_text="none: it is required")
+PATH: Final = Keyword("path", Argument(_path, "PATH"), "path of the request", default_text="none: it is required")
 STATUS_CODE: Final = Keyword(
     "status_code", Argument(_status_codes, "N[-N] …", "", "100..599"), "status codes that pass",
     target="status_codes", default_text="200-299", again=Again.JOIN,
@@ -75,7 +75,7 @@ URL: Final = Block(
     ),
     (Url,),
 )
-URLS: Final[Keyword[Any]] = Keyword("url", URL.argument, "a page asked for", again=Again.EACH)
+URLS: Final[Keyword[Any]] = Keyword("url", URL.argument, "a page to request", again=Again.EACH)
 
 _ROWS: Final[tuple[Keyword[Any], ...]] = (
     *CONNECTION,
