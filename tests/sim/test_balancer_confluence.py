@@ -1,4 +1,4 @@
-"""Confluence of the service side: after any edits and any deaths, who serves is what a fresh start would find.
+"""Confluence of the service side: after any edits and failures, the servers in service are those of a fresh start.
 
 ``RELEVO_SEED`` and ``RELEVO_HISTORIES`` are those of ``test_confluence``.
 """
@@ -16,7 +16,7 @@ from relevo.model.diff import check_names
 from relevo.node.balancer import QuorumChanged, ServerChanged
 from relevo.node.effects import Log
 from relevo.sim.services import ServiceHost
-from tests.sim.worlds import told
+from tests.sim.worlds import format_story
 
 HISTORIES = int(os.environ.get("RELEVO_HISTORIES", "10000"))
 PARTS = 10
@@ -88,7 +88,7 @@ def edited(draw, former):
 
 
 class Watcher:
-    """Follows events, and knows from them alone who serves and which quorum holds."""
+    """Derives from events alone which servers are up and which pools have a quorum."""
 
     def __init__(self, host):
         self.host = host
@@ -97,7 +97,7 @@ class Watcher:
         self.quorum = {}
 
     def begin(self):
-        """Take over what is there without an event: what a start, or a new service, begins with."""
+        """Add the initial state, which has no events."""
         for name, pool in self.host.balancer.pools.items():
             if name not in self.quorum:
                 self.quorum[name] = pool.state is State.UP
@@ -110,16 +110,16 @@ class Watcher:
         for effect in self.host.effects[self.seen :]:
             if isinstance(effect, ServerChanged) and effect.transition:
                 key = formatted[effect.service, effect.server]
-                assert self.up.get(key, False) is not effect.up, f"told twice: {effect}"
+                assert self.up.get(key, False) is not effect.up, f"reported twice: {effect}"
                 self.up[key] = effect.up
                 if effect.service not in gone:
                     assert any("Adding service" in t or "Removing service" in t for t in lines)
             elif isinstance(effect, QuorumChanged):
-                assert self.quorum[effect.service] is not effect.up, f"told twice: {effect}"
+                assert self.quorum[effect.service] is not effect.up, f"reported twice: {effect}"
                 self.quorum[effect.service] = effect.up
         self.seen = len(self.host.effects)
         for name in gone:
-            assert not self.quorum.pop(name), f"{name} was removed with its quorum, and nobody was told"
+            assert not self.quorum.pop(name), f"{name} was removed with its quorum, without an event"
             self.up = {key: up for key, up in self.up.items() if key[0] != name}
         self.begin()
         for name, pool in self.host.balancer.pools.items():
@@ -138,7 +138,7 @@ def verdicts(host):
 
 
 def outcome(host):
-    """Who serves, and what the plane has; a quorum between its two limits is history."""
+    """Servers in service and the plane's table; a quorum between its two limits depends on the history."""
     found = {}
     for name, pool in host.balancer.pools.items():
         history = pool._symbol() is Symbol.BETWEEN
@@ -191,10 +191,10 @@ def history(seed):
         assert set(host.table) == {key for pool in host.balancer.pools.values() for key in pool.service.keys}
         before = len(host.effects)
         host.configure(present)
-        assert host.effects[before:] == [], "a reload that changes nothing says something"
+        assert host.effects[before:] == [], "a reload without changes has effects"
     except AssertionError as error:
-        raise AssertionError(f"seed {seed}: {error}\n{told(story)}") from None
-    return told(story)
+        raise AssertionError(f"seed {seed}: {error}\n{format_story(story)}") from None
+    return format_story(story)
 
 
 if "RELEVO_SEED" in os.environ:

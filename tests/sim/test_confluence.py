@@ -1,7 +1,7 @@
-"""Confluence: however a director got to a file in a world, once things settle it is where a fresh start would be.
+"""Confluence: after any history, once the director has settled, its state is that of a fresh start.
 
 A counterexample is a seed: ``RELEVO_SEED=n pytest tests/sim/test_confluence.py`` runs that history alone, and prints it.
-``RELEVO_HISTORIES`` says how many there are.
+``RELEVO_HISTORIES`` is their number.
 """
 
 import os
@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from tests.sim.worlds import RETRIED_S, SETTLED_S, Run, configuration, step, told
+from tests.sim.worlds import RETRIED_S, SETTLED_S, Run, configuration, format_story, step
 
 HISTORIES = int(os.environ.get("RELEVO_HISTORIES", "12000"))
 PARTS = 20
@@ -42,8 +42,8 @@ def history(seed):
         fresh = run.fresh()
         fresh.wait(SETTLED_S)
         assert run.outcome() == fresh.outcome(), differing(run.outcome(), fresh.outcome())
-        run.told()
-        fresh.told()
+        run.check_events()
+        fresh.check_events()
         run.idle_reload_does_nothing()
         run.host.stop()
         run.wait(2.0)
@@ -52,8 +52,8 @@ def history(seed):
         }, "after the stop"
         assert run.own_addresses() == run.own, "an address that is not ours was taken along by the stop"
     except AssertionError as error:
-        raise AssertionError(f"seed {seed}: {error}\n{told(story)}") from None
-    return told(story)
+        raise AssertionError(f"seed {seed}: {error}\n{format_story(story)}") from None
+    return format_story(story)
 
 
 if "RELEVO_SEED" in os.environ:

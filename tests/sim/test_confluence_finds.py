@@ -1,4 +1,4 @@
-"""The property can fail: root causes of faults that were once there, put back one at a time, are each found by it."""
+"""The property can fail: it finds each root cause of a former fault that is put back."""
 
 from collections import defaultdict
 

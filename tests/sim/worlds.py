@@ -1,4 +1,4 @@
-"""Random files, worlds and events for one director with a peer, and what must be the same however it got there."""
+"""Random configurations, worlds and events for one director with a peer, and the state that must not depend on the history."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ RETRIED_S = 75.0
 
 
 def brief(value: object) -> str:
-    """Show a value by the fields that are not what they are by default."""
+    """Format a value with the fields that differ from their defaults."""
     if isinstance(value, tuple):
         return "(" + " ".join(map(brief, value)) + ")"
     if not isinstance(value, msgspec.Struct):
         return str(value)
     defaults = {field.name: field.default for field in msgspec.structs.fields(value)}
-    said = ((name, getattr(value, name)) for name in value.__struct_fields__)
-    return "{" + ", ".join(f"{name}={brief(each)}" for name, each in said if each != defaults[name]) + "}"
+    changed = ((name, getattr(value, name)) for name in value.__struct_fields__)
+    return "{" + ", ".join(f"{name}={brief(each)}" for name, each in changed if each != defaults[name]) + "}"
 
 
-def told(story: list[tuple[float, object]]) -> str:
-    """Show what happened when."""
+def format_story(story: list[tuple[float, object]]) -> str:
+    """Format a history with its times."""
     return "\n".join(f"  {at:.2f}: {brief(what)}" for at, what in story)
 
 
@@ -81,7 +81,7 @@ def configuration(draw: random.Random) -> Configuration:
 
 
 def edited(draw: random.Random, former: Configuration) -> Configuration:
-    """Change a file a little, or exchange it."""
+    """Change a file a little, or replace it."""
     if draw.random() < 0.15:
         return configuration(draw)
     fresh = configuration(draw)
@@ -101,7 +101,7 @@ def edited(draw: random.Random, former: Configuration) -> Configuration:
 
 
 def peer_configuration() -> Configuration:
-    """What the other director has: every virtual router that we may have under its usual number."""
+    """Configuration of the other director: every virtual router that the director under test may have."""
     return Configuration(
         vrrp_instances=tuple(
             VrrpInstance(
@@ -118,7 +118,7 @@ def peer_configuration() -> Configuration:
 
 @dataclass
 class Run:
-    """A director under test in its world, and what an observer of that world knows."""
+    """A director under test in its world, and the observations of that world."""
 
     configuration: Configuration
     simulation: Simulation = field(default_factory=Simulation)
@@ -193,7 +193,7 @@ class Run:
             self.host.observe()
 
     def take_virtual_address(self, draw: random.Random) -> None:
-        """Somebody removes one of our addresses."""
+        """Another program removes one of our addresses."""
         ours = [each for each in self.host.kernel.addresses if each.set.address not in OWN.values() and each.secondary]
         if ours:
             self.host.kernel.remove(draw.choice(ours).set)
@@ -208,7 +208,7 @@ class Run:
         self.host.observe_source(Observation(Kind.PLANE, ready))
 
     def worker_dies(self) -> None:
-        """The worker dies and is replaced; the supervisor knows who was master."""
+        """The worker dies and is replaced; the supervisor has the former masters."""
         director = self.host.director
         assert director is not None
         masters = frozenset(name for name, router in director.routers.items() if router.machine.state is State.MASTER)
@@ -218,7 +218,7 @@ class Run:
         self.host.start(self.configuration, resume=masters, placed=self.host.local.placed, plane_ready=self.plane_ready)
 
     def daemon_dies(self) -> None:
-        """Everything dies and is started again; nobody knows anything."""
+        """The daemon dies and starts again without any state."""
         self.host.events.clear()
         self.host.log.clear()
         self.host.crash()
@@ -239,7 +239,7 @@ class Run:
         return {("eth1" if name == "away" else name, at) for name, at in found if at in OWN.values()}
 
     def outcome(self) -> dict[str, object]:
-        """Everything that must not depend on how the director got here."""
+        """The state that must not depend on the history."""
         director = self.host.director
         assert director is not None
         names = {link.index: name for name, link in self.host.kernel.links.items()}
@@ -262,7 +262,7 @@ class Run:
         }
 
     def fresh(self) -> Run:
-        """The same file in the same world, started anew."""
+        """The same file in the same world, with a fresh start."""
         other = Run(Configuration())
         other.host.crash()
         other.configuration = self.configuration
@@ -279,21 +279,21 @@ class Run:
         other.host.start(self.configuration, plane_ready=self.plane_ready)
         return other
 
-    def told(self) -> None:
-        """Every change of a state has its event and its line, and no event tells of nothing."""
+    def check_events(self) -> None:
+        """Every change of a state has its event and its log line, and no event repeats a state."""
         director = self.host.director
         assert director is not None
         last: dict[tuple[type, str], str] = {}
         for event in self.host.events:
             key = (type(event), event.name)
-            assert last.get(key) != event.state, f"told twice: {event}"
+            assert last.get(key) != event.state, f"reported twice: {event}"
             last[key] = event.state
         for name, router in director.routers.items():
             assert last.get((InstanceChanged, name)) == str(router.machine.state), (
-                f"{name} is {router.machine.state}, last told {last}"
+                f"{name} is {router.machine.state}, last reported {last}"
             )
         for name, group in director.groups.machines.items():
-            assert last.get((GroupChanged, name)) == str(group.state), f"group {name} is {group.state}, last told {last}"
+            assert last.get((GroupChanged, name)) == str(group.state), f"group {name} is {group.state}, last reported {last}"
         entering = sum("Entering" in line.text for line in self.host.log)
         changes = sum(isinstance(e, InstanceChanged) and e.state != "STOP" for e in self.host.events)
         assert entering == changes, f"{changes} changes, {entering} lines"

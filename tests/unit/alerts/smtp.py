@@ -21,7 +21,7 @@ ADDRESS = "127.0.0.1"
 
 
 class Inbox:
-    """Takes mails; ``refuse`` gives the answers to the next ones, by subject or for whoever comes."""
+    """Accepts mails; ``refuse`` has the answers to the next ones, by subject or for any mail."""
 
     def __init__(self) -> None:
         self.subjects: list[str] = []
@@ -109,7 +109,7 @@ def server_tls(certificate: str, key: str) -> ssl.SSLContext:
 
 
 class Log:
-    """What the outbox said."""
+    """Log lines of the outbox."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, int]] = []

@@ -99,7 +99,7 @@ class Office:
         self.dispatcher = Dispatcher(self.box, self.runner)  # type: ignore[arg-type]
         self.dispatcher.configure(configuration(**globals_))
 
-    def told(self) -> tuple[list[str], list[str]]:
+    def alerts(self) -> tuple[list[str], list[str]]:
         """Subjects and scripts since the last time."""
         found = [alert.subject for alert in self.box.sent], self.runner.ran
         self.box.sent, self.runner.ran = [], []
@@ -123,9 +123,9 @@ def office() -> Office:
 def test_a_transition_mails_and_runs_its_own_script_and_then_the_one_for_any(office: Office, state: str, subject: str) -> None:
     assert office.dispatcher.instance("VI_1", state, 150, "because")
     expected = [f"i-{state.lower()}", f"i-any INSTANCE VI_1 {state} 150"]
-    assert office.told() == ([f"VRRP Instance VI_1 - {subject}"], expected)
+    assert office.alerts() == ([f"VRRP Instance VI_1 - {subject}"], expected)
     office.dispatcher.group("VG_1", state)
-    assert office.told() == ([f"VRRP Group VG_1 - {subject}"], [f"g-{state.lower()}", f"g-any GROUP VG_1 {state} 0"])
+    assert office.alerts() == ([f"VRRP Group VG_1 - {subject}"], [f"g-{state.lower()}", f"g-any GROUP VG_1 {state} 0"])
 
 
 def test_the_reason_is_in_the_mail(office: Office) -> None:
@@ -135,19 +135,19 @@ def test_the_reason_is_in_the_mail(office: Office) -> None:
 
 def test_a_repeated_state_is_not_alerted_again(office: Office) -> None:
     assert office.dispatcher.instance("VI_1", "MASTER", 150, "")
-    office.told()
+    office.alerts()
     assert not office.dispatcher.instance("VI_1", "MASTER", 150, "worker restarted")
     office.dispatcher.group("VG_1", "MASTER")
-    office.told()
+    office.alerts()
     office.dispatcher.group("VG_1", "MASTER")
-    assert office.told() == ([], [])
+    assert office.alerts() == ([], [])
 
 
 def test_every_transition_is_alerted_also_through_fault(office: Office) -> None:
     states = ["BACKUP", "FAULT", "BACKUP", "MASTER", "FAULT", "MASTER", "BACKUP", "STOP"]
     for state in states:
         assert office.dispatcher.instance("VI_1", state, 100, "")
-    subjects, _ = office.told()
+    subjects, _ = office.alerts()
     assert [subject.removeprefix("VRRP Instance VI_1 - ") for subject in subjects] == [
         "Stopping" if state == "STOP" else f"Entering {state} state" for state in states
     ]
@@ -158,7 +158,7 @@ def test_no_email_faults_omits_only_the_mail_of_the_fault() -> None:
     for state in ("BACKUP", "FAULT", "BACKUP"):
         office.dispatcher.instance("VI_1", state, 100, "")
         office.dispatcher.group("VG_1", state)
-    subjects, ran = office.told()
+    subjects, ran = office.alerts()
     assert subjects == [f"VRRP {kind} - Entering BACKUP state" for kind in ("Instance VI_1", "Group VG_1")] * 2
     assert "i-fault" in ran
     assert "g-fault" in ran
@@ -174,30 +174,30 @@ def test_objects_without_smtp_alert_send_no_mail_and_unknown_ones_are_ignored(of
     office.dispatcher.quorum("[192.0.2.99]:tcp:80", True, 1)
     office.dispatcher.quorum("[192.0.2.11]:udp:53", False, 0)
     office.dispatcher.shutdown((("[192.0.2.99]:tcp:80", A),))
-    assert office.told() == ([], [])
+    assert office.alerts() == ([], [])
 
 
 def test_a_server_that_leaves_or_returns_is_mailed_and_runs_its_script(office: Office) -> None:
     office.dispatcher.server(SERVICE, A, False, True, "HTTP_GET", "connection refused")
     assert office.box.sent[0].body == "=> HTTP GET failed on service <=\n\nReason: connection refused"
-    assert office.told() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down"])
+    assert office.alerts() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down"])
     office.dispatcher.server(SERVICE, A, True, True, "HTTP_GET", "")
-    assert office.told() == ([f"Realserver {A} of virtual server {SERVICE} - UP"], ["up own"])
+    assert office.alerts() == ([f"Realserver {A} of virtual server {SERVICE} - UP"], ["up own"])
 
 
 def test_a_server_that_wants_no_mail_still_runs_its_script(office: Office) -> None:
     office.dispatcher.server(SERVICE, B, False, True, "TCP_CHECK", "")
-    assert office.told() == ([], ["down"])
+    assert office.alerts() == ([], ["down"])
 
 
 def test_a_check_without_a_transition_is_mailed_unless_no_checker_emails_is_set(office: Office) -> None:
     office.dispatcher.server(SERVICE, A, False, False, "TCP_CHECK", "")
-    assert office.told() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], [])
+    assert office.alerts() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], [])
     strict = Office(no_checker_emails=True)
     strict.dispatcher.server(SERVICE, A, False, False, "TCP_CHECK", "")
-    assert strict.told() == ([], [])
+    assert strict.alerts() == ([], [])
     strict.dispatcher.server(SERVICE, A, False, True, "TCP_CHECK", "")
-    assert strict.told() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down"])
+    assert strict.alerts() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down"])
 
 
 def test_a_quorum_gained_or_lost_is_mailed_and_runs_its_script(office: Office) -> None:
@@ -205,23 +205,23 @@ def test_a_quorum_gained_or_lost_is_mailed_and_runs_its_script(office: Office) -
     office.dispatcher.quorum(SERVICE, False, 0)
     bodies = [alert.body for alert in office.box.sent]
     assert bodies == ["=> Gained quorum 2+1=3 <= 3 <=", "=> Lost quorum 2-1=1 > 0 <="]
-    assert office.told() == ([f"Virtualserver {SERVICE} - UP", f"Virtualserver {SERVICE} - DOWN"], ["quorum-up", "quorum-down"])
+    assert office.alerts() == ([f"Virtualserver {SERVICE} - UP", f"Virtualserver {SERVICE} - DOWN"], ["quorum-up", "quorum-down"])
 
 
 def test_a_shutdown_alerts_every_server_of_an_omega_service(office: Office) -> None:
     office.dispatcher.shutdown(((SERVICE, A), (SERVICE, B)))
     assert office.box.sent[0].body == "=> shutdown failed on service <=\n\nReason: the director is stopping"
-    assert office.told() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down", "down"])
+    assert office.alerts() == ([f"Realserver {A} of virtual server {SERVICE} - DOWN"], ["down", "down"])
 
 
 def test_a_reload_keeps_the_last_states_and_uses_the_new_scripts(office: Office) -> None:
     office.dispatcher.instance("VI_1", "MASTER", 150, "")
-    office.told()
+    office.alerts()
     new = configuration()
     first = msgspec.structs.replace(new.vrrp_instances[0], notify=scripts("new"), smtp_alert=False)
     office.dispatcher.configure(msgspec.structs.replace(new, vrrp_instances=(first,)))
     assert not office.dispatcher.instance("VI_1", "MASTER", 150, "")
     assert office.dispatcher.instance("VI_1", "BACKUP", 90, "")
-    assert office.told() == ([], ["new-backup", "new-any INSTANCE VI_1 BACKUP 90"])
+    assert office.alerts() == ([], ["new-backup", "new-any INSTANCE VI_1 BACKUP 90"])
     assert office.box.configured[-1] == (Mail(), "R")
     assert office.runner.configured[-1].router_id == "R"

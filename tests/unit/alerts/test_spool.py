@@ -1,4 +1,4 @@
-"""The queue on disk: whole mails or none, whatever happens in between."""
+"""The queue on disk: whole mails or none, also after errors."""
 
 from __future__ import annotations
 

@@ -47,14 +47,14 @@ def serving(path: Path, test: Callable[[], Awaitable[None]]) -> None:
         await server.open()
         async with asyncio.timeout(20.0):
             await test()
-            assert await say(path, b'{"command": "plane"}\n') == FINE
+            assert await send(path, b'{"command": "plane"}\n') == FINE
         await server.close()
         assert not path.exists()
 
     asyncio.run(work())
 
 
-async def say(path: Path, data: bytes) -> Any:
+async def send(path: Path, data: bytes) -> Any:
     """Send data, close the sending side, and return the first answer, ``None`` if there is none."""
     reader, writer = await asyncio.open_unix_connection(path, limit=32 << 20)
     try:
@@ -75,10 +75,10 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_command_is_answered_by_its_value(path: Path) -> None:
     async def test() -> None:
-        assert await say(path, b'{"command": "plane"}\n') == FINE
-        assert await say(path, b'{"command": "plane", "more": [1, {}]}\n') == FINE
-        assert await say(path, b'{"command": "plane"}') == FINE  # the last line needs no end
-        assert len(await say(path, b'{"command": "connections"}\n')) == 8 << 20
+        assert await send(path, b'{"command": "plane"}\n') == FINE
+        assert await send(path, b'{"command": "plane", "more": [1, {}]}\n') == FINE
+        assert await send(path, b'{"command": "plane"}') == FINE  # the last line needs no end
+        assert len(await send(path, b'{"command": "connections"}\n')) == 8 << 20
 
     serving(path, test)
 
@@ -99,8 +99,8 @@ def test_a_client_may_send_many_requests(path: Path) -> None:
 def test_the_error_of_an_unknown_command_lists_the_known_ones(path: Path) -> None:
     async def test() -> None:
         expected = {"error": "unknown command 'reboot'; known: " + " ".join(COMMANDS)}
-        assert await say(path, b'{"command": "reboot"}\n') == expected
-        assert len((await say(path, b'{"command": "' + b"x" * 5000 + b'"}\n'))["error"]) < 200
+        assert await send(path, b'{"command": "reboot"}\n') == expected
+        assert len((await send(path, b'{"command": "' + b"x" * 5000 + b'"}\n'))["error"]) < 200
 
     serving(path, test)
 
@@ -123,7 +123,7 @@ def test_the_error_of_an_unknown_command_lists_the_known_ones(path: Path) -> Non
 )
 def test_an_invalid_request_gets_an_error(path: Path, line: bytes) -> None:
     async def test() -> None:
-        assert (await say(path, line.replace(b"\n", b"") + b"\n"))["error"].startswith("not a request: ")
+        assert (await send(path, line.replace(b"\n", b"") + b"\n"))["error"].startswith("not a request: ")
 
     serving(path, test)
 
@@ -131,7 +131,7 @@ def test_an_invalid_request_gets_an_error(path: Path, line: bytes) -> None:
 def test_a_request_nested_too_deep_gets_an_error(path: Path) -> None:
     async def test() -> None:
         nested = b'{"command": "plane", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}\n"
-        assert "error" in await say(path, nested)
+        assert "error" in await send(path, nested)
 
     serving(path, test)
 
@@ -140,7 +140,7 @@ def test_a_request_nested_too_deep_gets_an_error(path: Path) -> None:
 def test_a_command_that_breaks_is_answered_with_an_error(path: Path) -> None:
     async def test() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        assert "error" in (await say(path, b'{"command": "sync"}\n') or {})
+        assert "error" in (await send(path, b'{"command": "sync"}\n') or {})
 
     serving(path, test)
 
@@ -148,7 +148,7 @@ def test_a_command_that_breaks_is_answered_with_an_error(path: Path) -> None:
 def test_a_line_without_end_is_refused_and_not_kept(path: Path) -> None:
     async def test() -> None:
         for line in (b"x" * (MAX_REQUEST + 1), b"x" * (1 << 20) + b"\n"):
-            answer = await say(path, line)
+            answer = await send(path, line)
             assert answer in (None, {"error": f"a request has at most {MAX_REQUEST} bytes"})
 
     serving(path, test)
@@ -210,11 +210,11 @@ def test_too_many_clients_get_an_error_until_others_leave(path: Path) -> None:
         for reader, writer in held:
             writer.write(b'{"command": "plane"}\n')
             await reader.readline()
-        assert await say(path, b'{"command": "plane"}\n') == {"error": f"more than {MAX_CLIENTS} clients"}
+        assert await send(path, b'{"command": "plane"}\n') == {"error": f"more than {MAX_CLIENTS} clients"}
         for _, writer in held:
             writer.close()
         for _ in range(200):
-            if await say(path, b'{"command": "plane"}\n') == FINE:
+            if await send(path, b'{"command": "plane"}\n') == FINE:
                 return
             await asyncio.sleep(0.01)
         raise AssertionError("no place came back")
@@ -300,7 +300,7 @@ def test_a_refusal_is_an_error_with_its_hint(path: Path) -> None:
 )
 def test_a_request_with_wrong_arguments_gets_an_error(path: Path, line: bytes) -> None:
     async def test() -> None:
-        error = (await say(path, line + b"\n"))["error"]
+        error = (await send(path, line + b"\n"))["error"]
         assert error.startswith(f"{json.loads(line)['command']}: ")
 
     serving(path, test)

@@ -130,8 +130,8 @@ def test_the_rest_of_a_secret_is_not_in_the_model_dump():
     assert "hush" not in repr(result.configuration)
 
 
-def told(result: Compiled) -> str:
-    """Everything that a finding says, in text or JSON."""
+def text_of(result: Compiled) -> str:
+    """All findings as text and JSON."""
     return rendered(result) + "".join(f"{f.message} {f.hint} {f.keyword}" for f in result.findings)
 
 
@@ -156,7 +156,7 @@ def told(result: Compiled) -> str:
 def test_secrets_are_not_in_findings(body):
     result = with_instance(body)
     assert len(result.findings)
-    assert "hush" not in told(result).replace("hush_key", "")
+    assert "hush" not in text_of(result).replace("hush_key", "")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_secrets_are_not_in_findings(body):
 def test_secrets_outside_any_block_are_not_in_findings(line):
     result = compiled(f"{line}\n{INSTANCE}")
     assert len(result.findings)
-    assert "hush" not in told(result)
+    assert "hush" not in text_of(result)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_secrets_outside_any_block_are_not_in_findings(line):
 def test_keys_and_passwords_are_not_in_findings(line):
     result = with_globals(line)
     assert len(result.findings)
-    assert "hush" not in told(result)
+    assert "hush" not in text_of(result)
 
 
 @pytest.mark.parametrize(

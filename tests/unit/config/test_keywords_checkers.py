@@ -83,7 +83,7 @@ def test_a_checker_connects_to_its_declared_endpoint(kind, body, connect, bind):
 
 @pytest.mark.parametrize("kind", ["NAT", "DR", "TUN"])
 @pytest.mark.parametrize(
-    ("service_port", "server_port", "forwarded", "checked", "told"),
+    ("service_port", "server_port", "forwarded", "checked", "reported"),
     [
         ("443", "8443", {"NAT": 8443}, 8443, "{kind} cannot change the port: 443 is used; checks go to 8443"),
         ("443", "443", {}, 443, ""),
@@ -91,7 +91,7 @@ def test_a_checker_connects_to_its_declared_endpoint(kind, body, connect, bind):
         ("0", "80", {"NAT": 80}, 80, "{kind} cannot change the port: that of the packet is used; checks go to 80"),
     ],
 )
-def test_a_checker_goes_to_the_port_that_the_server_declares(kind, service_port, server_port, forwarded, checked, told):
+def test_a_checker_goes_to_the_port_that_the_server_declares(kind, service_port, server_port, forwarded, checked, reported):
     result = compiled(
         f"virtual_server 192.0.2.1 {service_port} {{\nprotocol TCP\npersistence_timeout 9\nlb_kind {kind}\n"
         f"real_server 10.0.0.1 {server_port} {{\nTCP_CHECK {{\n}}\n}}\n}}"
@@ -99,7 +99,7 @@ def test_a_checker_goes_to_the_port_that_the_server_declares(kind, service_port,
     (server,) = result.configuration.virtual_servers[0].real_servers
     assert server.endpoint == Endpoint("10.0.0.1", forwarded.get(kind, int(service_port)))
     assert server.checks[0].connect == Endpoint("10.0.0.1", checked)
-    expected = [told.format(kind=kind)] if told and (kind != "NAT" or "{kind}" not in told) else []
+    expected = [reported.format(kind=kind)] if reported and (kind != "NAT" or "{kind}" not in reported) else []
     assert [found.message for found in result.findings] == expected
 
 
@@ -164,7 +164,7 @@ def test_a_page_is_read(body, expected):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         ("status_code 200", "error: 'url' without a path: left out"),
         ("path", "missing: 'path' needs a path"),
@@ -172,9 +172,9 @@ def test_a_page_is_read(body, expected):
         ('path "/a\tb"', "error: a path has no blanks or control characters"),
     ],
 )
-def test_a_page_without_a_path_is_left_out(body, told):
+def test_a_page_without_a_path_is_left_out(body, reported):
     result = with_server(f"HTTP_GET {{\nurl {{\n{body}\n}}\nurl {{\npath /sound\n}}\n}}")
-    assert told in messages(result)
+    assert reported in messages(result)
     assert result.configuration.virtual_servers[0].real_servers[0].checks[0].urls == (Url(path="/sound"),)
 
 

@@ -68,7 +68,7 @@ def test_mail_settings_hold(body, field, value):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         ("notification_email {\nro,ot\n}", ["warning: 'ro,ot' is not a mail address: left out"]),
         ("notification_email a@b", ["error: 'notification_email' needs a block"]),
@@ -93,9 +93,9 @@ def test_mail_settings_hold(body, field, value):
         ("script_user", ["missing: 'script_user' needs a user"]),
     ],
 )
-def test_what_cannot_be_used_leaves_the_default(body, told):
+def test_what_cannot_be_used_leaves_the_default(body, reported):
     result = with_globals(body)
-    assert messages(result) == told
+    assert messages(result) == reported
     assert result.configuration.global_defs == GlobalDefs()
 
 
@@ -103,7 +103,7 @@ D = SyncDaemon(interface="eth1")
 
 
 @pytest.mark.parametrize(
-    ("body", "told", "field", "value"),
+    ("body", "reported", "field", "value"),
     [
         ("lvs_sync_daemon eth1 group 10.0.0.1", ["error: '10.0.0.1' is not a multicast address"], "lvs_sync_daemon", D),
         ("lvs_sync_daemon eth1 id 256", ["error: 256 is out of range"], "lvs_sync_daemon", D),
@@ -149,14 +149,14 @@ D = SyncDaemon(interface="eth1")
         ),
     ],
 )
-def test_what_can_be_used_of_an_odd_line_is(body, told, field, value):
+def test_what_can_be_used_of_an_odd_line_is(body, reported, field, value):
     result = with_globals(body)
-    assert messages(result) == told
+    assert messages(result) == reported
     assert getattr(result.configuration.global_defs, field) == value
 
 
 @pytest.mark.parametrize(
-    ("body", "told", "field", "value"),
+    ("body", "reported", "field", "value"),
     [
         (
             "notification_email {\nroot\n}\nnotification_email {\na@b\n}",
@@ -174,14 +174,14 @@ def test_what_can_be_used_of_an_odd_line_is(body, told, field, value):
         ("smtp_connect_timeout 2.5", ["warning: '.5' after the number 2 is ignored"], "connect_timeout_s", 2.0),
     ],
 )
-def test_odd_mail_settings_are_reported_and_used(body, told, field, value):
+def test_odd_mail_settings_are_reported_and_used(body, reported, field, value):
     result = with_globals(body)
-    assert messages(result) == told
+    assert messages(result) == reported
     assert getattr(result.configuration.global_defs.mail, field) == value
 
 
 @pytest.mark.parametrize(
-    ("body", "told", "field", "value"),
+    ("body", "reported", "field", "value"),
     [
         ("vrrp_garp_master_repeat 0", "warning: a count of messages is at least 1: 1 is used", "repeat", 1),
         ("vrrp_garp_master_repeat 1000", "warning: a count of messages is at most 100: 100 is used", "repeat", 100),
@@ -189,9 +189,9 @@ def test_odd_mail_settings_are_reported_and_used(body, told, field, value):
         ("vrrp_garp_master_refresh 1.0", "warning: '.0' after the number 1 is ignored", "refresh_s", 1.0),
     ],
 )
-def test_gratuitous_arp_settings_out_of_range_are_keepalived_s(body, told, field, value):
+def test_gratuitous_arp_settings_out_of_range_are_keepalived_s(body, reported, field, value):
     result = with_globals(body)
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert getattr(result.configuration.vrrp_instances[0].garp, field) == value
 
 

@@ -47,7 +47,7 @@ def test_a_line_of_a_group_is_one_or_more_services(line: str, keys: list[Service
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("host 80", "error: 'host' is not an IP address"),
         ("192.0.2.1 http", "error: 'http' is not a port number"),
@@ -63,14 +63,14 @@ def test_a_line_of_a_group_is_one_or_more_services(line: str, keys: list[Service
         ("fwmark 1 ipx", "error: 'ipx' is not an IP version"),
     ],
 )
-def test_a_bad_line_of_a_group_is_reported_and_the_rest_stands(line: str, told: str) -> None:
+def test_a_bad_line_of_a_group_is_reported_and_the_rest_stands(line: str, reported: str) -> None:
     result = compiled(group(f"192.0.2.77 80\n{line}"))
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert result.configuration.virtual_servers[0].keys == (tcp("192.0.2.77"),)
 
 
 @pytest.mark.parametrize(
-    ("line", "told", "keys"),
+    ("line", "reported", "keys"),
     [
         (
             "192.0.2.9/31 80",
@@ -80,9 +80,9 @@ def test_a_bad_line_of_a_group_is_reported_and_the_rest_stands(line: str, told: 
         ("192.0.2.9-9 80", "warning: '192.0.2.9-9' is a single address; keepalived leaves the line out", (tcp("192.0.2.9"),)),
     ],
 )
-def test_a_line_that_keepalived_leaves_out_is_used_with_a_warning(line, told, keys) -> None:
+def test_a_line_that_keepalived_leaves_out_is_used_with_a_warning(line, reported, keys) -> None:
     result = compiled(group(line))
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert result.configuration.virtual_servers[0].keys == keys
 
 

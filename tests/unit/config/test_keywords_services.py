@@ -63,7 +63,7 @@ HOLES = "error: '%s' has holes for a netmask: an address is a client, unlike in 
 
 
 @pytest.mark.parametrize(
-    ("body", "told", "field", "value"),
+    ("body", "reported", "field", "value"),
     [
         ("lb_algo loadbalance", "error: 'loadbalance' is not a scheduler", "scheduler", "wlc"),
         ("lb_kind LOCAL", "error: 'LOCAL' is not a forwarding method", "forwarding", Forwarding.NAT),
@@ -155,8 +155,8 @@ HOLES = "error: '%s' has holes for a netmask: an address is a client, unlike in 
         ("nat_mask 24", f"warning: keyword 'nat_mask' is ignored: {REMOVED['nat_mask']}", "quorum", 1),
     ],
 )
-def test_what_is_odd_in_a_service_is_reported_and_the_rest_stands(body, told, field, value):
-    assert messages(with_service(body)) == [told]
+def test_what_is_odd_in_a_service_is_reported_and_the_rest_stands(body, reported, field, value):
+    assert messages(with_service(body)) == [reported]
     assert getattr(service(body), field) == value
 
 
@@ -164,7 +164,7 @@ SERVER = "real_server 10.0.0.1 80 {\n}"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         (f"virtual_server {{\n{SERVER}\n}}", "missing: 'virtual_server' needs a virtual server's address"),
         ("virtual_server 192.0.2.2 80", "error: 'virtual_server' needs a block"),
@@ -186,9 +186,9 @@ SERVER = "real_server 10.0.0.1 80 {\n}"
         ),
     ],
 )
-def test_a_service_that_cannot_run_is_left_out_and_its_neighbours_stand(text, told):
+def test_a_service_that_cannot_run_is_left_out_and_its_neighbours_stand(text, reported):
     result = with_service("", text)
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert [found.name for found in result.configuration.virtual_servers] == ["[192.0.2.1]:tcp:80"]
 
 
@@ -326,7 +326,7 @@ def test_a_service_of_weightless_servers_has_a_quorum_of_1():
 
 
 @pytest.mark.parametrize(
-    ("body", "around", "told", "field", "value"),
+    ("body", "around", "reported", "field", "value"),
     [
         ("", "weight 0", "error: 0 is out of range", "weight", 1),
         (
@@ -347,9 +347,9 @@ def test_a_service_of_weightless_servers_has_a_quorum_of_1():
         ),
     ],
 )
-def test_what_is_odd_in_a_real_server_is_reported_and_the_rest_stands(body, around, told, field, value):
+def test_what_is_odd_in_a_real_server_is_reported_and_the_rest_stands(body, around, reported, field, value):
     result = with_server(body, around)
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert getattr(result.configuration.virtual_servers[0].real_servers[0], field) == value
 
 
@@ -361,7 +361,7 @@ def test_the_first_of_two_scripts_of_a_server_counts(keyword):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("real_server {\n}", "missing: 'real_server' needs a real server's address"),
         ("real_server 10.0.0.2 80", "error: 'real_server' needs a block"),
@@ -374,9 +374,9 @@ def test_the_first_of_two_scripts_of_a_server_counts(keyword):
         ),
     ],
 )
-def test_a_real_server_that_cannot_serve_is_left_out_and_its_neighbours_stand(text, told):
+def test_a_real_server_that_cannot_serve_is_left_out_and_its_neighbours_stand(text, reported):
     result = compiled(f"virtual_server 192.0.2.1 80 {{\nprotocol TCP\n{SERVER}\n{text}\n}}")
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert [found.endpoint for found in result.configuration.virtual_servers[0].real_servers] == [Endpoint("10.0.0.1", 80)]
 
 

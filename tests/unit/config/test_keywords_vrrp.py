@@ -110,7 +110,7 @@ BARE = VirtualAddress(address="10.0.0.1")
 
 
 @pytest.mark.parametrize(
-    ("line", "told", "value"),
+    ("line", "reported", "value"),
     [
         ("10.0.0.1/", "warning: '/' without a length: /32 is used; keepalived takes it for /0", BARE),
         ("10.0.0.1/33", "error: '/33' is not a prefix length: /32 is used, as in keepalived", BARE),
@@ -161,9 +161,9 @@ BARE = VirtualAddress(address="10.0.0.1")
         ),
     ],
 )
-def test_what_is_odd_about_an_address_is_reported_and_the_address_stays(line, told, value):
+def test_what_is_odd_about_an_address_is_reported_and_the_address_stays(line, reported, value):
     result = with_instance(f"virtual_ipaddress_excluded {{\n{line}\n}}")
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert result.configuration.vrrp_instances[0].excluded_addresses == (value,)
 
 
@@ -198,30 +198,30 @@ def test_lists_that_stand_twice_are_one_list():
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("10.0.0.1 peer 10.0.0.2", "warning: option 'peer' is not supported by this version: ignored"),
         ("10.0.0.1 no_track", "warning: option 'no_track' is not supported by this version: ignored"),
         ("10.0.0.1 metric", "warning: unknown address option 'metric': ignored"),
     ],
 )
-def test_options_that_are_not_known_leave_the_address(line, told):
+def test_options_that_are_not_known_leave_the_address(line, reported):
     result = with_instance(f"virtual_ipaddress_excluded {{\n{line}\n}}")
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert result.configuration.vrrp_instances[0].excluded_addresses == (VirtualAddress(address="10.0.0.1"),)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "reported"),
     [
         ("10.0.0/24", "error: '10.0.0' is not an IP address"),
         ("10.0.0.1 dev", "error: 'dev' needs an interface: left out"),
         ("10.0.0.1 peer", "error: 'peer' needs a value: left out"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_left_out_and_its_neighbours_stand(line, told):
+def test_an_address_that_cannot_be_used_is_left_out_and_its_neighbours_stand(line, reported):
     result = with_instance(f"virtual_ipaddress_excluded {{\n{line}\n10.9.9.9\n}}")
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert result.configuration.vrrp_instances[0].excluded_addresses == (VirtualAddress(address="10.9.9.9"),)
 
 
@@ -230,7 +230,7 @@ def test_a_prefix_length_of_many_digits_is_reported_not_raised():
 
 
 @pytest.mark.parametrize(
-    ("body", "told", "field", "value"),
+    ("body", "reported", "field", "value"),
     [
         ("state SLAVE", "error: unknown state 'SLAVE': BACKUP is used", "starts_as_master", False),
         ("state master", "error: unknown state 'master': BACKUP is used", "starts_as_master", False),
@@ -416,14 +416,14 @@ def test_a_prefix_length_of_many_digits_is_reported_not_raised():
         ),
     ],
 )
-def test_what_is_odd_in_an_instance_is_reported_and_the_rest_stands(body, told, field, value):
+def test_what_is_odd_in_an_instance_is_reported_and_the_rest_stands(body, reported, field, value):
     result = with_instance(body)
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert getattr(result.configuration.vrrp_instances[0], field) == value
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("vrrp_instance {\n}", "missing: 'vrrp_instance' needs a name"),
         ("vrrp_instance A", "error: 'vrrp_instance' needs a block"),
@@ -453,9 +453,9 @@ def test_what_is_odd_in_an_instance_is_reported_and_the_rest_stands(body, told, 
         ),
     ],
 )
-def test_an_instance_that_cannot_run_is_left_out_and_its_neighbours_stand(text, told):
+def test_an_instance_that_cannot_run_is_left_out_and_its_neighbours_stand(text, reported):
     result = compiled(f"{INSTANCE}{text}")
-    assert messages(result) == [told]
+    assert messages(result) == [reported]
     assert [found.name for found in result.configuration.vrrp_instances] == ["VI"]
 
 
@@ -638,7 +638,7 @@ def test_a_sync_group_holds_its_members_scripts_and_alerts():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("vrrp_sync_group G {\nVI\n}", ["error: vrrp_sync_group 'G' has no members: left out", "warning: unknown keyword 'VI'"]),
         (
@@ -654,10 +654,10 @@ def test_a_sync_group_holds_its_members_scripts_and_alerts():
         ("vrrp_sync_group {\n}", ["missing: 'vrrp_sync_group' needs a name"]),
     ],
 )
-def test_a_sync_group_without_members_is_left_out(text, told):
+def test_a_sync_group_without_members_is_left_out(text, reported):
     result = with_instance("", f"vrrp_sync_group F {{\ngroup {{\nVI\n}}\n}}\n{text}")
     assert [group.name for group in result.configuration.sync_groups] == ["F"]
-    assert [found[: len(start)] for found, start in zip(messages(result), told, strict=True)] == told
+    assert [found[: len(start)] for found, start in zip(messages(result), reported, strict=True)] == reported
 
 
 def test_a_group_loses_an_instance_that_was_left_out():

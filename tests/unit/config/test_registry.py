@@ -47,7 +47,7 @@ def evaluated(body: str) -> tuple[dict, Findings]:
     return OUTER.read(cursor), findings
 
 
-def told(findings: Findings) -> list[tuple[str, str]]:
+def reported(findings: Findings) -> list[tuple[str, str]]:
     return [(found.severity, found.message) for found in findings]
 
 
@@ -142,7 +142,7 @@ def test_a_block_without_its_header_is_left_out_whole():
     fields = Fields(Cursor(tree.statements[0], findings), TOP)
     TOP.evaluate(tree.statements, fields)
     assert fields == {"outer": [{"head": "y"}]}
-    assert told(findings) == [("missing", "'outer' needs a head")]
+    assert reported(findings) == [("missing", "'outer' needs a head")]
 
 
 def test_findings_about_fields_stand_at_the_value_or_the_keyword_or_the_head():

@@ -1,4 +1,4 @@
-"""Messages between supervisor and workers: whatever the pieces, the same messages in the same order."""
+"""Messages between supervisor and workers: the same messages in the same order for any split of the stream."""
 
 from __future__ import annotations
 

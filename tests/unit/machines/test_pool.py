@@ -344,7 +344,7 @@ OTHER_SORRY = Endpoint("127.0.0.1", 9090)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "changes"),
     [
         (SORRY, OTHER_SORRY, [SorryChanged(SORRY, False), SorryChanged(OTHER_SORRY, True)]),
         (SORRY, None, [SorryChanged(SORRY, False)]),
@@ -352,10 +352,10 @@ OTHER_SORRY = Endpoint("127.0.0.1", 9090)
         (SORRY, SORRY, []),
     ],
 )
-def test_a_replaced_sorry_server_in_service_is_reported(before, after, told):
+def test_a_replaced_sorry_server_in_service_is_reported(before, after, changes):
     machine = PoolMachine(service(server(1), sorry_server=before), 0.0)
     turn(machine, 1, False)
-    assert reconfigure(machine, server(1), down=(1,), sorry_server=after) == told
+    assert reconfigure(machine, server(1), down=(1,), sorry_server=after) == changes
 
 
 def test_a_quorum_gained_by_the_reload_that_exchanges_the_sorry_server_removes_the_former_one():

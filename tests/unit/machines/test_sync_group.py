@@ -169,5 +169,5 @@ def test_a_transition_is_reported_exactly_when_the_state_changes(reports):
         if symbol is Symbol.START and machine.state is not INIT:
             continue
         before = machine.state
-        told = [(e.before, e.after) for e in give(machine, symbol, name) if isinstance(e, GroupTransition)]
-        assert told == ([(before, machine.state)] if machine.state is not before else [])
+        transitions = [(e.before, e.after) for e in give(machine, symbol, name) if isinstance(e, GroupTransition)]
+        assert transitions == ([(before, machine.state)] if machine.state is not before else [])

@@ -1,4 +1,4 @@
-"""Inputs and effects of one virtual router. Times are seconds from its start; its own priority is 100 unless said."""
+"""Inputs and effects of one virtual router. Times are seconds from its start; its own priority is 100 by default."""
 
 import pytest
 
@@ -820,8 +820,8 @@ def without_plane(**changes):
 @pytest.mark.parametrize("changes", [{}, {"priority": 255}, {"starts_as_master": True}])
 def test_while_its_plane_is_not_ready_a_router_leaves_a_lower_master_alone_however_long_that_lasts(changes):
     machine = without_plane(**changes)
-    said = [line for second in range(1, 100) for line in logs(machine.receive(heard(50), float(second)))]
-    assert said == [f"(VI_1) waits for its data plane before it takes over from {HIGH}"]
+    lines = [line for second in range(1, 100) for line in logs(machine.receive(heard(50), float(second)))]
+    assert lines == [f"(VI_1) waits for its data plane before it takes over from {HIGH}"]
     assert (machine.state, machine.waiting) == (BACKUP, "data_plane")
     machine.receive(SetPlaneReady(True), 99.5)
     machine.receive(heard(50), 100.0)

@@ -69,19 +69,19 @@ class Story:
         return self
 
     def reload(self, *services, **changes):
-        self.said.clear()
+        self.effects.clear()
         self.host.configure(file(*services, **changes))
-        return [each.text if isinstance(each, Log) else each for each in self.said]
+        return [each.text if isinstance(each, Log) else each for each in self.effects]
 
     @property
-    def said(self):
+    def effects(self):
         return self.host.effects
 
     def texts(self):
-        return [each.text for each in self.said if isinstance(each, Log)]
+        return [each.text for each in self.effects if isinstance(each, Log)]
 
     def events(self):
-        return [each for each in self.said if isinstance(each, ServerChanged | QuorumChanged)]
+        return [each for each in self.effects if isinstance(each, ServerChanged | QuorumChanged)]
 
     def table(self):
         return {s.server.endpoint: s.server.weight for state in self.host.table.values() for s in state.servers}
@@ -92,7 +92,7 @@ class Story:
 
 def test_a_server_that_dies_leaves_in_keepalived_s_words():
     story = Story(service(server(1), server(2))).wait(2.0)
-    story.said.clear()
+    story.effects.clear()
     story.dead = {at(1)}
     story.wait(10.0)
     assert story.texts() == [
@@ -108,7 +108,7 @@ def test_a_server_that_dies_leaves_in_keepalived_s_words():
 def test_it_returns_in_them_too_and_the_quorum_with_it():
     story = Story(service(server(1, http(1))), dead=[at(1)]).wait(2.0)
     assert story.table() == {}
-    story.said.clear()
+    story.effects.clear()
     story.dead = set()
     story.wait(6.0)
     assert story.texts() == [

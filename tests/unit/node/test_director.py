@@ -82,7 +82,7 @@ def texts(host):
     return [line.text for line in host.log]
 
 
-def hear(host, priority, *, source=PEER, vrid=51):
+def receive_advert(host, priority, *, source=PEER, vrid=51):
     advert = Advert(2, vrid, priority, 1.0, ("10.0.0.9",))
     host.deliver("eth0", source, "224.0.0.18", wire.encode(advert, source, "224.0.0.18"))
 
@@ -221,7 +221,7 @@ def test_announcements_are_paced_and_end_with_mastery():
     host = started(instance(garp=GarpPolicy(delay_s=0.0, repeat=5, interval_s=0.5)), settle=3.7)
     assert len(host.announced) == 1
     wait(host, 0.5)
-    hear(host, 200)
+    receive_advert(host, 200)
     wait(host, 2.0)
     assert len(host.announced) == 2
 
@@ -376,12 +376,12 @@ def test_members_are_handed_over_together():
 def test_a_higher_backup_waits_for_its_plane_and_logs_it():
     host = started(instance(priority=150), settle=0.5, plane_ready=False)
     for _ in range(20):
-        hear(host, 100)
+        receive_advert(host, 100)
         wait(host, 1.0)
     assert (machine(host).state, machine(host).waiting) == (State.BACKUP, "data_plane")
     assert f"(V) waits for its data plane before it takes over from {PEER}" in texts(host)
     host.observe_source(Observation(Kind.PLANE, True))
-    hear(host, 100)
+    receive_advert(host, 100)
     wait(host, 4.0)
     assert machine(host).state is State.MASTER
 
@@ -496,7 +496,7 @@ def test_answers_for_a_router_that_is_gone_change_nothing():
 def test_what_is_not_admitted_is_counted_and_logged_once():
     host = started()
     for _ in range(3):
-        hear(host, 200, source="10.0.0.1")
+        receive_advert(host, 200, source="10.0.0.1")
         host._give(PacketReceived(("V",), b"\x21\x33", None))
         host._give(PacketReceived(("V",), b"", None))
         host.deliver("eth0", PEER, "224.0.0.18", b"\x21\x33\x64\x01\x00\x01\x00\x00")
@@ -508,7 +508,7 @@ def test_what_is_not_admitted_is_counted_and_logged_once():
 
 def test_adverts_with_a_vrid_of_no_local_router_are_counted():
     host = started()
-    hear(host, 200, vrid=99)
+    receive_advert(host, 200, vrid=99)
     assert host.director.unknown["unknown_virtual_router"] == 1
     assert machine(host).state is State.MASTER
 

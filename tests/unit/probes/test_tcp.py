@@ -35,7 +35,7 @@ def test_a_server_that_accepts_passes_and_receives_a_fin() -> None:
 
 def test_a_closed_port_is_refused() -> None:
     with socket.socket() as sock:
-        sock.bind((ADDRESS, 0))  # bound and not listening: nobody else can take it
+        sock.bind((ADDRESS, 0))  # bound and not listening: no other process can take it
         assert probe(tcp(Endpoint(*sock.getsockname()))) == Result(Failure.REFUSED)
 
 
@@ -70,7 +70,7 @@ def test_bindto_with_a_port_can_be_used_again_at_once() -> None:
     with server(lambda sock: None) as target:
         for _ in range(3):
             result = probe(tcp(target, bind=Endpoint("127.0.44.4", port)))
-            assert result.failure in (None, Failure.LOCAL)  # the kernel may still hold the pair, and says so
+            assert result.failure in (None, Failure.LOCAL)  # the kernel may still have the pair in use
         assert probe(tcp(target, bind=Endpoint("127.0.44.5", port))).passed
 
 

@@ -13,8 +13,8 @@ def test_the_frame_is_what_scapy_reads_and_would_write():
     read = Ether(frame)
     assert (read.dst, read.src) == ("33:33:00:00:00:01", "02:00:00:00:00:01")
     assert (read[IPv6].src, read[IPv6].dst, read[IPv6].hlim) == ("fd00::9", "ff02::1", 255)
-    told = read[ICMPv6ND_NA]
-    assert (told.tgt, told.R, told.S, told.O) == ("fd00::9", 0, 0, 1)
+    advertisement = read[ICMPv6ND_NA]
+    assert (advertisement.tgt, advertisement.R, advertisement.S, advertisement.O) == ("fd00::9", 0, 0, 1)
     assert read[ICMPv6NDOptDstLLAddr].lladdr == "02:00:00:00:00:01"
     del read[ICMPv6ND_NA].cksum
     del read[IPv6].plen
