@@ -142,7 +142,7 @@ def test_a_resync_that_fails_ends_as_not_full_and_the_next_one_is_sent(
     director: Director, peer: socket.socket, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     director.insert(director.serve())
-    usual = type(director.instance).announce
+    usual = type(director.instance).export_connections
 
     def fail(self: object, first: int, limit: int, which: SyncExport) -> int | None:
         monkeypatch.setattr(type(director.instance), "export_connections", usual)
