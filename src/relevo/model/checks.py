@@ -34,6 +34,11 @@ class TcpCheck(msgspec.Struct, frozen=True, kw_only=True, tag="TCP_CHECK"):
         """Keyword of the checker."""
         return "TCP_CHECK"
 
+    @property
+    def attempt(self) -> str:
+        """What was tried, as keepalived's log lines say it."""
+        return "TCP connection"
+
 
 class Url(msgspec.Struct, frozen=True, kw_only=True):
     """One page that an HTTP check requests.
@@ -65,5 +70,13 @@ class HttpCheck(msgspec.Struct, frozen=True, kw_only=True, tag="HTTP_GET"):
         """Keyword of the checker."""
         return "SSL_GET" if self.tls else "HTTP_GET"
 
+    @property
+    def attempt(self) -> str:
+        """What was tried, as keepalived's log lines say it."""
+        return self.name
+
 
 Check = TcpCheck | HttpCheck
+"""Every kind of check. A kind is a model here, a keyword block in ``config/blocks/checkers``, and a probe in ``probes``; each of
+the two registers itself for the model's type.
+"""

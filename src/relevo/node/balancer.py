@@ -13,7 +13,7 @@ from relevo.machines import check as checking
 from relevo.machines import pool as pooling
 from relevo.machines.check import Result
 from relevo.machines.pool import CheckName, CheckVerdict, PoolMachine
-from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, ServiceKey, Sysctl, TcpCheck, VirtualServer
+from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, ServiceKey, Sysctl, VirtualServer
 from relevo.model.diff import difference
 from relevo.model.table import Desired, Operation, ServiceState, SyncRole, SyncTask
 from relevo.node.checks import CheckKey, CheckRunner, Checks
@@ -232,7 +232,7 @@ class Balancer:
 
     def _log_verdict(self, runner: CheckRunner, up: bool, reason: str) -> list[Effect]:
         server, service = self._formatted(runner), runner.key[0]
-        what = "TCP connection" if isinstance(runner.check, TcpCheck) else runner.check.name
+        what = runner.check.attempt
         if up:
             return [Log(f"{what} to {server} success.")]
         lines: list[Effect] = [Log(f"{what} to {server} failed ({reason}).", Severity.WARNING)]

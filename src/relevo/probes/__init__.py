@@ -5,18 +5,7 @@ Replies of servers are hostile input: every read is limited in bytes, and the wh
 
 from __future__ import annotations
 
-from relevo.machines.check import Result
-from relevo.model import Check, HttpCheck, TcpCheck
-from relevo.probes.http import probe_http
-from relevo.probes.tcp import probe_tcp
+from relevo.probes import http, tcp
+from relevo.probes.registry import kinds, run_probe
 
-__all__ = ["run_probe"]
-
-
-async def run_probe(check: Check) -> Result:
-    """Run ``check`` once."""
-    match check:
-        case TcpCheck():
-            return await probe_tcp(check)
-        case HttpCheck():
-            return await probe_http(check)
+__all__ = ["http", "kinds", "run_probe", "tcp"]

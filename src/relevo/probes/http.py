@@ -18,6 +18,7 @@ import h11
 from relevo import __version__
 from relevo.machines.check import Failure, Result
 from relevo.model import Endpoint, HttpCheck, Url
+from relevo.probes.registry import probe_for
 from relevo.probes.tcp import connect, failed
 
 READ_SIZE: Final = 65_536
@@ -44,6 +45,7 @@ class BadResponse(Exception):
         self.result = Result(failure, detail)
 
 
+@probe_for(HttpCheck)
 async def probe_http(check: HttpCheck) -> Result:
     """Pass if every page answers as declared; each has ``connect_timeout_s`` for connection and answer."""
     detail = ""

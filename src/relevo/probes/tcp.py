@@ -9,6 +9,7 @@ import ssl
 
 from relevo.machines.check import Failure, Result
 from relevo.model import Endpoint, TcpCheck
+from relevo.probes.registry import probe_for
 
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
@@ -50,6 +51,7 @@ async def connect(target: Endpoint, bind: Endpoint | None) -> socket.socket:
     return sock
 
 
+@probe_for(TcpCheck)
 async def probe_tcp(check: TcpCheck) -> Result:
     """Pass if the connection opens in time. It is closed by FIN: some servers take a reset for an attack."""
     try:

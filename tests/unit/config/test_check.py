@@ -48,7 +48,7 @@ def places(findings: list[dict], text: str) -> list[tuple[str, str]]:
         (
             INSTANCE % ("A", "$IF", 1, "10.0.0.1", ""),
             "$IF",
-            "vrrp_instance 'A': '$IF' holds a definition, which this version does not replace",
+            "vrrp_instance 'A': '$IF' contains a definition, which this version does not replace",
         ),
         (
             INSTANCE % ("A", "lo", 1, "10.0.0.1", "notify_fault /bin/true no-such-user"),
