@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from relevo.api import schema
 from relevo.api.schema import Request
 from relevo.daemon.messages import CompleteSync, HandOver, PlaneAnswer, PlaneCall
+from relevo.daemon.processes import Workers
 from relevo.errors import ControlError
-
-if TYPE_CHECKING:
-    from relevo.daemon.supervisor import Supervisor
+from relevo.model import Configuration
+from relevo.observe.snapshot import Snapshot
+from relevo.planes.catalogue import Choice
 
 COMPLETE_SYNC_S: Final = 20.0
 """Seconds that a complete sync may delay a hand-over: a million connections take sixteen, with a key hardly one."""
@@ -22,10 +23,36 @@ HAND_OVER_S: Final = 3.0
 PlaneRequest = schema.Connections | schema.Table | schema.Sync | CompleteSync
 
 
+class Daemon(Protocol):
+    """What commands need of the daemon: the supervisor is one."""
+
+    configuration: Configuration
+    workers: Workers
+    plane: Choice
+    masters: set[str]
+    mastery_changed: asyncio.Event
+
+    async def snapshot(self) -> Snapshot:
+        """Return everything that the daemon knows."""
+        ...
+
+    async def reload(self) -> str:
+        """Read the configuration again; return an empty string, or why nothing was changed."""
+        ...
+
+    def stop(self, at_stop: schema.PlaneAtStop) -> None:
+        """Begin to stop gracefully."""
+        ...
+
+    async def complete_sync(self) -> None:
+        """Sync every connection to the peers, and log how that went."""
+        ...
+
+
 class Commands:
     """Handles requests for ``supervisor``."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Daemon) -> None:
         self._supervisor = supervisor
         self._calls = 0
         self._answers: dict[int, asyncio.Future[PlaneAnswer]] = {}

@@ -7,10 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from relevo.sim.host import Host
+from typing import Final, Protocol
 
 LATENCY_S: Final = 0.001
 
@@ -24,12 +21,30 @@ class Segment:
     cut: set[str] = field(default_factory=set)
 
 
+class Member(Protocol):
+    """A host on the segments of a simulation."""
+
+    name: str
+
+    def deadline(self) -> float | None:
+        """When ``expire`` must be called."""
+        ...
+
+    def expire(self) -> None:
+        """Act on what is due."""
+        ...
+
+    def deliver(self, segment: str, source: str, destination: str, payload: bytes) -> None:
+        """Take a packet in."""
+        ...
+
+
 class Simulation:
     """Hosts, segments and scheduled events on a virtual clock that starts at 0."""
 
     def __init__(self, seed: int = 0) -> None:
         self.now = 0.0
-        self.hosts: dict[str, Host] = {}
+        self.hosts: dict[str, Member] = {}
         self.segments: dict[str, Segment] = {}
         self.random = random.Random(seed)  # noqa: S311 - reproducible on purpose
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -43,7 +58,7 @@ class Simulation:
         """Schedule a call; calls of the same time run in the order of scheduling."""
         heapq.heappush(self._events, (time, next(self._order), what))
 
-    def carry(self, sender: Host, segment: str, destination: str, source: str, payload: bytes) -> None:
+    def carry(self, sender: Member, segment: str, destination: str, source: str, payload: bytes) -> None:
         """Deliver a packet to the other hosts of a segment."""
         lan = self.segment(segment)
         if sender.name in lan.cut:

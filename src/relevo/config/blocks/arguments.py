@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from relevo.config.cursor import FALSE, TRUE, Cursor
 from relevo.config.diagnostics import Severity
@@ -13,9 +13,6 @@ from relevo.config.place import Place
 from relevo.config.source import Brace
 from relevo.config.tree import Statement
 from relevo.model import Script
-
-if TYPE_CHECKING:
-    from relevo.config.blocks.registry import Block
 
 T = TypeVar("T")
 
@@ -40,7 +37,7 @@ class Argument(Generic[T]):
     unit: str = ""
     limits: str = ""
     takes_block: bool = False
-    block: Block | None = None
+    block: Any = None  # a Block, which has arguments itself
 
 
 def text(what: str) -> Argument[str]:

@@ -17,12 +17,7 @@ from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
 from relevo.wire.vrrp import PRIORITY_OWNER, PRIORITY_STOP, address_rank
 
-_PLAIN = {
-    events.Stop: Symbol.STOP,
-    events.HandOver: Symbol.HAND_OVER,
-    events.Restore: Symbol.RESTORE,
-}
-"""Inputs without data."""
+_PLAIN = {events.Stop: Symbol.STOP, events.HandOver: Symbol.HAND_OVER, events.Restore: Symbol.RESTORE}  # inputs without values
 
 
 class VrrpMachine:

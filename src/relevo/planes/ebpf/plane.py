@@ -30,6 +30,7 @@ from relevo.model.table import (
 )
 from relevo.planes.ebpf import forwarding, syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
+from relevo.planes.ebpf.entries import NUMBERS, PROTOCOL_OF, TUNNELS
 from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
@@ -44,7 +45,7 @@ from relevo.planes.ebpf.layout import Connection as Entry
 from relevo.planes.ebpf.libbpf import library
 from relevo.planes.ebpf.reasons import Reason
 from relevo.planes.ebpf.synchroniser import Synchroniser
-from relevo.planes.ebpf.table import NUMBERS, PROTOCOL_OF, TUNNELS, Table
+from relevo.planes.ebpf.table import Table
 from relevo.planes.port import Capabilities, PlaneEvent, Refused
 from relevo.schedulers import maglev
 

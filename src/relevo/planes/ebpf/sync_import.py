@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
+from relevo.planes.ebpf.entries import PROTOCOL_OF, Server, Service
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import (
     CONNECTION,
@@ -26,7 +27,7 @@ from relevo.planes.ebpf.layout import (
     packed,
     port_to,
 )
-from relevo.planes.ebpf.table import PROTOCOL_OF, Server, Service, Table
+from relevo.planes.ebpf.table import Table
 from relevo.wire import ipvs_sync
 from relevo.wire.ipvs_sync import Entry
 

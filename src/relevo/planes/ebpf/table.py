@@ -7,14 +7,11 @@ referenced by one 64-bit word; a weight is one 32-bit word. A new daemon adopts 
 from __future__ import annotations
 
 import ctypes
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from math import gcd
-from typing import Any, Final
 
-from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey, Tunnel, TunnelChecksum, TunnelKind
+from relevo.model import Endpoint, Forwarding, ServiceKey, TunnelChecksum
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -30,6 +27,25 @@ from relevo.model.table import (
     Traffic,
 )
 from relevo.planes.ebpf.allocator import Allocator
+from relevo.planes.ebpf.entries import (
+    COUNTER_NAMES,
+    FORWARDINGS,
+    PROTOCOLS,
+    TABLED,
+    TUNNELS,
+    AddressFilter,
+    Server,
+    Service,
+    counter_value,
+    family_of,
+    folded_address,
+    key_bytes,
+    known_scheduler,
+    mask_bytes,
+    server_entry,
+    service_entry,
+    traffic_of,
+)
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
@@ -40,101 +56,18 @@ from relevo.planes.ebpf.layout import (
     SchedulerNumber,
     ServerValue,
     ServiceFlag,
-    ServiceKeyValue,
     ServiceValue,
     SettingFlag,
-    TunnelNumber,
     address_text,
-    filter_bit,
     jiffies_of,
     packed,
-    port_from,
     port_to,
 )
 from relevo.planes.port import Refused
 from relevo.schedulers import destination_hash, maglev, source_hash
 
-NUMBERS: Final = {
-    "none": SchedulerNumber.NONE,
-    "rr": SchedulerNumber.RR,
-    "wrr": SchedulerNumber.WRR,
-    "lc": SchedulerNumber.LC,
-    "wlc": SchedulerNumber.WLC,
-    "sed": SchedulerNumber.SED,
-    "nq": SchedulerNumber.NQ,
-    "fo": SchedulerNumber.FO,
-    "ovf": SchedulerNumber.OVF,
-    "sh": SchedulerNumber.SH,
-    "dh": SchedulerNumber.DH,
-    "mh": SchedulerNumber.MH,
-}
-NAMES: Final = {number: name for name, number in NUMBERS.items()}
-PROTOCOLS: Final = {Protocol.TCP: 6, Protocol.UDP: 17}
-PROTOCOL_OF: Final = {number: protocol for protocol, number in PROTOCOLS.items()}
-FORWARDINGS: Final = {Forwarding.NAT: 0, Forwarding.DR: 1, Forwarding.TUN: 2, Forwarding.FULLNAT: 3}
-FORWARDING_OF: Final = {number: forwarding for forwarding, number in FORWARDINGS.items()}
-TUNNELS: Final = {TunnelKind.IPIP: TunnelNumber.IPIP, TunnelKind.GUE: TunnelNumber.GUE}
-TUNNEL_OF: Final = {number: kind for kind, number in TUNNELS.items()}
-TABLED: Final = frozenset((SchedulerNumber.SH, SchedulerNumber.DH, SchedulerNumber.MH))
-"""Schedulers that read a hash table."""
-
-COUNTER_NAMES: Final = ("connections", "packets_in", "packets_out", "bytes_in", "bytes_out")
-
 OuterSource = Callable[[str], str]
 """Returns the local source address of packets to an address."""
-
-
-def known_scheduler(name: str) -> SchedulerNumber:
-    """Return the number of a scheduler; wlc for one that this plane lacks."""
-    return NUMBERS.get(name, SchedulerNumber.WLC)
-
-
-@dataclass(slots=True)
-class Server:
-    """A server, its index and value in ``servers``, and its last weight other than 0."""
-
-    entry: ServerEntry
-    number: int
-    value: ServerValue
-    last_weight: int
-
-
-@dataclass(slots=True)
-class Service:
-    """A service, its index and value in ``services``, and its servers, newest first. ``written`` is its stored server list."""
-
-    entry: ServiceEntry
-    number: int
-    value: ServiceValue
-    servers: list[Server] = field(default_factory=list)
-    written: list[int] = field(default_factory=list)
-    dirty: bool = False
-
-    def find(self, endpoint: Endpoint) -> Server | None:
-        """Return the server at ``endpoint``."""
-        return next((server for server in self.servers if server.entry.endpoint == endpoint), None)
-
-
-class AddressFilter:
-    """One bit per hash value of an address. The programs read it first and skip packets whose addresses have no bit."""
-
-    def __init__(self, bits: Any) -> None:
-        self._bits = bits
-        self._held: Counter[int] = Counter()
-
-    def add(self, address: str) -> None:
-        """Set the bit of an address."""
-        bit = filter_bit(packed(address))
-        self._held[bit] += 1
-        self._bits[bit >> 3] |= 1 << (bit & 7)
-
-    def discard(self, address: str) -> None:
-        """Remove an address; clear its bit when no other address has it."""
-        bit = filter_bit(packed(address))
-        self._held[bit] -= 1
-        if self._held[bit] <= 0:
-            del self._held[bit]
-            self._bits[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
 
 
 class Table:
@@ -191,7 +124,7 @@ class Table:
             if not value.flags & ServiceFlag.USED:
                 self._free_services.append(number)
                 continue
-            service = Service(_service_entry(value, self._instance.settings.hz), number, value)
+            service = Service(service_entry(value, self._instance.settings.hz), number, value)
             self.services[service.entry.key] = service
             self._note_key(service.entry.key)
             for span in (value.server_list, value.table):
@@ -201,7 +134,7 @@ class Table:
             used.update(service.written)
             for server in service.written:
                 held = self._server_value(server)
-                entry = _server_entry(held, self._local_addresses(held))
+                entry = server_entry(held, self._local_addresses(held))
                 service.servers.append(Server(entry, server, held, held.weight or 1))
                 self._real.add(service.servers[-1].entry.endpoint.address)
         self._free_services.reverse()
@@ -251,7 +184,7 @@ class Table:
         self._describe(service)
         self.services[entry.key] = service
         self._note_key(entry.key)
-        self._instance.maps["service_index"].update(_key(entry.key), number.to_bytes(4, "little"))
+        self._instance.maps["service_index"].update(key_bytes(entry.key), number.to_bytes(4, "little"))
         return ""
 
     def _note_key(self, key: ServiceKey) -> None:
@@ -312,10 +245,10 @@ class Table:
             flags |= ServiceFlag.CLOSED
         # Templates have a firewall mark as an address, as in IPVS and its sync protocol: 0.0.0.7 for 7.
         value.address.bytes[:] = packed(str(IPv4Address(key.mark)) if key.mark else key.endpoint.address)
-        value.mask.bytes[:] = _mask(entry.persistence_granularity, key.is_ipv6)
+        value.mask.bytes[:] = mask_bytes(entry.persistence_granularity, key.is_ipv6)
         value.port = port_to(key.endpoint.port)
         value.protocol = 0 if key.mark else PROTOCOLS[key.protocol]
-        value.family = _family(key)
+        value.family = family_of(key)
         value.scheduler = known_scheduler(entry.scheduler)
         value.persistence = jiffies_of(entry.persistence_timeout_s, self._instance.settings.hz)
         value.flags = flags
@@ -324,7 +257,7 @@ class Table:
         service = self.services.pop(key, None)
         if service is None:
             return "no such service"
-        self._instance.maps["service_index"].delete(_key(key))
+        self._instance.maps["service_index"].delete(key_bytes(key))
         service.value.flags = 0
         self._drop_key(key)
         for server in service.servers:
@@ -545,7 +478,7 @@ class Table:
             case SchedulerNumber.DH:
                 return destination_hash.fill(numbers)
             case SchedulerNumber.MH:
-                places = [(_folded(s.entry.endpoint.address), s.entry.endpoint.port) for s in service.servers]
+                places = [(folded_address(s.entry.endpoint.address), s.entry.endpoint.port) for s in service.servers]
                 table = maglev.fill(places, [server.last_weight for server in service.servers], self._maglev_size)
                 return [numbers[i] if i >= 0 else 0 for i in table]
         return []
@@ -582,11 +515,11 @@ class Table:
         servers = [
             ServerState(
                 server=server.entry,
-                active=_count(server.value.active),
-                inactive=_count(server.value.inactive),
-                persistent=_count(server.value.templates),
+                active=counter_value(server.value.active),
+                inactive=counter_value(server.value.inactive),
+                persistent=counter_value(server.value.templates),
                 overloaded=bool(server.value.overloaded),
-                traffic=_seen(counted),
+                traffic=traffic_of(counted),
             )
             for server, counted in zip(service.servers, traffic, strict=True)
         ]
@@ -614,85 +547,9 @@ class Table:
         }
 
 
-def _count(value: int) -> int:
-    """Return a counter, 0 if it is below 0: packets update it concurrently."""
-    return value if value < 1 << 31 else 0
-
-
-def _seen(counted: Counters) -> Traffic:
-    return Traffic(
-        connections=counted.connections,
-        packets_in=counted.packets_in,
-        packets_out=counted.packets_out,
-        bytes_in=counted.bytes_in,
-        bytes_out=counted.bytes_out,
-    )
-
-
-def _family(key: ServiceKey) -> int:
-    return (6 if key.is_ipv6 else 4) if key.mark else 0
-
-
-def _key(key: ServiceKey) -> bytes:
-    value = ServiceKeyValue(family=_family(key))
-    if key.mark:
-        value.address.bytes[:8] = key.mark.to_bytes(8, "little")
-    else:
-        value.port, value.protocol = port_to(key.endpoint.port), PROTOCOLS[key.protocol]
-        value.address.bytes[:] = packed(key.endpoint.address)
-    return bytes(value)
-
-
-def _mask(prefix: int, six: bool) -> bytes:
-    bits = prefix if six else 96 + prefix
-    return ((1 << 128) - (1 << (128 - bits))).to_bytes(16, "big")
-
-
-def _folded(address: str) -> int:
-    data = packed(address)
-    words = [int.from_bytes(data[i : i + 4], "big") for i in (0, 4, 8, 12)]
-    return words[0] ^ words[1] ^ words[2] ^ words[3] if ":" in address else words[3]
-
-
 def _moved(former: Sequence[int], cursor: int, numbers: Sequence[int]) -> int:
     """Return the cursor in the new list: after the last pick or, if that was removed, after its nearest predecessor."""
     for number in reversed(former[:cursor]):
         if number in numbers:
             return numbers.index(number) + 1
     return 0
-
-
-def _service_entry(value: ServiceValue, hz: int) -> ServiceEntry:
-    address = address_text(bytes(value.address.bytes))
-    ones = bin(int.from_bytes(bytes(value.mask.bytes), "big")).count("1")
-    prefix = {SchedulerNumber.SH: "sh", SchedulerNumber.MH: "mh"}.get(value.scheduler, "")
-    flags = [
-        f"{prefix}-{name}"
-        for name, bit in (("fallback", ServiceFlag.FALLBACK), ("port", ServiceFlag.HASH_PORT))
-        if value.flags & bit
-    ]
-    if value.family:
-        key = ServiceKey.of_mark(int(IPv4Address(address)), ipv6=value.family == 6)
-    else:
-        key = ServiceKey(PROTOCOL_OF[value.protocol], Endpoint(address, port_from(value.port)))
-    return ServiceEntry(
-        key=key,
-        scheduler=NAMES[value.scheduler],
-        scheduler_flags=tuple(flags),
-        one_packet=bool(value.flags & ServiceFlag.ONE_PACKET),
-        refuses_by_reset=bool(value.flags & ServiceFlag.RESET),
-        persistence_timeout_s=value.persistence // hz,
-        persistence_granularity=ones if key.is_ipv6 else ones - 96,
-    )
-
-
-def _server_entry(value: ServerValue, local_addresses: tuple[str, ...]) -> ServerEntry:
-    return ServerEntry(
-        endpoint=Endpoint(address_text(bytes(value.address.bytes)), port_from(value.port)),
-        weight=value.weight,
-        forwarding=FORWARDING_OF[value.forwarding],
-        tunnel=Tunnel(TUNNEL_OF[TunnelNumber(value.tunnel)], port_from(value.tunnel_port)),
-        local_addresses=local_addresses,
-        upper_threshold=value.upper,
-        lower_threshold=value.lower,
-    )
