@@ -1,7 +1,13 @@
 """A cursor over the arguments of one statement: typed reads whose findings have a source position.
 
-A read that fails records a finding and raises ``Rejected``; the evaluator then leaves the keyword out.
-(Model: Caddy's dispenser.)
+A reader asks for what it needs and does not handle errors::
+
+    address = cursor.address()                          # "10.0.0.300": an error at that word
+    port = cursor.port() if cursor.more() else 0        # an optional argument
+
+A read that fails records a finding at the word that it read (file, line, column, and the chain of expansions that made it) and
+raises ``Rejected``; the evaluator catches it for every keyword and leaves the keyword out. ``instead`` names the value
+that then counts, so that the message can say it. (Model: Caddy's dispenser.)
 """
 
 from __future__ import annotations

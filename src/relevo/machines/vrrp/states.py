@@ -1,10 +1,27 @@
 """States, inputs and transitions of a virtual router (RFC 9568 §6.4, with keepalived's additions).
 
+::
+
+              start              master-down timer, GROUP_MASTER
+     INIT ────────────▶ BACKUP ─────────────────────────────────▶ MASTER
+      ▲                  ▲   ◀───────────────────────────────────  │  │
+      │           recover│   ADVERT_HIGHER, GROUP_BACKUP           │  │hand_over
+      │                  │                                         │  ▼
+      │                FAULT ◀── fail (from any running state)     │ HANDING_OVER ─▶ BACKUP, or MASTER again
+      │                                                        stop│
+      └────────────────── LEAVING ◀────────────────────────────────┘
+
 Two states are not in the RFC:
 
 * **LEAVING.** A graceful stop sends priority 0 at once, but keeps the addresses until the first advert of the successor, at
   most one advert interval. The RFC and keepalived remove the addresses first, so that no router answers during the skew time.
 * **HANDING_OVER.** The same for a planned hand-over. It ends as BACKUP, or as MASTER if no other router takes over.
+
+How to read the table. ``VrrpMachine`` classifies each input into one symbol: an advert with priority 0 and one with a lower
+priority are different columns, so no action compares priorities. It looks up (state, symbol), calls the method that the rule
+names, and checks that the state it leaves is one of the rule's. A pair that cannot happen is absent and raises
+``ImpossibleTransition``; a pair without consequence says ``_ignore``, which shows a reviewer that it was considered. The tests
+give every symbol to every state.
 """
 
 from __future__ import annotations
