@@ -8,11 +8,8 @@ accepts an eBPF program that this one accepts. Its modules are not where ``modpr
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shlex
-import signal
 import subprocess
 import tempfile
 import time
@@ -43,6 +40,9 @@ sleep 9
 """
 ROOT: Final = Path(__file__).parents[2]
 """Root folder of the project."""
+CONTAINED: Final = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""In a process namespace of its own that dies with the tests: such a kernel is many processes, in sessions of their own, that
+survive the one that started them."""
 LIMIT_S: Final = 1200.0
 """Limit for one command; the longest takes a quarter of it on a slow machine."""
 
@@ -71,7 +71,7 @@ class Kernels:
             output = self._output(name)
             limited = shlex.join(["timeout", "--signal=KILL", str(LIMIT_S), kernel, *arguments.split()])
             steps.append(f"{limited} </dev/null >{output}.part 2>&1; mv {output}.part {output}")
-        self._process = subprocess.Popen(["sh", "-c", "\n".join(steps)], start_new_session=True)
+        self._process = subprocess.Popen([*CONTAINED, "sh", "-c", "\n".join(steps)])
 
     def _output(self, name: str) -> Path:
         return self._folder / f"{name}.out"
@@ -89,7 +89,6 @@ class Kernels:
 
     def close(self) -> None:
         """Kill the running kernel; the others are not started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
         self._temporary.cleanup()
