@@ -1,7 +1,7 @@
-"""Addresses of interfaces over rtnetlink: requests and answers (rtnetlink(7), linux/if_addr.h, linux/if_link.h).
+"""Addresses and links over rtnetlink: requests and answers (rtnetlink(7), linux/if_addr.h, linux/if_link.h).
 
-Only the frequent operations of a director are here: list addresses, add and remove one, and the setting that keeps secondary
-addresses when their primary is removed. Everything else uses pyroute2.
+Only the frequent operations of a director are here: list links and addresses, add and remove an address, and the setting that
+keeps secondary addresses when their primary is removed. Everything else uses pyroute2.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ _EXCLUSIVE: Final = 0x200
 _CREATE: Final = 0x400
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 3, 4, 8
-_IFLA_AF_SPEC: Final = 26
+_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID, _IFLA_XDP = 3, 10, 18, 26, 37, 43
+_INFO_KIND, _INFO_SLAVE_KIND = 1, 4
+_XDP_PROG_ID: Final = 4
 _IFLA_INET_CONF: Final = 1
 _PROMOTE_SECONDARIES: Final = 20
 """``IPV4_DEVCONF_PROMOTE_SECONDARIES`` of linux/ip.h; the kernel's array begins at 1."""
 
 _ADDRESS = struct.Struct("=BBBBI")
 _LINK = struct.Struct("=BxHiII")
+"""``ifinfomsg``: family, hardware type, index, flags, changed flags."""
 _NUMBER = struct.Struct("=I")
 
 
@@ -51,6 +54,23 @@ class Address:
     broadcast: str
     scope: int
     flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface as the kernel lists it. ``kind`` is empty for hardware, ``port_of`` for an interface without a master."""
+
+    index: int
+    name: str
+    hardware_type: int
+    flags: int
+    kind: str
+    port_of: str
+    """Kind of the master: ``bridge``, ``bond``, ``vrf`` and so on; ``?`` where the kernel does not say."""
+    peer_elsewhere: bool
+    """Whether its other end is in another network namespace."""
+    xdp_program: int
+    """Id of the XDP program, 0 for none."""
 
 
 def list_addresses(sequence: int) -> bytes:
@@ -78,6 +98,11 @@ def delete_address(sequence: int, address: Address) -> bytes:
     # The kernel compares the prefix length only where IFA_ADDRESS is given.
     body = _head(address) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     return message(DELETE_ADDRESS, REQUEST | ACK, sequence, body)
+
+
+def list_links(sequence: int) -> bytes:
+    """Return the request for all links."""
+    return message(GET_LINK, REQUEST | DUMP, sequence, _LINK.pack(0, 0, 0, 0, 0))
 
 
 def get_link(sequence: int, index: int) -> bytes:
@@ -110,6 +135,33 @@ def promote_secondaries(answer: Message) -> int:
     return int(_NUMBER.unpack_from(found[_IFLA_INET_CONF], at)[0])
 
 
+def decode_links(answers: list[Message]) -> Iterator[Link]:
+    """Decode the answers to ``list_links``; ``Malformed`` for a broken one."""
+    for answer in answers:
+        if answer.type != NEW_LINK:
+            continue
+        if len(answer.payload) < _LINK.size:
+            raise Malformed(Fault.TRUNCATED, "link")
+        _, hardware_type, index, flags, _ = _LINK.unpack_from(answer.payload)
+        found = attributes(answer.payload[_LINK.size :])
+        if _IFLA_IFNAME not in found:
+            raise Malformed(Fault.MISSING, "name of a link")
+        information = attributes(found.get(_IFLA_LINKINFO, memoryview(b"")))
+        program = attributes(found.get(_IFLA_XDP, memoryview(b""))).get(_XDP_PROG_ID, memoryview(bytes(4)))
+        if len(program) != _NUMBER.size:
+            raise Malformed(Fault.SIZE, "XDP program")
+        yield Link(
+            index,
+            _string(found[_IFLA_IFNAME]),
+            hardware_type,
+            flags,
+            kind=_string(information.get(_INFO_KIND)),
+            port_of=(_string(information.get(_INFO_SLAVE_KIND)) or "?") if _IFLA_MASTER in found else "",
+            peer_elsewhere=_IFLA_LINK_NETNSID in found,
+            xdp_program=_NUMBER.unpack(program)[0],
+        )
+
+
 def decode_addresses(answers: list[Message]) -> Iterator[Address]:
     """Decode the answers to ``list_addresses``; ``Malformed`` for a broken one. Other families are skipped."""
     for answer in answers:
@@ -135,9 +187,13 @@ def _decode(payload: memoryview) -> Address | None:
         if len(found[_IFA_FLAGS]) != _NUMBER.size:
             raise Malformed(Fault.SIZE, "flags")
         flags = _NUMBER.unpack(found[_IFA_FLAGS])[0]
-    label = bytes(found.get(_IFA_LABEL, b"")).split(b"\0")[0].decode("utf-8", "replace")
+    label = _string(found.get(_IFA_LABEL))
     broadcast = _text(family, found[_IFA_BROADCAST]) if _IFA_BROADCAST in found else ""
     return Address(index, _text(family, local), length, label, broadcast, scope, flags)
+
+
+def _string(value: memoryview | None) -> str:
+    return "" if value is None else bytes(value).split(b"\0")[0].decode("utf-8", "replace")
 
 
 def _text(family: int, packed: memoryview) -> str:

@@ -1,4 +1,4 @@
-"""Addresses over rtnetlink: what is asked, what is read, and what is refused."""
+"""Addresses and links over rtnetlink: what is asked, what is read, and what is refused."""
 
 import struct
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relevo.wire import rtnetlink
 from relevo.wire.netlink import Malformed, attribute, messages
-from relevo.wire.rtnetlink import Address
+from relevo.wire.rtnetlink import Address, Link
 
 IPV4 = Address(3, "10.0.0.9", 24, "eth0:v", "10.0.0.255", 253, 0)
 IPV6 = Address(3, "fd00::9", 64, "", "", 0, rtnetlink.NODAD)
@@ -61,12 +61,36 @@ def test_what_cannot_be_an_address_is_refused(message):
 
 @given(st.binary(max_size=80))
 def test_no_bytes_break_the_decoder(data):
-    message = payload(rtnetlink.message(rtnetlink.NEW_ADDRESS, 0, 1, data))
-    for read in (lambda: list(rtnetlink.decode_addresses([message])), lambda: rtnetlink.promote_secondaries(message)):
+    address, link = (payload(rtnetlink.message(kind, 0, 1, data)) for kind in (rtnetlink.NEW_ADDRESS, rtnetlink.NEW_LINK))
+    for read in (
+        lambda: list(rtnetlink.decode_addresses([address])),
+        lambda: list(rtnetlink.decode_links([link])),
+        lambda: rtnetlink.promote_secondaries(link),
+    ):
         try:
             read()
         except Malformed:
             pass
+
+
+def link(*given):
+    head = struct.pack("=BxHiII", 0, 1, 7, 1, 0)
+    return payload(rtnetlink.message(rtnetlink.NEW_LINK, 0, 1, head + b"".join(attribute(*each) for each in given)))
+
+
+def test_a_link_says_what_it_is_and_whose_port():
+    name, master = (3, b"veth0\0"), (10, struct.pack("=I", 4))
+    veth = link(name, master, (18, attribute(1, b"veth\0") + attribute(4, b"bridge\0")), (37, bytes(4)))
+    assert list(rtnetlink.decode_links([veth])) == [Link(7, "veth0", 1, 1, "veth", "bridge", True, 0)]
+    program = (43, attribute(2, b"\1") + attribute(4, struct.pack("=I", 99)))
+    assert list(rtnetlink.decode_links([link(name, program)])) == [Link(7, "veth0", 1, 1, "", "", False, 99)]
+    assert [each.port_of for each in rtnetlink.decode_links([link(name, master)])] == ["?"], "a port, whoever its master is"
+
+
+@pytest.mark.parametrize("broken", [link(), link((3, b"x"), (43, attribute(4, b"12"))), link((3, b"x"), (18, b"123"))])
+def test_what_cannot_be_a_link_is_refused(broken):
+    with pytest.raises(Malformed):
+        list(rtnetlink.decode_links([broken]))
 
 
 def test_promote_secondaries_is_the_twentieth_setting_of_ipv4():

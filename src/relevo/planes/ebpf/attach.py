@@ -19,8 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from relevo.host.netlink import ROUTE, NetlinkSocket
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.instance import Instance
+from relevo.wire import rtnetlink
 
 TCX_INGRESS: Final = 46
 XDP: Final = 37
@@ -64,7 +66,7 @@ class Attachment:
 
 
 @contextlib.contextmanager
-def _netlink() -> Iterator[Any]:
+def _tc() -> Iterator[Any]:
     from pyroute2 import IPRoute
 
     with IPRoute() as route:
@@ -73,22 +75,24 @@ def _netlink() -> Iterator[Any]:
 
 def devices() -> list[Device]:
     """Return the Ethernet interfaces that are up, without the ports of a bridge or bond: their frames appear on the master."""
-    with _netlink() as route:
-        links = list(route.get_links())
     found = []
-    for link in links:
-        info = link.get_attr("IFLA_LINKINFO")
-        kind = str(info.get_attr("IFLA_INFO_KIND") or "") if info else ""
-        master_kind = str(info.get_attr("IFLA_INFO_SLAVE_KIND") or "") if info else ""
-        if link["ifi_type"] != ARPHRD_ETHER or not link["flags"] & IFF_UP:
+    for link in _links():
+        if link.hardware_type != ARPHRD_ETHER or not link.flags & IFF_UP:
             continue
-        if link.get_attr("IFLA_MASTER") and master_kind != "vrf":
+        if link.port_of not in ("", "vrf"):
             continue
-        xdp = link.get_attr("IFLA_XDP")
-        program = int((xdp.get_attr("IFLA_XDP_PROG_ID") if xdp else 0) or 0)
-        peer = kind == "veth" and link.get_attr("IFLA_LINK_NETNSID") is not None
-        found.append(Device(str(link.get_attr("IFLA_IFNAME")), int(link["index"]), kind, program, peer))
+        peer = link.kind == "veth" and link.peer_elsewhere
+        found.append(Device(link.name, link.index, link.kind, link.xdp_program, peer))
     return found
+
+
+def _links() -> list[rtnetlink.Link]:
+    socket = NetlinkSocket(ROUTE)
+    try:
+        number = socket.next_sequence()
+        return list(rtnetlink.decode_links(socket.converse(rtnetlink.list_links(number), number)))
+    finally:
+        socket.close()
 
 
 def _number(value: int) -> bytes:
@@ -144,7 +148,7 @@ class Attacher:
 
     def _still_there(self, known: Attachment) -> bool:
         if "tc" in known.hooks and not (self._links / f"tc-{known.index}").exists():
-            with _netlink() as route:
+            with _tc() as route:
                 return _has_filter(route, known.index)
         return bool(known.hooks)
 
@@ -221,13 +225,13 @@ def _has_filter(route: Any, index: int) -> bool:
 
 def remove_filter(index: int) -> None:
     """Delete our filter from ``clsact``; the qdisc stays, because other tools may use it."""
-    with contextlib.suppress(Exception), _netlink() as route:
+    with contextlib.suppress(Exception), _tc() as route:
         route.tc("del-filter", "bpf", index, parent=CLSACT_INGRESS, prio=PRIORITY)
 
 
 def add_filter(index: int, program: int) -> None:
     """Attach ``program`` as a ``clsact`` filter; the qdisc is added if it is missing. ``OSError`` with the netlink error code."""
-    with _netlink() as route:
+    with _tc() as route:
         try:
             route.tc("add", "clsact", index)
         except Exception as error:  # pyroute2's own
