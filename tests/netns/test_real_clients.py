@@ -82,7 +82,7 @@ class Clients:
         self._network = network
 
     def run(self, name: str, *words: str, given: str = "") -> str:
-        """Run an installed program; return what it says. It fails with what it complains of."""
+        """Run an installed program; return what it says. It fails with what it reports."""
         command = [program(name), *words]
         with self._network.inside("client"):
             done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=LIMIT_S, check=False)
