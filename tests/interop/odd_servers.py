@@ -120,7 +120,7 @@ BEHAVIOURS: Final = (
     Behaviour("folded-header", True, _answer(_OK + b"X-Folded: a\r\n b\r\n" + _LENGTH + b"\r\n" + _BODY)),
     Behaviour("headers-without-an-end", True, _answer(_OK + _LENGTH)),
     Behaviour("http-2-status-line", True, _answer(b"HTTP/2 200\r\n\r\n" + _BODY)),
-    Behaviour("icy", False, _answer(b"ICY 200 OK\r\n\r\n" + _BODY)),
+    Behaviour("icy", True, _answer(b"ICY 200 OK\r\n\r\n" + _BODY)),
     Behaviour("closed-at-once", False, ()),
     Behaviour("reset-at-once", False, (Act.RESET,)),
     Behaviour("silent", False, _answer(Act.HOLD)),

@@ -51,7 +51,6 @@ DIFFERENCES = {
     "drip-beyond-the-time-limit": "keepalived's limit begins anew with every byte, Relevo's is for the whole answer",
     "content-length-too-large-with-digest": "keepalived warns that the body is cut off, and hashes what came",
     "nuls-before-the-status": "keepalived takes the status for what follows the first blank, whatever is before it",
-    "icy": "keepalived takes the status for what follows the first blank, whatever is before it",
 }
 """Behaviours of which keepalived thinks the opposite, and why."""
 

@@ -26,7 +26,8 @@ MAX_HEADERS: Final = 65_536
 """Longest status line and headers in bytes: eight times the limit of Apache."""
 MAX_BODY: Final = 64 << 20
 """Longest body in bytes that is hashed. A page for a health check is small."""
-_STATUS_LINE = re.compile(rb"\AHTTP/\d(?:\.\d)? +(\d{3})(?!\d)")
+_STATUS_LINE = re.compile(rb"\A(?:HTTP/\d(?:\.\d)?|ICY) +(\d{3})(?!\d)")
+"""``ICY`` is what SHOUTcast servers say; keepalived reads the status after the first blank, whatever is before it."""
 
 
 @dataclass(slots=True)
