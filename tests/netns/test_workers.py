@@ -33,7 +33,7 @@ def test_a_killed_worker_is_replaced_before_the_peer_or_a_client_notices(cluster
     if role == "proxy" and cluster.snapshot(master).balancer.plane != "proxy":
         pytest.skip("this plane has no process")
     former = cluster.worker_pid(master, role)
-    prober = Prober(Client(cluster.stage, cluster.topology.client), web(cluster), 0.01)
+    prober = Prober(Client(cluster.stage, cluster.topology.client), web(cluster), 0.01, timeout_s=FAILOVER_S)
     with prober.running() as watch:
         wait_until(lambda: len(watch.answers) > 0, LIMIT_S, "the first answers")
         os.kill(former, signal.SIGKILL)
