@@ -256,7 +256,10 @@ def test_dig_has_an_answer_to_every_query(clients: Clients, family: int) -> None
     asked = [word for name in names for word in (name, kind)]
     rows = [line.split() for line in clients.run("dig", f"@{SERVICE[family]}", *options, *asked).splitlines()]
     assert [row[0].rstrip(".") for row in rows] == names
-    assert Counter(row[4] for row in rows) == dict.fromkeys(SERVERS[family], QUERIES // 2)
+    answered = Counter(row[4] for row in rows)
+    assert set(answered) == set(SERVERS[family])
+    # dig takes a port at random for each query: one that it had before is the same client, which stays with its server.
+    assert max(answered.values()) - min(answered.values()) <= 4, answered
 
 
 @pytest.fixture
