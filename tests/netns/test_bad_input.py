@@ -70,7 +70,7 @@ def test_forged_adverts_are_refused_by_reason_and_change_nothing(pair: Pair) -> 
     for name, (changes, reason) in FORGERIES.items():
         before = refusals(pair, 0).get(reason, 0)
         forge(pair, pair.client, **changes)
-        wait_until(lambda r=reason, b=before: refusals(pair, 0).get(r, 0) > b, 15.0, f"{name} is counted as {reason}")
+        wait_until(lambda r=reason, b=before: refusals(pair, 0).get(r, 0) > b, 2.0, f"{name} is counted as {reason}")
         assert state_of(pair.cluster, high.host) == "MASTER", name
     wait_for_log(pair.cluster, high.host, "dropped: checksum; further ones are only counted")
 
@@ -99,7 +99,7 @@ def test_an_instance_waits_in_fault_for_a_missing_interface(pair: Pair) -> None:
     text = Path(node.conf).read_text().replace("interface eth0", "interface late0")
     Path(node.conf).write_text(text)
     pair.start(node)
-    wait_until(lambda: state_of(pair.cluster, node.host) == "FAULT", 15.0, "FAULT")
+    wait_until(lambda: state_of(pair.cluster, node.host) == "FAULT", 2.0, "FAULT")
     faults = pair.cluster.snapshot(node.host).director.instances[0].faults
     assert any("late0" in fault for fault in faults)
     wait_for_log(pair.cluster, node.host, "interface late0 does not exist")
@@ -118,7 +118,7 @@ def test_an_interface_that_goes_down_is_a_fault_until_it_is_up_again(pair: Pair)
     high, low = pair.nodes
     pair.wait_for_master(high, 12, low)
     pair.cluster.stage.set_link(high.host, False)
-    wait_until(lambda: state_of(pair.cluster, high.host) == "FAULT", 15.0, "FAULT")
+    wait_until(lambda: state_of(pair.cluster, high.host) == "FAULT", 2.0, "FAULT")
     assert not pair.has_address(high)
     pair.wait_for_master(low)
     pair.cluster.stage.set_link(high.host, True)
@@ -139,7 +139,7 @@ def test_adverts_come_from_the_new_address_when_the_interface_gets_another(pair:
     def own_address() -> str:
         return pair.cluster.snapshot(node.host).director.instances[0].own_address
 
-    wait_until(lambda: own_address() == "192.168.6.77", 15.0, "the new source")
+    wait_until(lambda: own_address() == "192.168.6.77", 3.0, "the new source")
     wait_until(lambda: state_of(pair.cluster, node.host) == "MASTER" and pair.has_address(node), 6.0, "still master")
 
 
@@ -148,7 +148,7 @@ def test_a_virtual_address_that_is_removed_is_added_again(pair: Pair) -> None:
     pair.start(node)
     pair.wait_for_master(node)
     pair.clear(node)
-    wait_until(lambda: pair.has_address(node), 15.0, "the address is back")
+    wait_until(lambda: pair.has_address(node), 2.0, "the address is back")
     wait_for_log(pair.cluster, node.host, "putting it back")
 
 
@@ -167,7 +167,7 @@ def test_a_service_whose_port_is_in_use_reports_it_and_recovers(tmp_path: Path) 
             services = cluster.snapshot(master).balancer.services
             return next(s.listening for s in services if s.port == 80)
 
-        wait_until(lambda: "Address already in use" in listening(), 15.0, "status says why")
+        wait_until(lambda: "Address already in use" in listening(), 3.0, "status says why")
         wait_for_log(cluster, master, "cannot listen on 192.168.6.240:80: Address already in use")
         blocker.close()
-        wait_until(lambda: listening() == "", 15.0, "it listens")
+        wait_until(lambda: listening() == "", 3.0, "it listens")

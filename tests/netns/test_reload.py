@@ -26,7 +26,7 @@ def reload(cluster: Cluster, edit: Callable[[str], str]) -> None:
     file.write_text(edit(file.read_text()))
     lines = cluster.log_text(master).count("eload")
     os.kill(cluster.snapshot(master).pid, signal.SIGHUP)
-    wait_until(lambda: cluster.log_text(master).count("eload") > lines, 15.0, "the reload is logged")
+    wait_until(lambda: cluster.log_text(master).count("eload") > lines, 3.0, "the reload is logged")
 
 
 def web(cluster: Cluster) -> ServiceSnapshot:
@@ -63,9 +63,9 @@ def test_a_bad_file_is_refused_with_a_log_line_and_changes_nothing(cluster: Clus
 
 
 def test_a_weight_reaches_the_plane_and_a_removed_server_leaves(cluster: Cluster) -> None:
-    wait_until(lambda: all(s.in_plane for s in web(cluster).servers), 15.0, "the table is filled")
+    wait_until(lambda: all(s.in_plane for s in web(cluster).servers), 5.0, "the table is filled")
     reload(cluster, lambda text: text.replace("weight 2", "weight 7", 1))
-    wait_until(lambda: 7 in [s.weight for s in web(cluster).servers], 15.0, "the new weight")
+    wait_until(lambda: 7 in [s.weight for s in web(cluster).servers], 2.0, "the new weight")
 
     def drop_second(text: str) -> str:
         head, _, tail = text.partition("real_server")
@@ -73,7 +73,7 @@ def test_a_weight_reaches_the_plane_and_a_removed_server_leaves(cluster: Cluster
         return head + "real_server" + first + rest[rest.index("}\n") + 2 :].partition("}\n")[2]
 
     reload(cluster, drop_second)
-    wait_until(lambda: len(web(cluster).servers) == 1, 15.0, "one server is left")
+    wait_until(lambda: len(web(cluster).servers) == 1, 2.0, "one server is left")
 
 
 def test_an_address_can_be_added_while_master(cluster: Cluster) -> None:
@@ -85,7 +85,7 @@ def test_an_address_can_be_added_while_master(cluster: Cluster) -> None:
             "virtual_ipaddress {\n        192.168.6.241" if "192.168" in text else "virtual_ipaddress {\n        127.0.6.241",
         ),
     )
-    wait_until(lambda: len(cluster.snapshot(master).director.instances[0].addresses) == 2, 15.0, "two addresses")
+    wait_until(lambda: len(cluster.snapshot(master).director.instances[0].addresses) == 2, 2.0, "two addresses")
     assert state_of(cluster, master) == "MASTER"
     assert cluster.snapshot(backup).director.instances[0].became_master == 0
     if cluster.stage.name == "namespaces":

@@ -35,6 +35,7 @@ def history(seed):
             act(run)
             if run.configuration is not former:
                 story.append((run.simulation.now, run.configuration))
+            run.check_operations()
             assert run.own_addresses() == run.own, "an address that is not ours was taken along"
         run.firewall(False)
         run.plane(True)

@@ -77,10 +77,16 @@ def a_changed_check_is_a_new_check(monkeypatch):
     monkeypatch.setattr(checks.Checks, "_keep", anew)
 
 
+def a_resumed_master_waits_without_addresses(monkeypatch):
+    """A director that replaces a dead one removes the addresses, and sets them again when its socket is open."""
+    monkeypatch.setattr(Director, "_has_addresses", lambda self, router: router.machine.has_addresses)
+
+
 FAULTS = {
     former_members_count: test_confluence,
     members_that_join_are_not_ordered: test_confluence,
     addresses_are_compared_as_text: test_confluence,
+    a_resumed_master_waits_without_addresses: test_confluence,
     a_changed_pool_is_a_new_pool: test_balancer_confluence,
     a_changed_check_is_a_new_check: test_balancer_confluence,
 }

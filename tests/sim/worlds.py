@@ -10,7 +10,7 @@ import msgspec
 
 from relevo.machines.vrrp import State
 from relevo.model import Configuration, SyncGroup, TrackedInterface, VirtualAddress, VrrpInstance
-from relevo.node.effects import GroupChanged, InstanceChanged
+from relevo.node.effects import GroupChanged, InstanceChanged, RemoveAddress
 from relevo.node.observation import Configure, Kind, Observation, SetAddress
 from relevo.sim.host import Host
 from relevo.sim.lan import Simulation
@@ -278,6 +278,16 @@ class Run:
         other.wait(SETTLED_S)
         other.host.start(self.configuration, plane_ready=self.plane_ready)
         return other
+
+    def check_operations(self) -> None:
+        """No step takes an address away for a moment: none is removed and set again, unchanged, at once."""
+        last: dict[SetAddress, float] = {}
+        for at, operation in self.host.operations:
+            if isinstance(operation, RemoveAddress):
+                last[operation.address] = at
+            else:
+                assert last.get(operation.address) != at, f"{operation.address} was removed and set again at {at}"
+        self.host.operations.clear()
 
     def check_events(self) -> None:
         """Every change of a state has its event and its log line, and no event repeats a state."""

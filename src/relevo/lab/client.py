@@ -99,16 +99,17 @@ class Probes:
         return max((b - a for a, b in pairs), default=0.0)
 
 
+_PROBE_TIMEOUT_S = 1.0
+
+
 class Prober:
     """Opens a connection every ``interval_s``, each from its own client address, and records when the service answered.
 
-    Probes do not wait for each other: a probe that is lost in a gap does not delay the first answer after it. One without an
-    answer within ``timeout_s`` has failed; up to one second, the kernel sends no lost packet again.
+    Probes do not wait for each other: a probe that is lost in a gap does not delay the first answer after it.
     """
 
-    def __init__(self, client: Client, service: Endpoint, interval_s: float, *, timeout_s: float = 1.0) -> None:
+    def __init__(self, client: Client, service: Endpoint, interval_s: float) -> None:
         self._client = client
-        self._timeout_s = timeout_s
         self._service = service
         self._http = kind_of(service.port, Protocol.TCP) == "http"
         self.probes = Probes(interval_s)
@@ -142,7 +143,7 @@ class Prober:
                 poll.register(sock.fileno(), select.EPOLLOUT if self._http else select.EPOLLIN)
             for descriptor, mask in poll.poll(max(0.0, due - time.monotonic())):
                 self._on_event(poll, waiting, descriptor, mask)
-            for descriptor in [d for d, (_, begun) in waiting.items() if begun + self._timeout_s < now]:
+            for descriptor in [d for d, (_, begun) in waiting.items() if begun + _PROBE_TIMEOUT_S < now]:
                 self._end(poll, waiting, descriptor, failed=True)
         for descriptor in list(waiting):
             self._end(poll, waiting, descriptor, failed=None)

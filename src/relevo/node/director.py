@@ -231,6 +231,7 @@ class Director:
 
     def _stop(self, now: float) -> None:
         self.stopping = True
+        self._resume = frozenset()
         for router in self.routers.values():
             if router.machine.state is not State.INIT:
                 self._feed(router, vrrp.Stop(), now)
@@ -270,6 +271,7 @@ class Director:
             if router.machine.state is not State.INIT:
                 self._feed(router, vrrp.Stop(), now)
         self._out.packets.append(ClosePort(name))
+        self._resume -= {name}
         del self.routers[name]
 
     def _change(self, router: Router, instance: VrrpInstance, grouped: bool, now: float) -> None:
@@ -353,7 +355,7 @@ class Director:
 
     def _match_network(self, now: float) -> None:
         """Add and remove addresses; announce those that a master gets without a takeover."""
-        active = [router for router in self.routers.values() if router.machine.has_addresses]
+        active = [router for router in self.routers.values() if self._has_addresses(router)]
         instances = [router.instance for router in self.routers.values()]
         for operation in self.addresses.operations(self.world, [router.instance for router in active], instances):
             self.world = expected_after(self.world, operation)
@@ -365,6 +367,10 @@ class Director:
         self._announced.clear()
         self._announcer.drop(lambda name: name in self.routers and self.routers[name].machine.has_addresses)
         self._report_local(active)
+
+    def _has_addresses(self, router: Router) -> bool:
+        """Whether the virtual addresses stay or are set. A master that resumes keeps them while its socket is being opened."""
+        return router.machine.has_addresses or router.instance.name in self._resume
 
     def _announce_added(self, address: SetAddress, active: list[Router], now: float) -> None:
         for router in active:

@@ -40,7 +40,7 @@ from relevo.wire.vrrp import TTL, Envelope, is_multicast
 
 
 class Host:
-    """One node of a simulation. ``log``, ``events`` and ``announced`` list its effects, oldest first."""
+    """One node of a simulation. ``log``, ``events``, ``operations`` and ``announced`` list its effects, oldest first."""
 
     def __init__(self, name: str, simulation: Simulation) -> None:
         self.name = name
@@ -49,6 +49,7 @@ class Host:
         self.director: Director | None = None
         self.log: list[Log] = []
         self.events: list[InstanceChanged | GroupChanged] = []
+        self.operations: list[tuple[float, AddAddress | RemoveAddress]] = []
         self.announced: list[tuple[float, str, str]] = []
         self.local = LocalAddresses(frozenset(), frozenset())
         self.firewall = False
@@ -143,9 +144,11 @@ class Host:
                     failed = self._send(effect)
                     answers += [SendFailed(effect.router, effect.destination, failed)] if failed else []
                 case AddAddress(address=address):
+                    self.operations.append((self.simulation.now, effect))
                     failed = self.kernel.add(address)
                     answers += [OperationFailed(address, True, failed)] if failed not in ("", "File exists") else []
                 case RemoveAddress(address=address, survivors=survivors):
+                    self.operations.append((self.simulation.now, effect))
                     self.kernel.remove(address, survivors)
                 case _:
                     self._note(effect)

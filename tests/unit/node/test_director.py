@@ -17,9 +17,11 @@ from relevo.model import (
     VrrpInstance,
     VrrpTransport,
 )
-from relevo.node.effects import GroupChanged, InstanceChanged
+from relevo.node.director import Director
+from relevo.node.effects import GroupChanged, InstanceChanged, RemoveAddress
 from relevo.node.observation import (
     AnnouncementFailed,
+    Configure,
     HandOverRequested,
     Kind,
     Observation,
@@ -28,6 +30,7 @@ from relevo.node.observation import (
     PortFailed,
     SendFailed,
     SetAddress,
+    StopRequested,
 )
 from relevo.severity import Severity
 from relevo.sim.host import Host
@@ -547,8 +550,31 @@ def test_a_new_worker_goes_on_where_the_dead_one_was():
     placed = host.local.placed
     assert placed == {(1, "10.0.0.9", 24)}
     host.crash()
+    host.operations.clear()
     host.start(file(instance()), resume=frozenset({"V"}), placed=placed)
     assert machine(host).state is State.MASTER
+    assert host.operations == [], "the address stays, at every moment"
     host.crash()
     host.start(file(), placed=placed)
     assert addresses(host) == OWN, "what the dead one had set is not left behind"
+
+
+@pytest.mark.parametrize("meanwhile", ["stop", "reload", "fault"])
+def test_a_master_that_does_not_go_on_after_a_restart_leaves_no_address(meanwhile):
+    host = started()
+    placed = host.local.placed
+    host.crash()
+    if meanwhile == "fault":
+        host.kernel.set_up("eth0", False)
+    director = Director(file(instance()), host.kernel.world(), resume=frozenset({"V"}), placed=placed)
+    effects = director.start(host.simulation.now)  # its socket is not open yet
+    if meanwhile != "fault":
+        assert removed(effects) == []
+        given = StopRequested() if meanwhile == "stop" else Configure(file(), host.kernel.world())
+        effects = director.receive(given, host.simulation.now)
+    assert removed(effects) == ["10.0.0.9"]
+    assert director.finished is (meanwhile == "stop")
+
+
+def removed(effects):
+    return [effect.address.address for effect in effects if isinstance(effect, RemoveAddress)]
