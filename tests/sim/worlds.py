@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
 from relevo.machines.vrrp import State
-from relevo.model import Configuration, SyncGroup, TrackedInterface, VirtualAddress, VrrpInstance
+from relevo.model import (
+    Configuration,
+    Script,
+    SyncGroup,
+    Tracked,
+    TrackerKind,
+    Trackers,
+    VirtualAddress,
+    VrrpInstance,
+    VrrpScript,
+)
 from relevo.node.effects import GroupChanged, InstanceChanged, RemoveAddress
 from relevo.node.observation import Configure, Kind, Observation, SetAddress
 from relevo.sim.host import Host
@@ -19,6 +29,9 @@ LINKS = ("eth0", "eth1")
 OWN = {"eth0": "10.0.0.1", "eth1": "10.0.1.1"}
 PEER = {"eth0": "10.0.0.2", "eth1": "10.0.1.2"}
 PEER_PRIORITY = 100
+SCRIPT = VrrpScript(name="chk", script=Script(("/bin/check",)))
+FIRST_RESULT_S = 0.3
+"""When the first result of a script follows its declaration."""
 SETTLED_S = 16.0
 """Recovery, a full wait, and a takeover with its second burst fit in here."""
 RETRIED_S = 75.0
@@ -55,7 +68,9 @@ def address(draw: random.Random, number: int, link: str) -> VirtualAddress:
 
 def instance(draw: random.Random, number: int) -> VrrpInstance:
     link = LINKS[number % 2]
-    tracked = draw.choice(((), (), (), (TrackedInterface("eth1", draw.choice((0, -60, 60)), draw.random() < 0.2),)))
+    weight, reverse = draw.choice((0, -60, 60)), draw.random() < 0.2
+    interface = Tracked(TrackerKind.INTERFACE, "eth1", weight, reverse)
+    tracked = draw.choice(((), (), (), (interface,), (), (Tracked(TrackerKind.SCRIPT, SCRIPT.name, weight, reverse),)))
     # A wait of its own for each: how long a lower master has been there is history.
     return VrrpInstance(
         name=f"V{number}",
@@ -65,7 +80,7 @@ def instance(draw: random.Random, number: int) -> VrrpInstance:
         addresses=tuple(dict.fromkeys(address(draw, number, link) for _ in range(draw.randrange(1, 3)))),
         excluded_addresses=draw.choice(((), (), (VirtualAddress(address=f"10.9.{number}.1", device=draw.choice(("", "eth1"))),))),
         track_primary=draw.random() < 0.9,
-        track_interfaces=tracked,
+        tracked=tracked,
         starts_as_master=draw.random() < 0.2,
         source_address=draw.choice(("", "", "", OWN[link])),
     )
@@ -77,7 +92,13 @@ def configuration(draw: random.Random) -> Configuration:
     draw.shuffle(names)
     split = draw.choice((0, 0, len(names), len(names), max(0, len(names) - 1)))
     groups = (SyncGroup(name="G", members=tuple(sorted(names[:split]))),) if split else ()
-    return Configuration(vrrp_instances=tuple(instances), sync_groups=groups)
+    return Configuration(vrrp_instances=tuple(instances), sync_groups=groups, trackers=trackers(instances))
+
+
+def trackers(instances: Iterable[VrrpInstance]) -> Trackers:
+    """What the instances track, declared."""
+    used = any(each.kind is TrackerKind.SCRIPT for instance in instances for each in instance.tracked)
+    return Trackers(scripts=(SCRIPT,) if used else ())
 
 
 def edited(draw: random.Random, former: Configuration) -> Configuration:
@@ -97,7 +118,7 @@ def edited(draw: random.Random, former: Configuration) -> Configuration:
         for group in groups
         if (members := tuple(name for name in group.members if name in names))
     )
-    return Configuration(vrrp_instances=tuple(kept), sync_groups=groups)
+    return Configuration(vrrp_instances=tuple(kept), sync_groups=groups, trackers=trackers(kept))
 
 
 def peer_configuration() -> Configuration:
@@ -126,6 +147,7 @@ class Run:
     peer_there: bool = True
     plane_ready: bool = True
     firewalled: bool = False
+    script_passes: bool = True
 
     def __post_init__(self) -> None:
         self.host = self._host("a", OWN)
@@ -133,6 +155,7 @@ class Run:
         self.own = set(OWN.items())
         self.host.start(self.configuration)
         self.peer.start(peer_configuration())
+        self._follow_script(Configuration())
 
     def _host(self, name: str, addresses: dict[str, str]) -> Host:
         host = Host(name, self.simulation)
@@ -148,8 +171,26 @@ class Run:
         self.simulation.run(self.simulation.now + seconds)
 
     def reload(self, configuration: Configuration) -> None:
-        self.configuration = configuration
+        former, self.configuration = self.configuration, configuration
         self.host.reload(configuration)
+        self._follow_script(former)
+
+    def _follow_script(self, former: Configuration) -> None:
+        """Do what the driver of trackers does: forget a removed script, and report the first result of a new one."""
+        if not self.configuration.trackers.scripts:
+            self.host.sources.clear()
+        elif not former.trackers.scripts:
+            self.simulation.at(self.simulation.now + FIRST_RESULT_S, self._report_script)
+
+    def _report_script(self) -> None:
+        if self.configuration.trackers.scripts:
+            self.host.observe_source(Observation(TrackerKind.SCRIPT, int(self.script_passes), SCRIPT.name))
+
+    def script(self, passes: bool) -> None:
+        """The script gives another result from now on."""
+        self.script_passes = passes
+        if self.host.sources:
+            self._report_script()
 
     def present(self, link: str) -> str:
         """The name that the link has now, empty when it is gone."""
@@ -219,10 +260,12 @@ class Run:
 
     def daemon_dies(self) -> None:
         """The daemon dies and starts again without any state."""
+        self.host.sources.clear()
         self.host.events.clear()
         self.host.log.clear()
         self.host.crash()
         self.host.start(self.configuration, plane_ready=self.plane_ready)
+        self._follow_script(Configuration())
 
     def peer_comes_or_goes(self) -> None:
         self.peer_there = not self.peer_there
@@ -273,6 +316,7 @@ class Run:
             if each.set.address in OWN.values():
                 kernel.add(each.set)
         other.own = set(self.own)
+        other.host.sources = dict(self.host.sources)
         if not self.peer_there:
             other.peer_comes_or_goes()
         other.wait(SETTLED_S)
@@ -334,6 +378,7 @@ def step(draw: random.Random, run: Run) -> Step:
         (1, ("take an address", lambda r: r.take_virtual_address(draw))),
         (1, ("firewall", lambda r: r.firewall(not r.host.firewall))),
         (1, (f"plane {up}", lambda r: r.plane(up))),
+        (3, (f"script {up}", lambda r: r.script(up))),
         (1, ("worker dies", lambda r: r.worker_dies())),
         (1, ("daemon dies", lambda r: r.daemon_dies())),
         (1, ("peer", lambda r: r.peer_comes_or_goes())),

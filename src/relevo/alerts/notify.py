@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from relevo.host.run_command import CommandResult, find_identity, insecure, not_started, run_command
+from relevo.errors import HostError
+from relevo.host.run_command import CommandResult, not_started, prepare, run_command
 from relevo.model import GlobalDefs, Script
 from relevo.severity import Severity
 
@@ -60,12 +61,9 @@ class Notifier:
                 self._log(f"script {script.argv[0]}: {result.reason}", Severity.WARNING)
 
     async def _run(self, script: Script, arguments: tuple[str, ...]) -> CommandResult:
-        user = script.user or self._globals.script_user
-        group = script.group or (self._globals.script_group if not script.user else "")
         try:
-            identity = find_identity(user, group)
-        except KeyError as error:
-            return not_started(f"no such user or group: {error}")
-        if self._globals.enable_script_security and (danger := insecure(script.argv[0], identity)):
-            return not_started(danger)
-        return await run_command((*script.argv, *arguments), limit_s=self._globals.script_timeout_s, identity=identity)
+            command = prepare(script, self._globals)
+        except HostError as error:
+            return not_started(str(error))
+        argv = (*command.argv, *arguments)
+        return await run_command(argv, limit_s=self._globals.script_timeout_s, identity=command.identity)

@@ -11,12 +11,13 @@ from ipaddress import ip_address
 import click
 import msgspec
 
-from relevo.config import Compiled, Finding, Place, Places, Severity, compile_text, exit_status, render
+from relevo.cli.options import config_id_option
+from relevo.config import Compiled, Finding, Place, Places, Severity, Step, compile_text, exit_status, render
 from relevo.errors import ConfigurationError, HostError, PlaneError
 from relevo.host.addresses import local_networks
-from relevo.host.files import DEFAULT_CONFIGURATION, read_configuration, read_included
+from relevo.host.files import DEFAULT_CONFIGURATION, read_configuration, read_included, surroundings
 from relevo.host.interfaces import Interfaces
-from relevo.model import Forwarding, Script
+from relevo.model import Forwarding, Script, TrackerKind
 from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
 
@@ -30,13 +31,14 @@ STATUS_UNREADABLE = 4
 @click.option("--strict", is_flag=True, help="Fail on any finding, notes included.")
 @click.option("--offline", is_flag=True, help="Skip what depends on this machine: interfaces, users, the data plane.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; only return the exit status.")
-def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool) -> None:
+@config_id_option
+def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool, config_id: str | None) -> None:
     """Check FILE. Exit 0 without findings, 5 with findings, 2, 4 or 6 with more severe ones.
 
     Findings concern the file and, unless --offline is given, this machine and its data plane.
     """
     places = Places()
-    compiled = _compile(file, places)
+    compiled = _compile(file, config_id, places)
     if not offline:
         _Surroundings(compiled, places, Place(file, 1)).look()
     findings = compiled.findings.in_order()
@@ -50,9 +52,10 @@ def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool) ->
     sys.exit(status)
 
 
-def _compile(file: str, places: Places | None = None) -> Compiled:
+def _compile(file: str, config_id: str | None, places: Places | None = None) -> Compiled:
     try:
-        return compile_text(read_configuration(file), file, read_included, places=places)
+        text = read_configuration(file)
+        return compile_text(text, file, read_included, places=places, surroundings=surroundings(file, config_id))
     except ConfigurationError as error:
         click.echo(f"relevo: {error}", err=True)
         sys.exit(STATUS_UNREADABLE)
@@ -66,11 +69,16 @@ def _plain(finding: Finding) -> dict[str, object]:
         "line": place.line,
         "column": place.column,
         "length": place.length,
-        "chain": [{"how": step.how.value, "file": step.file, "line": step.line} for step in place.chain],
+        "chain": [_plain_step(step) for step in place.chain],
         "keyword": finding.keyword,
         "message": finding.message,
         "hint": finding.hint,
     }
+
+
+def _plain_step(step: Step) -> dict[str, object]:
+    plain: dict[str, object] = {"how": step.how.value, "file": step.file, "line": step.line}
+    return plain | {"text": step.text} if step.text else plain
 
 
 def _summary(compiled: Compiled, findings: list[Finding]) -> str:
@@ -125,8 +133,10 @@ class _Surroundings:
         interfaces = Interfaces()
         for name, what, path, hint in self._named_interfaces():
             if "$" in name:
-                message = f"{what}: '{name}' contains a definition, which this version does not replace"
-                self._add_at(self.places.of(*path), Severity.WARNING, message, "write the interface's name", path[2])
+                message = f"{what}: '{name}' contains a name that is not defined"
+                self._add_at(
+                    self.places.of(*path), Severity.WARNING, message, "define it above, or write the interface's name", path[2]
+                )
             elif interfaces.find(name) is None:
                 message = f"interface {name} of {what} is not on this machine"
                 self._add_at(self.places.of(*path), Severity.WARNING, message, f"{hint}; --offline skips this check", path[2])
@@ -146,7 +156,9 @@ class _Surroundings:
                     if address.device not in ("", instance.interface):
                         what = f"address {address} of {owner}"
                         yield address.device, what, (*path, keyword, str(address), address.device), "the address cannot be set"
-            for tracked in instance.track_interfaces:
+            for tracked in instance.tracked:
+                if tracked.kind is not TrackerKind.INTERFACE:
+                    continue
                 what = f"track_interface of {owner}"
                 yield (
                     tracked.name,
@@ -230,9 +242,10 @@ def _missing_identity(user: str, group: str) -> str:
 @click.command()
 @click.argument("file", default=DEFAULT_CONFIGURATION)
 @click.option("-j", "--json", "as_json", is_flag=True, help="JSON on one line instead of indented.")
-def config(file: str, as_json: bool) -> None:
+@config_id_option
+def config(file: str, as_json: bool, config_id: str | None) -> None:
     """Print the compiled model of FILE as JSON with secrets masked. Findings go to standard error."""
-    compiled = _compile(file)
+    compiled = _compile(file, config_id)
     for finding in compiled.findings.in_order():
         click.echo(render(finding, compiled.sources) + "\n", err=True)
     plain = msgspec.to_builtins(compiled.configuration)

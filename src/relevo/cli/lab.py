@@ -49,8 +49,14 @@ _speed_up = click.option(
 )
 
 
-def _make(files: tuple[str, ...], stage: str, speed_up: float, console: Console) -> Cluster:
-    compiled = [(file, compile_file(file)) for file in files]
+_config_ids = click.option(
+    "-i", "--config-id", "config_ids", multiple=True, metavar="ID", help="For @ID lines: once for each file, in their order."
+)
+
+
+def _make(files: tuple[str, ...], config_ids: tuple[str, ...], stage: str, speed_up: float, console: Console) -> Cluster:
+    ids: list[str | None] = [*config_ids, *[None] * len(files)][: len(files)]
+    compiled = [(file, compile_file(file, config_id)) for file, config_id in zip(files, ids, strict=True)]
     for _, found in compiled:
         for finding in found.findings.in_order():
             if finding.severity not in (Severity.NOTE, Severity.WARNING):
@@ -61,7 +67,10 @@ def _make(files: tuple[str, ...], stage: str, speed_up: float, console: Console)
         console.print("nginx is not installed: the web servers are Relevo's own small one.", highlight=False)
     if speed_up != 1.0:
         console.print(f"Sped up: check intervals and persistence are divided by {speed_up:g}.", highlight=False)
-    return Cluster(plan([(file, found.configuration) for file, found in compiled]), chosen, speed_up=speed_up)
+    topology = plan([(file, found.configuration) for file, found in compiled])
+    for director, config_id in zip(topology.directors, ids, strict=True):
+        director.config_id = config_id
+    return Cluster(topology, chosen, speed_up=speed_up)
 
 
 def _end_on_signals() -> None:
@@ -78,12 +87,13 @@ def _end_on_signals() -> None:
 @_files
 @_stage
 @_speed_up
-def up(files: tuple[str, ...], stage: str, speed_up: float) -> None:
+@_config_ids
+def up(files: tuple[str, ...], stage: str, speed_up: float, config_ids: tuple[str, ...]) -> None:
     """Start the cluster and keep it running until Ctrl-C."""
     console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     try:
-        with _make(files, stage, speed_up, console) as cluster:
+        with _make(files, config_ids, stage, speed_up, console) as cluster:
             cluster.start_servers()
             for director in cluster.topology.directors:
                 cluster.start_director(director)
@@ -106,14 +116,23 @@ def up(files: tuple[str, ...], stage: str, speed_up: float) -> None:
 @click.option("-j", "--json", "as_json", is_flag=True, help="Outcomes as JSON.")
 @click.option("--details", is_flag=True, help="Also show the table of services and the subjects of the mails.")
 @click.option("--keep-logs", type=click.Path(file_okay=False), help="Copy the directors' logs to this folder.")
-def drill(files: tuple[str, ...], stage: str, speed_up: float, as_json: bool, details: bool, keep_logs: str | None) -> None:
+@_config_ids
+def drill(
+    files: tuple[str, ...],
+    stage: str,
+    speed_up: float,
+    as_json: bool,
+    details: bool,
+    keep_logs: str | None,
+    config_ids: tuple[str, ...],
+) -> None:
     """Run an administrator's checks on the cluster; exit 1 when one of them fails."""
     console = Console(stderr=True, soft_wrap=True)
     _end_on_signals()
     begun = time.monotonic()
     outcomes: list[Outcome] = []
     try:
-        with _make(files, stage, speed_up, console) as cluster:
+        with _make(files, config_ids, stage, speed_up, console) as cluster:
             _drill(cluster, console, outcomes)
             if keep_logs:
                 _keep_logs(cluster, keep_logs)

@@ -12,7 +12,7 @@ from relevo.api import schema
 from relevo.api.client import ask
 from relevo.errors import ControlError
 from relevo.host.files import runtime_directory
-from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot
+from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot, TrackerSnapshot
 
 A = TypeVar("A")
 
@@ -124,11 +124,33 @@ def _instance_lines(instance: InstanceSnapshot, now: float) -> list[str]:
         f"  addresses {' '.join(instance.addresses) or '-'}; "
         f"adverts sent {instance.adverts_sent}, received {instance.adverts_received}",
     ]
+    if instance.trackers:
+        out += _tracker_lines(instance)
     if instance.waiting:
         out.append(f"  does not take over yet: {_WAITING.get(instance.waiting, instance.waiting)}")
     if instance.refused:
         out.append("  adverts dropped: " + ", ".join(f"{count} {reason}" for reason, count in instance.refused.items()))
     return out
+
+
+def _tracker_lines(instance: InstanceSnapshot) -> list[str]:
+    """Format the effective priority as a sum, and each tracker."""
+    parts = [f"{tracker.contribution:+d} {tracker.name}" for tracker in instance.trackers if tracker.contribution]
+    out = [f"  priority {instance.priority} = {' '.join([str(instance.base_priority), *parts])}"] if parts else []
+    for tracker in instance.trackers:
+        weight = f" weight {tracker.weight}" if tracker.weight else ""
+        reverse = " reverse" if tracker.reverse else ""
+        state = _tracker_state(tracker) + (": FAULT" if tracker.fault else "")
+        out.append(f"  track_{tracker.kind} {tracker.name}{weight}{reverse}: {state}")
+    return out
+
+
+def _tracker_state(tracker: TrackerSnapshot) -> str:
+    if tracker.value is None:
+        return "unknown, not counted"
+    if tracker.kind == "file":
+        return f"number {tracker.value}"
+    return "up" if tracker.value else "down"
 
 
 def _service_lines(service: ServiceSnapshot, now: float) -> list[str]:

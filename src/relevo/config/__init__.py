@@ -5,8 +5,9 @@
 
 from relevo.config.compile import Compiled, compile_text
 from relevo.config.diagnostics import Finding, Findings, Severity, exit_status, render
+from relevo.config.macros import Surroundings
 from relevo.config.place import How, Place, Places, Step
-from relevo.config.preprocess import Included, Reader
+from relevo.config.preprocess import Included, Reader, flatten
 
 __all__ = [
     "Compiled",
@@ -19,7 +20,9 @@ __all__ = [
     "Reader",
     "Severity",
     "Step",
+    "Surroundings",
     "compile_text",
     "exit_status",
+    "flatten",
     "render",
 ]

@@ -9,6 +9,7 @@ from relevo.config.blocks.registry import Fields
 from relevo.config.blocks.root import ROOT
 from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Findings
+from relevo.config.macros import NOWHERE, Surroundings
 from relevo.config.place import Places
 from relevo.config.preprocess import Reader
 from relevo.config.source import Line
@@ -26,15 +27,22 @@ class Compiled:
 
 
 def compile_text(
-    text: str, file: str, reader: Reader = lambda pattern, including: [], *, places: Places | None = None
+    text: str,
+    file: str,
+    reader: Reader = lambda pattern, including: [],
+    *,
+    places: Places | None = None,
+    surroundings: Surroundings = NOWHERE,
 ) -> Compiled:
     """Compile ``text``, known as ``file`` in findings. It never raises: what cannot be used is left out and reported.
 
-    ``places`` gets the positions of all declarations.
+    ``places`` gets the positions of all declarations; ``surroundings`` is what the file can ask about the machine.
     """
     findings = Findings()
-    tree = parse(text, file, reader, findings)
+    tree = parse(text, file, reader, findings, surroundings)
     first = tree.sources[file][0]
     root = Fields(Cursor(Statement("", [], Line(file, 1, first), 0), findings), ROOT)
     ROOT.evaluate(tree.statements, root)
-    return Compiled(configuration(root, places or Places(wanted=False)), findings, tree.sources)
+    model = configuration(root, places or Places(wanted=False))
+    findings.hide_secrets()
+    return Compiled(model, findings, tree.sources)

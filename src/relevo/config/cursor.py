@@ -203,8 +203,8 @@ class Cursor:
 
     # -- scripts -----------------------------------------------------------------------------------------------
 
-    def script(self) -> Script:
-        """Return a command with its arguments, and ``user [group]`` after a quoted command."""
+    def script(self, *, identity: bool = True) -> Script:
+        """Return a command with its arguments, and ``user [group]`` after it unless ``identity`` is false."""
         if not self.more():
             self.word("a command")
         raw = self.rest()
@@ -213,12 +213,17 @@ class Cursor:
         else:
             command, *names = raw
         argv = script_words(command)
-        identity = [part for word in names for part in word.split(":") if part]
+        if names and not identity:
+            message = f"'{' '.join(names)}' after the command is ignored, as in keepalived"
+            self.warn(message, "write the command with its arguments in quotes", word=2)
+            names = []
+        named = [part for word in names for part in word.split(":") if part]
         if not argv or not argv[0]:
             raise self.reject("empty command", "name a program with its full path", word=1)
         if not argv[0].startswith("/"):
-            self.warn(f"'{argv[0]}' is not a full path", "write the full path of the program", word=1)
-        user, group = [*identity, "", ""][:2]
+            message = f"'{argv[0]}' is not a full path: it is looked for in PATH"
+            self.report(Severity.NOTE, message, "write the full path of the program", word=1)
+        user, group = [*named, "", ""][:2]
         return Script(argv, user, group)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from relevo.config.place import Place
-from relevo.config.secrets import masked_line, masked_message
+from relevo.config.secrets import MASK, SHORTEST, masked_line, masked_message
 
 
 class Severity(enum.StrEnum):
@@ -60,6 +60,16 @@ class Findings:
 
     items: list[Finding] = field(default_factory=list)
     sources: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    secrets: set[str] = field(default_factory=set, repr=False)
+    """Secrets that came out of definitions: their own lines do not tell that they are."""
+
+    def hide_secrets(self) -> None:
+        """Mask the secrets of definitions in every finding and in the lines for the excerpts."""
+        hidden = sorted((secret for secret in self.secrets if len(secret) >= SHORTEST), key=len, reverse=True)
+        for secret in hidden:
+            self.items = [_without(secret, finding) for finding in self.items]
+            for lines in self.sources.values():
+                lines[:] = [line.replace(secret, "*" * len(secret)) if secret in line else line for line in lines]
 
     def add(self, severity: Severity, place: Place, message: str, hint: str = "", keyword: str = "") -> None:
         """Record one finding, without the secrets of its line."""
@@ -78,6 +88,12 @@ class Findings:
         files = {finding.place.file: None for finding in self.items}
         rank = {name: number for number, name in enumerate(files)}
         return sorted(self.items, key=lambda f: (rank[f.place.file], f.place.line, f.place.column))
+
+
+def _without(secret: str, finding: Finding) -> Finding:
+    message, hint, keyword = (text.replace(secret, MASK) for text in (finding.message, finding.hint, finding.keyword))
+    chain = tuple(replace(step, text=step.text.replace(secret, MASK)) if step.text else step for step in finding.place.chain)
+    return Finding(finding.severity, replace(finding.place, chain=chain), message, hint, keyword)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:

@@ -11,19 +11,21 @@ class How(enum.StrEnum):
     """Kinds of steps that produce a line."""
 
     INCLUDED = "included from"
-    EXPANDED = "expanded from"
+    EXPANDED = "with the definition at"
+    BECOMES = "read as"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One include or expansion between the written text and a line."""
+    """One include or expansion between the written text and a line; ``text`` is the line that it became."""
 
     how: How
     file: str
     line: int
+    text: str = ""
 
     def __str__(self) -> str:
-        return f"{self.how.value} {self.file}:{self.line}"
+        return f"{self.how.value}: {self.text}" if self.how is How.BECOMES else f"{self.how.value} {self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,17 @@ def located_words(line: str) -> list[tuple[str, int, int]]:
     return found
 
 
+def without_comment(line: str) -> str:
+    """Return ``line`` without its comment and outer blanks. Escapes stay; no blank remains before a backslash at the end."""
+    text = line.strip()
+    if "#" in text or "!" in text:
+        for match in _TOKEN.finditer(text):
+            if match.lastgroup == "comment":
+                text = text[: match.start()].rstrip()
+                break
+    return text[:-1].rstrip() + "\\" if text.endswith("\\") else text
+
+
 def has_open_quote(line: str) -> bool:
     """Whether a double quote of ``line`` is never closed."""
     return any(m.group("closed") == "" for m in _TOKEN.finditer(line) if m.group("quoted") is not None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relevo.config.diagnostics import Findings, Severity
+from relevo.config.macros import NOWHERE, Surroundings
 from relevo.config.place import Place
 from relevo.config.preprocess import Preprocessor, Reader
 from relevo.config.source import OPEN, Brace, Line
@@ -50,10 +51,10 @@ class Tree:
     sources: dict[str, list[str]]
 
 
-def parse(text: str, file: str, reader: Reader, findings: Findings) -> Tree:
+def parse(text: str, file: str, reader: Reader, findings: Findings, surroundings: Surroundings = NOWHERE) -> Tree:
     """Parse ``text`` and its includes; malformed parts are reported and left out."""
     parser = _Parser(findings)
-    for line, words in Preprocessor(reader, findings).read(text, file):
+    for line, words in Preprocessor(reader, findings, surroundings).read(text, file):
         parser.line(line, words)
         if parser.count > MAX_STATEMENTS:
             findings.add(Severity.FATAL, line.place(), f"more than {MAX_STATEMENTS} statements")

@@ -26,6 +26,7 @@ from relevo.daemon.messages import (
     Ready,
     Reload,
     ServerEvent,
+    ServiceFound,
     ShutdownNotice,
     Stop,
     SyncEvent,
@@ -157,6 +158,8 @@ class BalancerWorker:
                 self.channel.send(event)
             case node.QuorumChanged():
                 self.channel.send(QuorumEvent(effect.service, effect.up, effect.weight))
+            case node.ServiceFound(service=service, up=up):
+                self.channel.send(ServiceFound(service, up))
             case node.PlaneReady():
                 self.channel.send(messages.PlaneReady(True))
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from relevo.config import Compiled, Severity, compile_text, exit_status
-from relevo.host.files import read_configuration, read_included
+from relevo.config import Compiled, Severity, compile_text, exit_status, flatten
+from relevo.host.files import read_configuration, read_included, surroundings
 
 BLOCKING: Final = (Severity.MISSING, Severity.FATAL)
 """Findings that forbid a start or reload."""
 
 
-def compile_file(file: str) -> Compiled:
-    """Read and compile a configuration file; ``ConfigurationError`` when it cannot be read."""
-    return compile_text(read_configuration(file), file, read_included)
+def compile_file(file: str, config_id: str | None = None) -> Compiled:
+    """Read and compile a configuration file; ``ConfigurationError`` if it cannot be read. ``config_id`` is for ``@id`` lines."""
+    return compile_text(read_configuration(file), file, read_included, surroundings=surroundings(file, config_id))
+
+
+def flat_text(file: str, config_id: str | None = None) -> str:
+    """Return the text of a configuration file as it is read: with includes and definitions replaced."""
+    return flatten(read_configuration(file), file, read_included, surroundings(file, config_id))
 
 
 def blocking_problem(compiled: Compiled, *, strict: bool) -> str:

@@ -21,6 +21,7 @@ from relevo.daemon.messages import (
     InstanceEvent,
     LocalAddressesEvent,
     LogLine,
+    Observed,
     PlaneReady,
     Ready,
     Reload,
@@ -80,6 +81,7 @@ class DirectorWorker:
             placed=resume.placed,
             plane_ready=resume.plane_ready,
             synced=resume.synced,
+            sources={(source.kind, source.name): source.value for source in resume.sources},
         )
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -140,6 +142,8 @@ class DirectorWorker:
                 self._give(Observation(Kind.SYNC, synced))
             case PlaneReady(ready=ready):
                 self._give(Observation(Kind.PLANE, ready))
+            case Observed(kind=kind, name=name, value=value):
+                self._give(Observation(kind, value, name))
             case _:
                 pass  # for the balancer
 

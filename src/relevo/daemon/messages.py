@@ -5,10 +5,18 @@ from __future__ import annotations
 import msgspec
 
 from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Table, TableAnswer
-from relevo.model import Configuration
+from relevo.model import Configuration, TrackerKind
 from relevo.model.table import SyncState
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
 from relevo.severity import Severity
+
+
+class Observed(msgspec.Struct, frozen=True, tag=True):
+    """The present value of a tracker: 0 or 1 for down and up, the number in a file, ``None`` if it cannot be observed."""
+
+    kind: TrackerKind
+    name: str
+    value: int | None
 
 
 class Resume(msgspec.Struct, frozen=True):
@@ -18,6 +26,7 @@ class Resume(msgspec.Struct, frozen=True):
     placed: frozenset[tuple[int, str, int]] = frozenset()
     plane_ready: bool = True
     synced: bool = False
+    sources: tuple[Observed, ...] = ()
 
 
 # -- from a worker ----------------------------------------------------------------------------------------------------
@@ -82,6 +91,13 @@ class QuorumEvent(msgspec.Struct, frozen=True, tag=True):
     weight: int
 
 
+class ServiceFound(msgspec.Struct, frozen=True, tag=True):
+    """A virtual server that a VRRP instance tracks since now, and whether it has its quorum."""
+
+    service: str
+    up: bool
+
+
 class SyncEvent(msgspec.Struct, frozen=True, tag=True):
     """Whether this node has all connections of the masters on other directors."""
 
@@ -126,6 +142,7 @@ FromWorker = (
     | LocalAddressesEvent
     | ServerEvent
     | QuorumEvent
+    | ServiceFound
     | SyncEvent
     | ShutdownNotice
     | DirectorReport
@@ -192,4 +209,16 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     request: Connections | Table | Sync | CompleteSync
 
 
-ToWorker = PlaneCall | HandOver | Synced | PlaneReady | TakeSnapshot | Reload | Stop | LocalAddresses | Masters | PlaneRestarted
+ToWorker = (
+    PlaneCall
+    | HandOver
+    | Synced
+    | PlaneReady
+    | Observed
+    | TakeSnapshot
+    | Reload
+    | Stop
+    | LocalAddresses
+    | Masters
+    | PlaneRestarted
+)

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, Protocol
 
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
-from relevo.daemon.messages import FromWorker, Stop, ToWorker
+from relevo.daemon.messages import FromWorker, Stop, TakeSnapshot, ToWorker
 from relevo.host import libc
+from relevo.observe.snapshot import WorkerSnapshot
 from relevo.severity import Severity
 
 STOP_S: Final = 5.0
@@ -29,6 +30,8 @@ QUICK_DEATH_S: Final = 0.2
 MAX_QUICK_DEATHS: Final = 3
 """After so many failed starts in a row, the next one waits for ``SLOW_RESTART_S``."""
 SLOW_RESTART_S: Final = 5.0
+SNAPSHOT_S: Final = 4.0
+"""Seconds that a snapshot of a worker may take: one for 10 000 servers on a busy machine. Less than a client's time limit."""
 IGNORED: Final = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -161,6 +164,35 @@ class Workers:
         worker.channel.close()
         if worker.report is not None and not worker.report.done():
             worker.report.set_result(None)  # there will be no answer
+
+    async def snapshots(self) -> tuple[dict[str, Any], tuple[WorkerSnapshot, ...]]:
+        """Return the snapshot of each worker by role, ``None`` from one that does not answer, and those of the processes."""
+        present = dict(self.present)  # workers may be added meanwhile
+        reports = dict(zip(present, await asyncio.gather(*map(self._report, present.values())), strict=True))
+        described = tuple(
+            WorkerSnapshot(
+                role=role,
+                pid=worker.pid,
+                restarts=worker.restarts,
+                since_at=worker.started_at,
+                answered=worker.channel is None or reports.get(role) is not None,
+            )
+            for role, worker in present.items()
+        )
+        return reports, described
+
+    @staticmethod
+    async def _report(worker: Worker) -> Any:
+        if worker.channel is None or worker.reader is None or worker.reader.done():
+            return None  # a worker whose end was read before SIGCHLD would never answer
+        if worker.report is None or worker.report.done():
+            worker.report = asyncio.get_running_loop().create_future()
+            worker.channel.send(TakeSnapshot())
+        try:
+            async with asyncio.timeout(SNAPSHOT_S):
+                return await asyncio.shield(worker.report)
+        except TimeoutError:
+            return None
 
     def reap(self) -> None:
         """Process ended workers, on SIGCHLD."""

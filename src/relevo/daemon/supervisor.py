@@ -41,6 +41,7 @@ from relevo.daemon.messages import (
     LocalAddressesEvent,
     LogLine,
     Masters,
+    Observed,
     PlaneAnswer,
     PlaneReady,
     PlaneRestarted,
@@ -49,23 +50,26 @@ from relevo.daemon.messages import (
     Reload,
     Resume,
     ServerEvent,
+    ServiceFound,
     ShutdownNotice,
     Stop,
     Synced,
     SyncEvent,
-    TakeSnapshot,
 )
 from relevo.daemon.processes import Worker, Workers
+from relevo.daemon.trackers import TrackerDriver
 from relevo.errors import ConfigurationError, ControlError, HostError, PlaneError
 from relevo.host import privileges, systemd
 from relevo.host.addresses import AddressTable
+from relevo.host.run_command import wait_by_descriptors
 from relevo.host.unix_socket import private_listener
+from relevo.model import TrackerKind
+from relevo.node.observation import Observation
 from relevo.observe.snapshot import (
     BalancerSnapshot,
     DirectorSnapshot,
     MailSnapshot,
     Snapshot,
-    WorkerSnapshot,
 )
 from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
@@ -74,8 +78,6 @@ from relevo.severity import Severity
 
 FLUSH_S: Final = 3.0
 """Seconds that a stop waits for mails and scripts; unsent mails stay on disk."""
-SNAPSHOT_S: Final = 4.0
-"""Seconds that a snapshot of a worker may take: one for 10 000 servers on a busy machine. Less than a client's time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Options:
     state: Path
     console: bool = True
     strict: bool = False
+    config_id: str | None = None
 
 
 class Supervisor:
@@ -97,6 +100,7 @@ class Supervisor:
         self.outbox = Outbox(Spool(options.state / "mail"), self.log)
         self.notifier = Notifier(self.log)
         self.dispatcher = Dispatcher(self.outbox, self.notifier)
+        self.trackers = TrackerDriver(self._observe, self.log)
         self.workers = Workers(self)
         self.commands = Commands(self)
         self.started_at = self.reloaded_at = time.time()
@@ -134,6 +138,7 @@ class Supervisor:
         self.dispatcher.configure(self.configuration)
         self.outbox.recover()
         self._handle_signals(loop)
+        self.trackers.configure(self.configuration, starting=True)
         gc.collect()
         gc.freeze()
         self.workers.start_missing()
@@ -175,6 +180,7 @@ class Supervisor:
         await self.complete_sync()
         for role in ("director", "balancer", "proxy"):
             await self.workers.end(role, Stop(self._at_stop))
+        await self.trackers.stop()
         await self.notifier.flush(FLUSH_S)
         await self.outbox.flush(FLUSH_S)
         await self._control.close()
@@ -224,7 +230,8 @@ class Supervisor:
 
     def body(self, role: str, sock: socket.socket) -> Callable[[], None]:
         """Return the function that a worker runs, with the present state."""
-        resume = Resume(frozenset(self.masters), self._placed, self._plane_ready, self._synced)
+        sources = tuple(Observed(kind, name, value) for (kind, name), value in self.trackers.observed.items())
+        resume = Resume(frozenset(self.masters), self._placed, self._plane_ready, self._synced, sources)
         match role:
             case "director":
                 return lambda: director.serve(self.configuration, sock, resume)
@@ -281,6 +288,8 @@ class Supervisor:
                 self._set_local(addresses)
             case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
                 self._alert(message)
+            case ServiceFound(service=service, up=up):
+                self.trackers.service_changed(service, up)
             case PlaneReady():
                 self._plane_ready = True  # the plane forwards packets from now on, also if the balancer dies
                 self.workers.send("director", message)
@@ -311,6 +320,7 @@ class Supervisor:
                     message.service, message.server, message.up, message.transition, message.check, message.reason
                 )
             case QuorumEvent(service=service, up=up, weight=weight):
+                self.trackers.service_changed(service, up)
                 self.dispatcher.quorum(service, up, weight)
             case ShutdownNotice(servers=servers):
                 self.dispatcher.shutdown(servers)
@@ -323,6 +333,11 @@ class Supervisor:
         self.local = addresses
         if addresses is not None:
             self.workers.send("balancer", LocalAddresses(addresses))
+
+    def _observe(self, observation: Observation) -> None:
+        """Pass the value of a tracker to the director."""
+        assert isinstance(observation.kind, TrackerKind)
+        self.workers.send("director", Observed(observation.kind, observation.name, observation.value))
 
     def _set_synced(self, synced: bool) -> None:
         """Forward the state of synchronisation to the director, for ``preempt_when_synced``."""
@@ -353,7 +368,7 @@ class Supervisor:
 
     def _take_configuration(self) -> str:
         try:
-            compiled = compile_file(self.options.file)
+            compiled = compile_file(self.options.file, self.options.config_id)
             problem = blocking_problem(compiled, strict=self.options.strict)
             if problem:
                 return problem
@@ -370,6 +385,7 @@ class Supervisor:
         if self.local is None and self.configuration.vrrp_instances:
             self._set_local(frozenset())
         self._match_workers()
+        self.trackers.configure(self.configuration)  # the director must know them before it gets their values
         self.log("Reloaded the configuration", Severity.NOTICE)
         return ""
 
@@ -388,18 +404,7 @@ class Supervisor:
 
     async def snapshot(self) -> Snapshot:
         """Collect the snapshots of the workers; one that does not answer is marked."""
-        present = dict(self.workers.present)  # workers may be added meanwhile
-        reports = dict(zip(present, await asyncio.gather(*map(self._report, present.values())), strict=True))
-        workers = tuple(
-            WorkerSnapshot(
-                role=role,
-                pid=worker.pid,
-                restarts=worker.restarts,
-                since_at=worker.started_at,
-                answered=worker.channel is None or reports.get(role) is not None,
-            )
-            for role, worker in present.items()
-        )
+        reports, workers = await self.workers.snapshots()
         return Snapshot(
             version=__version__,
             router_id=self.outbox.router_id,
@@ -421,23 +426,12 @@ class Supervisor:
             scripts_failed=self.notifier.failed,
         )
 
-    async def _report(self, worker: Worker) -> Any:
-        if worker.channel is None or worker.reader is None or worker.reader.done():
-            return None  # a worker whose end was read before SIGCHLD would never answer
-        if worker.report is None or worker.report.done():
-            worker.report = asyncio.get_running_loop().create_future()
-            worker.channel.send(TakeSnapshot())
-        try:
-            async with asyncio.timeout(SNAPSHOT_S):
-                return await asyncio.shield(worker.report)
-        except TimeoutError:
-            return None
-
 
 def run(options: Options, compiled: Compiled) -> int:
     """Run the daemon until it is stopped; return its exit status."""
 
     async def main() -> int:
+        wait_by_descriptors()
         supervisor = Supervisor(options, compiled)
         await supervisor.start()
         return await supervisor.finished()

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import glob
 import os
+import random
 import re
+import socket
 import stat
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from relevo.config import Included
+from relevo.config import Included, Surroundings
 from relevo.errors import ConfigurationError, HostError
 
 DEFAULT_CONFIGURATION: Final = "/etc/keepalived/keepalived.conf"
 MAX_CONFIGURATION: Final = 256 << 20
 """Largest configuration file in bytes: ten times one of 100 000 real servers."""
+MAX_ALTERNATIVES: Final = 10_000
+"""Files or alternatives in braces that one include may name."""
 MIN_KEY: Final = 16
 """Shortest key in bytes: a shorter one can be found by trying."""
 MAX_KEY: Final = 4096
 
 
 def read_configuration(path: str) -> str:
-    """Return the text of a configuration file; ``ConfigurationError`` if it cannot be read."""
+    """Return the text of a configuration file; ``ConfigurationError`` if it cannot be read, or is no regular file.
+
+    Opening never waits: a pipe without a writer would hang a reload.
+    """
     try:
-        with open(path, "rb") as file:
-            if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
-                raise ConfigurationError(f"{path} is a directory")
+        with open(path, "rb", opener=_without_waiting) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigurationError(f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}")
             data = file.read(MAX_CONFIGURATION + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint="name the file with -f") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"cannot read {path}: {reason}", hint="name the file with -f") from error
+    if data is None:  # a file of /proc that would have to be waited for
+        raise ConfigurationError(f"{path} has nothing to read now")
     if len(data) > MAX_CONFIGURATION:
         raise ConfigurationError(f"{path} is larger than {MAX_CONFIGURATION} bytes")
     return data.decode("utf-8", "replace")
@@ -59,26 +71,61 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def _expand_braces(pattern: str) -> list[str]:
-    match = _BRACES.search(pattern)
-    if match is None or "," not in match.group(1):
-        return [pattern]
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [found for part in match.group(1).split(",") for found in _expand_braces(head + part + tail)]
+    """Return the alternatives of the braces in ``pattern``; ``ConfigurationError`` if they are too many."""
+    found: list[str] = []
+    waiting = [pattern]
+    while waiting:
+        present = waiting.pop()
+        match = next((each for each in _BRACES.finditer(present) if "," in each[1]), None)
+        if match is None:
+            found.append(present)
+        else:
+            waiting += [present[: match.start()] + part + present[match.end() :] for part in reversed(match[1].split(","))]
+        if len(found) + len(waiting) > MAX_ALTERNATIVES:
+            raise ConfigurationError(f"the braces stand for more than {MAX_ALTERNATIVES} names")
+    return found
 
 
 def read_included(pattern: str, including: str) -> list[Included]:
-    """Return the files that match ``pattern`` (globs and braces), relative to the directory of the including file."""
+    """Return the files that match ``pattern`` (globs and braces), relative to the directory of the including file.
+
+    An alternative in braces without a match is named as missing. As in keepalived, only regular files are read, and no programs.
+    """
     folder = os.path.dirname(os.path.abspath(including))
     found: list[Included] = []
-    for one in _expand_braces(pattern):
-        for path in sorted(glob.glob(os.path.join(folder, one))):
-            if not os.path.isfile(path):
-                continue  # directories and devices are skipped, as keepalived does
-            try:
-                found.append(Included(path, read_configuration(path)))
-            except ConfigurationError as error:
-                found.append(Included(path, error=str(error)))
+    try:
+        alternatives = _expand_braces(pattern)
+    except ConfigurationError as error:
+        return [Included(pattern, error=str(error))]
+    for one in alternatives:
+        path = os.path.join(folder, one)
+        matches = sorted(islice(glob.iglob(path), MAX_ALTERNATIVES))
+        if not matches:
+            found.append(Included(path, error="no file matches", missing=True))
+        found += map(_include, matches)
     return found
+
+
+def _include(path: str) -> Included:
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode) and mode & (stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH):
+            return Included(path, error="it can be executed, so it is no configuration (chmod -x)")
+        return Included(path, read_configuration(path))
+    except OSError as error:
+        return Included(path, error=error.strerror or str(error))
+    except ConfigurationError as error:
+        return Included(path, error=str(error))
+
+
+def surroundings(file: str, config_id: str | None = None) -> Surroundings:
+    """Return what a configuration file can ask about this machine; by default ``@id`` lines are those of its short name."""
+    return Surroundings(
+        config_id=socket.gethostname().partition(".")[0] if config_id is None else config_id,
+        folder=os.path.dirname(os.path.abspath(file)),
+        environment=os.environ,
+        random=lambda seed: random.Random(seed).randint,  # noqa: S311 - a number in a configuration, no secret
+    )
 
 
 def runtime_directory(given: str | None) -> Path:

@@ -86,6 +86,24 @@ def file_system_type(path: str) -> int:
     return int.from_bytes(buffer.raw[:4], "little")
 
 
+def open_inotify() -> int:
+    """Open an inotify descriptor that does not block (inotify(7))."""
+    descriptor = int(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"inotify_init1: {os.strerror(number)}")
+    return descriptor
+
+
+def add_inotify_watch(descriptor: int, path: str, mask: int) -> int:
+    """Watch a directory or file; return the number of the watch (inotify_add_watch(2))."""
+    watch = int(_libc.inotify_add_watch(descriptor, os.fsencode(path), ctypes.c_uint32(mask)))
+    if watch < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"inotify_add_watch: {os.strerror(number)}")
+    return watch
+
+
 def make_mounts_private() -> None:
     """Make later mounts visible in this mount namespace only."""
     ms_rec, ms_private = 0x4000, 1 << 18

@@ -1,6 +1,7 @@
 """Runs one command: as a given user, in a session of its own, within a time limit, and never through a shell.
 
-The callers decide which commands run, in which order, how many at once, and what a failure means to them.
+``prepare`` finds the program and the user that a declared script runs as. The callers decide which commands run, in which order,
+how many at once, and what a failure means to them.
 """
 
 from __future__ import annotations
@@ -10,16 +11,27 @@ import enum
 import grp
 import os
 import pwd
+import shutil
 import signal
 import stat
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from relevo.errors import HostError
+from relevo.model import GlobalDefs, Script
 
 KILL_AFTER_S: Final = 2.0
 """Seconds between TERM and KILL, as keepalived gives its scripts."""
 DEFAULT_USER: Final = "keepalived_script"
 """User of scripts that name none, where it exists (keepalived.conf(5), "script_user")."""
+
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs without a path are looked for if the environment has no PATH."""
+TO_OPEN: Final = "<"
+"""First character of a script that is a file: it succeeds if the file can be opened (keepalived.conf(5), "script")."""
 
 
 class Outcome(enum.StrEnum):
@@ -53,6 +65,60 @@ class Identity:
     gid: int
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A script that can run: its arguments, with the full path of the program first, and its user."""
+
+    argv: tuple[str, ...]
+    identity: Identity | None
+
+
+def prepare(script: Script, defaults: GlobalDefs) -> Command:
+    """Find the program and the user of a script; ``HostError`` says why it cannot run, or must not.
+
+    A user of its own comes before ``script_user``, ``script_group`` belongs to ``script_user``.
+    """
+    user = script.user or defaults.script_user
+    group = script.group or (defaults.script_group if not script.user else "")
+    try:
+        identity = find_identity(user, group)
+    except KeyError as error:
+        raise HostError(f"no such user or group: {error}") from None
+    program = script.argv[0]
+    if program.startswith(TO_OPEN):
+        return Command(script.argv, identity)
+    if "/" not in program:
+        found = shutil.which(program, path=os.environ.get("PATH", DEFAULT_PATH))
+        if found is None:
+            raise HostError(f"{program} is not in PATH")
+        program = found
+    if defaults.enable_script_security and (danger := insecure(program, identity)):
+        raise HostError(danger)
+    return Command((program, *script.argv[1:]), identity)
+
+
+def problem_of(command: Command) -> str:
+    """Return why a prepared command could not be started now, empty if it could."""
+    program = command.argv[0]
+    if program.startswith(TO_OPEN):
+        return ""
+    try:
+        found = os.stat(program)
+    except OSError as error:
+        return f"{program}: {error.strerror}"
+    if not stat.S_ISREG(found.st_mode):
+        return f"{program} is not a file"
+    uid, gid = (command.identity.uid, command.identity.gid) if command.identity else (os.geteuid(), os.getegid())
+    mask = stat.S_IXOTH
+    if uid == 0:
+        mask = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+    elif uid == found.st_uid:
+        mask = stat.S_IXUSR
+    elif gid == found.st_gid:
+        mask = stat.S_IXGRP
+    return "" if found.st_mode & mask else f"{program} cannot be executed by the user of the script"
+
+
 def find_identity(user: str, group: str = "") -> Identity | None:
     """Look up the identity of a command: ``user`` with ``group`` or else with the user's own group.
 
@@ -77,6 +143,8 @@ async def run_command(argv: Sequence[str], *, limit_s: float, identity: Identity
     Input and output are /dev/null. After ``limit_s`` seconds, or when the caller is cancelled, the session gets TERM and then
     KILL. Processes that the command leaves behind when it ends in time go on.
     """
+    if argv[0].startswith(TO_OPEN):
+        return _open_once(argv[0].removeprefix(TO_OPEN).strip())
     credentials: dict[str, Any] = {}
     if identity is not None:
         credentials = {"user": identity.uid, "group": identity.gid, "extra_groups": []}
@@ -92,6 +160,20 @@ async def run_command(argv: Sequence[str], *, limit_s: float, identity: Identity
     except (OSError, ValueError) as error:  # ValueError: an argument has a NUL byte
         return not_started(getattr(error, "strerror", None) or str(error))
     return await _wait(process, limit_s)
+
+
+def _open_once(path: str) -> CommandResult:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except (OSError, ValueError) as error:
+        return CommandResult(Outcome.EXITED, 1, f"{path}: {getattr(error, 'strerror', None) or error}")
+    return CommandResult(Outcome.EXITED)
+
+
+def wait_by_descriptors() -> None:
+    """Have asyncio wait for commands by pidfds, not by a thread for each (Python 3.12 does so by itself)."""
+    if sys.version_info < (3, 12):
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
 
 
 def not_started(reason: str) -> CommandResult:

@@ -20,16 +20,17 @@ import msgspec
 
 from relevo.api import schema
 from relevo.api.client import ask
+from relevo.daemon.configuration import flat_text
 from relevo.errors import ControlError, LabError
 from relevo.host import libc
-from relevo.host.files import read_configuration
 from relevo.lab import servers
 from relevo.lab.rewrite import Changes, rewrite
 from relevo.lab.stages import Stage
 from relevo.lab.topology import Host, Service, Topology
 from relevo.observe.snapshot import Snapshot
 
-START_S = 10.0
+START_S = 30.0
+"""Seconds that a server or a daemon may take to start; on an emulated machine, loading the eBPF plane takes ten."""
 """How long a process may take until it answers."""
 END_S = 8.0
 
@@ -123,7 +124,7 @@ class Cluster:
         file = director.file
         if changes != Changes():
             target = self.folder / f"{director.name}.conf"
-            target.write_text(rewrite(read_configuration(director.file), changes), encoding="utf-8")
+            target.write_text(rewrite(flat_text(director.file, director.config_id), changes), encoding="utf-8")
             file = str(target)
         log = self.log_file(director)
         run_dir, state_dir = self.run_dir(director), self.folder / f"{director.name}-state"
@@ -132,6 +133,8 @@ class Cluster:
             libc.die_with_parent(signal.SIGTERM)
             _log_to(log)
             options = ["-f", file, "--run-dir", str(run_dir), "--state-dir", str(state_dir), "--log-console"]
+            if director.config_id is not None:
+                options += ["-i", director.config_id]
             os.execv(sys.executable, [sys.executable, "-m", "relevo", "run", *options])
 
         self._start(director.name, director, become_daemon)
@@ -141,7 +144,7 @@ class Cluster:
         until = time.monotonic() + START_S
         while time.monotonic() < until:
             with contextlib.suppress(ControlError, msgspec.MsgspecError):
-                self.snapshot(director)
+                self.snapshot(director)  # its balancer answers once the plane is loaded
                 return
             if not self.running(director.name):
                 break

@@ -27,13 +27,14 @@ class Service:
 
 @dataclass(slots=True)
 class Host:
-    """A machine: its name, its address, what it runs; ``file`` and ``configuration`` are a director's."""
+    """A machine: its name, its address, what it runs; ``file``, ``config_id`` and ``configuration`` are a director's."""
 
     name: str
     address: str
     interface: str = "eth0"
     services: list[Service] = field(default_factory=list)
     file: str = ""
+    config_id: str | None = None
     configuration: Configuration | None = None
     return_gateway: str = ""
     """Of a server with NAT: the virtual address that is its gateway to the clients."""

@@ -13,6 +13,15 @@ class FaultKind(enum.StrEnum):
     INTERFACE_UP = "interface_up"
     """An interface that is tracked in reverse is up."""
     INTERFACE_MISSING = "interface_missing"
+    SCRIPT_FAILED = "script_failed"
+    SCRIPT_SUCCEEDED = "script_succeeded"
+    """A script that is tracked in reverse succeeds; the next ones alike."""
+    PROCESS_MISSING = "process_missing"
+    PROCESS_RUNNING = "process_running"
+    SERVICE_DOWN = "virtual_server_down"
+    SERVICE_UP = "virtual_server_up"
+    FILE = "file"
+    """The number in a tracked file, times its weight, is -254 or less; without a weight it is not 0."""
     NO_SOURCE_ADDRESS = "no_source_address"
     """The interface has no address of its own, or the configured source address is not on this machine."""
     SOCKET = "socket"
@@ -27,6 +36,13 @@ _TEXTS = {
     FaultKind.INTERFACE_DOWN: "interface {subject} is down",
     FaultKind.INTERFACE_UP: "interface {subject} is up",
     FaultKind.INTERFACE_MISSING: "interface {subject} does not exist",
+    FaultKind.SCRIPT_FAILED: "vrrp_script {subject} fails",
+    FaultKind.SCRIPT_SUCCEEDED: "vrrp_script {subject} succeeds",
+    FaultKind.PROCESS_MISSING: "vrrp_track_process {subject} has no quorum",
+    FaultKind.PROCESS_RUNNING: "vrrp_track_process {subject} has its quorum",
+    FaultKind.SERVICE_DOWN: "virtual server {subject} has no quorum",
+    FaultKind.SERVICE_UP: "virtual server {subject} has its quorum",
+    FaultKind.FILE: "the number in track_file {subject} means FAULT",
     FaultKind.NO_SOURCE_ADDRESS: "{subject}",
     FaultKind.SOCKET: "{subject}",
     FaultKind.SENDING: "adverts cannot be sent: {subject}",
@@ -36,7 +52,7 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One cause. ``subject`` is the name of the interface, or a text; for SOCKET and SENDING it is the system's reason."""
+    """One cause. ``subject`` is the name of the interface or tracker, or a text: for SOCKET and SENDING the system's reason."""
 
     kind: FaultKind
     subject: str = ""

@@ -9,12 +9,12 @@ from relevo.model.endpoint import Endpoint, Protocol
 from relevo.model.script import Script
 from relevo.model.services import Forwarding, RealServer, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VirtualServer
 from relevo.model.sysctls import Sysctl
+from relevo.model.trackers import ParameterMatch, Tracked, TrackerKind, Trackers, TrackFile, TrackProcess, VrrpScript
 from relevo.model.vrrp import (
     Authentication,
     AuthenticationType,
     GarpPolicy,
     SyncGroup,
-    TrackedInterface,
     VirtualAddress,
     VrrpInstance,
     VrrpNotify,
@@ -32,6 +32,7 @@ __all__ = [
     "GlobalDefs",
     "HttpCheck",
     "Mail",
+    "ParameterMatch",
     "PlaneTimeouts",
     "Protocol",
     "RealServer",
@@ -41,7 +42,11 @@ __all__ = [
     "SyncGroup",
     "Sysctl",
     "TcpCheck",
-    "TrackedInterface",
+    "TrackFile",
+    "TrackProcess",
+    "Tracked",
+    "TrackerKind",
+    "Trackers",
     "Tunnel",
     "TunnelChecksum",
     "TunnelKind",
@@ -50,5 +55,6 @@ __all__ = [
     "VirtualServer",
     "VrrpInstance",
     "VrrpNotify",
+    "VrrpScript",
     "VrrpTransport",
 ]

@@ -7,6 +7,7 @@ import msgspec
 from relevo.model.endpoint import Endpoint
 from relevo.model.services import VirtualServer
 from relevo.model.sysctls import Sysctl
+from relevo.model.trackers import Trackers
 from relevo.model.vrrp import SyncGroup, VrrpInstance
 
 
@@ -82,4 +83,5 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     global_defs: GlobalDefs = GlobalDefs()
     vrrp_instances: tuple[VrrpInstance, ...] = ()
     sync_groups: tuple[SyncGroup, ...] = ()
+    trackers: Trackers = Trackers()
     virtual_servers: tuple[VirtualServer, ...] = ()

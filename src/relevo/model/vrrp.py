@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from relevo.model.script import Script
+from relevo.model.trackers import Tracked
 
 
 class AuthenticationType(enum.StrEnum):
@@ -42,14 +43,6 @@ class VirtualAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"{self.address}/{self.prefix_length}"
-
-
-class TrackedInterface(msgspec.Struct, frozen=True):
-    """A tracked interface: if it goes down, the instance enters FAULT (``weight`` 0) or changes its priority."""
-
-    name: str
-    weight: int = 0
-    reverse: bool = False
 
 
 class GarpPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +99,7 @@ class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
     lower_prio_no_advert: bool = False
     higher_prio_send_advert: bool = False
     track_primary: bool = True
-    track_interfaces: tuple[TrackedInterface, ...] = ()
+    tracked: tuple[Tracked, ...] = ()
     garp: GarpPolicy = GarpPolicy()
     smtp_alert: bool = False
     notify: VrrpNotify = VrrpNotify()

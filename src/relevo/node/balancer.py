@@ -6,7 +6,7 @@ operations the plane's table needs. A change by a reload gives the same log line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relevo.machines import check as checking
@@ -19,6 +19,7 @@ from relevo.model.table import Desired, Operation, ServiceState, SyncRole, SyncT
 from relevo.node.checks import CheckKey, CheckRunner, Checks
 from relevo.node.effects import Log
 from relevo.node.manual import ManualChanges
+from relevo.node.sources import tracked_services
 from relevo.node.table import reconcile
 from relevo.severity import Severity
 
@@ -67,11 +68,19 @@ class QuorumChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceFound:
+    """A virtual server that a VRRP instance tracks since now, and whether it has its quorum."""
+
+    service: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PlaneReady:
     """The plane has the desired table for the first time."""
 
 
-Effect = Log | StartProbe | AbandonProbe | MatchTable | ServerChanged | QuorumChanged | PlaneReady
+Effect = Log | StartProbe | AbandonProbe | MatchTable | ServerChanged | QuorumChanged | ServiceFound | PlaneReady
 
 
 class Balancer:
@@ -105,8 +114,8 @@ class Balancer:
             effects += self._remove(self.pools[gone.name])
         failing = self._failing()
         pools = {service.name: self._pool(service, failing, now, effects, starting) for service in configuration.virtual_servers}
-        self.pools = pools
-        return [*effects, MatchTable()]
+        present, self.pools = self.pools, pools
+        return [*effects, *self._found(former, present), MatchTable()]
 
     def set_masters(self, instances: frozenset[str]) -> list[Effect]:
         """Set the instances that are master on this node. They decide the roles in connection synchronisation."""
@@ -165,6 +174,13 @@ class Balancer:
         if not starting:
             effects.append(Log(f"Adding VS {service.name} by a reload"))
         return PoolMachine(service, now, [(at, name, why) for at, names in down.items() for name, why in names.items()])
+
+    def _found(self, former: Configuration, present: Mapping[str, PoolMachine]) -> list[Effect]:
+        """Return the states of the services that VRRP instances track since now."""
+        known = tracked_services(former)
+        names = [name for name in sorted(tracked_services(self.configuration)) if name in self.pools]
+        new = (name for name in names if name not in known or self.pools[name] is not present.get(name))
+        return [ServiceFound(name, self.pools[name].state is pooling.State.UP) for name in new]
 
     def _remove(self, pool: PoolMachine) -> list[Effect]:
         service = pool.service

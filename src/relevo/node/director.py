@@ -7,7 +7,7 @@ follow, so that a notify script runs after the addresses of the new state are se
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from relevo.machines import sync_group, vrrp
 from relevo.machines.faults import GROUP_FAULT, Fault
@@ -27,7 +27,6 @@ from relevo.node.effects import (
     GroupChanged,
     InstanceChanged,
     LocalAddresses,
-    OpenPort,
     RemoveAddress,
     state_name,
 )
@@ -35,13 +34,17 @@ from relevo.node.groups import Groups, judge
 from relevo.node.network import expected_after, virtual_addresses
 from relevo.node.observation import Input, Kind, Observation, SetAddress, World, own_addresses
 from relevo.node.router import Router, identity_change
+from relevo.node.sources import SourceKey, Sources
 from relevo.severity import Severity
 from relevo.wire import vrrp as wire
 from relevo.wire.vrrp import AdvertRefusal
 
 
 class Director:
-    """All virtual routers. ``resume`` and ``placed`` are the masters and addresses of a worker that died."""
+    """All virtual routers. ``resume`` and ``placed`` are the masters and addresses of a worker that died.
+
+    ``sources`` are the values of trackers that are known already.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Director:
         placed: Iterable[AddressKey] = (),
         plane_ready: bool = True,
         synced: bool = False,
+        sources: Mapping[SourceKey, int | None] | None = None,
     ) -> None:
         self.configuration = Configuration()
         self.world = world
@@ -60,6 +64,7 @@ class Director:
         self.unknown: Counter[str] = Counter()
         self.stopping = False
         self.addresses = Addresses(placed)
+        self.sources = Sources(sources or {})
         self._first = configuration
         self._resume = resume
         self._plane_ready = plane_ready
@@ -117,22 +122,12 @@ class Director:
             due = router.machine.deadline()
             if due is not None and due <= now:
                 self._execute(router, router.machine.expire(now), now)
-            retried |= self._retry(router, now)
+            retried |= router.retry(now)
         if self.addresses.retry_at is not None and self.addresses.retry_at <= now:
             self.addresses.try_again()
             retried = True
         effects = self._settle(now) if retried or self._out.state_changed else self._out.flush()
         return [*announced, *effects]
-
-    @staticmethod
-    def _retry(router: Router, now: float) -> bool:
-        retried = False
-        if router.port.retry_at is not None and router.port.retry_at <= now:
-            router.port.retry_at, retried = None, True  # the fault stays until the socket is open
-        if router.sending.retry_at is not None and router.sending.retry_at <= now:
-            router.sending.suspend()
-            retried = True
-        return retried
 
     @property
     def finished(self) -> bool:
@@ -152,17 +147,9 @@ class Director:
         virtual = self.virtual()
         if former.links != world.links or own_addresses(former, virtual) != own_addresses(world, virtual):
             for router in self.routers.values():
-                self._try_again(router)
+                router.retry_at_once()
         for router in self.routers.values():
             self._announce_changed_links(router, former, now)
-
-    @staticmethod
-    def _try_again(router: Router) -> None:
-        """Retry after a change of the network."""
-        if router.port.fault is not None:
-            router.port.retry_at = None
-        if router.sending.fault is not None:
-            router.sending.suspend()
 
     def _announce_changed_links(self, router: Router, former: World, now: float) -> None:
         """Announce the addresses of links that got another hardware address, or their carrier back."""
@@ -177,11 +164,14 @@ class Director:
     def _take_observation(self, given: Observation, now: float) -> None:
         match given.kind:
             case Kind.PLANE:
-                self._plane_ready = given.value
-                every: vrrp.Input = vrrp.SetPlaneReady(given.value)
+                self._plane_ready = bool(given.value)
+                every: vrrp.Input = vrrp.SetPlaneReady(self._plane_ready)
             case Kind.SYNC:
-                self._synced = given.value
-                every = vrrp.SetSynced(given.value)
+                self._synced = bool(given.value)
+                every = vrrp.SetSynced(self._synced)
+            case tracker:
+                self.sources.take(tracker, given)
+                return
         for router in self.routers.values():
             self._feed(router, every, now)
 
@@ -243,6 +233,7 @@ class Director:
         if self.stopping:
             return
         former, self.configuration = self.configuration, configuration
+        self.sources.configure(configuration)
         changes = difference(former, configuration).instances
         for new in changes.added:
             self.routers[new.name] = Router(new.value, grouped=False)
@@ -300,7 +291,7 @@ class Director:
 
     def _judge(self, virtual: frozenset[str], now: float) -> None:
         """Update the faults and priority of every router, and the FAULT state of every group."""
-        standings = {name: router.standing(self.world, virtual) for name, router in self.routers.items()}
+        standings = {name: router.standing(self.world, virtual, self.sources) for name, router in self.routers.items()}
         failed = self.groups.failed(standings)
         for name, group in self.groups.machines.items():
             before = group.state
@@ -311,19 +302,37 @@ class Director:
         for name, router in self.routers.items():
             faults = standings[name].faults + ((GROUP_FAULT,) if self.groups.others_failed(name, failed) else ())
             self._match_machine(router, faults, standings[name].priority, now)
+        self._start_routers(now)
         if self.stopping:
             self._stop_groups(now)
 
     def _match_machine(self, router: Router, faults: tuple[Fault, ...], priority: int, now: float) -> None:
         machine = router.machine
         if machine.priority != priority:
+            if machine.state is not State.INIT:
+                self._out.log(f"({router.instance.name}) Changing effective priority from {machine.priority} to {priority}")
             self._feed(router, vrrp.SetPriority(priority), now)
         if machine.faults != faults:
             self._log_faults(router.instance.name, machine.faults, faults)
             self._feed(router, vrrp.SetFaults(faults), now)
-        if machine.state is State.INIT and not self.stopping and (router.opened or faults):
-            self._feed(router, vrrp.Start(resume=router.instance.name in self._resume), now)
-            self._resume -= {router.instance.name}
+
+    def _start_routers(self, now: float) -> None:
+        """Start the routers that have a socket or a fault, and that need not wait for a tracker."""
+        if self.stopping:
+            return
+        starting = {name: router for name, router in self.routers.items() if router.machine.state is State.INIT}
+        awaited = {name: self.sources.awaited(router.instance) for name, router in starting.items() if name not in self._resume}
+        for name, router in starting.items():
+            self._wait_for(router, self.groups.awaited(name, awaited))
+            if not router.awaited and (router.opened or router.machine.faults):
+                self._feed(router, vrrp.Start(resume=name in self._resume), now)
+                self._resume -= {name}
+
+    def _wait_for(self, router: Router, tracker: str) -> None:
+        if tracker and tracker != router.awaited:
+            router.machine.reason = f"waits for the first result of {tracker}"
+            self._out.log(f"({router.instance.name}) {router.machine.reason}")
+        router.awaited = tracker
 
     def _stop_groups(self, now: float) -> None:
         for group in self.groups.machines.values():
@@ -339,19 +348,10 @@ class Director:
                 self._out.log(f"({name}) no longer: {fault}")
 
     def _match_ports(self, virtual: frozenset[str]) -> None:
-        for name, router in self.routers.items():
+        for router in self.routers.values():
             waits = router.port.fault is not None and router.port.retry_at is not None
             wanted = None if waits or (self.stopping and router.spec is None) else router.wanted_spec(self.world, virtual)
-            if wanted == router.spec:
-                continue
-            if router.spec is not None:
-                self._out.packets.append(ClosePort(name))
-            router.spec, router.opened = wanted, False
-            if wanted is not None:
-                if router.machine.own_address != wanted.source:
-                    router.machine.own_address = wanted.source
-                    router.forget_packets()
-                self._out.packets.append(OpenPort(name, wanted))
+            self._out.packets += router.match_port(wanted)
 
     def _match_network(self, now: float) -> None:
         """Add and remove addresses; announce those that a master gets without a takeover."""

@@ -40,6 +40,12 @@ class Groups:
         group = self.of.get(member)
         return group is not None and bool(failed[group.name] - {member})
 
+    def awaited(self, member: str, awaited: Mapping[str, str]) -> str:
+        """Return the tracker that a router waits for, or another member of its group; empty if there is none."""
+        group = self.of.get(member)
+        members = (member, *group.members) if group is not None else (member,)
+        return next((awaited[name] for name in members if awaited.get(name)), "")
+
 
 def judge(group: SyncGroupMachine, failed: bool, now: float) -> list[Effect]:
     """Start a new group, and update its FAULT state."""

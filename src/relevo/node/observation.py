@@ -6,12 +6,12 @@ import enum
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from relevo.model import Configuration
+from relevo.model import Configuration, TrackerKind
 from relevo.wire.vrrp import Envelope
 
 
 class Kind(enum.StrEnum):
-    """Kinds of observations."""
+    """Kinds of observations, beside those of trackers."""
 
     PLANE = "plane"
     """Whether the data plane can serve the virtual addresses."""
@@ -21,10 +21,13 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The observation ``kind`` has ``value`` now; repeating it changes nothing."""
+    """The observation ``kind`` has ``value`` now; repeating it changes nothing.
 
-    kind: Kind
-    value: bool
+    The value of a tracker is 0 or 1 for down and up, or the number in a file; ``None`` says that it cannot be observed.
+    """
+
+    kind: Kind | TrackerKind
+    value: int | None
     name: str = ""
 
 

@@ -7,10 +7,11 @@ from typing import Final
 from relevo.machines.faults import Fault, FaultKind
 from relevo.machines.tracker import Standing, evaluate
 from relevo.machines.vrrp import VrrpMachine
-from relevo.model import Configuration, VrrpInstance
-from relevo.node.effects import PortSpec, SendPacket
+from relevo.model import Configuration, TrackerKind, VrrpInstance
+from relevo.node.effects import ClosePort, Effect, OpenPort, PortSpec, SendPacket
 from relevo.node.network import virtual_addresses
 from relevo.node.observation import World, is_local_everywhere
+from relevo.node.sources import Sources
 from relevo.wire import vrrp as wire
 from relevo.wire.vrrp import PRIORITY_OWNER, Advert, AdvertRefusal, Envelope
 
@@ -46,13 +47,17 @@ class Backoff:
 
 
 class Router:
-    """The declaration ``instance``, its machine, the retries of its socket, and those of sending."""
+    """The declaration ``instance``, its machine, the retries of its socket, and those of sending.
+
+    ``awaited`` names the tracker for whose first value the start waits.
+    """
 
     def __init__(self, instance: VrrpInstance, *, grouped: bool) -> None:
         self.instance = instance
         self.machine = VrrpMachine(instance, "", grouped=grouped)
         self.spec: PortSpec | None = None
         self.opened = False
+        self.awaited = ""
         self.port = Backoff(FaultKind.SOCKET)
         self.sending = Backoff(FaultKind.SENDING)
         self._packets: dict[tuple[int, str], bytes] = {}
@@ -61,10 +66,10 @@ class Router:
 
     # -- faults and socket --------------------------------------------------------------------------------------
 
-    def standing(self, world: World, virtual: frozenset[str]) -> Standing:
+    def standing(self, world: World, virtual: frozenset[str], sources: Sources) -> Standing:
         """Return faults and effective priority. ``virtual`` are all virtual addresses: none is an interface's own."""
         instance = self.instance
-        tracked = evaluate(instance.priority, instance.track_interfaces, world.is_up)
+        tracked = evaluate(instance.priority, instance.tracked, sources.observed(world))
         faults = [*self._interface_faults(world), *tracked.faults]
         if not any(fault.kind is FaultKind.INTERFACE_MISSING for fault in faults) and not self._source(world, virtual):
             faults.append(self._no_source())
@@ -77,8 +82,7 @@ class Router:
         required = [a.device or own for a in virtual_addresses(instance)]
         if not instance.transport.udp_port or instance.track_primary:
             required.append(own)
-        tracked = {each.name for each in instance.track_interfaces}
-        tolerated = tracked if instance.track_primary else tracked | {own}
+        tolerated = () if instance.track_primary else (own,)
         faults: list[Fault] = []
         for name in dict.fromkeys(filter(None, required)):
             if name not in world.links:
@@ -120,6 +124,37 @@ class Router:
         if link is None:
             return None
         return PortSpec(source, link, "" if instance.unicast_peers else instance.multicast_group)
+
+    def match_port(self, wanted: PortSpec | None) -> list[Effect]:
+        """Return the effects that close the present socket and open the ``wanted`` one, as far as they differ."""
+        if wanted == self.spec:
+            return []
+        name = self.instance.name
+        effects: list[Effect] = [ClosePort(name)] if self.spec is not None else []
+        self.spec, self.opened = wanted, False
+        if wanted is not None:
+            if self.machine.own_address != wanted.source:
+                self.machine.own_address = wanted.source
+                self.forget_packets()
+            effects.append(OpenPort(name, wanted))
+        return effects
+
+    def retry(self, now: float) -> bool:
+        """Retry a failed socket or destination when its pause is over; return whether there was one."""
+        retried = False
+        if self.port.retry_at is not None and self.port.retry_at <= now:
+            self.port.retry_at, retried = None, True  # the fault stays until the socket is open
+        if self.sending.retry_at is not None and self.sending.retry_at <= now:
+            self.sending.suspend()
+            retried = True
+        return retried
+
+    def retry_at_once(self) -> None:
+        """Retry without a pause, after a change of the network."""
+        if self.port.fault is not None:
+            self.port.retry_at = None
+        if self.sending.fault is not None:
+            self.sending.suspend()
 
     # -- adverts ------------------------------------------------------------------------------------------------
 
@@ -204,9 +239,14 @@ def identity_change(former: VrrpInstance, new: VrrpInstance) -> str:
     return ""
 
 
+def tracked_interfaces(instance: VrrpInstance) -> frozenset[str]:
+    """Return the names of the interfaces that an instance tracks."""
+    return frozenset(each.name for each in instance.tracked if each.kind is TrackerKind.INTERFACE)
+
+
 def interfaces_of_instance(instance: VrrpInstance) -> frozenset[str]:
     """Return the names of the interfaces of an instance: its own, those of its addresses, and those that it tracks."""
-    names = {tracked.name for tracked in instance.track_interfaces}
+    names = set(tracked_interfaces(instance))
     names.update(address.device for address in virtual_addresses(instance))
     names.add(instance.interface)
     return frozenset(names - {""})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from relevo.machines.tracker import share_of
 from relevo.node.director import Director
 from relevo.node.router import Router
-from relevo.observe.snapshot import DirectorSnapshot, GroupSnapshot, InstanceSnapshot
+from relevo.observe.snapshot import DirectorSnapshot, GroupSnapshot, InstanceSnapshot, TrackerSnapshot
 
 
 def director_snapshot(director: Director, offset: float, realtime: str) -> DirectorSnapshot:
     """Return the snapshot of a director. ``offset`` converts its monotonic times to Unix seconds."""
     return DirectorSnapshot(
-        instances=tuple(_instance(router, offset) for router in director.routers.values()),
+        instances=tuple(_instance(router, _trackers(director, router), offset) for router in director.routers.values()),
         groups=tuple(
             GroupSnapshot(name=group.name, state=group.state.value, members=group.members)
             for group in director.groups.machines.values()
@@ -20,7 +21,7 @@ def director_snapshot(director: Director, offset: float, realtime: str) -> Direc
     )
 
 
-def _instance(router: Router, offset: float) -> InstanceSnapshot:
+def _instance(router: Router, trackers: tuple[TrackerSnapshot, ...], offset: float) -> InstanceSnapshot:
     instance, machine = router.instance, router.machine
     counters = machine.counters
     return InstanceSnapshot(
@@ -40,6 +41,7 @@ def _instance(router: Router, offset: float) -> InstanceSnapshot:
         master_address=machine.master_address,
         master_priority=machine.master_priority,
         faults=tuple(map(str, machine.faults)),
+        trackers=trackers,
         adverts_sent=counters.adverts_sent,
         adverts_received=counters.adverts_received,
         became_master=counters.became_master,
@@ -48,4 +50,21 @@ def _instance(router: Router, offset: float) -> InstanceSnapshot:
         priority_zero_received=counters.priority_zero_received,
         address_list_mismatches=counters.address_list_mismatches,
         refused={str(k): v for k, v in counters.refused.items()},
+    )
+
+
+def _trackers(director: Director, router: Router) -> tuple[TrackerSnapshot, ...]:
+    observed = director.sources.observed(director.world)
+    shares = [share_of(tracked, observed(tracked)) for tracked in router.instance.tracked]
+    return tuple(
+        TrackerSnapshot(
+            kind=share.tracked.kind.value,
+            name=share.tracked.name,
+            weight=share.tracked.weight,
+            reverse=share.tracked.reverse,
+            value=share.value,
+            contribution=share.weight,
+            fault=share.fault is not None,
+        )
+        for share in shares
     )

@@ -64,6 +64,22 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[ServerSnapshot, ...] = ()
 
 
+class TrackerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A source that an instance tracks, and what it means now.
+
+    ``value`` is 0 or 1 for down and up, or the number in a file; ``None`` if it is unknown or cannot be observed.
+    ``contribution`` is the part of the effective priority that comes from it.
+    """
+
+    kind: str
+    name: str
+    weight: int
+    reverse: bool = False
+    value: int | None = None
+    contribution: int = 0
+    fault: bool = False
+
+
 class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual router: its state with the reason, the present master, and counters."""
 
@@ -84,6 +100,8 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     master_address: str
     master_priority: int
     faults: tuple[str, ...] = ()
+    trackers: tuple[TrackerSnapshot, ...] = ()
+    """The effective priority is ``base_priority`` and their contributions, limited to 1..254; an owner's is 255."""
     adverts_sent: int = 0
     adverts_received: int = 0
     became_master: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from relevo.model import Configuration
+from relevo.model import Configuration, TrackerKind
 from relevo.node.addresses import AddressKey
 from relevo.node.director import Director
 from relevo.node.effects import (
@@ -34,13 +34,17 @@ from relevo.node.observation import (
     StopRequested,
     is_local_everywhere,
 )
+from relevo.node.sources import SourceKey
 from relevo.sim.kernel import Kernel
 from relevo.sim.lan import Simulation
 from relevo.wire.vrrp import TTL, Envelope, is_multicast
 
 
 class Host:
-    """One node of a simulation. ``log``, ``events``, ``operations`` and ``announced`` list its effects, oldest first."""
+    """One node of a simulation. ``log``, ``events``, ``operations`` and ``announced`` list its effects, oldest first.
+
+    ``sources`` are the present values of its trackers.
+    """
 
     def __init__(self, name: str, simulation: Simulation) -> None:
         self.name = name
@@ -53,6 +57,7 @@ class Host:
         self.announced: list[tuple[float, str, str]] = []
         self.local = LocalAddresses(frozenset(), frozenset())
         self.firewall = False
+        self.sources: dict[SourceKey, int | None] = {}
         self._segments: dict[str, str] = {}
         self._ports: dict[str, PortSpec] = {}
         simulation.hosts[name] = self
@@ -74,7 +79,9 @@ class Host:
     ) -> None:
         """Start a director, as after a boot or the death of its worker."""
         self._ports.clear()
-        self.director = Director(configuration, self.kernel.world(), resume=resume, placed=placed, plane_ready=plane_ready)
+        self.director = Director(
+            configuration, self.kernel.world(), resume=resume, placed=placed, plane_ready=plane_ready, sources=self.sources
+        )
         self._execute(self.director.start(self.simulation.now))
 
     def reload(self, configuration: Configuration) -> None:
@@ -87,6 +94,8 @@ class Host:
 
     def observe_source(self, observation: Observation) -> None:
         """Give the director an observation."""
+        if isinstance(observation.kind, TrackerKind):
+            self.sources[observation.kind, observation.name] = observation.value
         self._give(observation)
 
     def stop(self) -> None:

@@ -316,7 +316,7 @@ def test_a_missing_command_is_reported_as_missing():
     assert refused(at, at.script)[:2] == (Severity.MISSING, "'notify' needs a command")
 
 
-def test_a_command_without_its_full_path_is_warned_about():
+def test_a_command_without_its_full_path_is_noted():
     at = cursor("k killall -0 haproxy")
     assert at.script().argv[0] == "killall"
-    assert only(at) == (Severity.WARNING, "'killall' is not a full path", 3)
+    assert only(at) == (Severity.NOTE, "'killall' is not a full path: it is looked for in PATH", 3)

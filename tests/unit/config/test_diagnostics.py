@@ -172,7 +172,26 @@ def test_secrets_are_not_in_findings(body):
     ],
 )
 def test_secrets_outside_any_block_are_not_in_findings(line):
-    result = compiled(f"{line}\n{INSTANCE}")
+    result = compiled(f"{line} # \u00a0\n{line}\u00a0\n{INSTANCE}")
+    assert len(result.findings)
+    assert "hush" not in text_of(result)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$P=hush\n{INSTANCE}authentication {\nauth_type PASS\nauth_pass $P x\n}",
+        "$P=hush\u00a0\n{INSTANCE}authentication {\nauth_type PASS\nauth_pass ${P}x extra\n}",
+        "$LINE=auth_pass hush extra\n{INSTANCE}authentication {\nauth_type PASS\n$LINE\n}",
+        "$P=hush\n{INSTANCE}authentication {\nauth_type PASS\n$P auth_pas $P\n}",
+        "$AUTH=hush\n{INSTANCE}nonsense $AUTH",
+        "$BODY=auth_type PASS \\\nauth_pas hush \\\nauth_pass hush\n\n{INSTANCE}authentication {\n$BODY\n}",
+        "~LST(p, hush, hushhush) $S=$p\n{INSTANCE}authentication {\nauth_type PASS\nauth_pass $p $S\n}",
+    ],
+)
+def test_secrets_that_come_out_of_a_definition_are_not_in_findings(text):
+    instance = "vrrp_instance V {\ninterface eth0\nvirtual_router_id 1\nvirtual_ipaddress {\n192.0.2.1\n}\n"
+    result = compiled(text.replace("{INSTANCE}", instance) + "\n}\n")
     assert len(result.findings)
     assert "hush" not in text_of(result)
 

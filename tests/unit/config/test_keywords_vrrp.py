@@ -8,7 +8,8 @@ from relevo.model import (
     GarpPolicy,
     Script,
     SyncDaemon,
-    TrackedInterface,
+    Tracked,
+    TrackerKind,
     VirtualAddress,
     VrrpNotify,
     VrrpTransport,
@@ -16,6 +17,10 @@ from relevo.model import (
 from tests.unit.config.compiling import INSTANCE, SECURED, compiled, instance, messages, out_of_range, with_instance
 
 A = VirtualAddress(address="192.0.2.1")
+
+
+def link(name, weight=0, reverse=False):
+    return Tracked(TrackerKind.INTERFACE, name, weight, reverse)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +59,8 @@ A = VirtualAddress(address="192.0.2.1")
         ("", "smtp_alert", False),
         (
             "track_interface {\neth1\neth2 weight -253 reverse\n}\ntrack_interface {\neth3\n}",
-            "track_interfaces",
-            (TrackedInterface("eth1"), TrackedInterface("eth2", -253, True), TrackedInterface("eth3")),
+            "tracked",
+            (link("eth1"), link("eth2", -253, True), link("eth3")),
         ),
         (
             "authentication {\nauth_type PASS\nauth_pass 12345678\n}",
@@ -373,29 +378,29 @@ def test_a_prefix_length_of_many_digits_is_reported_not_raised():
         ),
         (
             "track_interface {\neth1 wait 3\neth2\n}",
-            "error: 'wait' is not an option of a tracked interface: left out",
-            "track_interfaces",
-            (TrackedInterface("eth2"),),
+            "error: 'wait' is not an option of an interface: left out",
+            "tracked",
+            (link("eth2"),),
         ),
         (
             "track_interface {\neth1 weight 254\neth2\n}",
             "warning: a weight is at most 253 either way: 253 is used",
-            "track_interfaces",
-            (TrackedInterface("eth1", 253), TrackedInterface("eth2")),
+            "tracked",
+            (link("eth1", 253), link("eth2")),
         ),
         (
             "track_interface {\neth1\neth1 weight 5\n}",
-            "warning: interface eth1 is tracked already: the first line counts, in keepalived too",
-            "track_interfaces",
-            (TrackedInterface("eth1"),),
+            "warning: eth1 is tracked already: the first line counts, in keepalived too",
+            "tracked",
+            (link("eth1"),),
         ),
         (
             "track_interface {\neth1 reverse\n}",
-            "warning: 'reverse' without a weight above it: keepalived leaves the interface out",
-            "track_interfaces",
-            (TrackedInterface("eth1", 0, True),),
+            "warning: 'reverse' without a weight before it: keepalived leaves the line out",
+            "tracked",
+            (link("eth1", 0, True),),
         ),
-        ("track_interface eth1", "error: 'track_interface' needs a block", "track_interfaces", ()),
+        ("track_interface eth1", "error: 'track_interface' needs a block", "tracked", ()),
         (
             "virtual_ipaddress {\n2001:db8::1\n}",
             "error: 1 addresses of the other IP version are left out",
@@ -597,9 +602,9 @@ def test_a_weight_out_of_range_is_0_and_the_interface_is_tracked():
     result = with_instance("track_interface {\neth1 weight 300\n}")
     assert messages(result) == [
         "error: 300 is out of range",
-        "warning: the weight is 0: without the interface there is FAULT",
+        "warning: the weight is left out, as in keepalived",
     ]
-    assert result.configuration.vrrp_instances[0].track_interfaces == (TrackedInterface("eth1"),)
+    assert result.configuration.vrrp_instances[0].tracked == (link("eth1"),)
 
 
 @pytest.mark.parametrize("kind", ["pass", "Pass", "ah"])

@@ -111,10 +111,14 @@ def test_what_is_odd_in_a_block_is_reported_and_the_rest_stands(body, expected, 
         ),
         (
             with_service("timeout 300"),
-            "unknown keyword 'timeout' in 'virtual_server': ignored",
-            "keepalived has it in 'vrrp_script'",
+            "keyword 'timeout' does not belong in 'virtual_server': ignored",
+            "it belongs in 'vrrp_script'",
         ),
-        (with_service("fall 2"), "unknown keyword 'fall' in 'virtual_server': ignored", "keepalived has it in 'vrrp_script'"),
+        (
+            with_service("neighbor_ip 192.0.2.1"),
+            "unknown keyword 'neighbor_ip' in 'virtual_server': ignored",
+            "keepalived has it in 'bfd_instance'",
+        ),
         (
             with_server("TCP_CHECK {\nnb_get_retry 3\n}"),
             "unknown keyword 'nb_get_retry' in 'TCP_CHECK': ignored",
@@ -261,7 +265,7 @@ every_block = pytest.mark.parametrize("block", ALL, ids=lambda block: block.name
 def test_blocks_are_reached_from_the_root():
     assert {block.name for block in ALL} == {
         "", "global_defs", "vrrp_instance", "authentication", "vrrp_sync_group", "virtual_server", "real_server",
-        "TCP_CHECK", "HTTP_GET", "SSL_GET", "url",
+        "TCP_CHECK", "HTTP_GET", "SSL_GET", "url", "vrrp_script", "track_file", "vrrp_track_process",
     }  # fmt: skip
 
 

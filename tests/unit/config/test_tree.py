@@ -98,22 +98,6 @@ def test_a_line_knows_every_include_on_its_way():
     assert [str(step) for step in chain] == ["included from g:1", "included from f:2"]
 
 
-def test_a_repetition_of_a_block_is_one_finding():
-    tree, findings = parsed("~LST(n, 1, 2) b V$n {\nc {\n}\n}\na")
-    assert shape(tree.statements) == [["", [["c", []]]], ["a"]]
-    assert [found.message for found in findings] == [
-        "~LST(…) is not supported by this version: the line and its block are ignored"
-    ]
-
-
-@pytest.mark.parametrize("line", ["~LST(x, a, b) y $x", "~SEQ(i, 1, 9) y$i", "~SEQx(i, 1, 9) { }"])
-def test_a_repetition_is_one_finding(line):
-    tree, findings = parsed(f"{line}\na")
-    assert shape(tree.statements) == [["a"]]
-    name = line.partition("(")[0]
-    assert [found.message for found in findings] == [f"{name}(…) is not supported by this version: the line is ignored"]
-
-
 @pytest.mark.parametrize(
     ("text", "column", "code"), [("a\u00a0b", 2, "U+00A0"), ("\u3000a b", 1, "U+3000"), ("a b\u2003", 4, "U+2003")]
 )
@@ -195,7 +179,15 @@ def test_a_block_may_be_closed_by_an_included_file():
     ("text", "severity", "message", "column"),
     [
         ("include", Severity.MISSING, "'include' without a file name", 1),
-        ("includem x", Severity.WARNING, "no file matches 'x'", 10),
+        ("include x", Severity.WARNING, "no file matches 'x'", 9),
+        ("includer x", Severity.WARNING, "no file matches 'x'", 10),
+        ("includem x", Severity.FATAL, "no file matches 'x'", 10),
+        ("includem x*", Severity.WARNING, "no file matches 'x*'", 10),
+        ("includew x*", Severity.FATAL, "no file matches 'x*'", 10),
+        ("includew {x,y}", Severity.WARNING, "no file matches '{x,y}'", 10),
+        ("includeb {x,y}", Severity.FATAL, "no file matches '{x,y}'", 10),
+        ("includea {x,y}", Severity.FATAL, "no file matches '{x,y}'", 10),
+        ("includer locked", Severity.FATAL, "cannot include '/etc/locked': Permission denied", 10),
         ("include locked", Severity.WARNING, "cannot include '/etc/locked': Permission denied", 9),
     ],
 )

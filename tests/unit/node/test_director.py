@@ -12,7 +12,8 @@ from relevo.model import (
     Configuration,
     GarpPolicy,
     SyncGroup,
-    TrackedInterface,
+    Tracked,
+    TrackerKind,
     VirtualAddress,
     VrrpInstance,
     VrrpTransport,
@@ -200,7 +201,7 @@ def test_another_hardware_address_is_announced():
 
 
 def test_a_tracked_interface_changes_the_priority():
-    host = started(instance(priority=150, track_interfaces=(TrackedInterface("eth1", -40),)))
+    host = started(instance(priority=150, tracked=(Tracked(TrackerKind.INTERFACE, "eth1", -40),)))
     host.kernel.set_up("eth1", False)
     host.observe()
     assert (machine(host).state, machine(host).priority) == (State.MASTER, 110)

@@ -8,9 +8,19 @@ from relevo.config.assemble.instances import Instances
 from relevo.config.assemble.scripts import look_at_scripts
 from relevo.config.assemble.services import services
 from relevo.config.assemble.sync_groups import sync_groups
+from relevo.config.assemble.trackers import sources, track, used
 from relevo.config.blocks.global_defs import GLOBAL_DEFS, SYNC_DAEMON
 from relevo.config.blocks.registry import Fields
-from relevo.config.blocks.root import GLOBALS, INSTANCES, LOCAL_GROUPS, SERVICE_GROUPS, SERVICES
+from relevo.config.blocks.root import (
+    GLOBALS,
+    INSTANCES,
+    LOCAL_GROUPS,
+    SCRIPTS,
+    SERVICE_GROUPS,
+    SERVICES,
+    TRACKED_FILES,
+    TRACKED_PROCESSES,
+)
 from relevo.config.diagnostics import Severity
 from relevo.config.place import Places
 from relevo.model import Configuration
@@ -25,13 +35,17 @@ def configuration(root: Fields, places: Places) -> Configuration:
     pools = named_groups(root, LOCAL_GROUPS)
     virtual_servers = services(root.given(SERVICES, []), defaults, named_groups(root, SERVICE_GROUPS), pools, places)
     groups = sync_groups(root, defaults, {instance.name for instance in built})
+    scripts: list[Fields] = root.given(SCRIPTS, [])
+    known = sources(scripts, root.given(TRACKED_FILES, []), root.given(TRACKED_PROCESSES, []), virtual_servers)
+    built = track(built, instances.blocks, groups, known, places)
     look_at_scripts(root, defaults)
     if not built and not virtual_servers:
         _nothing_to_run(root)
     return Configuration(
         global_defs=global_defs(defaults, defaults.given(SYNC_DAEMON) or instances.sync_daemon, root.given(INSTANCES, [])),
         vrrp_instances=built,
-        sync_groups=groups,
+        sync_groups=tuple(group for group, _ in groups),
+        trackers=used(known, built, scripts),
         virtual_servers=virtual_servers,
     )
 

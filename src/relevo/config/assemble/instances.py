@@ -28,7 +28,6 @@ from relevo.config.blocks.vrrp import (
     SOURCE,
     STATE,
     SYNC_INTERFACE,
-    TRACKED,
     VERSION,
     name_of,
 )
@@ -40,7 +39,6 @@ from relevo.model import (
     AuthenticationType,
     GarpPolicy,
     SyncDaemon,
-    TrackedInterface,
     VirtualAddress,
     VrrpInstance,
     VrrpNotify,
@@ -56,10 +54,14 @@ SECRET_LENGTH: Final = 8
 
 
 class Instances:
-    """Builds the instances, and finds the synchronisation daemon that one of them declares in the old syntax."""
+    """Builds the instances, and finds the synchronisation daemon that one of them declares in the old syntax.
+
+    ``blocks`` are those of the usable instances, by name. What they track is added later, because sync groups take part in it.
+    """
 
     def __init__(self, defaults: Fields, places: Places) -> None:
         self.sync_daemon: SyncDaemon | None = None
+        self.blocks: dict[str, Fields] = {}
         self._defaults = defaults
         self._places = places
 
@@ -86,6 +88,7 @@ class Instances:
                 continue
             routers.setdefault(number, []).append(instance)
             built[name] = instance
+            self.blocks[name] = fields
             self._record(fields, name)
         return tuple(built.values())
 
@@ -99,8 +102,6 @@ class Instances:
                 word = address.at.args.index("dev") + 2 if "dev" in address.at.args[:-1] else 1
                 path = (row.key, str(address.value), address.value.device)
                 self._places.record(address.at, word, "vrrp_instance", name, *path)
-        for tracked in fields.given(TRACKED, ()):
-            self._places.record(tracked.at, 1, "vrrp_instance", name, TRACKED.key, tracked.value.name)
 
     def _instance(self, fields: Fields) -> VrrpInstance:
         version = fields.effective(VERSION, 2)
@@ -149,7 +150,6 @@ class Instances:
             preempt=_preempt(fields, starts_as_master, priority),
             preempt_delay_s=_preempt_delay(fields, starts_as_master),
             checksum_with_pseudo_header=not fields.effective(CHECKSUM_AS_V2, False),
-            track_interfaces=_tracked(fields),
             garp=fields.into(GarpPolicy, interval_s=self._defaults.given(GARP_INTERVAL, 0.0)),
             notify=fields.into(VrrpNotify),
         )
@@ -234,17 +234,6 @@ def _source(fields: Fields, addresses: tuple[VirtualAddress, ...], peers: tuple[
         fields.report(Severity.ERROR, SOURCE.key, message, "name this node's address of that version")
         return ""
     return source
-
-
-def _tracked(fields: Fields) -> tuple[TrackedInterface, ...]:
-    kept: dict[str, TrackedInterface] = {}
-    for tracked in fields.given(TRACKED, ()):
-        name = tracked.value.name
-        if name in kept:
-            message = f"interface {name} is tracked already: the first line counts, in keepalived too"
-            fields.findings.add(Severity.WARNING, tracked.at.place(1), message, "remove one of the two", TRACKED.name)
-        kept.setdefault(name, tracked.value)
-    return tuple(kept.values())
 
 
 # -- timing and authentication ---------------------------------------------------------------------------------------

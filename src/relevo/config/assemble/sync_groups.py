@@ -11,9 +11,9 @@ from relevo.config.diagnostics import Severity
 from relevo.model import SyncGroup, VrrpNotify
 
 
-def sync_groups(root: Fields, defaults: Fields, instances: set[str]) -> tuple[SyncGroup, ...]:
-    """Return the groups that have members among ``instances``."""
-    built: dict[str, SyncGroup] = {}
+def sync_groups(root: Fields, defaults: Fields, instances: set[str]) -> tuple[tuple[SyncGroup, Fields], ...]:
+    """Return the groups that have members among ``instances``, each with its block."""
+    built: dict[str, tuple[SyncGroup, Fields]] = {}
     taken: dict[str, str] = {}
     blocks: Sequence[Fields] = root.given(SYNC_GROUPS, [])
     for fields in blocks:
@@ -29,7 +29,7 @@ def sync_groups(root: Fields, defaults: Fields, instances: set[str]) -> tuple[Sy
             fields.report(Severity.ERROR, "name", message, "list them in group { … }")
             continue
         taken.update(dict.fromkeys(members, name))
-        built[name] = fields.into(SyncGroup, name=name, members=members, notify=fields.into(VrrpNotify))
+        built[name] = fields.into(SyncGroup, name=name, members=members, notify=fields.into(VrrpNotify)), fields
     return tuple(built.values())
 
 

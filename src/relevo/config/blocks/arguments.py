@@ -147,9 +147,10 @@ def multicast(version: int | None = None) -> Argument[str]:
     return Argument(read, "ADDRESS")
 
 
-def script() -> Argument[Script]:
-    """A command."""
-    return Argument(lambda cursor: cursor.script(), "COMMAND [USER [GROUP]]")
+def script(*, identity: bool = True) -> Argument[Script]:
+    """A command; without ``identity`` no user may follow it."""
+    syntax = "COMMAND [USER [GROUP]]" if identity else "COMMAND"
+    return Argument(lambda cursor: cursor.script(identity=identity), syntax)
 
 
 def secret_file(what: str) -> Argument[str]:

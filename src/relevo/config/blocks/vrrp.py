@@ -35,6 +35,7 @@ from relevo.config.blocks.global_defs import (
     TRANSPORT,
 )
 from relevo.config.blocks.registry import OURS, Again, Block, Fields, Keyword
+from relevo.config.blocks.trackers import TRACKS
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Severity
 from relevo.model import (
@@ -42,7 +43,6 @@ from relevo.model import (
     GarpPolicy,
     Script,
     SyncGroup,
-    TrackedInterface,
     VirtualAddress,
     VrrpInstance,
     VrrpNotify,
@@ -51,7 +51,6 @@ from relevo.model import (
 SCOPES: Final = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 """Names of address scopes (rtnetlink(7)); a number that has a name is compiled as its name."""
 _SCOPE_NAMES: Final = {number: name for name, number in SCOPES.items()}
-MAX_TRACK_WEIGHT: Final = 253
 DEFAULT_PRIORITY: Final = 100
 
 
@@ -194,39 +193,6 @@ def _peers(cursor: Cursor) -> tuple[Located[str], ...]:
     return tuple(found)
 
 
-def _tracked(cursor: Cursor) -> tuple[Located[TrackedInterface], ...]:
-    found = []
-    for line in entries(cursor):
-        try:
-            found.append(Located(_tracked_interface(line), line.statement))
-        except Rejected:
-            continue
-    return tuple(found)
-
-
-def _tracked_interface(line: Cursor) -> TrackedInterface:
-    """Read ``IF [weight N [reverse]]``; keepalived leaves an interface out that has another option."""
-    name, weight, reverse = line.word("an interface"), 0, False
-    while line.more():
-        if line.choice(("weight", "reverse"), "an option of a tracked interface: left out") == "reverse":
-            reverse = True
-            if not weight:
-                message = "'reverse' without a weight above it: keepalived leaves the interface out"
-                line.warn(message, f"write {name} weight N reverse")
-            continue
-        line.value_of("weight", "a number")
-        line.position -= 1
-        try:
-            weight = line.integer(-254, 254, "a weight", words=True)
-        except Rejected:
-            line.warn("the weight is 0: without the interface there is FAULT", f"write -{MAX_TRACK_WEIGHT}..{MAX_TRACK_WEIGHT}")
-            continue
-        if abs(weight) > MAX_TRACK_WEIGHT:
-            weight = max(-MAX_TRACK_WEIGHT, min(MAX_TRACK_WEIGHT, weight))
-            line.warn(f"a weight is at most {MAX_TRACK_WEIGHT} either way: {weight} is used", f"write weight {weight}")
-    return TrackedInterface(name, weight, reverse)
-
-
 # -- instances -------------------------------------------------------------------------------------------------------
 
 
@@ -337,12 +303,6 @@ PREEMPT_WHEN_SYNCED: Final = Keyword(
     "preempt_when_synced", seconds_or(60, 1, 1000), "take over from a lower master when its connections are here, or after so many seconds",
     target="preempt_when_synced_s", default_text="60 without a value", since=OURS,
 )  # fmt: skip
-TRACKED: Final = Keyword(
-    "track_interface",
-    listing(_tracked, "{ INTERFACE [weight N [reverse]] … }"),
-    "interfaces whose loss means FAULT or a lower priority",
-    again=Again.JOIN,
-)
 CHECKSUM_AS_V2: Final = Keyword(
     "v3_checksum_as_v2", boolean(), "checksum without pseudo-header", inherits=("global_defs.v3_checksum_as_v2",)
 )
@@ -370,7 +330,7 @@ _INSTANCE_ROWS: tuple[Keyword[Any], ...] = (
     PREEMPT_DELAY,
     PREEMPT_WHEN_SYNCED,
     Keyword("down_timer_adverts", DOWN_TIMER_ADVERTS, "missed adverts before takeover", inherits=("global_defs.vrrp_down_timer_adverts",)),
-    TRACKED,
+    *TRACKS.values(),
     Keyword("dont_track_primary", flag(value=False), "do not go to FAULT with the own interface", target="track_primary", default_text="off"),
     Keyword("garp_master_delay", GARP_DELAY, "delay of the second gratuitous ARP burst", target="delay_s", inherits=("global_defs.vrrp_garp_master_delay",)),
     Keyword("garp_master_repeat", BURST, "messages in a burst", target="repeat", inherits=("global_defs.vrrp_garp_master_repeat",)),
@@ -402,6 +362,23 @@ VRRP_INSTANCE: Final = Block("vrrp_instance", _INSTANCE_ROWS, (VrrpInstance, Gar
 # -- groups ----------------------------------------------------------------------------------------------------------
 
 MEMBERS: Final = Keyword("group", word_list("INSTANCE"), "the instances that move together", again=_FIRST)
-VRRP_SYNC_GROUP: Final = Block(
-    "vrrp_sync_group", (MEMBERS, SMTP_ALERT, *NOTIFIES), (SyncGroup, VrrpNotify), header=_name, syntax="NAME"
+TRACKING_WEIGHT: Final = Keyword(
+    "sync_group_tracking_weight", flag(), "weights of trackers count for the members", default_text="off"
 )
+VRRP_SYNC_GROUP: Final = Block(
+    "vrrp_sync_group",
+    (
+        MEMBERS,
+        *TRACKS.values(),
+        TRACKING_WEIGHT,
+        Keyword(
+            "global_tracking", flag(), "old spelling of sync_group_tracking_weight", alias_of="sync_group_tracking_weight",
+            note="'global_tracking' was renamed 'sync_group_tracking_weight' in keepalived 2.0.0",
+        ),
+        SMTP_ALERT,
+        *NOTIFIES,
+    ),
+    (SyncGroup, VrrpNotify),
+    header=_name,
+    syntax="NAME",
+)  # fmt: skip

@@ -1,0 +1,153 @@
+"""Counts processes by name (keepalived.conf(5), "vrrp_track_process"), by the events of the kernel's process connector.
+
+Where the kernel has no connector, as in a network namespace of one's own, ``sweep`` counts by reading /proc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+from typing import Final
+
+from relevo.model import ParameterMatch, TrackProcess
+from relevo.wire import proc_connector
+from relevo.wire.proc_connector import Kind
+
+NETLINK_CONNECTOR: Final = 11
+BUFFER: Final = 1 << 20
+"""Receive buffer in bytes: some thousand events. When it overflows, all processes are counted anew."""
+MAX_COMMAND: Final = 4096
+"""Bytes of a command line that are read."""
+
+
+class ProcessWatcher:
+    """Knows which processes belong to each of the declared kinds."""
+
+    def __init__(self) -> None:
+        self._kinds: tuple[TrackProcess, ...] = ()
+        self._names: dict[int, frozenset[str]] = {}
+        self._socket: socket.socket | None = None
+        self._connected = False
+
+    @property
+    def by_events(self) -> bool:
+        """Whether the kernel reports events."""
+        return self._connected
+
+    def fileno(self) -> int | None:
+        """Return the descriptor that is readable when ``read_events`` has something to do; ``None`` if there is none."""
+        return self._socket.fileno() if self._socket is not None else None
+
+    def open(self) -> None:
+        """Ask the kernel for events; without them ``sweep`` has to be called every second."""
+        try:
+            sock = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR
+            )
+        except OSError:
+            return
+        try:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            sock.bind((0, proc_connector.CN_IDX_PROC))
+            sock.send(proc_connector.listen_request())
+        except OSError:
+            sock.close()
+            return
+        self._socket = sock
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket, self._connected = None, False
+
+    def watch(self, kinds: Iterable[TrackProcess]) -> None:
+        """Count these kinds from now on."""
+        self._kinds = tuple(kinds)
+        self.sweep()
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of processes of each kind."""
+        found = {kind.name: 0 for kind in self._kinds}
+        for names in self._names.values():
+            for name in names:
+                found[name] += 1
+        return found
+
+    def sweep(self) -> None:
+        """Look at every process."""
+        self._names = {}
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal():
+                self._look(int(entry))
+
+    def read_events(self) -> None:
+        """Process the waiting events."""
+        assert self._socket is not None
+        while True:
+            try:
+                data = self._socket.recv(65_536)
+            except BlockingIOError:
+                return
+            except OSError:  # ENOBUFS: events were lost
+                self.sweep()
+                continue
+            for event in proc_connector.decode_events(data):
+                self._take(event)
+
+    def _take(self, event: proc_connector.ProcessEvent) -> None:
+        self._connected = True
+        match event.kind:
+            case Kind.FORK:
+                if event.parent in self._names:
+                    self._names[event.pid] = self._names[event.parent]
+            case Kind.EXEC | Kind.COMM:
+                self._look(event.pid)
+            case Kind.EXIT:
+                self._names.pop(event.pid, None)
+
+    def _look(self, pid: int) -> None:
+        names = frozenset(kind.name for kind in self._kinds if _matches(kind, pid)) if self._alive(pid) else frozenset()
+        if names:
+            self._names[pid] = names
+        else:
+            self._names.pop(pid, None)
+
+    @staticmethod
+    def _alive(pid: int) -> bool:
+        """Whether a process is there and no zombie."""
+        state = _read(pid, "stat").rpartition(b")")[2].split()[:1]
+        return bool(state) and state != [b"Z"]
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read(MAX_COMMAND)
+    except OSError:
+        return b""
+
+
+def _matches(kind: TrackProcess, pid: int) -> bool:
+    if not kind.full_command:
+        return _read(pid, "comm").rstrip(b"\n") == os.fsencode(kind.process)
+    command = _read(pid, "cmdline")
+    name, _, rest = command.partition(b"\0")
+    return bool(command) and name == os.fsencode(kind.process) and parameters_match(kind, rest)
+
+
+def parameters_match(kind: TrackProcess, rest: bytes) -> bool:
+    """Whether the parameters of a process, each with a NUL byte behind it, are those of ``kind``."""
+    wanted = b"".join(os.fsencode(parameter) + b"\0" for parameter in kind.parameters)
+    match kind.match:
+        case ParameterMatch.ANY:
+            return True
+        case ParameterMatch.EXACT:
+            return rest == wanted
+        case ParameterMatch.PARTIAL:
+            return rest.startswith(wanted)
+        case ParameterMatch.INITIAL:
+            return rest.startswith(wanted[:-1])
