@@ -180,7 +180,7 @@ EVENTS = st.lists(
 PRIORITIES = st.lists(st.integers(1, 254), min_size=2, max_size=3)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(PRIORITIES, EVENTS, st.sampled_from((2, 3)), st.sampled_from((1.0, 3.0)), st.booleans())
 def test_a_segment_that_loses_nothing_has_one_master_within_the_bounds(priorities, events, version, interval, preempt):
     cluster = started(priorities, version=version, advert_interval_s=interval, preempt=preempt)
@@ -196,7 +196,7 @@ def test_a_segment_that_loses_nothing_has_one_master_within_the_bounds(prioritie
         assert priorities[cluster.masters()[0]] == priorities[best]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PRIORITIES, st.integers(0, 2**32), st.floats(0.0, 0.6), st.sampled_from((2, 3)))
 def test_a_lossy_segment_has_one_master_again_soon_after_it_loses_nothing(priorities, seed, loss, version):
     cluster = started(priorities, seed=seed, loss=loss, version=version).run(60.0)

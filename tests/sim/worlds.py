@@ -349,7 +349,7 @@ class Run:
         for name, group in director.groups.machines.items():
             assert last.get((GroupChanged, name)) == str(group.state), f"group {name} is {group.state}, last reported {last}"
         entering = sum("Entering" in line.text for line in self.host.log)
-        changes = sum(isinstance(e, InstanceChanged) and e.state != "STOP" for e in self.host.events)
+        changes = sum(isinstance(e, InstanceChanged) and e.state not in ("STOP", "DELETED") for e in self.host.events)
         assert entering == changes, f"{changes} changes, {entering} lines"
 
     def idle_reload_does_nothing(self) -> None:

@@ -6,6 +6,7 @@ that was mailed. A restarted worker that resumes its state changes nothing, and 
 
 from __future__ import annotations
 
+from relevo.alerts.fifo import Fifos
 from relevo.alerts.message import quorum_alert, server_alert, vrrp_alert
 from relevo.alerts.notify import Notifier
 from relevo.alerts.outbox import Outbox
@@ -15,10 +16,12 @@ from relevo.model import Configuration, RealServer, VirtualServer, VrrpNotify
 class Dispatcher:
     """Holds the configuration and the last state of each instance and group."""
 
-    def __init__(self, outbox: Outbox, notifier: Notifier) -> None:
+    def __init__(self, outbox: Outbox, notifier: Notifier, fifos: Fifos) -> None:
         self._outbox = outbox
+        self._fifos = fifos
         self._notifier = notifier
         self._states: dict[tuple[str, str], str] = {}
+        self._priorities: dict[str, int] = {}
         self._configuration = Configuration()
         self.configure(Configuration())
 
@@ -38,16 +41,33 @@ class Dispatcher:
         self._outbox.configure(configuration.global_defs.mail, configuration.global_defs.router_id)
         self._notifier.configure(configuration.global_defs)
 
+    def repeat_states(self) -> None:
+        """Write the states of all instances and groups to the pipes again, where a reload shall do so."""
+        if self._fifos.repeats_states:
+            for (kind, name), state in self._states.items():
+                if name in (self._instances if kind == "INSTANCE" else self._groups):
+                    self._fifos.vrrp(kind, name, state, self._priorities.get(name, 0) if kind == "INSTANCE" else 0)
+
     def instance(self, name: str, state: str, priority: int, reason: str) -> bool:
         """Alert a transition of a virtual router; return False if the state is the last one."""
         if not self._changed("INSTANCE", name, state):
             return False
+        self._priorities[name] = priority
         instance = self._instances.get(name)
         if instance is not None:
+            state = "FAULT" if state == "DELETED" and not instance.notify_deleted else state  # as in keepalived
             self._run(instance.notify, "INSTANCE", name, state, priority)
             if instance.smtp_alert and self._mails(state):
                 self._outbox.send(vrrp_alert("Instance", name, state, reason))
         return True
+
+    def notice(self, name: str, what: str, priority: int) -> None:
+        """Pass on something that is no transition."""
+        instance = self._instances.get(name)
+        self._priorities[name] = priority
+        self._fifos.vrrp("INSTANCE", name, what, priority)
+        if instance is not None and what == "MASTER_RX_LOWER_PRI":
+            self._notifier.run(instance.notify.lower_priority)
 
     def group(self, name: str, state: str) -> None:
         """Alert a transition of a sync group."""
@@ -63,6 +83,7 @@ class Dispatcher:
         if found is None:
             return
         if transition:
+            self._fifos.services(f"RS {server} {service} {'UP' if up else 'DOWN'}")
             self._notifier.run(found.notify_up if up else found.notify_down)
         if self._mails_server(found) and (transition or not self._configuration.global_defs.no_checker_emails):
             self._outbox.send(server_alert(service, server, up, check, reason))
@@ -72,6 +93,7 @@ class Dispatcher:
         found: VirtualServer | None = self._services.get(service)
         if found is None:
             return
+        self._fifos.services(f"VS {service} {'UP' if up else 'DOWN'}")
         self._notifier.run(found.quorum_up if up else found.quorum_down)
         if found.smtp_alert:
             self._outbox.send(quorum_alert(service, up, found.quorum, found.hysteresis, weight))
@@ -81,6 +103,7 @@ class Dispatcher:
         for service, server in servers:
             found = self._servers.get((service, server))
             if found is not None:
+                self._fifos.services(f"RS {server} {service} DOWN")
                 self._notifier.run(found.notify_down)
                 if self._mails_server(found):
                     self._outbox.send(server_alert(service, server, False, "shutdown", "the director is stopping"))
@@ -98,6 +121,7 @@ class Dispatcher:
         return server.smtp_alert
 
     def _run(self, notify: VrrpNotify, kind: str, name: str, state: str, priority: int) -> None:
-        own = {"MASTER": notify.master, "BACKUP": notify.backup, "FAULT": notify.fault, "STOP": notify.stop}[state]
-        self._notifier.run(own)
+        scripts = {"MASTER": notify.master, "BACKUP": notify.backup, "FAULT": notify.fault, "STOP": notify.stop}
+        self._fifos.vrrp(kind, name, state, priority)
+        self._notifier.run(notify.deleted if state == "DELETED" else scripts[state])
         self._notifier.run(notify.any, kind, name, state, str(priority))

@@ -12,13 +12,20 @@ from relevo.severity import Severity
 
 _SOCKET: Final = "/dev/log"
 _FACILITY_DAEMON: Final = 3
+_FACILITIES: Final = {
+    "user": 1,
+    "daemon": _FACILITY_DAEMON,
+    **{f"local{number}": 16 + number for number in range(8)},
+    **{str(number): 16 + number for number in range(8)},
+}
 MAX_LINE: Final = 8192
 
 
 class Journal:
-    """A log destination. ``console`` forces standard error."""
+    """A log destination. ``console`` forces standard error; ``facility`` is syslog's: local0 to local7, user or daemon."""
 
-    def __init__(self, *, console: bool) -> None:
+    def __init__(self, *, console: bool, facility: str = "") -> None:
+        self._facility = _FACILITIES.get(facility, _FACILITY_DAEMON)
         self._socket: socket.socket | None = None
         self._under_systemd = "JOURNAL_STREAM" in os.environ
         if not console and not self._under_systemd:
@@ -40,7 +47,7 @@ class Journal:
         tag = f"Relevo_{process}" if process else "Relevo"
         if self._socket is not None:
             try:
-                self._socket.send(f"<{_FACILITY_DAEMON * 8 + severity}>{tag}[{os.getpid()}]: {clean}".encode())
+                self._socket.send(f"<{self._facility * 8 + severity}>{tag}[{os.getpid()}]: {clean}".encode())
                 return
             except OSError:
                 self._socket.close()

@@ -22,6 +22,7 @@ _BODIES: Final = {
     "BACKUP": "is no longer owning VRRP VIPs",
     "FAULT": "is in fault: no longer owning VRRP VIPs",
     "STOP": "is stopping",
+    "DELETED": "was removed by a reload",
 }
 
 
@@ -35,7 +36,7 @@ class Alert:
 
 def vrrp_alert(kind: str, name: str, state: str, reason: str = "") -> Alert:
     """Return the alert for a transition of an instance or group; ``kind`` is ``Instance`` or ``Group``."""
-    what = "Stopping" if state == "STOP" else f"Entering {state} state"
+    what = {"STOP": "Stopping", "DELETED": "Deleted"}.get(state, f"Entering {state} state")
     body = f"=> VRRP {kind} {_BODIES[state]} <="
     return Alert(f"VRRP {kind} {name} - {what}", f"{body}\n\nReason: {reason}" if reason else body)
 

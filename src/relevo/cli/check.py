@@ -18,6 +18,7 @@ from relevo.host.addresses import local_networks
 from relevo.host.files import DEFAULT_CONFIGURATION, read_configuration, read_included, surroundings
 from relevo.host.interfaces import Interfaces
 from relevo.model import Forwarding, Script, TrackerKind
+from relevo.observe.configuration import without_secrets
 from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
 
@@ -248,9 +249,5 @@ def config(file: str, as_json: bool, config_id: str | None) -> None:
     compiled = _compile(file, config_id)
     for finding in compiled.findings.in_order():
         click.echo(render(finding, compiled.sources) + "\n", err=True)
-    plain = msgspec.to_builtins(compiled.configuration)
-    for instance in plain["vrrp_instances"]:
-        if instance["authentication"]:
-            instance["authentication"]["password"] = "***"  # noqa: S105 - the mask
-    text = msgspec.json.encode(plain)
+    text = msgspec.json.encode(without_secrets(compiled.configuration))
     click.echo(text if as_json else msgspec.json.format(text))

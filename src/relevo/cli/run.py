@@ -8,8 +8,7 @@ import click
 
 from relevo.cli.options import config_id_option
 from relevo.config import exit_status, render
-from relevo.daemon.configuration import blocking_problem, compile_file
-from relevo.daemon.supervisor import Options
+from relevo.daemon.configuration import Options, blocking_problem, compile_file
 from relevo.daemon.supervisor import run as run_daemon
 from relevo.errors import ConfigurationError
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory

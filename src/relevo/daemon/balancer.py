@@ -76,9 +76,11 @@ class BalancerWorker:
 
     # -- life --------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Run until ``Stop`` arrives or the supervisor ends."""
+    async def run(self, lacking: list[str]) -> None:
+        """Run until ``Stop`` arrives or the supervisor ends; ``lacking`` says what the system refused to this process."""
         await self.channel.open()
+        for each in lacking:
+            self._log(f"the system refuses {each}", Severity.WARNING)
         self._execute(self.balancer.configure(self._first, time.monotonic()))
         keeper = asyncio.create_task(self._keep_plane(), name="reconcile")
         listener = asyncio.create_task(self._listen(), name="supervisor")
@@ -317,6 +319,10 @@ def serve(
 
     ``local`` are the virtual addresses on this node, ``None`` without VRRP; ``masters`` are the instances that are master.
     """
+    settings = configuration.global_defs.processes.balancer
+    lacking = privileges.apply_settings(settings)
+    if settings.realtime_priority is not None and (refused := privileges.enable_realtime(settings.realtime_priority)):
+        lacking.append(f"real-time priority: {refused}")
     privileges.drop_capabilities(privileges.BALANCERS[plane.capabilities().name])
     gc.collect()
     gc.freeze()
@@ -326,6 +332,6 @@ def serve(
         worker = BalancerWorker(configuration, channel, plane, plane_reason)
         worker.local = local
         worker.balancer.masters = masters
-        await worker.run()
+        await worker.run(lacking)
 
     asyncio.run(work())

@@ -21,6 +21,7 @@ from relevo.daemon.messages import (
     InstanceEvent,
     LocalAddressesEvent,
     LogLine,
+    NoticeEvent,
     Observed,
     PlaneReady,
     Ready,
@@ -39,7 +40,7 @@ from relevo.host.vrrp_port import NeighbourSender, RawPort, UdpPort, open_port
 from relevo.model import Configuration
 from relevo.node import effects as do
 from relevo.node import observation as see
-from relevo.node.director import Director
+from relevo.node.director import Director, startup_hold_s
 from relevo.node.observation import Kind, Observation, World
 from relevo.node.router import interfaces_of
 from relevo.observe.director import director_snapshot
@@ -82,6 +83,7 @@ class DirectorWorker:
             plane_ready=resume.plane_ready,
             synced=resume.synced,
             sources={(source.kind, source.name): source.value for source in resume.sources},
+            hold_s=startup_hold_s(configuration, time.monotonic()) if resume.first else 0.0,
         )
 
     # -- life --------------------------------------------------------------------------------------------------
@@ -238,6 +240,8 @@ class DirectorWorker:
                 self._log(text, severity)
             case do.InstanceChanged():
                 self.channel.send(InstanceEvent(effect.name, effect.state, effect.priority, effect.reason))
+            case do.InstanceNoticed():
+                self.channel.send(NoticeEvent(effect.name, effect.what, effect.priority))
             case do.GroupChanged():
                 self.channel.send(GroupEvent(effect.name, effect.state))
             case do.LocalAddresses():
@@ -250,13 +254,17 @@ class DirectorWorker:
 def serve(configuration: Configuration, sock: socket.socket, resume: Resume) -> None:
     """Run the director worker."""
     channel = DirectorChannel(sock)
-    wanted = configuration.global_defs.vrrp_realtime_priority
+    settings = configuration.global_defs.processes.director
+    wanted = settings.realtime_priority
+    lacking = privileges.apply_settings(settings)
     refused = privileges.enable_realtime(privileges.DEFAULT_REALTIME_PRIORITY if wanted is None else wanted)
     privileges.drop_capabilities(privileges.DIRECTOR)
     worker = DirectorWorker(configuration, channel, resume)
     worker.realtime = refused or "real-time scheduling"
     gc.collect()
     gc.freeze()
+    for each in lacking:
+        channel.send(LogLine(f"the system refuses {each}", Severity.WARNING))
     channel.send(Ready())
     worker.run()
     sock.setblocking(True)

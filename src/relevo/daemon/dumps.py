@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 import msgspec
 
 from relevo.observe.snapshot import Snapshot
+from relevo.severity import Severity
 
 FILE_MODE: Final = 0o600
 CLEAR: Final = signal.SIGRTMAX - 1
@@ -42,3 +44,15 @@ def write(path: Path, kind: Kind, snapshot: Snapshot) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.format(content, indent=2) + b"\n")
     partial.replace(path)
+
+
+async def dump(
+    folder: Path, kind: Kind, take_snapshot: Callable[[], Awaitable[Snapshot]], log: Callable[[str, int], None]
+) -> None:
+    """Write a dump into ``folder``, the run directory: in a shared directory its name could be a link of another user."""
+    path = folder / kind.file
+    try:
+        write(path, kind, await take_snapshot())
+        log(f"wrote {path}", Severity.NOTICE)
+    except OSError as error:
+        log(f"cannot write {path}: {error.strerror}", Severity.ERROR)

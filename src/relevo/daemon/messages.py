@@ -20,13 +20,17 @@ class Observed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """State from which a new director worker continues: former masters, addresses that were set, and observations."""
+    """State from which a new director worker continues: former masters, addresses that were set, and observations.
+
+    ``first`` marks the worker with which the daemon starts.
+    """
 
     masters: frozenset[str] = frozenset()
     placed: frozenset[tuple[int, str, int]] = frozenset()
     plane_ready: bool = True
     synced: bool = False
     sources: tuple[Observed, ...] = ()
+    first: bool = False
 
 
 # -- from a worker ----------------------------------------------------------------------------------------------------
@@ -50,12 +54,20 @@ class LogLine(msgspec.Struct, frozen=True, tag=True):
 
 
 class InstanceEvent(msgspec.Struct, frozen=True, tag=True):
-    """A virtual router changed state."""
+    """A virtual router changed state, or was deleted by a reload."""
 
     name: str
     state: str
     priority: int
     reason: str
+
+
+class NoticeEvent(msgspec.Struct, frozen=True, tag=True):
+    """Something of a virtual router that is no transition: MASTER_RX_LOWER_PRI, MASTER_PRIORITY or BACKUP_PRIORITY."""
+
+    name: str
+    what: str
+    priority: int
 
 
 class GroupEvent(msgspec.Struct, frozen=True, tag=True):
@@ -138,6 +150,7 @@ FromWorker = (
     | PlaneReady
     | LogLine
     | InstanceEvent
+    | NoticeEvent
     | GroupEvent
     | LocalAddressesEvent
     | ServerEvent

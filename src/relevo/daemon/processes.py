@@ -23,8 +23,6 @@ from relevo.host import libc
 from relevo.observe.snapshot import WorkerSnapshot
 from relevo.severity import Severity
 
-STOP_S: Final = 5.0
-"""Seconds that workers may take to stop gracefully (keepalived's ``child_wait_time``)."""
 QUICK_DEATH_S: Final = 0.2
 """A worker that ends sooner than this, in seconds, or before it is ready, has failed to start."""
 MAX_QUICK_DEATHS: Final = 3
@@ -86,6 +84,26 @@ class Owner(Protocol):
         """Whether the worker of a role has a channel."""
         ...
 
+    def title(self, role: str) -> str:
+        """Return the name of a worker's process."""
+        ...
+
+    def spawned(self, role: str, pid: int) -> None:
+        """Record the process of a worker."""
+        ...
+
+    def respawns(self) -> bool:
+        """Whether a worker that dies is started again."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the daemon."""
+        ...
+
+    def stop_limit_s(self) -> float:
+        """Return the seconds that a worker may take to stop."""
+        ...
+
     def inherits(self, role: str) -> list[int]:
         """Return descriptors that the worker of a role needs besides its channel."""
         ...
@@ -141,8 +159,9 @@ class Workers:
             return
         ours, theirs = socket.socketpair()
         body = self._owner.body(role, theirs)
-        pid = fork(body, f"relevo-{role}", [theirs.fileno(), *self._owner.inherits(role)])
+        pid = fork(body, self._owner.title(role), [theirs.fileno(), *self._owner.inherits(role)])
         theirs.close()
+        self._owner.spawned(role, pid)
         worker = Worker(role, pid, None, None, time.time())
         if former is not None:
             worker.restarts, worker.quick_deaths = former.restarts + 1, former.quick_deaths
@@ -216,6 +235,11 @@ class Workers:
             del self.present[role]
             return
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        if not self._owner.respawns():
+            self._owner.log(f"{role} worker {how}: stopping, because dead workers are not started again", Severity.ERROR)
+            del self.present[role]
+            self._owner.stop()
+            return
         quick = time.time() - worker.started_at < QUICK_DEATH_S or not (worker.ready or worker.channel is None)
         worker.quick_deaths = worker.quick_deaths + 1 if quick else 0
         if worker.quick_deaths >= MAX_QUICK_DEATHS:
@@ -229,7 +253,7 @@ class Workers:
         self._owner.restarted(role)
 
     async def end(self, role: str, message: Stop) -> None:
-        """Stop a worker gracefully; kill it after ``STOP_S``."""
+        """Stop a worker gracefully; kill it after ``child_wait_time``."""
         worker = self.present.get(role)
         if worker is None:
             return
@@ -238,7 +262,7 @@ class Workers:
         elif worker.alive is not None:
             worker.alive.close()
         try:
-            async with asyncio.timeout(STOP_S):
+            async with asyncio.timeout(self._owner.stop_limit_s()):
                 await worker.ended.wait()
         except TimeoutError:
             self._owner.log(f"{role} worker does not end: killed", Severity.WARNING)

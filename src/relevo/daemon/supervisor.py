@@ -14,12 +14,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from relevo import __version__
 from relevo.alerts.dispatch import Dispatcher
+from relevo.alerts.fifo import Fifos
 from relevo.alerts.journal import Journal
 from relevo.alerts.notify import Notifier
 from relevo.alerts.outbox import Outbox
@@ -29,8 +28,10 @@ from relevo.api.schema import PlaneAtStop
 from relevo.api.server import ControlServer
 from relevo.config import Compiled
 from relevo.daemon import balancer, director, dumps
+from relevo.daemon.alerting import alert
+from relevo.daemon.around import Around, enter, fixed_setting
 from relevo.daemon.commands import Commands
-from relevo.daemon.configuration import blocking_problem, compile_file
+from relevo.daemon.configuration import Options, blocking_problem, compile_file, part_of
 from relevo.daemon.messages import (
     BalancerReport,
     DirectorReport,
@@ -41,6 +42,7 @@ from relevo.daemon.messages import (
     LocalAddressesEvent,
     LogLine,
     Masters,
+    NoticeEvent,
     Observed,
     PlaneAnswer,
     PlaneReady,
@@ -80,26 +82,16 @@ FLUSH_S: Final = 3.0
 """Seconds that a stop waits for mails and scripts; unsent mails stay on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Settings of the command line."""
-
-    file: str
-    runtime: Path
-    state: Path
-    console: bool = True
-    strict: bool = False
-    config_id: str | None = None
-
-
 class Supervisor:
     def __init__(self, options: Options, compiled: Compiled) -> None:
         self.options = options
-        self.configuration = compiled.configuration
-        self.journal = Journal(console=options.console)
+        self.configuration = part_of(compiled.configuration, options)
+        self.journal = Journal(console=options.console, facility=options.facility)
         self.outbox = Outbox(Spool(options.state / "mail"), self.log)
         self.notifier = Notifier(self.log)
-        self.dispatcher = Dispatcher(self.outbox, self.notifier)
+        self.fifos = Fifos(self.log)
+        self.dispatcher = Dispatcher(self.outbox, self.notifier, self.fifos)
+        self.around = Around(self.log)
         self.trackers = TrackerDriver(self._observe, self.log)
         self.workers = Workers(self)
         self.commands = Commands(self)
@@ -112,10 +104,11 @@ class Supervisor:
         self._placed: frozenset[tuple[int, str, int]] = frozenset()
         self._plane_ready = not self.configuration.virtual_servers
         self._synced = False
+        self._starting = True
         self._proxy_path = options.runtime / "proxy.sock"
         self._proxy_listener: socket.socket | None = None
         self._control = ControlServer(options.runtime / SOCKET_NAME, self.commands.handle)
-        self._at_stop = PlaneAtStop.KEEP_CONNECTIONS
+        self._at_stop = options.at_stop
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._finished: asyncio.Future[int] | None = None
@@ -131,22 +124,27 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         self._finished = loop.create_future()
         self.log(f"Starting Relevo v{__version__} with {self.options.file}", Severity.NOTICE)
+        processes = self.configuration.global_defs.processes
+        await self.around.run(processes.startup_script, self.configuration, processes.startup_script_timeout_s)
         self.plane = self._choose_plane()
         await self._control.open()
         privileges.raise_descriptor_limit()
         self._proxy_listener = private_listener(self._proxy_path) if self._needs_proxy() else None
         self.dispatcher.configure(self.configuration)
+        self.fifos.configure(self.configuration.global_defs)
         self.outbox.recover()
         self._handle_signals(loop)
         self.trackers.configure(self.configuration, starting=True)
         gc.collect()
         gc.freeze()
+        self.spawned("main", os.getpid())
         self.workers.start_missing()
+        self._starting = False
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Install handlers for keepalived's signals (keepalived(8), "SIGNALS")."""
-        loop.add_signal_handler(signal.SIGTERM, self.stop)
-        loop.add_signal_handler(signal.SIGINT, self.stop)
+        loop.add_signal_handler(signal.SIGTERM, self.stop, self.options.at_stop)
+        loop.add_signal_handler(signal.SIGINT, self.stop, self.options.at_stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._task(self.reload(), "reload"))
         loop.add_signal_handler(signal.SIGCHLD, self.workers.reap)
         for number, kind in dumps.SIGNALS.items():
@@ -154,16 +152,7 @@ class Supervisor:
         loop.add_signal_handler(dumps.CLEAR, lambda: self.log(dumps.NOT_CLEARED, Severity.NOTICE))
 
     def _begin_dump(self, kind: dumps.Kind) -> None:
-        self._task(self._dump(kind), "dump")
-
-    async def _dump(self, kind: dumps.Kind) -> None:
-        """Write a dump into the run directory: in a shared directory its name could be a link of another user."""
-        path = self.options.runtime / kind.file
-        try:
-            dumps.write(path, kind, await self.snapshot())
-            self.log(f"wrote {path}", Severity.NOTICE)
-        except OSError as error:
-            self.log(f"cannot write {path}: {error.strerror}", Severity.ERROR)
+        self._task(dumps.dump(self.options.runtime, kind, self.snapshot, self.log), "dump")
 
     def stop(self, at_stop: PlaneAtStop = PlaneAtStop.KEEP_CONNECTIONS) -> None:
         """Stop gracefully; a second request stops immediately."""
@@ -183,8 +172,14 @@ class Supervisor:
         await self.trackers.stop()
         await self.notifier.flush(FLUSH_S)
         await self.outbox.flush(FLUSH_S)
+        await self.fifos.close(FLUSH_S)
+        await self.around.match_firewall(self.configuration, None)
+        processes = self.configuration.global_defs.processes
+        await self.around.run(processes.shutdown_script, self.configuration, processes.shutdown_script_timeout_s)
         await self._control.close()
         self._proxy_path.unlink(missing_ok=True)
+        for file in self.options.pid_files.values():
+            file.unlink(missing_ok=True)
         self.log(f"Stopped Relevo v{__version__}", Severity.NOTICE)
         assert self._finished is not None
         self._finished.set_result(0)
@@ -224,6 +219,24 @@ class Supervisor:
         """Whether a worker has a channel: the balancer controls the proxy, not the supervisor."""
         return role != "proxy"
 
+    def title(self, role: str) -> str:
+        """Return the name of a worker's process."""
+        settings = self.configuration.global_defs.processes
+        declared = {"director": settings.director.name, "balancer": settings.balancer.name}.get(role, "")
+        return declared or f"relevo-{role}"
+
+    def spawned(self, role: str, pid: int) -> None:
+        """Write the PID file of a process, if it has one."""
+        self.around.write_pid(self.options.pid_files.get(role), pid)
+
+    def respawns(self) -> bool:
+        """Whether a worker that dies is started again."""
+        return self.options.respawn
+
+    def stop_limit_s(self) -> float:
+        """Return the seconds that a worker may take to stop."""
+        return self.configuration.global_defs.processes.child_wait_time_s
+
     def inherits(self, role: str) -> list[int]:
         """Return descriptors that a worker needs besides its channel."""
         return [self._proxy_listener.fileno()] if role == "proxy" and self._proxy_listener is not None else []
@@ -231,7 +244,7 @@ class Supervisor:
     def body(self, role: str, sock: socket.socket) -> Callable[[], None]:
         """Return the function that a worker runs, with the present state."""
         sources = tuple(Observed(kind, name, value) for (kind, name), value in self.trackers.observed.items())
-        resume = Resume(frozenset(self.masters), self._placed, self._plane_ready, self._synced, sources)
+        resume = Resume(frozenset(self.masters), self._placed, self._plane_ready, self._synced, sources, self._starting)
         match role:
             case "director":
                 return lambda: director.serve(self.configuration, sock, resume)
@@ -286,10 +299,8 @@ class Supervisor:
             case LocalAddressesEvent(addresses=addresses, placed=placed):
                 self._placed = placed
                 self._set_local(addresses)
-            case GroupEvent() | ServerEvent() | QuorumEvent() | ShutdownNotice():
-                self._alert(message)
-            case ServiceFound(service=service, up=up):
-                self.trackers.service_changed(service, up)
+            case NoticeEvent() | GroupEvent() | ServerEvent() | QuorumEvent() | ServiceFound() | ShutdownNotice():
+                alert(self.dispatcher, self.trackers, message)
             case PlaneReady():
                 self._plane_ready = True  # the plane forwards packets from now on, also if the balancer dies
                 self.workers.send("director", message)
@@ -311,26 +322,13 @@ class Supervisor:
         if self.dispatcher.instance(event.name, event.state, event.priority, event.reason):
             self._notify_systemd()
 
-    def _alert(self, message: GroupEvent | ServerEvent | QuorumEvent | ShutdownNotice) -> None:
-        match message:
-            case GroupEvent(name=name, state=state):
-                self.dispatcher.group(name, state)
-            case ServerEvent():
-                self.dispatcher.server(
-                    message.service, message.server, message.up, message.transition, message.check, message.reason
-                )
-            case QuorumEvent(service=service, up=up, weight=weight):
-                self.trackers.service_changed(service, up)
-                self.dispatcher.quorum(service, up, weight)
-            case ShutdownNotice(servers=servers):
-                self.dispatcher.shutdown(servers)
-
     def _notify_systemd(self, *, ready: bool = False) -> None:
         masters = ", ".join(sorted(self.masters)) or "none"
         systemd.notify(("READY=1\n" if ready else "") + f"STATUS=master of: {masters}")
 
     def _set_local(self, addresses: frozenset[str] | None) -> None:
         self.local = addresses
+        self._task(self.around.match_firewall(self.configuration, addresses), "firewall")
         if addresses is not None:
             self.workers.send("balancer", LocalAddresses(addresses))
 
@@ -372,19 +370,26 @@ class Supervisor:
             problem = blocking_problem(compiled, strict=self.options.strict)
             if problem:
                 return problem
-            plane = catalogue.choose(compiled.configuration)
+            configuration = part_of(compiled.configuration, self.options)
+            plane = catalogue.choose(configuration)
         except (ConfigurationError, PlaneError) as error:
             return str(error)
         if plane.name != self.plane.name:
             return f"the data plane cannot change from {self.plane.name} to {plane.name} while running; restart instead"
+        fixed = fixed_setting(self.configuration, configuration)
+        if fixed:
+            return fixed
         for finding in compiled.findings.in_order():
             self.log(f"{finding.place}: {finding.severity.value}: {finding.message}", Severity.WARNING)
-        self.configuration = compiled.configuration
+        self.configuration = configuration
         self.reloaded_at = time.time()
         self.dispatcher.configure(self.configuration)
+        self.fifos.configure(self.configuration.global_defs)
+        self.dispatcher.repeat_states()
         if self.local is None and self.configuration.vrrp_instances:
             self._set_local(frozenset())
         self._match_workers()
+        self._task(self.around.match_firewall(self.configuration, self.local), "firewall")
         self.trackers.configure(self.configuration)  # the director must know them before it gets their values
         self.log("Reloaded the configuration", Severity.NOTICE)
         return ""
@@ -429,6 +434,8 @@ class Supervisor:
 
 def run(options: Options, compiled: Compiled) -> int:
     """Run the daemon until it is stopped; return its exit status."""
+
+    enter(part_of(compiled.configuration, options))
 
     async def main() -> int:
         wait_by_descriptors()

@@ -86,6 +86,12 @@ def file_system_type(path: str) -> int:
     return int.from_bytes(buffer.raw[:4], "little")
 
 
+def lock_memory() -> None:
+    """Keep all memory of this process, present and future, out of the swap area (mlockall(2))."""
+    mcl_current, mcl_future = 1, 2
+    _check(_libc.mlockall(mcl_current | mcl_future), "mlockall")
+
+
 def open_inotify() -> int:
     """Open an inotify descriptor that does not block (inotify(7))."""
     descriptor = int(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))

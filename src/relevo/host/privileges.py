@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from typing import Final
 
 from relevo.host import libc
+from relevo.model.process import ProcessSettings
 
 CAP_NET_BIND_SERVICE: Final = 10
 CAP_NET_ADMIN: Final = 12
@@ -60,6 +62,28 @@ def enable_realtime(priority: int = DEFAULT_REALTIME_PRIORITY) -> str:
     except (OSError, ValueError) as error:
         return str(error)
     return ""
+
+
+def apply_settings(settings: ProcessSettings) -> list[str]:
+    """Use the settings of a worker, real-time priority apart; return what the system refused, as text."""
+    refused = []
+    steps: list[tuple[str, Callable[[], None]]] = []
+    if settings.nice is not None:
+        nice = settings.nice
+        steps.append((f"nice value {nice}", lambda: os.setpriority(os.PRIO_PROCESS, 0, nice)))
+    if settings.cpus:
+        steps.append((f"processors {' '.join(map(str, settings.cpus))}", lambda: os.sched_setaffinity(0, settings.cpus)))
+    if settings.realtime_limit_us is not None:
+        limit = (settings.realtime_limit_us, settings.realtime_limit_us)
+        steps.append(("limit of CPU time", lambda: resource.setrlimit(resource.RLIMIT_RTTIME, limit)))
+    if settings.no_swap:
+        steps.append(("locking of memory", libc.lock_memory))
+    for what, step in steps:
+        try:
+            step()
+        except (OSError, ValueError) as error:
+            refused.append(f"{what}: {getattr(error, 'strerror', None) or error}")
+    return refused
 
 
 def raise_descriptor_limit() -> int:

@@ -59,10 +59,11 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """User and group id of a command. It gets no supplementary groups."""
+    """User and group id of a command, and its supplementary ``groups``."""
 
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def prepare(script: Script, defaults: GlobalDefs) -> Command:
     user = script.user or defaults.script_user
     group = script.group or (defaults.script_group if not script.user else "")
     try:
-        identity = find_identity(user, group)
+        identity = find_identity(user, group, supplementary=defaults.processes.supplementary_groups)
     except KeyError as error:
         raise HostError(f"no such user or group: {error}") from None
     program = script.argv[0]
@@ -119,11 +120,11 @@ def problem_of(command: Command) -> str:
     return "" if found.st_mode & mask else f"{program} cannot be executed by the user of the script"
 
 
-def find_identity(user: str, group: str = "") -> Identity | None:
+def find_identity(user: str, group: str = "", *, supplementary: bool = False) -> Identity | None:
     """Look up the identity of a command: ``user`` with ``group`` or else with the user's own group.
 
-    Without ``user`` it is DEFAULT_USER, where there is one. ``None`` leaves the identity of this process, which only root can
-    change. ``KeyError`` names a user or group that does not exist.
+    With ``supplementary`` it has the other groups of its user too. Without ``user`` it is DEFAULT_USER, where there is one.
+    ``None`` leaves the identity of this process, which only root can change. ``KeyError`` names a user or group that is missing.
     """
     if os.geteuid() != 0:
         return None
@@ -134,7 +135,8 @@ def find_identity(user: str, group: str = "") -> Identity | None:
             return None
         user = DEFAULT_USER
     entry = pwd.getpwnam(user)
-    return Identity(entry.pw_uid, grp.getgrnam(group).gr_gid if group else entry.pw_gid)
+    gid = grp.getgrnam(group).gr_gid if group else entry.pw_gid
+    return Identity(entry.pw_uid, gid, tuple(os.getgrouplist(user, gid)) if supplementary else ())
 
 
 async def run_command(argv: Sequence[str], *, limit_s: float, identity: Identity | None = None) -> CommandResult:
@@ -145,9 +147,6 @@ async def run_command(argv: Sequence[str], *, limit_s: float, identity: Identity
     """
     if argv[0].startswith(TO_OPEN):
         return _open_once(argv[0].removeprefix(TO_OPEN).strip())
-    credentials: dict[str, Any] = {}
-    if identity is not None:
-        credentials = {"user": identity.uid, "group": identity.gid, "extra_groups": []}
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -155,7 +154,7 @@ async def run_command(argv: Sequence[str], *, limit_s: float, identity: Identity
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            **credentials,
+            **credentials(identity),
         )
     except (OSError, ValueError) as error:  # ValueError: an argument has a NUL byte
         return not_started(getattr(error, "strerror", None) or str(error))
@@ -171,9 +170,18 @@ def _open_once(path: str) -> CommandResult:
 
 
 def wait_by_descriptors() -> None:
-    """Have asyncio wait for commands by pidfds, not by a thread for each (Python 3.12 does so by itself)."""
+    """Have the running loop wait for commands by pidfds, not by a thread for each (Python 3.12 does so by itself)."""
     if sys.version_info < (3, 12):
-        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
+
+
+def credentials(identity: Identity | None) -> dict[str, Any]:
+    """Return the arguments with which asyncio starts a process as ``identity``."""
+    if identity is None:
+        return {}
+    return {"user": identity.uid, "group": identity.gid, "extra_groups": list(identity.groups)}
 
 
 def not_started(reason: str) -> CommandResult:

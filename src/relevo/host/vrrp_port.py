@@ -38,7 +38,7 @@ class RawPort:
                 self._receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
                 self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, membership)
             self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, TTL)
-            self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, TTL)
+            self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, spec.ttl or 1)
             self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
             self._sender.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, TOS)
             self._sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # it never reads

@@ -24,14 +24,13 @@ from relevo.daemon.configuration import flat_text
 from relevo.errors import ControlError, LabError
 from relevo.host import libc
 from relevo.lab import servers
-from relevo.lab.rewrite import Changes, rewrite
+from relevo.lab.rewrite import Changes, rewrite, switch_name
 from relevo.lab.stages import Stage
 from relevo.lab.topology import Host, Service, Topology
 from relevo.observe.snapshot import Snapshot
 
 START_S = 30.0
 """Seconds that a server or a daemon may take to start; on an emulated machine, loading the eBPF plane takes ten."""
-"""How long a process may take until it answers."""
 END_S = 8.0
 
 
@@ -42,6 +41,8 @@ class Cluster:
         self.stage = stage
         self.speed_up = speed_up
         self.folder = Path(tempfile.mkdtemp(prefix="relevo-lab-"))
+        self.switches = Path(tempfile.mkdtemp(prefix="relevo-switches-"))
+        self.switches.chmod(0o755)  # scripts may run as another user
         self.topology = stage.build(topology)
         self._processes: dict[str, int] = {}
         self._owner = os.getpid()
@@ -64,6 +65,7 @@ class Cluster:
         self._processes.clear()
         self.stage.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.switches, ignore_errors=True)
 
     # -- servers -----------------------------------------------------------------------------------------------
 
@@ -121,6 +123,11 @@ class Cluster:
         changes = self.stage.changes(self.topology, director)
         if self.speed_up != 1.0:
             changes = replace(changes, speed_up=self.speed_up)
+        scripts = director.configuration.trackers.scripts if director.configuration is not None else ()
+        if scripts:
+            changes = replace(changes, switches=str(self._switches(director)))
+            for script in scripts:
+                self.set_script(director, script.name, passes=True)
         file = director.file
         if changes != Changes():
             target = self.folder / f"{director.name}.conf"
@@ -139,6 +146,19 @@ class Cluster:
 
         self._start(director.name, director, become_daemon)
         self._wait_for_daemon(director)
+
+    def _switches(self, director: Host) -> Path:
+        folder = self.switches / director.name
+        folder.mkdir(mode=0o755, exist_ok=True)
+        return folder
+
+    def set_script(self, director: Host, name: str, *, passes: bool) -> None:
+        """Have a ``vrrp_script`` of a director succeed or fail from now on."""
+        file = self._switches(director) / switch_name(name)
+        if passes:
+            file.touch()
+        else:
+            file.unlink(missing_ok=True)
 
     def _wait_for_daemon(self, director: Host) -> None:
         until = time.monotonic() + START_S

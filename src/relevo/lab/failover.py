@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from relevo.api import schema
 from relevo.api.client import ask
@@ -11,7 +12,8 @@ from relevo.errors import ControlError
 from relevo.lab.client import Prober, still_alive
 from relevo.lab.context import Context, Step, StepFailed
 from relevo.lab.topology import Host
-from relevo.model import Endpoint, Protocol
+from relevo.machines.tracker import evaluate
+from relevo.model import Endpoint, Protocol, VrrpScript
 from relevo.model.table import SyncRole
 
 PROBE_S = 0.005
@@ -39,7 +41,32 @@ class FailoverSteps:
             ("it returns and takes over again", self.master_returns),
             ("it hands over as planned", self.master_hands_over),
             ("it takes over again by its priority", self.master_takes_back),
+            *self._script_steps(),
         ]
+
+    def _script_steps(self) -> list[tuple[str, Step]]:
+        """Return the steps for the first script whose failure makes the preferred master yield."""
+        script = self._decisive_script()
+        if script is None:
+            return []
+        return [
+            (f"vrrp_script {script.name} fails on the master", partial(self.script_fails, script)),
+            ("it succeeds again", partial(self.script_succeeds, script)),
+        ]
+
+    def _decisive_script(self) -> VrrpScript | None:
+        preferred = self.context.preferred_master()
+        assert preferred.configuration is not None
+        others = [o.configuration for o in self.context.directors if o is not preferred and o.configuration is not None]
+        rival = max((i.priority for other in others for i in other.vrrp_instances), default=0)
+        for script in preferred.configuration.trackers.scripts:
+            standings = [
+                evaluate(i.priority, i.tracked, lambda each: int(each.name != script.name))  # noqa: B023 - used at once
+                for i in preferred.configuration.vrrp_instances
+            ]
+            if standings and all(standing.faults or standing.priority < rival for standing in standings):
+                return script
+        return None
 
     def master_crashes(self) -> str:
         """Crash the master's machine."""
@@ -88,6 +115,30 @@ class FailoverSteps:
         self._expect_others(preferred, "BACKUP")
         self.context.wait_for_first_checks()
         return f"{preferred.name} is master after {took:.1f} s; gap {probes.longest_gap_s() * 1000:.0f} ms"
+
+    def script_fails(self, script: VrrpScript) -> str:
+        """Have a tracked script fail on the master; another director must take over."""
+        master = self.context.require_master()
+        noticed_s = script.interval_s * (script.fall + 1) + script.timeout_s
+        bound = noticed_s + self.context.takeover_bound_s()
+        text = self._measure_takeover(master, lambda: self.cluster.set_script(master, script.name, passes=False), bound)
+        at_fault = any(instance.faults for instance in self.cluster.snapshot(master).director.instances)
+        self.context.expect_vrrp_mails(master, "FAULT" if at_fault else "BACKUP")
+        self._expect_new_master(master)
+        return text
+
+    def script_succeeds(self, script: VrrpScript) -> str:
+        """Have the script succeed again; the preferred master must take over by its priority."""
+        preferred = self.context.preferred_master()
+        was_at_fault = any(instance.faults for instance in self.cluster.snapshot(preferred).director.instances)
+        bound = script.interval_s * (script.rise + 1) + self.context.takeover_bound_s()
+        present = self.context.require_master()
+        text = self._measure_takeover(present, lambda: self.cluster.set_script(preferred, script.name, passes=True), bound)
+        for state in ("BACKUP", "MASTER") if was_at_fault else ("MASTER",):
+            self.context.expect_vrrp_mails(preferred, state)
+        self._expect_others(preferred, "BACKUP")
+        self.context.wait_for_first_checks()
+        return text
 
     def _measure_takeover(self, master: Host, trigger: Callable[[], None], bound: float) -> str:
         """Call ``trigger`` while a client probes and holds connections; ``StepFailed`` when the gap exceeds ``bound`` seconds,

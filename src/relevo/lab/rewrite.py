@@ -22,7 +22,8 @@ class Changes:
     """What to change. ``address`` and ``port`` map old to new; the lines ``instance`` are added to every ``vrrp_instance``.
 
     ``interface`` replaces every interface name, ``mail_server`` the address and port of ``smtp_server``. ``speed_up`` divides
-    check intervals and persistence timeouts.
+    check intervals and persistence timeouts. With ``switches``, a folder, each ``vrrp_script`` succeeds while the file of
+    ``switch_name`` exists there: what the script would look at is not in the lab.
     """
 
     address: Callable[[str], str] = lambda text: text
@@ -31,6 +32,7 @@ class Changes:
     speed_up: float = 1.0
     mail_server: str = ""
     interface: str = ""
+    switches: str = ""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ def _visit(statement: Statement, changes: Changes, edits: _Edits) -> None:
         edits.word(statement, 1, f"{value:.2f}" if statement.keyword == "delay_loop" else str(max(2, round(value))))
     elif statement.keyword in ("interface", "track_interface") and changes.interface:
         _move_interface(statement, changes.interface, edits)
+    elif statement.keyword == "vrrp_script" and statement.args and changes.switches:
+        _switch(statement, f"{changes.switches}/{switch_name(statement.args[0])}", edits)
     elif statement.keyword == "vrrp_instance" and changes.instance:
         _insert(statement, changes.instance, edits)
     for inner in statement.block or ():
@@ -93,6 +97,19 @@ def _move_interface(statement: Statement, name: str, edits: _Edits) -> None:
         edits.word(statement, 1, name)
     for entry in statement.block or ():
         edits.word(entry, 0, name)
+
+
+def switch_name(script: str) -> str:
+    """Return the name of the file that a script of this name depends on."""
+    return script.encode().hex()
+
+
+def _switch(statement: Statement, file: str, edits: _Edits) -> None:
+    for inner in statement.block or ():
+        if inner.keyword == "script" and inner.args:
+            edits.word(inner, 1, f'"/usr/bin/test -e {file}"')
+            for number in range(2, len(inner.args) + 1):
+                edits.word(inner, number, "")
 
 
 def _move_mail_server(statement: Statement, server: str, edits: _Edits) -> None:

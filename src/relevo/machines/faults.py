@@ -24,6 +24,8 @@ class FaultKind(enum.StrEnum):
     """The number in a tracked file, times its weight, is -254 or less; without a weight it is not 0."""
     NO_SOURCE_ADDRESS = "no_source_address"
     """The interface has no address of its own, or the configured source address is not on this machine."""
+    NO_PEER = "no_peer"
+    """There is no unicast peer, and the instance must not use multicast."""
     SOCKET = "socket"
     """The sockets for adverts cannot be opened."""
     SENDING = "sending"
@@ -44,6 +46,7 @@ _TEXTS = {
     FaultKind.SERVICE_UP: "virtual server {subject} has its quorum",
     FaultKind.FILE: "the number in track_file {subject} means FAULT",
     FaultKind.NO_SOURCE_ADDRESS: "{subject}",
+    FaultKind.NO_PEER: "no unicast_peer is named, and unicast_fault_no_peer is given",
     FaultKind.SOCKET: "{subject}",
     FaultKind.SENDING: "adverts cannot be sent: {subject}",
     FaultKind.SYNC_GROUP: "another member of the sync group is in FAULT",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from relevo.model.endpoint import Endpoint
+from relevo.model.process import NotifyFifos, Processes
 from relevo.model.services import VirtualServer
 from relevo.model.sysctls import Sysctl
 from relevo.model.trackers import Trackers
@@ -56,6 +57,14 @@ class PlaneTimeouts(msgspec.Struct, frozen=True):
         return PlaneTimeouts(*(getattr(self, name) or (own if getattr(former, name) else 0) for name, own in declared))
 
 
+class Firewall(msgspec.Struct, frozen=True):
+    """The nftables table of ``no_accept`` instances, its priority, and whether its rules count."""
+
+    table: str = "relevo"
+    priority: int = -1
+    counters: bool = False
+
+
 class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
     """``global_defs``: identity, alerts, limits and choices of the whole daemon."""
 
@@ -76,7 +85,12 @@ class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
     lvs_sysctls: tuple[Sysctl, ...] = ()
     lvs_flush: bool = False
     lvs_flush_on_stop: bool = False
-    vrrp_realtime_priority: int | None = None
+    processes: Processes = Processes()
+    fifos: NotifyFifos = NotifyFifos()
+    log_unknown_vrids: bool = False
+    vrrp_startup_delay_s: float = 0.0
+    vrrp_delay_after_boot_s: float = 0.0
+    firewall: Firewall = Firewall()
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):

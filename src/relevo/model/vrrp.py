@@ -46,7 +46,10 @@ class VirtualAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GarpPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Gratuitous ARP: ``repeat`` messages at takeover and after ``delay_s``; ``refresh_repeat`` every ``refresh_s``, 0: never."""
+    """Gratuitous ARP: ``repeat`` messages at takeover and after ``delay_s``; ``refresh_repeat`` every ``refresh_s``, 0: never.
+
+    ``interval_s`` is the pause between two messages, ``gna_interval_s`` that between neighbour advertisements.
+    """
 
     delay_s: float = 5.0
     repeat: int = 5
@@ -55,16 +58,22 @@ class GarpPolicy(msgspec.Struct, frozen=True, kw_only=True):
     lower_prio_repeat: int = 5
     lower_prio_delay_s: float = 5.0
     interval_s: float = 0.0
+    gna_interval_s: float = 0.0
 
 
 class VrrpNotify(msgspec.Struct, frozen=True, kw_only=True):
-    """Scripts for transitions; ``any`` gets four further arguments (keepalived.conf(5), "notify")."""
+    """Scripts for transitions; ``any`` gets four further arguments (keepalived.conf(5), "notify").
+
+    ``deleted`` runs when a reload removes the instance, ``lower_priority`` when a master receives an advert of lower priority.
+    """
 
     master: Script | None = None
     backup: Script | None = None
     fault: Script | None = None
     stop: Script | None = None
     any: Script | None = None
+    deleted: Script | None = None
+    lower_priority: Script | None = None
 
 
 class VrrpTransport(msgspec.Struct, frozen=True):
@@ -103,6 +112,12 @@ class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
     garp: GarpPolicy = GarpPolicy()
     smtp_alert: bool = False
     notify: VrrpNotify = VrrpNotify()
+    notify_priority_changes: bool = False
+    notify_deleted: bool = False
+    accept: bool = True
+    unicast_ttl: int = 255
+    unicast_fault_no_peer: bool = False
+    owner_ignore_adverts: bool = False
 
 
 class SyncGroup(msgspec.Struct, frozen=True, kw_only=True):

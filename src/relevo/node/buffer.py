@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from relevo.node.effects import Effect, Log
+from dataclasses import replace
+
+from relevo.node.effects import Effect, InstanceChanged, Log
 from relevo.severity import Severity
 
 
@@ -25,6 +27,12 @@ class EffectBuffer:
         if self._logged.get(key) != text:
             self._logged[key] = text
             self.log(text, Severity.WARNING)
+
+    def rename_stop(self, name: str) -> None:
+        """Report the stop of a router as its deletion by a reload."""
+        for number, each in enumerate(self.events):
+            if isinstance(each, InstanceChanged) and (each.name, each.state) == (name, "STOP"):
+                self.events[number] = replace(each, state="DELETED")
 
     def flush(self) -> list[Effect]:
         """Remove and return all effects in order."""

@@ -17,21 +17,21 @@ from relevo.model import Configuration, VrrpInstance
 from relevo.model.diff import difference
 from relevo.node import observation as see
 from relevo.node.addresses import Addresses, AddressKey
-from relevo.node.announcer import Announcer
+from relevo.node.announcements import Announcements
 from relevo.node.buffer import EffectBuffer
 from relevo.node.effects import (
     AddAddress,
-    Announce,
     ClosePort,
     Effect,
     GroupChanged,
     InstanceChanged,
+    InstanceNoticed,
     LocalAddresses,
     RemoveAddress,
     state_name,
 )
 from relevo.node.groups import Groups, judge
-from relevo.node.network import expected_after, virtual_addresses
+from relevo.node.network import expected_after
 from relevo.node.observation import Input, Kind, Observation, SetAddress, World, own_addresses
 from relevo.node.router import Router, identity_change
 from relevo.node.sources import SourceKey, Sources
@@ -43,7 +43,7 @@ from relevo.wire.vrrp import AdvertRefusal
 class Director:
     """All virtual routers. ``resume`` and ``placed`` are the masters and addresses of a worker that died.
 
-    ``sources`` are the values of trackers that are known already.
+    ``sources`` are the values of trackers that are known already. No router takes over in the first ``hold_s`` seconds.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Director:
         plane_ready: bool = True,
         synced: bool = False,
         sources: Mapping[SourceKey, int | None] | None = None,
+        hold_s: float = 0.0,
     ) -> None:
         self.configuration = Configuration()
         self.world = world
@@ -66,18 +67,20 @@ class Director:
         self.addresses = Addresses(placed)
         self.sources = Sources(sources or {})
         self._first = configuration
+        self._hold_s = hold_s
+        self._hold_until = 0.0
         self._resume = resume
         self._plane_ready = plane_ready
         self._synced = synced
-        self._announcer = Announcer()
+        self._announcements = Announcements()
         self._out = EffectBuffer()
         self._local: LocalAddresses | None = None  # the first state is reported even if it is empty
-        self._announced: set[str] = set()
 
     # -- interface of every machine ----------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Effect]:
         """Begin with the first configuration."""
+        self._hold_until = now + self._hold_s if self._hold_s else 0.0
         self._configure(self._first, now)
         return self._settle(now)
 
@@ -111,12 +114,12 @@ class Director:
         """Return when ``expire`` must be called next."""
         due = [router.machine.deadline() for router in self.routers.values()]
         due += [trouble.retry_at for router in self.routers.values() for trouble in (router.port, router.sending)]
-        due += [self._announcer.deadline(), self.addresses.retry_at]
+        due += [self._announcements.deadline(), self.addresses.retry_at]
         return min((at for at in due if at is not None), default=None)
 
     def expire(self, now: float) -> list[Effect]:
         """Process every timer that is due."""
-        announced = self._announcements(now)  # announcements queued below leave after their addresses are set
+        announced = self._announcements.due(self.routers, self.world, now)  # those queued below leave after their address is set
         retried = False
         for router in self.routers.values():
             due = router.machine.deadline()
@@ -149,17 +152,7 @@ class Director:
             for router in self.routers.values():
                 router.retry_at_once()
         for router in self.routers.values():
-            self._announce_changed_links(router, former, now)
-
-    def _announce_changed_links(self, router: Router, former: World, now: float) -> None:
-        """Announce the addresses of links that got another hardware address, or their carrier back."""
-        if not router.machine.has_addresses:
-            return
-        for address in virtual_addresses(router.instance):
-            name = address.device or router.instance.interface
-            before, link = former.links.get(name), self.world.links.get(name)
-            if link is not None and link.up and before is not None and before != link:
-                self._queue(router, [address.address], router.instance.garp.repeat, now)
+            self._announcements.link_changed(router, former, world, now)
 
     def _take_observation(self, given: Observation, now: float) -> None:
         match given.kind:
@@ -180,10 +173,11 @@ class Director:
         # Every socket of an interface receives the adverts of all virtual routers: count only VRIDs that no local router uses.
         if number is not None and not any(r.instance.virtual_router_id == number for r in self.routers.values()):
             self.unknown[AdvertRefusal.UNKNOWN_ROUTER] += 1
+            self._log_unknown(number, given)
         source = given.envelope.source if given.envelope is not None else "?"
         for name in given.routers:
             router = self.routers.get(name)
-            if router is None or number not in (None, router.instance.virtual_router_id):
+            if router is None or number not in (None, router.instance.virtual_router_id) or router.is_deaf:
                 continue
             advert = router.decode(given.payload, given.envelope)
             if not isinstance(advert, AdvertRefusal):
@@ -191,6 +185,11 @@ class Director:
             elif router.refuse(advert) and advert is not AdvertRefusal.OWN:
                 why = advert.value.replace("_", " ")
                 self._out.log(f"({name}) advert from {source} dropped: {why}; further ones are only counted", Severity.WARNING)
+
+    def _log_unknown(self, number: int, given: see.PacketReceived) -> None:
+        if self.configuration.global_defs.log_unknown_vrids and given.envelope is not None:
+            text = f"advert of unknown virtual router {number} from {given.envelope.source}"
+            self._out.warn_once((given.envelope.source, str(number)), text)
 
     def _take_answer(self, router: Router, given: see.PortOpened | see.PortFailed | see.SendFailed, now: float) -> None:
         name = router.instance.name
@@ -237,6 +236,7 @@ class Director:
         changes = difference(former, configuration).instances
         for new in changes.added:
             self.routers[new.name] = Router(new.value, grouped=False)
+            self.routers[new.name].machine.hold_until = self._hold_until
         for stopped, effects in self.groups.configure(configuration.sync_groups, self.routers, now):
             self._carry_orders(stopped, effects, now)  # first: a group must not react to a former member
         for gone in changes.removed:
@@ -262,6 +262,7 @@ class Director:
             if router.machine.state is not State.INIT:
                 self._feed(router, vrrp.Stop(), now)
         self._out.packets.append(ClosePort(name))
+        self._out.rename_stop(name)
         self._resume -= {name}
         del self.routers[name]
 
@@ -310,11 +311,17 @@ class Director:
         machine = router.machine
         if machine.priority != priority:
             if machine.state is not State.INIT:
+                self._notice_priority(router, priority)
                 self._out.log(f"({router.instance.name}) Changing effective priority from {machine.priority} to {priority}")
             self._feed(router, vrrp.SetPriority(priority), now)
         if machine.faults != faults:
             self._log_faults(router.instance.name, machine.faults, faults)
             self._feed(router, vrrp.SetFaults(faults), now)
+
+    def _notice_priority(self, router: Router, priority: int) -> None:
+        if router.instance.notify_priority_changes and router.machine.state in (State.MASTER, State.BACKUP):
+            what = f"{router.machine.state}_PRIORITY"
+            self._out.events.append(InstanceNoticed(router.instance.name, what, priority))
 
     def _start_routers(self, now: float) -> None:
         """Start the routers that have a socket or a fault, and that need not wait for a tracker."""
@@ -361,28 +368,21 @@ class Director:
             self.world = expected_after(self.world, operation)
             self._out.network.append(operation)
             if isinstance(operation, AddAddress):
-                self._announce_added(operation.address, active, now)
+                for router in self._announcements.added(operation.address, active, now):
+                    self._say_put_back(router, operation.address)
             self.addresses.done(operation)
         self.addresses.lost.clear()
-        self._announced.clear()
-        self._announcer.drop(lambda name: name in self.routers and self.routers[name].machine.has_addresses)
+        self._announcements.settle(self.routers)
         self._report_local(active)
 
     def _has_addresses(self, router: Router) -> bool:
         """Whether the virtual addresses stay or are set. A master that resumes keeps them while its socket is being opened."""
         return router.machine.has_addresses or router.instance.name in self._resume
 
-    def _announce_added(self, address: SetAddress, active: list[Router], now: float) -> None:
-        for router in active:
-            name, garp = router.instance.name, router.instance.garp
-            if name in self._announced or all(a.address != address.address for a in virtual_addresses(router.instance)):
-                continue
-            self._queue(router, [address.address], garp.repeat, now)
-            if garp.delay_s:
-                self._queue(router, [address.address], garp.repeat, now + garp.delay_s)
-            if address.key in self.addresses.lost:
-                text = f"({name}) address {address.address} was removed by another program: putting it back"
-                self._out.log(text, Severity.WARNING)
+    def _say_put_back(self, router: Router, address: SetAddress) -> None:
+        if address.key in self.addresses.lost:
+            text = f"({router.instance.name}) address {address.address} was removed by another program: putting it back"
+            self._out.log(text, Severity.WARNING)
 
     def _report_local(self, active: list[Router]) -> None:
         addresses = frozenset(a.address for r in active for a in (*r.instance.addresses, *r.instance.excluded_addresses))
@@ -403,8 +403,9 @@ class Director:
                 case vrrp.SendAdvert(priority=priority):
                     self._out.packets += router.send(priority)
                 case vrrp.Announce(count=count):
-                    self._announced.add(name)
-                    self._queue(router, [a.address for a in virtual_addresses(router.instance)], count, now)
+                    self._announcements.all(router, count, now)
+                case vrrp.LowerPriority():
+                    self._out.events.append(InstanceNoticed(name, "MASTER_RX_LOWER_PRI", router.machine.priority))
                 case vrrp.Log(message=message, warning=warning):
                     self._out.log(message, Severity.WARNING if warning else Severity.INFO)
                 case vrrp.Transition():
@@ -438,15 +439,8 @@ class Director:
                         self._out.log(f"VRRP_Group({group.name}) Syncing instances to {after} state")
                     self._out.events.append(GroupChanged(group.name, state_name(after)))
 
-    def _queue(self, router: Router, addresses: list[str], count: int, at: float) -> None:
-        self._announcer.add(router.instance.name, addresses, count, router.instance.garp.interval_s, at)
 
-    def _announcements(self, now: float) -> list[Effect]:
-        found: list[Effect] = []
-        for queued in self._announcer.due(now):
-            router = self.routers[queued.router]
-            for address in virtual_addresses(router.instance):
-                link = self.world.links.get(address.device or router.instance.interface)
-                if address.address == queued.address and link is not None and link.up and link.neighbours:
-                    found.append(Announce(link, address.address))
-        return found
+def startup_hold_s(configuration: Configuration, uptime_s: float) -> float:
+    """Return the seconds that a starting daemon waits before it takes over; ``uptime_s`` is the machine's age."""
+    wanted = configuration.global_defs
+    return max(wanted.vrrp_startup_delay_s, wanted.vrrp_delay_after_boot_s - uptime_s, 0.0)

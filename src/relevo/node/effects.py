@@ -21,13 +21,14 @@ class Log:
 class PortSpec:
     """The socket that a router needs: raw on ``link`` (protocol 112), or UDP when ``udp_port`` is not 0.
 
-    With a multicast ``group`` the socket joins it; if it is empty, adverts are unicast.
+    With a multicast ``group`` the socket joins it; if it is empty, adverts are unicast, with the time to live ``ttl``.
     """
 
     source: str
     link: Link | None = None
     group: str = ""
     udp_port: int = 0
+    ttl: int = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,21 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class InstanceChanged:
-    """A virtual router changed state; ``state`` is MASTER, BACKUP, FAULT or STOP."""
+    """A virtual router changed state; ``state`` is MASTER, BACKUP, FAULT, STOP, or DELETED by a reload."""
 
     name: str
     state: str
     priority: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceNoticed:
+    """Something that is no transition; ``what`` is MASTER_RX_LOWER_PRI, MASTER_PRIORITY or BACKUP_PRIORITY."""
+
+    name: str
+    what: str
+    priority: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,7 @@ Effect = (
     | RemoveAddress
     | Announce
     | InstanceChanged
+    | InstanceNoticed
     | GroupChanged
     | LocalAddresses
 )

@@ -64,6 +64,11 @@ class Router:
         self._failed_adverts = 0
         self.send_errors: dict[str, str] = {}
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether adverts of others change nothing: an owner may ignore them (keepalived.conf(5), "owner_ignore_adverts")."""
+        return self.instance.owner_ignore_adverts and self.instance.priority == PRIORITY_OWNER
+
     # -- faults and socket --------------------------------------------------------------------------------------
 
     def standing(self, world: World, virtual: frozenset[str], sources: Sources) -> Standing:
@@ -73,6 +78,8 @@ class Router:
         faults = [*self._interface_faults(world), *tracked.faults]
         if not any(fault.kind is FaultKind.INTERFACE_MISSING for fault in faults) and not self._source(world, virtual):
             faults.append(self._no_source())
+        if instance.unicast_fault_no_peer and not instance.unicast_peers:
+            faults.append(Fault(FaultKind.NO_PEER))
         faults += [trouble.fault for trouble in (self.port, self.sending) if trouble.fault is not None]
         return Standing(tuple(dict.fromkeys(faults)), tracked.priority)
 
@@ -123,7 +130,9 @@ class Router:
         link = world.links.get(instance.interface)
         if link is None:
             return None
-        return PortSpec(source, link, "" if instance.unicast_peers else instance.multicast_group)
+        if instance.unicast_peers:
+            return PortSpec(source, link, ttl=instance.unicast_ttl)
+        return PortSpec(source, link, instance.multicast_group)
 
     def match_port(self, wanted: PortSpec | None) -> list[Effect]:
         """Return the effects that close the present socket and open the ``wanted`` one, as far as they differ."""

@@ -55,6 +55,21 @@ class Runner:
             self.ran.append(" ".join((*script.argv, *arguments)))
 
 
+class Pipes:
+    """Replaces the pipes for events."""
+
+    repeats_states = True
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def vrrp(self, kind: str, name: str, what: str, priority: int) -> None:
+        self.lines.append(f"{kind} {name} {what} {priority}")
+
+    def services(self, line: str) -> None:
+        self.lines.append(line)
+
+
 def scripts(prefix: str) -> VrrpNotify:
     names = ("master", "backup", "fault", "stop", "any")
     return VrrpNotify(**{name: Script((f"{prefix}-{name}",)) for name in names})
@@ -96,7 +111,8 @@ class Office:
 
     def __init__(self, **globals_: Any) -> None:
         self.box, self.runner = Box(), Runner()
-        self.dispatcher = Dispatcher(self.box, self.runner)  # type: ignore[arg-type]
+        self.pipes = Pipes()
+        self.dispatcher = Dispatcher(self.box, self.runner, self.pipes)  # type: ignore[arg-type]
         self.dispatcher.configure(configuration(**globals_))
 
     def alerts(self) -> tuple[list[str], list[str]]:
@@ -225,3 +241,58 @@ def test_a_reload_keeps_the_last_states_and_uses_the_new_scripts(office: Office)
     assert office.alerts() == ([], ["new-backup", "new-any INSTANCE VI_1 BACKUP 90"])
     assert office.box.configured[-1] == (Mail(), "R")
     assert office.runner.configured[-1].router_id == "R"
+
+
+# -- pipes, and what is no transition -----------------------------------------------------------------------------------
+
+
+def test_every_event_is_a_line_of_the_pipe(office: Office) -> None:
+    office.dispatcher.instance("VI_1", "MASTER", 150, "")
+    office.dispatcher.group("VG_1", "MASTER")
+    office.dispatcher.server(SERVICE, A, False, True, "TCP_CHECK", "refused")
+    office.dispatcher.server(SERVICE, A, False, False, "HTTP_GET", "no transition")
+    office.dispatcher.quorum(SERVICE, False, 0)
+    office.dispatcher.notice("VI_1", "MASTER_PRIORITY", 120)
+    office.dispatcher.shutdown(((SERVICE, B),))
+    assert office.pipes.lines == [
+        "INSTANCE VI_1 MASTER 150",
+        "GROUP VG_1 MASTER 0",
+        f"RS {A} {SERVICE} DOWN",
+        f"VS {SERVICE} DOWN",
+        "INSTANCE VI_1 MASTER_PRIORITY 120",
+        f"RS {B} {SERVICE} DOWN",
+    ]
+
+
+def test_a_reload_may_repeat_the_states(office: Office) -> None:
+    office.dispatcher.instance("VI_1", "MASTER", 150, "")
+    office.dispatcher.group("VG_1", "MASTER")
+    office.dispatcher.notice("VI_1", "MASTER_PRIORITY", 120)
+    office.pipes.lines.clear()
+    office.dispatcher.repeat_states()
+    assert office.pipes.lines == ["INSTANCE VI_1 MASTER 120", "GROUP VG_1 MASTER 0"]
+
+
+def test_an_advert_of_lower_priority_runs_its_script() -> None:
+    office = Office()
+    changed = configuration()
+    notify = msgspec.structs.replace(changed.vrrp_instances[0].notify, lower_priority=Script(("lower",)))
+    instance = msgspec.structs.replace(changed.vrrp_instances[0], notify=notify)
+    office.dispatcher.configure(msgspec.structs.replace(changed, vrrp_instances=(instance,)))
+    office.dispatcher.notice(instance.name, "MASTER_RX_LOWER_PRI", 150)
+    assert office.alerts() == ([], ["lower"])
+    assert office.pipes.lines == [f"INSTANCE {instance.name} MASTER_RX_LOWER_PRI 150"]
+
+
+@pytest.mark.parametrize(("told", "state", "script"), [(False, "FAULT", "i-fault"), (True, "DELETED", "gone")])
+def test_an_instance_that_a_reload_removes_is_in_fault_or_deleted(told: bool, state: str, script: str) -> None:
+    office = Office()
+    changed = configuration()
+    notify = msgspec.structs.replace(changed.vrrp_instances[0].notify, deleted=Script(("gone",)))
+    instance = msgspec.structs.replace(changed.vrrp_instances[0], notify=notify, notify_deleted=told)
+    office.dispatcher.configure(msgspec.structs.replace(changed, vrrp_instances=(instance,)))
+    office.dispatcher.configure(msgspec.structs.replace(changed, vrrp_instances=()))
+    office.dispatcher.instance(instance.name, "DELETED", 150, "stopped")
+    subjects, ran = office.alerts()
+    assert ran == [script, f"i-any INSTANCE {instance.name} {state} 150"]
+    assert subjects == [f"VRRP Instance {instance.name} - {'Deleted' if told else 'Entering FAULT state'}"]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from relevo import __version__
@@ -115,7 +115,6 @@ HEADERS += ["Content-Type", "Content-Transfer-Encoding", "MIME-Version"]
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES, NAMES)
 @example("VI", "r", "ends with\r")
 @example("VI\u2028x\x85y\x0bz", "\x1c\x1d\x1e", "\x00\x7f")
@@ -154,7 +153,6 @@ def test_an_address_that_the_file_may_have_is_written(address: str) -> None:
     check_addresses([address, "admin@example.com"], address)
 
 
-@settings(deadline=None)
 @given(st.lists(ADDRESSES, min_size=1, max_size=3), ADDRESSES)
 @example([".:@x"], "relevo@example.com")
 @example(["\x1e<0@0"], "relevo@example.com")

@@ -159,7 +159,7 @@ def test_a_mail_too_large_to_be_ours_is_not_read_whole(tmp_path: Path) -> None:
     assert len(queue.read(1) or b"") == 1 << 20
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.one_of(st.binary(max_size=50), st.integers(0, 20), st.none()), max_size=40))
 def test_whatever_is_added_removed_and_restarted_the_disk_holds_what_is_left(steps: list[bytes | int | None]) -> None:
     import tempfile

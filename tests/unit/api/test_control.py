@@ -156,7 +156,7 @@ def test_a_line_without_end_is_refused_and_not_kept(path: Path) -> None:
 
 def test_random_bytes_do_no_harm(path: Path) -> None:
     async def test() -> None:
-        @settings(max_examples=50, deadline=None)
+        @settings(max_examples=50)
         @given(st.binary(max_size=200))
         def garbage(data: bytes) -> None:
             with socket.socket(socket.AF_UNIX) as sock:

@@ -3,7 +3,7 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.config import Compiled, Included, Severity, compile_text, exit_status, render
@@ -29,8 +29,6 @@ TOKENS = re.findall(r"[{}]|\n|[^\s{}]+", ARTICLE)
 WORDS = sorted(
     {*TOKENS, '"', "#", "!", "\\", "-1", "99999", "0", "", "\0", "\r", "include x", "quorum", "version 3", "HTTP_GET", "url"}
 )
-
-unhurried = settings(deadline=None)  # a busy machine is no failure
 
 
 def check_places(result: Compiled) -> None:
@@ -192,13 +190,11 @@ def test_findings_of_the_corpus_lie_in_the_text(path):
     check_places(compile_corpus(path))
 
 
-@unhurried
 @given(st.text(max_size=300))
 def test_any_text_compiles(text):
     check_places(compile_text(text, "f"))
 
 
-@unhurried
 @given(st.lists(st.sampled_from(WORDS), max_size=80))
 def test_any_words_of_the_language_compile(found):
     check_places(compile_text(" ".join(found), "f"))
@@ -231,7 +227,6 @@ def mutated(mutations: list[tuple[str, int, int]]) -> str:
     return " ".join(tokens)
 
 
-@unhurried
 @given(MUTATIONS)
 def test_any_mutation_of_the_article_compiles(mutations):
     result = compile_text(mutated(mutations), "f")
@@ -240,7 +235,6 @@ def test_any_mutation_of_the_article_compiles(mutations):
     assert msgspec.json.decode(encoded, type=Configuration) == result.configuration
 
 
-@unhurried
 @given(MUTATIONS)
 def test_what_is_left_of_a_mutation_is_in_range(mutations):
     for instance in compile_text(mutated(mutations), "f").configuration.vrrp_instances:
@@ -266,7 +260,6 @@ CLEAN = (
 BLANKS = st.sampled_from([" ", "  ", "\t", " \t "])
 
 
-@unhurried
 @given(st.sampled_from(CLEAN), st.data())
 def test_white_space_does_not_change_the_model(name, data):
     path = CORPUS / f"{name}.conf"
@@ -293,7 +286,6 @@ def test_braces_may_be_glued_or_stand_on_lines_of_their_own(name):
         assert compile_text(changed, "f").configuration == model
 
 
-@unhurried
 @given(st.dictionaries(st.sampled_from("abc"), st.sampled_from(["include a", "include b", "include c", "x", ""]), min_size=1))
 def test_includes_end_for_any_files(texts):
     def reader(name: str, including: str) -> list[Included]:

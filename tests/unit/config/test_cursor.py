@@ -1,7 +1,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.config import Findings, Severity
@@ -242,7 +242,6 @@ def test_an_option_without_its_value_is_named():
     assert at.findings.items[0].hint == "write label <label>"
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="0123456789.", max_size=16))
 def test_short_cut_for_ipv4_agrees_with_the_library(text):
     try:

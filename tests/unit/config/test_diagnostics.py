@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.config import Compiled, Finding, Findings, Place, Severity, exit_status, render
@@ -117,7 +117,6 @@ def test_control_characters_in_a_word_do_not_reach_the_terminal():
     assert "\x1b" not in rendered(compiled("ab\x1b[2J\n"))
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\n"), max_size=400), st.integers(1, 500), st.integers(0, 500))
 def test_any_place_can_be_rendered(line, column, length):
     text = render(finding(Severity.NOTE, Place("f", 1, column, length)), {"f": [line]})

@@ -21,7 +21,6 @@ def declared(body: str) -> GlobalDefs:
         ("no_checker_emails", "no_checker_emails", True),
         ("script_timeout 0.5", "script_timeout_s", 0.5),
         ("enable_script_security", "enable_script_security", True),
-        ("vrrp_rt_priority 99", "vrrp_realtime_priority", 99),
         ("data_plane eBPF", "plane", "ebpf"),
         ("connection_table_size 1024", "connection_table_size", 1024),
         ("ebpf_hooks TC", "ebpf_hooks", "tc"),
@@ -133,8 +132,6 @@ D = SyncDaemon(interface="eth1")
             PlaneTimeouts(udp_s=9),
         ),
         ("lvs_timeouts tcp 5 udp 6\nlvs_timeouts udp 7", [], "lvs_timeouts", PlaneTimeouts(tcp_s=5, udp_s=7)),
-        ("vrrp_rt_priority 0", ["warning: a real-time priority is at least 1: 1 is used"], "vrrp_realtime_priority", 1),
-        ("vrrp_rt_priority 100", ["warning: a real-time priority is at most 99: 99 is used"], "vrrp_realtime_priority", 99),
         (
             "enable_script_security off",
             ["warning: 'enable_script_security' takes no argument: 'off' is ignored, in keepalived too"],

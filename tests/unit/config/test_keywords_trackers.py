@@ -198,10 +198,11 @@ def test_weights_count_in_a_sync_group_with_tracking_weight():
 def test_in_a_sync_group_without_it_keepalived_ignores_lines_or_weights():
     result = tracking(WEIGHTED, SOURCES + PLAIN_FILE, "smtp_alert off")
     found = result.configuration.vrrp_instances[0].tracked
-    assert {each.name: each.weight for each in found} == {"eth1": 0, "plain": 0, "web": 7}
+    assert {each.name: each.weight for each in found} == {"eth1": 5, "plain": 0, "web": 7}
     assert [message for message in messages(result) if "sync_group_tracking_weight" in message] == [
         "warning: the line is ignored, as in keepalived: the sync group has no sync_group_tracking_weight",  # chk
-        "warning: the weight is ignored, as in keepalived: the sync group has no sync_group_tracking_weight",  # eth1
+        "warning: the weight counts although the sync group has no sync_group_tracking_weight: "
+        "keepalived applies it too, and says the contrary",  # eth1
         "warning: the line is ignored, as in keepalived: the sync group has no sync_group_tracking_weight",  # mode
         "warning: the weight is ignored, as in keepalived: the sync group has no sync_group_tracking_weight",  # plain
     ]

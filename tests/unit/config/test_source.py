@@ -2,7 +2,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.config.source import CLOSE, OPEN, Brace, Quoted, columns, has_open_quote, located_words, script_words, words
@@ -64,19 +64,16 @@ def test_open_quotes_are_seen(line, expected):
     assert has_open_quote(line) is expected
 
 
-@settings(deadline=None)
 @given(plain_lines)
 def test_fast_path_agrees_with_the_located_path(line):
     assert words(line) == [word for word, _, _ in located_words(line)]
 
 
-@settings(deadline=None)
 @given(lines)
 def test_every_line_has_as_many_columns_as_words(line):
     assert len(columns(line)) == len(words(line))
 
 
-@settings(deadline=None)
 @given(lines)
 def test_columns_point_at_the_words(line):
     for word, column, length in located_words(line):
@@ -85,7 +82,6 @@ def test_columns_point_at_the_words(line):
         assert bare == word
 
 
-@settings(deadline=None)
 @given(lines)
 def test_words_stand_in_order_and_do_not_overlap(line):
     spots = columns(line)
@@ -93,7 +89,6 @@ def test_words_stand_in_order_and_do_not_overlap(line):
     assert all(length > 0 and column + length - 1 <= len(line) for column, length in spots)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(alphabet="abc./:-@", min_size=1)))
 def test_joining_words_and_splitting_gives_them_back(found):
     assert words("  ".join(found)) == found
@@ -129,7 +124,6 @@ def test_a_command_is_split_into(text, expected):
     assert script_words(text) == expected
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_command_can_be_split(text):
     assert all(type(word) is str for word in script_words(text))

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.daemon.channel import (
@@ -60,7 +60,6 @@ def pieces(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [stream[begin:end] for begin, end in pairwise(places)]
 
 
-@settings(deadline=None)
 @given(st.lists(FROM_WORKER, max_size=8), st.lists(st.integers(0, 10_000), max_size=30))
 def test_a_stream_cut_anywhere_gives_the_messages_in_order(messages: list[FromWorker], cuts: list[int]) -> None:
     unpacker: Unpacker[FromWorker] = Unpacker(decode_from_worker)
@@ -69,7 +68,6 @@ def test_a_stream_cut_anywhere_gives_the_messages_in_order(messages: list[FromWo
     assert unpacker.feed(b"") == []
 
 
-@settings(deadline=None)
 @given(st.lists(TO_WORKER, max_size=8))
 def test_a_message_is_complete_with_its_last_byte(messages: list[ToWorker]) -> None:
     unpacker: Unpacker[ToWorker] = Unpacker(decode_to_worker)
@@ -79,7 +77,6 @@ def test_a_message_is_complete_with_its_last_byte(messages: list[ToWorker]) -> N
         assert unpacker.feed(bytes([last])) == [message]
 
 
-@settings(deadline=None)
 @given(st.lists(TO_WORKER, min_size=1, max_size=5), st.integers(1, 20))
 def test_the_beginning_of_a_message_waits_for_its_end(messages: list[ToWorker], missing: int) -> None:
     unpacker: Unpacker[ToWorker] = Unpacker(decode_to_worker)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from relevo.config import compile_text
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
+from relevo.daemon.configuration import Options
 from relevo.daemon.processes import Worker
-from relevo.daemon.supervisor import Options, Supervisor
+from relevo.daemon.supervisor import Supervisor
 
 
 async def _snapshot_after_the_end_was_read(folder: Path) -> tuple[float, bool]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from relevo.host import run_command as module
-from relevo.host.run_command import CommandResult, Identity, Outcome, find_identity, insecure, run_command
+from relevo.host.run_command import CommandResult, Identity, Outcome, find_identity, insecure, run_command, wait_by_descriptors
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="not root: commands keep this user")
 
@@ -90,6 +91,18 @@ def test_a_command_reads_nothing_and_its_output_is_dropped(tmp_path: Path, capfd
     assert run(noisy).succeeded
     assert out.read_text() == "done\n"
     assert capfd.readouterr() == ("", "")
+
+
+def test_many_commands_end_without_a_thread_for_each() -> None:
+    async def many() -> tuple[list[CommandResult], int]:
+        wait_by_descriptors()
+        tasks = [asyncio.create_task(run_command(["/bin/sleep", "0.2"], limit_s=10.0)) for _ in range(30)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        threads = threading.active_count()
+        return await asyncio.gather(*tasks), threads
+
+    former = threading.active_count()
+    assert asyncio.run(many()) == ([CommandResult(Outcome.EXITED)] * 30, former)
 
 
 def test_a_command_leads_its_own_session(tmp_path: Path) -> None:

@@ -389,7 +389,7 @@ class Network:
                 return
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.05, 0.3]))
 def test_all_directors_have_the_master_s_connections_once_the_network_works_again(seed, loss):
     """Whatever was lost, duplicated, delayed or replayed before, a director that reports to be in sync has every connection."""
@@ -411,7 +411,7 @@ def test_all_directors_have_the_master_s_connections_once_the_network_works_agai
         assert table == master
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32))
 def test_a_director_that_receives_only_replays_imports_nothing(seed):
     network = Network(seed, ("a", "b"), 0.0)

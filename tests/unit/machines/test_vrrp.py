@@ -9,6 +9,7 @@ from relevo.machines.vrrp import (
     AskGroup,
     HandOver,
     Log,
+    LowerPriority,
     Order,
     Reconfigure,
     Restart,
@@ -422,7 +423,7 @@ def test_timers_that_are_due_together_act_in_the_order_in_which_they_were_due():
 def test_a_master_outranks_a_lower_advert():
     machine = master(garp=GarpPolicy(delay_s=0.0, lower_prio_repeat=4))
     line = f"(VI_1) Received advert from {HIGH} with lower priority 50, ours 100, forcing new election"
-    assert machine.receive(heard(50), 0.5) == [Log(line), SendAdvert(100), Announce(4)]
+    assert machine.receive(heard(50), 0.5) == [Log(line), LowerPriority(HIGH), SendAdvert(100), Announce(4)]
     assert machine.deadline() == 1.5, "the advert counts as the one of this interval"
 
 
@@ -443,7 +444,7 @@ def test_a_second_burst_follows_a_lower_advert_after_its_own_delay():
     ],
 )
 def test_what_a_master_does_about_a_lower_advert_can_be_switched_off(changes, expected):
-    assert acts(master(**changes).receive(heard(50), 0.5)) == expected
+    assert acts(master(**changes).receive(heard(50), 0.5)) == [LowerPriority(HIGH), *expected]
 
 
 def test_without_lower_prio_advert_the_own_adverts_keep_their_time():
@@ -481,7 +482,7 @@ def test_on_equal_priority_the_higher_address_wins():
 
 def test_on_equal_priority_the_lower_address_is_outranked():
     machine = master()
-    assert acts(machine.receive(heard(100, LOW), 0.5)) == [SendAdvert(100), Announce(5)]
+    assert acts(machine.receive(heard(100, LOW), 0.5)) == [LowerPriority(LOW), SendAdvert(100), Announce(5)]
     assert machine.state is MASTER
 
 

@@ -67,7 +67,7 @@ def assert_consistent(before, machine, effects):
     assert not machine.faults or machine.state in (State.INIT, State.FAULT)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(ROUTERS, STEPS)
 def test_no_sequence_of_inputs_at_any_times_confuses_a_router(machine, steps):
     now = 0.0

@@ -11,15 +11,20 @@ from relevo.machines.vrrp import State
 from relevo.model import (
     Configuration,
     GarpPolicy,
+    GlobalDefs,
+    Script,
     SyncGroup,
     Tracked,
     TrackerKind,
+    Trackers,
+    TrackFile,
     VirtualAddress,
     VrrpInstance,
+    VrrpScript,
     VrrpTransport,
 )
-from relevo.node.director import Director
-from relevo.node.effects import GroupChanged, InstanceChanged, RemoveAddress
+from relevo.node.director import Director, startup_hold_s
+from relevo.node.effects import GroupChanged, InstanceChanged, InstanceNoticed, RemoveAddress
 from relevo.node.observation import (
     AnnouncementFailed,
     Configure,
@@ -287,10 +292,10 @@ def test_a_reload_of_the_same_file_does_nothing_at_all():
     assert host.log == []
 
 
-def test_a_removed_instance_reports_stop_and_leaves_no_address():
+def test_a_removed_instance_reports_deleted_and_leaves_no_address():
     host = started(instance(), instance("W", virtual_router_id=52, addresses=(VirtualAddress(address="10.0.0.10"),)))
     host.reload(file(instance()))
-    assert host.events[-1] == InstanceChanged("W", "STOP", 100, "stopped")
+    assert host.events[-1] == InstanceChanged("W", "DELETED", 100, "stopped")
     assert addresses(host) == OWN | {("eth0", "10.0.0.9")}
 
 
@@ -579,3 +584,190 @@ def test_a_master_that_does_not_go_on_after_a_restart_leaves_no_address(meanwhil
 
 def removed(effects):
     return [effect.address.address for effect in effects if isinstance(effect, RemoveAddress)]
+
+
+# -- trackers -----------------------------------------------------------------------------------------------------------
+
+SCRIPT, FILE = TrackerKind.SCRIPT, TrackerKind.FILE
+CHK = VrrpScript(name="chk", script=Script(("/bin/check",)))
+
+
+def tracking(*tracked, **changes):
+    """An instance that tracks scripts and files, and a file that declares them."""
+    one = instance(priority=changes.pop("priority", 150), tracked=tracked, **changes)
+    scripts = tuple(VrrpScript(name=t.name, script=CHK.script) for t in tracked if t.kind is SCRIPT)
+    files = tuple(TrackFile(name=t.name, path="/m") for t in tracked if t.kind is FILE)
+    return one, Configuration(vrrp_instances=(one,), trackers=Trackers(scripts=scripts, files=files))
+
+
+def begun(configuration, **sources):
+    host = made()
+    host.sources = {(SCRIPT, name): value for name, value in sources.items()}
+    host.start(configuration)
+    host.simulation.run(5.0)
+    return host
+
+
+def observe(host, kind, name, value):
+    host.observe_source(Observation(kind, value, name))
+
+
+def test_a_failing_script_without_weight_is_a_fault_and_its_success_ends_it():
+    _, configuration = tracking(Tracked(SCRIPT, "chk"))
+    host = begun(configuration, chk=1)
+    assert machine(host).state is State.MASTER
+    observe(host, SCRIPT, "chk", 0)
+    assert machine(host).state is State.FAULT
+    assert "(V) vrrp_script chk fails" in texts(host)
+    assert addresses(host) == {("eth0", "10.0.0.1"), ("eth1", "10.0.1.1")}
+    observe(host, SCRIPT, "chk", 1)
+    assert machine(host).state is State.BACKUP
+
+
+def test_a_weight_changes_the_priority_in_adverts_and_says_so():
+    _, configuration = tracking(Tracked(SCRIPT, "chk", -40), Tracked(FILE, "mode", 2))
+    host = begun(configuration, chk=1)
+    observe(host, FILE, "mode", 10)
+    assert machine(host).priority == 170
+    observe(host, SCRIPT, "chk", 0)
+    assert (machine(host).state, machine(host).priority) == (State.MASTER, 130)
+    assert "(V) Changing effective priority from 170 to 130" in texts(host)
+
+
+def test_changes_of_the_priority_are_events_if_asked_for():
+    _, configuration = tracking(Tracked(SCRIPT, "chk", -40), notify_priority_changes=True)
+    host = begun(configuration, chk=1)
+    effects = host.director.receive(Observation(SCRIPT, 0, "chk"), host.simulation.now)
+    assert InstanceNoticed("V", "MASTER_PRIORITY", 110) in effects
+
+
+def test_an_instance_waits_for_the_first_result_of_what_could_be_its_fault():
+    _, configuration = tracking(Tracked(SCRIPT, "chk"), Tracked(SCRIPT, "other", -5))
+    host = begun(configuration)
+    assert machine(host).state is State.INIT
+    assert machine(host).reason == "waits for the first result of vrrp_script chk"
+    assert addresses(host) == {("eth0", "10.0.0.1"), ("eth1", "10.0.1.1")}
+    observe(host, SCRIPT, "chk", 1)
+    assert machine(host).state is State.BACKUP
+
+
+def test_a_first_failure_is_a_fault_at_once():
+    _, configuration = tracking(Tracked(SCRIPT, "chk"))
+    host = begun(configuration)
+    observe(host, SCRIPT, "chk", 0)
+    assert [event.state for event in host.events] == ["FAULT"]
+
+
+def test_the_members_of_a_group_wait_for_each_other():
+    one, configuration = tracking(Tracked(SCRIPT, "chk"))
+    other = instance("W", virtual_router_id=52, addresses=(VirtualAddress(address="10.0.0.8"),))
+    group = SyncGroup(name="G", members=("V", "W"))
+    host = begun(Configuration(vrrp_instances=(one, other), sync_groups=(group,), trackers=configuration.trackers))
+    assert {machine(host, name).state for name in "VW"} == {State.INIT}
+    observe(host, SCRIPT, "chk", 1)
+    assert {machine(host, name).state for name in "VW"} == {State.BACKUP}
+
+
+def test_a_script_that_cannot_be_observed_is_not_tracked():
+    _, configuration = tracking(Tracked(SCRIPT, "chk"))
+    host = begun(configuration)
+    observe(host, SCRIPT, "chk", None)
+    wait(host, 5.0)
+    assert machine(host).state is State.MASTER
+
+
+def test_an_instance_that_a_reload_has_track_a_script_keeps_its_state_until_the_first_result():
+    host = started(instance(priority=150))
+    _, configuration = tracking(Tracked(SCRIPT, "chk"))
+    host.reload(configuration)
+    wait(host, 3.0)
+    assert machine(host).state is State.MASTER
+    observe(host, SCRIPT, "chk", 0)
+    assert machine(host).state is State.FAULT
+
+
+def test_an_observation_of_a_removed_source_is_ignored():
+    _, configuration = tracking(Tracked(SCRIPT, "chk"))
+    host = begun(configuration, chk=1)
+    host.reload(file(instance(priority=150)))
+    observe(host, SCRIPT, "chk", 0)  # it was on its way
+    host.reload(configuration)
+    wait(host, 3.0)
+    assert machine(host).state is State.MASTER
+
+
+def test_a_worker_that_is_replaced_knows_the_sources():
+    _, configuration = tracking(Tracked(SCRIPT, "chk", -40))
+    host = begun(configuration, chk=0)
+    host.crash()
+    host.start(configuration, resume=frozenset({"V"}), placed=host.local.placed)
+    host.simulation.run(host.simulation.now + 0.1)
+    assert (machine(host).state, machine(host).priority) == (State.MASTER, 110)
+
+
+# -- other behaviour ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_taken_over_during_the_startup_delay():
+    host = made()
+    host.director = Director(file(instance(priority=150)), host.kernel.world(), hold_s=10.0)
+    host._execute(host.director.start(0.0))
+    host.simulation.run(13.3)
+    assert machine(host).state is State.BACKUP
+    host.simulation.run(13.7)
+    assert machine(host).state is State.MASTER
+
+
+@pytest.mark.parametrize(
+    ("startup_s", "boot_s", "uptime_s", "held_s"),
+    [(0.0, 0.0, 5.0, 0.0), (3.0, 0.0, 500.0, 3.0), (0.0, 60.0, 20.0, 40.0), (50.0, 60.0, 90.0, 50.0)],
+)
+def test_the_delay_is_counted_from_the_start_or_from_the_boot(startup_s, boot_s, uptime_s, held_s):
+    wanted = GlobalDefs(vrrp_startup_delay_s=startup_s, vrrp_delay_after_boot_s=boot_s)
+    assert startup_hold_s(Configuration(global_defs=wanted), uptime_s) == held_s
+
+
+def test_an_instance_that_must_not_use_multicast_is_in_fault_without_peers():
+    host = started(instance(unicast_fault_no_peer=True))
+    assert [str(fault) for fault in machine(host).faults] == ["no unicast_peer is named, and unicast_fault_no_peer is given"]
+
+
+def test_an_owner_may_ignore_adverts():
+    host = started(instance(priority=255, starts_as_master=True, owner_ignore_adverts=True))
+    advert = Advert(2, 51, 255, 1.0, ("10.0.0.9",))
+    payload = wire.encode(advert, "10.0.0.7", "224.0.0.18")
+    host.director.receive(PacketReceived(("V",), payload, Envelope("10.0.0.7", "224.0.0.18", 255)), host.simulation.now)
+    assert machine(host).state is State.MASTER
+
+
+def test_an_advert_of_lower_priority_is_noticed_by_a_master():
+    host = started(instance(priority=150))
+    payload = wire.encode(Advert(2, 51, 100, 1.0, ("10.0.0.9",)), PEER, "224.0.0.18")
+    effects = host.director.receive(PacketReceived(("V",), payload, Envelope(PEER, "224.0.0.18", 255)), host.simulation.now)
+    assert InstanceNoticed("V", "MASTER_RX_LOWER_PRI", 150) in effects
+
+
+def test_adverts_of_other_virtual_routers_are_logged_if_asked_for_once_for_each_source():
+    wanted = GlobalDefs(log_unknown_vrids=True)
+    host = made()
+    host.start(Configuration(global_defs=wanted, vrrp_instances=(instance(),)))
+    payload = wire.encode(Advert(2, 77, 100, 1.0, ("10.0.0.9",)), PEER, "224.0.0.18")
+    for _ in range(3):
+        host._give(PacketReceived(("V",), payload, Envelope(PEER, "224.0.0.18", 255)))
+    assert texts(host).count(f"advert of unknown virtual router 77 from {PEER}") == 1
+
+
+def test_a_deleted_instance_is_reported_as_deleted():
+    host = started()
+    host.events.clear()
+    host.reload(Configuration())
+    assert [event.state for event in host.events] == ["DELETED"]
+
+
+def test_neighbour_advertisements_have_a_pause_of_their_own():
+    excluded = (VirtualAddress(address="fd00::9", prefix_length=64),)
+    garp = GarpPolicy(delay_s=0.0, repeat=3, interval_s=0.0, gna_interval_s=0.5)
+    host = started(instance(priority=150, excluded_addresses=excluded, garp=garp), settle=8.0)
+    at = {address: [time for time, _, found in host.announced if found == address] for address in ("10.0.0.9", "fd00::9")}
+    assert at["10.0.0.9"][-1] - at["10.0.0.9"][0] == 0.0
+    assert at["fd00::9"][-1] - at["fd00::9"][0] == pytest.approx(1.0)

@@ -108,7 +108,6 @@ def test_a_digest_alone_accepts_any_status_and_both_must_hold_if_both_are_declar
     assert ask(missing, Url(path="/", digest=HELLO, status_codes=((200, 200),))).failure is Failure.STATUS
 
 
-@settings(deadline=None)
 @given(st.integers(100, 999), st.lists(st.tuples(st.integers(100, 999), st.integers(100, 999)), min_size=1, max_size=4))
 def test_a_status_passes_exactly_if_some_range_has_it(status: int, ranges: list[tuple[int, int]]) -> None:
     url = Url(path="/", status_codes=tuple(ranges))
@@ -273,7 +272,7 @@ def test_a_body_with_broken_framing_has_no_digest(raw: bytes) -> None:
     assert ask(raw).passed  # the check has no digest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=300))
 def test_garbage_never_breaks_the_probe(raw: bytes) -> None:
     for front in (b"", b"HTTP/1.1 200 OK\r\n"):

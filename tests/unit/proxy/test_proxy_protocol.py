@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.model import Endpoint, Protocol
@@ -43,7 +43,6 @@ def test_no_version_and_version_1_for_datagrams_have_no_header() -> None:
     assert header(1, *V4, stream=False) == b""
 
 
-@settings(deadline=None)
 @given(st.ip_addresses(v=4), st.integers(1, 65_535), st.integers(1, 65_535))
 def test_version_1_never_exceeds_the_107_bytes_of_the_specification(address: object, port: int, other: int) -> None:
     line = header(1, Endpoint(str(address), port), Endpoint("203.0.113.255", other))

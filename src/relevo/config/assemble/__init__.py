@@ -12,6 +12,7 @@ from relevo.config.assemble.trackers import sources, track, used
 from relevo.config.blocks.global_defs import GLOBAL_DEFS, SYNC_DAEMON
 from relevo.config.blocks.registry import Fields
 from relevo.config.blocks.root import (
+    GARP_GROUPS,
     GLOBALS,
     INSTANCES,
     LOCAL_GROUPS,
@@ -30,7 +31,7 @@ def configuration(root: Fields, places: Places) -> Configuration:
     """Assemble the evaluated blocks of ``root``. ``global_defs`` may follow the others, so its defaults are applied here."""
     defaults: Fields = root.given(GLOBALS) or Fields(root.cursor, GLOBAL_DEFS)
     _record(root, places)
-    instances = Instances(defaults, places)
+    instances = Instances(defaults, root.given(GARP_GROUPS, []), places)
     built = instances.build(root.given(INSTANCES, []))
     pools = named_groups(root, LOCAL_GROUPS)
     virtual_servers = services(root.given(SERVICES, []), defaults, named_groups(root, SERVICE_GROUPS), pools, places)
@@ -42,7 +43,7 @@ def configuration(root: Fields, places: Places) -> Configuration:
     if not built and not virtual_servers:
         _nothing_to_run(root)
     return Configuration(
-        global_defs=global_defs(defaults, defaults.given(SYNC_DAEMON) or instances.sync_daemon, root.given(INSTANCES, [])),
+        global_defs=global_defs(root, defaults, defaults.given(SYNC_DAEMON) or instances.sync_daemon, root.given(INSTANCES, [])),
         vrrp_instances=built,
         sync_groups=tuple(group for group, _ in groups),
         trackers=used(known, built, scripts),

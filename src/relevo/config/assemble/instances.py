@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
+from relevo.config.assemble.strict import accepts, keep_to_the_rfc
 from relevo.config.blocks.arguments import Located
 from relevo.config.blocks.global_defs import GARP_INTERVAL, SYNC_DAEMON
 from relevo.config.blocks.registry import Fields, Keyword
@@ -31,6 +34,7 @@ from relevo.config.blocks.vrrp import (
     VERSION,
     name_of,
 )
+from relevo.config.blocks.vrrp_behaviour import GNA_INTERVAL, MIN_GARP, NO_ADDRESSES, STRICT
 from relevo.config.cursor import Rejected
 from relevo.config.diagnostics import Severity
 from relevo.config.place import Places
@@ -59,10 +63,11 @@ class Instances:
     ``blocks`` are those of the usable instances, by name. What they track is added later, because sync groups take part in it.
     """
 
-    def __init__(self, defaults: Fields, places: Places) -> None:
+    def __init__(self, defaults: Fields, garp_groups: Sequence[Fields], places: Places) -> None:
         self.sync_daemon: SyncDaemon | None = None
         self.blocks: dict[str, Fields] = {}
         self._defaults = defaults
+        self._pauses = _pauses(garp_groups)
         self._places = places
 
     def build(self, blocks: Sequence[Fields]) -> tuple[VrrpInstance, ...]:
@@ -118,7 +123,7 @@ class Instances:
             raise _refused(fields, "has no interface: left out", "write interface <name>")
         if transport.udp_port and not (peers and source):
             raise _refused(fields, "uses UDP without unicast_src_ip and unicast_peer: left out", "name both ends")
-        if not addresses and not excluded:
+        if not addresses and not excluded and not fields.given(NO_ADDRESSES, False):
             message = "no virtual_ipaddress: the instance has no addresses"
             fields.report(Severity.ERROR, "name", message, "add a virtual_ipaddress block")
         if addresses and _is_ipv6(addresses[0].address):
@@ -131,7 +136,8 @@ class Instances:
         starts_as_master = fields.given(STATE, False)
         priority = fields.given(PRIORITY, OWNER if starts_as_master else 100)
         self._note_sync_daemon(fields)
-        return fields.into(
+        strict = fields.effective(STRICT, False)
+        instance = fields.into(
             VrrpInstance,
             name=name_of(fields),
             interface=interface,
@@ -150,9 +156,23 @@ class Instances:
             preempt=_preempt(fields, starts_as_master, priority),
             preempt_delay_s=_preempt_delay(fields, starts_as_master),
             checksum_with_pseudo_header=not fields.effective(CHECKSUM_AS_V2, False),
-            garp=fields.into(GarpPolicy, interval_s=self._defaults.given(GARP_INTERVAL, 0.0)),
+            garp=self._garp(fields, interface),
             notify=fields.into(VrrpNotify),
+            notify_deleted="notify_deleted" in fields,
+            accept=accepts(fields, priority, version, strict=strict),
         )
+        return keep_to_the_rfc(instance, fields) if strict else instance
+
+    def _garp(self, fields: Fields, interface: str) -> GarpPolicy:
+        """Return how addresses are announced; the pauses are those of the interface's ``garp_group``, else the general ones."""
+        policy = fields.into(
+            GarpPolicy,
+            interval_s=self._defaults.given(GARP_INTERVAL, 0.0),
+            gna_interval_s=self._defaults.given(GNA_INTERVAL, 0.0),
+        )
+        if self._defaults.given(MIN_GARP, False):
+            policy = msgspec.structs.replace(policy, delay_s=0.0, repeat=1, refresh_repeat=1)
+        return msgspec.structs.replace(policy, **self._pauses.get(interface, {}))
 
     def _note_sync_daemon(self, fields: Fields) -> None:
         interface = fields.given(SYNC_INTERFACE)
@@ -163,6 +183,23 @@ class Instances:
             fields.report(Severity.WARNING, SYNC_INTERFACE.key, message, "keep lvs_sync_daemon in global_defs alone")
             return
         self.sync_daemon = SyncDaemon(interface=interface, instance=name_of(fields))
+
+
+def _pauses(groups: Sequence[Fields]) -> dict[str, dict[str, float]]:
+    """Return the pauses between announcements by interface; an interface belongs to one group."""
+    found: dict[str, dict[str, float]] = {}
+    for fields in groups:
+        names = (("garp_interval", "interval_s"), ("gna_interval", "gna_interval_s"))
+        pauses = {field: fields[keyword] for keyword, field in names if keyword in fields}
+        interfaces: tuple[Located[str], ...] = fields.get("interface", ())
+        if not interfaces:
+            fields.report(Severity.WARNING, "", "garp_group without an interface: ignored", "write interface NAME")
+        for interface in interfaces:
+            if interface.value in found:
+                message = f"interface {interface.value} is in a garp_group already: ignored"
+                fields.findings.add(Severity.WARNING, interface.at.place(1), message, "remove one of the two", "garp_group")
+            found.setdefault(interface.value, pauses)
+    return found
 
 
 def _meet(one: VrrpInstance, other: VrrpInstance) -> bool:

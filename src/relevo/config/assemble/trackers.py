@@ -206,7 +206,10 @@ class Tracks:
     def of_instance(
         self, instance: VrrpInstance, lines: list[Line], fields: Fields, *, group_without_weights: bool
     ) -> list[Line]:
-        """Return what an instance tracks by itself. Weights do not count for an owner, nor in a group without tracking weight."""
+        """Return what an instance tracks by itself. Weights do not count for an owner, nor in a group without tracking weight.
+
+        Those of interfaces do in such a group: keepalived says that it ignores them, but has applied them before.
+        """
         lines = self._without_own_interface(instance, lines, fields)
         owner = instance.priority == PRIORITY_OWNER
         if not owner and not group_without_weights:
@@ -218,8 +221,13 @@ class Tracks:
             if tracked.weight == 0 or (tracked.kind is TrackerKind.PROCESS and not owner):
                 kept.append(line)
                 continue
-            plain = tracked.kind is TrackerKind.INTERFACE and group_without_weights
-            plain |= tracked.kind is TrackerKind.FILE and tracked.weight == DEFAULT_FILE_WEIGHT
+            if tracked.kind is TrackerKind.INTERFACE and group_without_weights:
+                message = f"the weight counts although {why}: keepalived applies it too, and says the contrary"
+                hint = "write sync_group_tracking_weight to make it plain, or the weight 0"
+                fields.findings.add(Severity.WARNING, line.at.at.place(1), message, hint, line.keyword)
+                kept.append(line)
+                continue
+            plain = tracked.kind is TrackerKind.FILE and tracked.weight == DEFAULT_FILE_WEIGHT
             what = "the weight is" if plain else "the line is"
             message = f"{what} ignored, as in keepalived: {why}"
             hint = "write the weight 0, or sync_group_tracking_weight" if group_without_weights else "write the weight 0"

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from relevo.config.blocks.arguments import FOREVER_S, MAX_UINT, address, boolean, integer, seconds
+from relevo.config.blocks.arguments import FOREVER_S, MAX_UINT, address, boolean, integer, seconds, text
 from relevo.config.blocks.registry import Block, Fields, Keyword
+from relevo.config.blocks.standing import later
 from relevo.model import Check, Endpoint
 from relevo.model.checks import CheckTiming
 
@@ -29,6 +30,13 @@ BINDTO: Final = Keyword("bindto", address("a source address"), "source address o
 BIND_PORT: Final = Keyword("bind_port", integer(1, 65535, "a port number"), "source port of the check", default_text="any")
 
 
+_OPTIONS_LATER: Final = (
+    later("bind_if", text("an interface"), "interface of the check", "the route decides"),
+    later("fwmark", integer(1, MAX_UINT, "a mark"), "mark of the check's packets", "they have none"),
+)
+LOG_ALL: Final = later("log_all_failures", boolean(), "log each failure", "the first of a row and the last are logged")
+
+
 def from_server(name: str) -> tuple[str, ...]:
     """Return where a checker's setting comes from: its real server, then the virtual server."""
     return (f"real_server.{name}", f"virtual_server.{name}")
@@ -43,6 +51,7 @@ CONNECTION: Final[tuple[Keyword[Any], ...]] = (
         "connect_timeout", CONNECT_TIMEOUT, "time limit of the connection",
         target="connect_timeout_s", inherits=from_server("connect_timeout"), default=5.0,
     ),
+    *_OPTIONS_LATER,
 )  # fmt: skip
 WARMUP: Final = Keyword(
     "warmup",
@@ -65,6 +74,7 @@ def timing(*, delay_before_retry_s: float) -> tuple[Keyword[Any], ...]:
         WARMUP,
         Keyword("delay_loop", DELAY_LOOP, "interval of the checks", target="delay_loop_s", inherits=from_server("delay_loop"), default=60.0),
         Keyword("alpha", boolean(), "out of service until the check succeeds", inherits=from_server("alpha"), default=False),
+        LOG_ALL,
     )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from relevo.config.blocks.arguments import (
-    FOREVER_S,
     MAX_UINT,
     Argument,
     boolean,
@@ -23,7 +22,10 @@ from relevo.config.blocks.arguments import (
     text,
     whole_seconds,
 )
+from relevo.config.blocks.process import KEYWORDS as PROCESS_ROWS
 from relevo.config.blocks.registry import OURS, Again, Block, Keyword
+from relevo.config.blocks.standing import GLOBALS
+from relevo.config.blocks.vrrp_behaviour import DEFAULTS, PAUSE
 from relevo.config.cursor import FALSE, TRUE, Cursor, Rejected
 from relevo.config.diagnostics import Severity
 from relevo.model import Endpoint, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon, Sysctl, VrrpTransport, sysctls
@@ -231,13 +233,6 @@ def _skip_check_adv_addr_everywhere(cursor: Cursor) -> bool:
     return _skip_check_adv_addr(cursor) if cursor.peek() in ("", *TRUE, *FALSE) else flag().read(cursor)
 
 
-def _garp_interval(cursor: Cursor) -> float:
-    value = cursor.seconds(0, FOREVER_S, "an interval")
-    if value == 0:
-        cursor.report(Severity.NOTE, "keepalived refuses an interval of 0, and then has none either", "remove the line")
-    return value
-
-
 BURST: Final = integer(0, MAX_UINT, "a count of messages", least=1, most=100)
 GARP_DELAY: Final = whole_seconds(0, 4294, "a delay")
 GARP_REFRESH: Final = whole_seconds(0, MAX_UINT, "an interval")
@@ -271,7 +266,7 @@ SYNC_KEY: Final = Keyword(
 
 GARP_INTERVAL: Final = Keyword(
     "vrrp_garp_interval",
-    Argument(_garp_interval, "N", "s", "0..4294.967295"),
+    PAUSE,
     "pause between gratuitous ARP messages",
     default=0.0,
 )
@@ -312,7 +307,7 @@ KEYWORDS: tuple[Keyword[Any], ...] = (
     Keyword("vrrp_higher_prio_send_advert", boolean(), "send one more advert before giving way", default_text="off"),
     Keyword("vrrp_down_timer_adverts", DOWN_TIMER_ADVERTS, "missed adverts before takeover", default=3),
     Keyword("v3_checksum_as_v2", boolean(), "VRRPv3 checksum over IPv4 without pseudo-header (RFC 9568, routers)", default_text="off"),
-    Keyword("vrrp_rt_priority", integer(-(2**31), 2**31 - 1, "a real-time priority", least=1, most=99), "real-time priority of the director worker", target="vrrp_realtime_priority", default_text="1 where the kernel allows it"),
+    Keyword("vrrp_rt_priority", integer(-(2**31), 2**31 - 1, "a real-time priority", least=1, most=99), "real-time priority of the director worker", default_text="1 where the kernel allows it"),
     SYNC_DAEMON,
     SYNC_KEY,
     Keyword("lvs_timeouts", Argument(_timeouts, "[tcp N] [tcpfin N] [udp N]", "s", f"0..{_LONGEST_S}"), "how long idle connections are kept", default_text="900 120 300", merge=_join_timeouts),
@@ -327,6 +322,9 @@ KEYWORDS: tuple[Keyword[Any], ...] = (
     Keyword("connection_table_size", integer(1024, 1 << 24, "a number of connections"), "size of the connection table of the ebpf plane", since=OURS),
     Keyword("ebpf_hooks", choice(("auto", "tc", "xdp"), "a choice of hooks", any_case=True), "auto: XDP where a driver has it, beside TC; tc: TC alone", since=OURS),
     Keyword("mh_table_size", Argument(_prime, "N", "", "251..1000003, a prime"), "slots of lb_algo mh in the ebpf plane", since=OURS),
+    *DEFAULTS,
+    *PROCESS_ROWS,
+    *GLOBALS,
     Keyword("data_plane", choice(("auto", "ipvs", "ebpf", "proxy", "memory"), "a data plane", any_case=True), "the data plane", target="plane", since=OURS),
 )  # fmt: skip
 

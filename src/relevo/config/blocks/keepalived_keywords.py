@@ -321,8 +321,3 @@ REMOVED: Final = {
 def known(block: str, word: str) -> str:
     """Return the release in which keepalived got ``word`` in ``block``; empty if it has no such keyword there."""
     return KEEPALIVED_KEYWORDS.get(block, {}).get(word, "")
-
-
-def homes(word: str) -> list[str]:
-    """Return the blocks in which keepalived has ``word``."""
-    return [block for block, words in KEEPALIVED_KEYWORDS.items() if word in words]

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar, overload
 import msgspec
 
 from relevo.config.blocks.arguments import Argument
-from relevo.config.blocks.keepalived_keywords import KEEPALIVED_KEYWORDS, REMOVED, homes, known
+from relevo.config.blocks.keepalived_keywords import REMOVED
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.secrets import is_secret
@@ -47,6 +47,16 @@ class Again(enum.Enum):
     """Lists are put together, and blocks are one block."""
     EACH = enum.auto()
     """Each one is separate."""
+
+
+class Standing(enum.Enum):
+    """What a keyword of keepalived's does here."""
+
+    WORKS = "works"
+    NO_EFFECT = "accepted, no effect here"
+    """It is read and checked; nothing needs it, for the reason that its row gives."""
+    LATER = "comes with a later version"
+    """It is read and checked, and its effect is missing."""
 
 
 class Fields(dict[str, Any]):
@@ -141,6 +151,7 @@ class Keyword(Generic[T]):
     if the model has none; ``default_text`` describes one that is not a value. ``otherwise`` is the value after a refused
     argument. ``sets`` names another keyword of the block whose value this one gives; ``alias_of`` and ``note`` make a
     deprecated or misspelt word work, with a warning. ``below`` is a keyword (and its value) that must precede this one.
+    ``why`` says what a keyword that does not work means for the user.
     """
 
     name: str
@@ -158,6 +169,8 @@ class Keyword(Generic[T]):
     since: str = ""
     below: tuple[str, str] | None = None
     merge: Callable[[T, T, Cursor], T] | None = None
+    standing: Standing = Standing.WORKS
+    why: str = ""
     key: str = field(init=False)
     sources: tuple[tuple[str, str], ...] = field(init=False)
     secret: bool = field(init=False)
@@ -244,12 +257,16 @@ class Block:
             else:
                 if cursor.position < len(statement.args) or statement.block is not None:
                     _look_behind(keyword, cursor)
-            _store(fields, keyword, value, cursor)
+            if keyword.standing is Standing.WORKS:
+                _store(fields, keyword, value, cursor)
+            else:
+                _say_standing(keyword, cursor)
 
     def _nearest(self, word: str) -> list[str]:
-        """Return at most one similar keyword; those of this block come first."""
-        near = get_close_matches(word, self.table, n=1, cutoff=0.75)
-        return near or get_close_matches(word, KEEPALIVED_KEYWORDS.get(self.name, ()), n=1, cutoff=0.75)
+        """Return at most one similar keyword; those that work come first."""
+        works = [row.name for row in self.keywords if row.standing is Standing.WORKS]
+        near = get_close_matches(word, works, n=1, cutoff=0.75)
+        return near or get_close_matches(word, self.table, n=1, cutoff=0.75)
 
     def _unknown(self, statement: Statement, findings: Findings) -> None:
         word = statement.keyword
@@ -262,14 +279,9 @@ class Block:
             message, hint = f"keyword '{word}' is ignored: {REMOVED[word]}", "remove the line"
         elif alias:
             hint = f"write '{alias}'"
-        elif known(self.name, word):
-            message = f"keyword '{word}' {where} is not supported by this version: ignored{behind}"
-            hint = f"keepalived knows it since {known(self.name, word)}; see docs/reference/differences.md"
         elif elsewhere:
             message = f"keyword '{word}' does not belong {where}: ignored{behind}"
             hint = f"it belongs {_named(elsewhere)}"
-        elif homes(word):
-            hint = f"keepalived has it {_named(homes(word))}"
         else:
             near = self._nearest(word) if len(findings) < MAX_GUESSES else []
             hint = f"did you mean '{near[0]}'?" if near else "see docs/reference/keywords.md"
@@ -282,6 +294,15 @@ def _named(blocks: Mapping[str, Any] | list[str]) -> str:
 
 def _instead(keyword: Keyword[Any]) -> str:
     return f"write '{keyword.alias_of}' instead" if keyword.alias_of else ""
+
+
+def _say_standing(keyword: Keyword[Any], cursor: Cursor) -> None:
+    """Say that a keyword has no effect, and why."""
+    if keyword.standing is Standing.NO_EFFECT:
+        cursor.report(Severity.NOTE, f"'{keyword.name}' has no effect here: {keyword.why}", word=0)
+    else:
+        message = f"'{keyword.name}' comes with a later version: {keyword.why or 'it is ignored'}"
+        cursor.report(Severity.WARNING, message, "docs/reference/keywords.md has the standing of every keyword", word=0)
 
 
 def _stands_below(keyword: Keyword[Any], fields: Fields, statement: Statement) -> bool:

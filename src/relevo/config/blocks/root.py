@@ -6,10 +6,13 @@ from typing import Any, Final
 
 from relevo.config.blocks.global_defs import GLOBAL_DEFS
 from relevo.config.blocks.groups import local_address_group, virtual_server_group
+from relevo.config.blocks.process import ROOT_ROWS as PROCESS_ROWS
 from relevo.config.blocks.registry import OURS, Again, Block, Keyword
 from relevo.config.blocks.services import VIRTUAL_SERVER
+from relevo.config.blocks.standing import ROOT_ROWS
 from relevo.config.blocks.trackers import TRACK_FILE, TRACK_PROCESS, VRRP_SCRIPT
 from relevo.config.blocks.vrrp import VRRP_INSTANCE, VRRP_SYNC_GROUP
+from relevo.config.blocks.vrrp_behaviour import GARP_GROUP_ROWS
 
 GLOBALS: Final[Keyword[Any]] = Keyword("global_defs", GLOBAL_DEFS.argument, "identity, mail and defaults", again=Again.JOIN)
 INSTANCES: Final[Keyword[Any]] = Keyword("vrrp_instance", VRRP_INSTANCE.argument, "a virtual router", again=Again.EACH)
@@ -37,6 +40,10 @@ LOCAL_GROUPS: Final[Keyword[Any]] = Keyword(
     "local_address_group", local_address_group(), "source addresses for FULLNAT", again=Again.EACH, since=OURS
 )
 
+GARP_GROUPS: Final[Keyword[Any]] = Keyword(
+    "garp_group", Block("garp_group", GARP_GROUP_ROWS).argument, "pauses between announcements by interface", again=Again.EACH
+)
+
 ROOT: Final = Block(
     "",
     (
@@ -50,5 +57,8 @@ ROOT: Final = Block(
         SERVICES,
         SERVICE_GROUPS,
         LOCAL_GROUPS,
+        GARP_GROUPS,
+        *PROCESS_ROWS,
+        *ROOT_ROWS,
     ),
 )

@@ -17,9 +17,11 @@ from relevo.config.blocks.arguments import (
     text,
 )
 from relevo.config.blocks.checkers import KINDS
+from relevo.config.blocks.checkers.missing import MISSING
 from relevo.config.blocks.checks import CONNECT_TIMEOUT, DELAY, DELAY_LOOP
 from relevo.config.blocks.groups import mark
 from relevo.config.blocks.registry import OURS, Again, Block, Fields, Keyword
+from relevo.config.blocks.standing import SERVICE_ROWS, unneeded
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Severity
 from relevo.model import Endpoint, Forwarding, RealServer, Tunnel, TunnelChecksum, TunnelKind, VirtualServer
@@ -170,6 +172,8 @@ REAL_SERVER: Final = Block(
         LTHRESHOLD,
         Keyword("notify_up", script(), "script run when the server comes up", again=_FIRST),
         Keyword("notify_down", script(), "script run when the server goes down", again=_FIRST),
+        unneeded("snmp_name", text("a name"), "name in the SNMP MIB", "there is no SNMP agent"),
+        *MISSING,
         *(Keyword(kind.name, kind.block.argument, kind.help, sets=CHECKS, again=Again.EACH) for kind in KINDS.values()),
     ),
     models=(RealServer,),
@@ -283,6 +287,7 @@ _SERVICE_ROWS: tuple[Keyword[Any], ...] = (
     SORRY_SERVER,
     Keyword("sorry_server_inhibit", flag(), "keep the sorry server at weight 0 rather than removing it", below=("sorry_server", "")),
     REAL_SERVERS,
+    *SERVICE_ROWS,
 )  # fmt: skip
 
 VIRTUAL_SERVER: Final = Block(

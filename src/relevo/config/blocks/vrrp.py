@@ -35,7 +35,10 @@ from relevo.config.blocks.global_defs import (
     TRANSPORT,
 )
 from relevo.config.blocks.registry import OURS, Again, Block, Fields, Keyword
+from relevo.config.blocks.standing import INSTANCE_ROWS, TRACK_BFD
 from relevo.config.blocks.trackers import TRACKS
+from relevo.config.blocks.vrrp_behaviour import INSTANCE_ROWS as BEHAVIOUR_ROWS
+from relevo.config.blocks.vrrp_behaviour import PRIORITY_CHANGES
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Severity
 from relevo.model import (
@@ -355,6 +358,8 @@ _INSTANCE_ROWS: tuple[Keyword[Any], ...] = (
         note="'lvs_sync_daemon_inteface' is a misprint that keepalived ignores; it is taken as it was meant",
     ),
     *NOTIFIES,
+    *BEHAVIOUR_ROWS,
+    *INSTANCE_ROWS,
 )  # fmt: skip
 
 VRRP_INSTANCE: Final = Block("vrrp_instance", _INSTANCE_ROWS, (VrrpInstance, GarpPolicy, VrrpNotify), header=_name, syntax="NAME")
@@ -370,12 +375,14 @@ VRRP_SYNC_GROUP: Final = Block(
     (
         MEMBERS,
         *TRACKS.values(),
+        TRACK_BFD,
         TRACKING_WEIGHT,
         Keyword(
             "global_tracking", flag(), "old spelling of sync_group_tracking_weight", alias_of="sync_group_tracking_weight",
             note="'global_tracking' was renamed 'sync_group_tracking_weight' in keepalived 2.0.0",
         ),
         SMTP_ALERT,
+        PRIORITY_CHANGES,
         *NOTIFIES,
     ),
     (SyncGroup, VrrpNotify),

@@ -141,6 +141,13 @@ class AskGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class LowerPriority:
+    """A master received an advert of lower priority from ``source``: there were two masters."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """A log line in keepalived's words; a ``warning`` needs the administrator's attention."""
 
@@ -148,4 +155,4 @@ class Log:
     warning: bool = False
 
 
-Effect = SendAdvert | Announce | Transition | AskGroup | Log
+Effect = SendAdvert | Announce | Transition | AskGroup | LowerPriority | Log

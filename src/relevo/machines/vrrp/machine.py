@@ -11,22 +11,35 @@ from relevo.machines.faults import Fault
 from relevo.machines.machine import Rule, Timers, find_rule
 from relevo.machines.preemption import Preemption, Waiting
 from relevo.machines.vrrp import events, states
+from relevo.machines.vrrp.classify import PLAIN, classify_advert
 from relevo.machines.vrrp.counters import Counters
-from relevo.machines.vrrp.events import AdvertReceived, Announce, AskGroup, Effect, Input, Log, SendAdvert, Transition
+from relevo.machines.vrrp.events import (
+    AdvertReceived,
+    Announce,
+    AskGroup,
+    Effect,
+    Input,
+    Log,
+    LowerPriority,
+    SendAdvert,
+    Transition,
+)
 from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
-from relevo.wire.vrrp import PRIORITY_OWNER, PRIORITY_STOP, address_rank
-
-_PLAIN = {events.Stop: Symbol.STOP, events.HandOver: Symbol.HAND_OVER, events.Restore: Symbol.RESTORE}  # inputs without values
+from relevo.wire.vrrp import PRIORITY_OWNER, PRIORITY_STOP
 
 
 class VrrpMachine:
-    """A virtual router. ``own_address`` is the source of its adverts; it breaks ties of priority."""
+    """A virtual router. ``own_address`` is the source of its adverts; it breaks ties of priority.
+
+    Before ``hold_until`` it does not take over (keepalived.conf(5), "vrrp_startup_delay").
+    """
 
     def __init__(self, instance: VrrpInstance, own_address: str, *, grouped: bool = False) -> None:
         self.instance = instance
         self.own_address = own_address
         self.grouped = grouped
+        self.hold_until = 0.0
         self.state = State.INIT
         self.priority = instance.priority
         self.faults: tuple[Fault, ...] = ()
@@ -107,7 +120,7 @@ class VrrpMachine:
             case AdvertReceived():
                 return self._classify_advert(given)
             case _:
-                return _PLAIN.get(type(given))
+                return PLAIN.get(type(given))
         return None
 
     def _take_faults(self, faults: tuple[Fault, ...]) -> Symbol | None:
@@ -118,16 +131,9 @@ class VrrpMachine:
 
     def _classify_advert(self, received: AdvertReceived) -> Symbol:
         self._received = received
-        priority = received.advert.priority
         self.counters.adverts_received += 1
-        if priority == PRIORITY_STOP:
-            self.counters.priority_zero_received += 1
-            return Symbol.ADVERT_ZERO
-        if priority != self.priority:
-            return Symbol.ADVERT_HIGHER if priority > self.priority else Symbol.ADVERT_LOWER
-        if self.state is State.BACKUP or address_rank(received.source) > address_rank(self.own_address):
-            return Symbol.ADVERT_HIGHER
-        return Symbol.ADVERT_LOWER
+        self.counters.priority_zero_received += received.advert.priority == PRIORITY_STOP
+        return classify_advert(received, self.state, self.priority, self.own_address)
 
     # -- times -------------------------------------------------------------------------------------------------
 
@@ -141,7 +147,7 @@ class VrrpMachine:
         return self.instance.down_timer_adverts * self.master_interval_s + self.skew_s()
 
     def _await_master(self, now: float) -> None:
-        self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self.master_down_s())
+        self._timers.set(Symbol.MASTER_DOWN_TIMER, max(now, self.hold_until) + self.master_down_s())
 
     # -- starting and stopping ---------------------------------------------------------------------------------
 
@@ -154,11 +160,14 @@ class VrrpMachine:
         if self._resume:
             return self._become_master(now, "resumed after a restart of the worker")
         ready = self.preemption.plane_ready
-        if self.priority == PRIORITY_OWNER and ready:
+        owner = self.priority == PRIORITY_OWNER
+        if owner and ready and now >= self.hold_until:
             return self._become_master(now, "owner of the address")
         effects = self._enter(State.BACKUP, now, "started", remark=" (init)")
-        if self.instance.starts_as_master and ready:
-            self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self._first_wait_s())
+        if owner and ready:
+            self._timers.set(Symbol.MASTER_DOWN_TIMER, self.hold_until)
+        elif self.instance.starts_as_master and ready:
+            self._timers.set(Symbol.MASTER_DOWN_TIMER, max(now, self.hold_until) + self._first_wait_s())
         else:
             self._await_master(now)
         return effects
@@ -232,11 +241,8 @@ class VrrpMachine:
         if received.advert.priority != self.priority or received.source in self._warned:
             return []
         self._warned.add(received.source)
-        text = (
-            f"({self.instance.name}) WARNING - equal priority {self.priority} advert received from {received.source}: "
-            "the higher address wins"
-        )
-        return [Log(text, warning=True)]
+        what = f"equal priority {self.priority} advert received from {received.source}: the higher address wins"
+        return [Log(f"({self.instance.name}) WARNING - {what}", warning=True)]
 
     def _consider_preemption(self, now: float) -> list[Effect]:
         received = self._last_received()
@@ -261,7 +267,7 @@ class VrrpMachine:
         former = self._timers.get(Symbol.MASTER_DOWN_TIMER)
         if self.instance.version == 2 or not self.master_address:
             self.master_interval_s = self.instance.advert_interval_s
-        due = now + self.master_down_s()
+        due = max(now, self.hold_until) + self.master_down_s()
         self._timers.set(Symbol.MASTER_DOWN_TIMER, due if former is None else min(former, due))
         self._asked = self._asked and self.grouped
         return []
@@ -275,7 +281,7 @@ class VrrpMachine:
             and self.instance.starts_as_master
             and self.master_priority < self.priority
         ):
-            self._timers.set(Symbol.MASTER_DOWN_TIMER, min(due, now + self._first_wait_s()))
+            self._timers.set(Symbol.MASTER_DOWN_TIMER, min(due, max(now, self.hold_until) + self._first_wait_s()))
         return []
 
     def _first_wait_s(self) -> float:
@@ -345,12 +351,8 @@ class VrrpMachine:
 
     def _outrank(self, now: float) -> list[Effect]:
         received, garp, name = self._last_received(), self.instance.garp, self.instance.name
-        effects: list[Effect] = [
-            Log(
-                f"({name}) Received advert from {received.source} with lower priority {received.advert.priority}, "
-                f"ours {self.priority}, forcing new election"
-            )
-        ]
+        what = f"with lower priority {received.advert.priority}, ours {self.priority}, forcing new election"
+        effects: list[Effect] = [Log(f"({name}) Received advert from {received.source} {what}"), LowerPriority(received.source)]
         if not self.instance.lower_prio_no_advert:
             effects += self._send(self.priority)
             self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from relevo.config.blocks.arguments import MAX_UINT, Argument, boolean, integer, text
 from relevo.config.blocks.checks import CONNECTION, Common, Kind, from_server, register, timing
 from relevo.config.blocks.registry import Again, Block, Fields, Keyword
+from relevo.config.blocks.standing import SOME, later, unneeded
 from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Severity
 from relevo.model import HttpCheck, Url
@@ -65,6 +66,16 @@ STATUS_CODE: Final = Keyword(
     "status_code", Argument(_status_codes, "N[-N] …", "", "100..599"), "status codes that pass",
     target="status_codes", default_text="200-299", again=Again.JOIN,
 )  # fmt: skip
+_NOT_SEARCHED: Final = "the body is not searched: the status and the digest decide"
+_REGEX: Final = (
+    later("regex", SOME, "expression that the body must have", _NOT_SEARCHED),
+    later("regex_no_match", boolean(), "expression that the body must not have", _NOT_SEARCHED),
+    later("regex_options", SOME, "options of the expression", _NOT_SEARCHED),
+    later("regex_min_offset", integer(0, MAX_UINT, "an offset"), "where the search begins", _NOT_SEARCHED),
+    later("regex_max_offset", integer(0, MAX_UINT, "an offset"), "where the search ends", _NOT_SEARCHED),
+    later("regex_stack", SOME, "memory for the search", _NOT_SEARCHED),
+    unneeded("tls_compliant", boolean(), "close TLS as the standard says", "it always is"),
+)
 URL: Final = Block(
     "url",
     (
@@ -72,6 +83,7 @@ URL: Final = Block(
         Keyword("digest", Argument(_digest, "MD5"), "MD5 of the body", again=Again.FIRST),
         STATUS_CODE,
         Keyword("virtualhost", text("a host name"), "Host header of this page"),
+        *_REGEX,
     ),
     (Url,),
 )
@@ -85,6 +97,8 @@ _ROWS: Final[tuple[Keyword[Any], ...]] = (
     Keyword("virtualhost", text("a host name"), "Host header of every page", inherits=from_server("virtualhost")),
     Keyword("http_protocol", Argument(_protocol, "VERSION", "", "1.0 1.0C 1.1"), "HTTP version of the requests"),
     Keyword("fast_recovery", Argument(_fast_recovery, "[on|off]"), "accepted, no effect: a recovering server is asked for every page at once anyway"),
+    later("sni_name", text("a host name"), "host name in the handshake", "it is that of the request"),
+    unneeded("tls_compliant", boolean(), "close TLS as the standard says", "it always is"),
     Keyword("enable_sni", boolean(), "send the host name in the handshake"),
 )  # fmt: skip
 HTTP_GET: Final = Block("HTTP_GET", _ROWS, (HttpCheck, CheckTiming))

@@ -1,0 +1,1 @@
+"""keepalived's command line: ``relevo-keepalived``, which can be linked as ``keepalived``."""

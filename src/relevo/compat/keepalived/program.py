@@ -1,0 +1,209 @@
+"""``relevo-keepalived``: Relevo under keepalived's name, options, exit statuses and PID files.
+
+Unit files, scripts, and roles of Ansible and Puppet that call ``keepalived`` work when this program is linked in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+from relevo import __version__
+from relevo.api.schema import PlaneAtStop
+from relevo.compat.keepalived.options import SIGNALS, UNNEEDED, BadOption, Given, read
+from relevo.config import Compiled, exit_status, render
+from relevo.daemon.configuration import Options, Part, blocking_problem, compile_file
+from relevo.errors import ConfigurationError, RelevoError
+from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
+
+KEEPALIVED_VERSION: Final = "2.4.3"
+"""Release of keepalived whose language this is; scripts look for it in the first line of ``--version``."""
+EXIT_FATAL: Final = 1
+EXIT_CONFIG: Final = 2
+EXIT_NO_PERMISSION: Final = 4
+EXIT_NO_CONFIG: Final = 6
+"""keepalived's exit statuses (lib/scheduler.h)."""
+PID_FOLDER: Final = "/run"
+PID_FILES: Final = {
+    "p": ("main", "keepalived.pid"),
+    "r": ("director", "keepalived_vrrp.pid"),
+    "c": ("balancer", "keepalived_checkers.pid"),
+}
+"""Option → process, and the PID file that it has by default."""
+HELP: Final = f"""Usage: keepalived [OPTION...]     (Relevo {__version__} in place of keepalived)
+  -f, --use-file=FILE          Use the specified configuration file (default {DEFAULT_CONFIGURATION})
+  -P, --vrrp                   Only run VRRP
+  -C, --check                  Only run health checks and the data plane
+  -l, --log-console            Log messages to local console
+  -D, --log-detail             Detailed log messages (always on)
+  -S, --log-facility=FACILITY  Set syslog facility to local0..7, user or daemon (default)
+  -G, --no-syslog              Don't log via syslog
+  -u, --umask=MASK             umask for file creation
+  -I, --dont-release-ipvs      Leave the data plane running on daemon stop
+  -R, --dont-respawn           Stop when a child process dies
+  -n, --dont-fork              Don't fork the daemon process
+  -d, --dump-conf              Dump the configuration as JSON
+  -p, --pid=FILE               PID file of the parent process
+  -r, --vrrp_pid=FILE          PID file of the VRRP process
+  -c, --checkers_pid=FILE      PID file of the checkers process
+  -s, --namespace=NAME         Run in network namespace NAME (overrides config)
+  -m, --core-dump              Produce core dump if terminate abnormally
+  -e, --all-config             Error if any configuration file is missing
+  -i, --config-id=ID           Skip lines beginning '@' that don't match ID
+      --signum=SIGFUNC         Return signal number for {", ".join(SIGNALS)}
+  -t, --config-test[=LOG_FILE] Check the configuration
+  -v, --version                Display the version number
+  -h, --help                   Display this help message
+Accepted without effect: {" ".join("-" + name if len(name) == 1 else "--" + name for name in sorted(UNNEEDED))}
+"""
+
+
+def main() -> None:
+    """Run keepalived's command line."""
+    try:
+        given = read(sys.argv[1:])
+    except BadOption as error:
+        _fail(str(error))
+    try:
+        sys.exit(run(given))
+    except RelevoError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        _fail(f"keepalived: {error}{hint}")
+
+
+def _fail(text: str, status: int = EXIT_FATAL) -> NoReturn:
+    print(text, file=sys.stderr)  # noqa: T201 - the messages of a command
+    sys.exit(status)
+
+
+def run(given: Given) -> int:
+    """Do what the options say; return the exit status."""
+    if "v" in given.flags:
+        sys.stderr.write(f"Keepalived v{KEEPALIVED_VERSION} (Relevo {__version__} in its place)\n")
+        return 0
+    if "h" in given.flags:
+        sys.stderr.write(HELP)
+        return 0
+    if "signum" in given.values:
+        number = SIGNALS.get(given.values["signum"])
+        if number is None:
+            _fail(f"Unknown sigfunc {given.values['signum']}")
+        sys.stdout.write(f"{int(number)}\n")
+        return 0
+    if "T" in given.flags:
+        _fail("genhash is not part of Relevo: curl -s URL | md5sum prints the same digest")
+    if given.rest:
+        sys.stdout.write(f"Unexpected argument(s): {' '.join(given.rest)} \n")
+    for name in sorted(UNNEEDED.keys() & (given.flags | given.values.keys())):
+        sys.stderr.write(f"keepalived: option '{name}' has no effect here: {UNNEEDED[name]}\n")
+    file, config_id = given.values.get("f", DEFAULT_CONFIGURATION), given.values.get("i")
+    if "t" in given.values:
+        return _test(file, config_id, given.values["t"])
+    try:
+        compiled = compile_file(file, config_id)
+    except ConfigurationError as error:
+        _fail(f"keepalived: {error}", EXIT_NO_CONFIG)
+    return _start(given, file, config_id, compiled)
+
+
+def _test(file: str, config_id: str | None, log: str) -> int:
+    """Check a file as ``keepalived -t`` does: messages to standard error or a file, and the status of the gravest."""
+    out = sys.stderr
+    with contextlib.ExitStack() as stack:
+        if log:
+            try:
+                descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            except OSError as error:
+                _fail(f"Unable to open config-test log file {log} {error.errno} - {error.strerror}")
+            out = stack.enter_context(os.fdopen(descriptor, "a"))
+        try:
+            compiled = compile_file(file, config_id)
+        except ConfigurationError as error:
+            out.write(f"{error}\n")
+            return EXIT_NO_PERMISSION
+        for finding in compiled.findings.in_order():
+            out.write(render(finding, compiled.sources) + "\n")
+        return exit_status(compiled.findings)
+
+
+def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -> int:
+    for finding in compiled.findings.in_order():
+        sys.stderr.write(render(finding, compiled.sources) + "\n")
+    problem = blocking_problem(compiled, strict=False)
+    if problem:
+        _fail(f"keepalived: {problem}", EXIT_CONFIG)
+    pid_files = _pid_files(given)
+    running = _running(pid_files["main"])
+    if running:
+        _fail(f"daemon is already running with PID {running}", EXIT_FATAL)
+    if "d" in given.flags:
+        import msgspec
+
+        from relevo.observe.configuration import without_secrets
+
+        sys.stderr.write(msgspec.json.format(msgspec.json.encode(without_secrets(compiled.configuration))).decode() + "\n")
+    if "u" in given.values:
+        os.umask(_mask(given.values["u"]))
+    if "m" in given.flags or "M" in given.values:
+        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    runtime = runtime_directory(os.environ.get("RELEVO_RUN_DIR"))
+    options = Options(
+        os.path.abspath(file),
+        runtime,
+        state_directory(os.environ.get("RELEVO_STATE_DIR"), runtime),
+        console="l" in given.flags or "G" in given.flags,
+        config_id=config_id,
+        part=Part.VRRP if "P" in given.flags else Part.SERVICES if "C" in given.flags else Part.ALL,
+        pid_files=pid_files,
+        at_stop=PlaneAtStop.KEEP if "I" in given.flags else PlaneAtStop.KEEP_CONNECTIONS,
+        respawn="R" not in given.flags,
+        net_namespace=given.values.get("s", ""),
+        facility=given.values.get("S", ""),
+    )
+    if "n" not in given.flags:
+        _become_daemon()
+    from relevo.daemon.supervisor import run as run_daemon
+
+    return run_daemon(options, compiled)
+
+
+def _pid_files(given: Given) -> dict[str, Path]:
+    return {
+        process: Path(given.values.get(letter, os.path.join(PID_FOLDER, name))) for letter, (process, name) in PID_FILES.items()
+    }
+
+
+def _running(file: Path) -> int:
+    """Return the process that a PID file names, 0 if it does not run."""
+    try:
+        number = int(file.read_text())
+        os.kill(number, 0)
+    except (OSError, ValueError):
+        return 0
+    return number
+
+
+def _mask(text: str) -> int:
+    try:
+        return int(text, 0 if text[:2].lower() == "0x" else 8 if text[:1] == "0" else 10) & 0o777
+    except ValueError:
+        _fail(f"Invalid umask '{text}'")
+
+
+def _become_daemon() -> None:
+    """Go into the background in a session of its own, as keepalived does without ``-n``."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)

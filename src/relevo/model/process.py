@@ -1,0 +1,55 @@
+"""How the daemon's processes run: names, scheduling, memory, files, and scripts around them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from relevo.model.script import Script
+
+
+class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one worker. ``None`` or an empty value leaves what the system gives.
+
+    ``nice`` is -20..19, ``realtime_priority`` 1..99 (SCHED_RR), ``realtime_limit_us`` the CPU time between two waits.
+    """
+
+    name: str = ""
+    nice: int | None = None
+    realtime_priority: int | None = None
+    realtime_limit_us: int | None = None
+    no_swap: bool = False
+    cpus: tuple[int, ...] = ()
+
+
+class Processes(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the supervisor and its workers; they are read at the start of each process."""
+
+    name: str = ""
+    director: ProcessSettings = ProcessSettings()
+    balancer: ProcessSettings = ProcessSettings()
+    umask: int | None = None
+    net_namespace: str = ""
+    child_wait_time_s: float = 5.0
+    startup_script: Script | None = None
+    startup_script_timeout_s: float = 10.0
+    shutdown_script: Script | None = None
+    shutdown_script_timeout_s: float = 10.0
+    supplementary_groups: bool = False
+
+
+class NotifyFifo(msgspec.Struct, frozen=True, kw_only=True):
+    """A pipe that gets a line for each event, and the script that reads it."""
+
+    path: str = ""
+    user: str = ""
+    group: str = ""
+    script: Script | None = None
+
+
+class NotifyFifos(msgspec.Struct, frozen=True, kw_only=True):
+    """The pipes of all events, of VRRP, and of virtual servers. ``states_on_reload`` repeats the states after a reload."""
+
+    everything: NotifyFifo = NotifyFifo()
+    vrrp: NotifyFifo = NotifyFifo()
+    services: NotifyFifo = NotifyFifo()
+    states_on_reload: bool = False
