@@ -41,7 +41,9 @@ def compile_text(
     findings = Findings()
     tree = parse(text, file, reader, findings, surroundings)
     first = tree.sources[file][0]
-    root = Fields(Cursor(Statement("", [], Line(file, 1, first), 0), findings), ROOT)
+    top = Statement("", [], Line(file, 1, first), 0)
+    top.block = tree.statements
+    root = Fields(Cursor(top, findings), ROOT)
     ROOT.evaluate(tree.statements, root)
     model = configuration(root, places or Places(wanted=False))
     findings.hide_secrets()

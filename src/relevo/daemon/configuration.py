@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from relevo.api.schema import PlaneAtStop
-from relevo.config import Compiled, Severity, compile_text, exit_status, flatten
+from relevo.config import Compiled, Places, Severity, compile_text, exit_status, flatten
 from relevo.host.files import read_configuration, read_included, surroundings
 from relevo.model import Configuration, Trackers
 
@@ -64,9 +64,10 @@ def part_of(configuration: Configuration, options: Options) -> Configuration:
             return configuration
 
 
-def compile_file(file: str, config_id: str | None = None) -> Compiled:
+def compile_file(file: str, config_id: str | None = None, places: Places | None = None) -> Compiled:
     """Read and compile a configuration file; ``ConfigurationError`` if it cannot be read. ``config_id`` is for ``@id`` lines."""
-    return compile_text(read_configuration(file), file, read_included, surroundings=surroundings(file, config_id))
+    text, around = read_configuration(file), surroundings(file, config_id)
+    return compile_text(text, file, read_included, places=places, surroundings=around)
 
 
 def flat_text(file: str, config_id: str | None = None) -> str:

@@ -53,12 +53,29 @@ def places(findings: list[dict], text: str) -> list[tuple[str, str]]:
         (
             INSTANCE % ("A", "lo", 1, "10.0.0.1", "notify_fault /bin/true no-such-user"),
             "/bin/true",
-            "user 'no-such-user' of notify_fault of vrrp_instance 'A' is not on this machine: scripts cannot run",
+            "notify_fault of vrrp_instance 'A' cannot run: user 'no-such-user' is not on this machine",
         ),
         (
             INSTANCE % ("A", "lo", 1, "10.0.0.1", "notify /bin/true root no-such-group"),
             "/bin/true",
-            "group 'no-such-group' of notify of vrrp_instance 'A' is not on this machine: scripts cannot run",
+            "notify of vrrp_instance 'A' cannot run: group 'no-such-group' is not on this machine",
+        ),
+        (
+            INSTANCE % ("A", "lo", 1, "10.0.0.1", "notify_stop /nope/script"),
+            "/nope/script",
+            "notify_stop of vrrp_instance 'A' cannot run: /nope/script: No such file or directory",
+        ),
+        (
+            "vrrp_script chk {\nscript /nope/check\n}\n" + INSTANCE % ("A", "lo", 1, "10.0.0.1", "track_script {\nchk\n}"),
+            "/nope/check",
+            "script of vrrp_script 'chk' cannot run: /nope/check: No such file or directory",
+        ),
+        (
+            INSTANCE % ("A", "lo", 1, "10.0.0.1", "")
+            + INSTANCE % ("B", "lo", 2, "10.0.0.2", "")
+            + "vrrp_sync_group G {\ngroup {\nA\nB\n}\nnotify_fault /nope/fault\n}\n",
+            "/nope/fault",
+            "notify_fault of vrrp_sync_group 'G' cannot run: /nope/fault: No such file or directory",
         ),
     ],
 )
@@ -104,7 +121,7 @@ def test_what_a_plane_cannot_do_is_named_at_the_service_that_asks_for_it(tmp_pat
 def test_the_user_of_a_server_s_script_is_named_at_the_server(tmp_path):
     text = HEAD % "" + SERVICE % (80, "NAT", 80, "notify_up /bin/true no-such-user")
     (finding,) = found(tmp_path, text)
-    assert finding["message"].startswith("user 'no-such-user' of notify_up of virtual_server '[192.0.2.1]:tcp:80'")
+    assert finding["message"].startswith("notify_up of virtual_server '[192.0.2.1]:tcp:80' cannot run: user 'no-such-user'")
     assert finding["line"] == 9
 
 
@@ -124,7 +141,7 @@ def test_the_place_in_an_included_file_is_rendered_with_its_includer(tmp_path):
 
 
 def test_a_server_beside_its_clients_is_named_where_it_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr("relevo.cli.check.local_networks", lambda: [ip_network("192.0.2.0/24")])
+    monkeypatch.setattr("relevo.daemon.preflight.local_networks", lambda: [ip_network("192.0.2.0/24")])
     text = (HEAD % "").replace("proxy", "memory") + SERVICE % (80, "NAT", 80, "")
     text += (SERVICE % (81, "NAT", 81, "")).replace("10.0.0.1", "192.0.2.9")
     findings = [f for f in found(tmp_path, text) if "own network" in f["message"]]

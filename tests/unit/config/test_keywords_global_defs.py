@@ -51,7 +51,6 @@ def test_global_defs_hold(body, field, value):
     [
         ("notification_email {\na@b.c\nd@e f@g\n}", "recipients", ("a@b.c", "d@e", "f@g")),
         ('notification_email {\n"The Duty <duty@b.c>"\n}', "recipients", ("The Duty <duty@b.c>",)),
-        ("notification_email {\n}", "recipients", ()),
         ("notification_email_from lb@b.c", "sender", "lb@b.c"),
         ("smtp_server mail.example.net", "server", Endpoint("mail.example.net", 25)),
         ("smtp_server 2001:db8::25 587", "server", Endpoint("2001:db8::25", 587)),
@@ -69,6 +68,7 @@ def test_mail_settings_hold(body, field, value):
 @pytest.mark.parametrize(
     ("body", "reported"),
     [
+        ("notification_email {\n}", ["note: notification_email has no recipient: it sends no mail"]),
         ("notification_email {\nro,ot\n}", ["warning: 'ro,ot' is not a mail address: left out"]),
         ("notification_email a@b", ["error: 'notification_email' needs a block"]),
         ('notification_email_from "ro ot"', ["warning: 'ro ot' is not a mail address: the default sender is used"]),

@@ -223,3 +223,21 @@ def test_what_a_group_tracks_has_no_weight_if_a_member_owns_its_address():
     result = tracking("priority 255", SOURCES, "track_script {\nchk weight 9\n}")
     assert result.configuration.vrrp_instances[0].tracked == (Tracked(SCRIPT, "chk", 0),)
     assert "warning: the weight is 0, as in keepalived: a member of the sync group owns its address" in messages(result)
+
+
+@pytest.mark.parametrize(
+    ("block", "line"),
+    [
+        ("vrrp_script late {\nscript /c\n}", "track_script {\nlate\n}"),
+        ("track_file late {\nfile /p\n}", "track_file {\nlate\n}"),
+        ("vrrp_track_process late {\nprocess x\n}", "track_process {\nlate\n}"),
+    ],
+)
+def test_a_tracker_that_is_declared_below_counts_with_a_warning(block, line):
+    found = {}
+    for where in ("above", "below"):
+        instance = f"vrrp_instance V {{\ninterface eth0\nvirtual_router_id 1\nvirtual_ipaddress {{\n10.0.0.1\n}}\n{line}\n}}"
+        result = compiled("\n".join((block, instance) if where == "above" else (instance, block)))
+        found[where] = result.configuration.vrrp_instances[0].tracked
+        assert any("is declared further below" in message for message in messages(result)) == (where == "below")
+    assert found["above"] == found["below"] != ()

@@ -15,8 +15,9 @@ from typing import Final, NoReturn
 from relevo import __version__
 from relevo.api.schema import PlaneAtStop
 from relevo.compat.keepalived.options import SIGNALS, UNNEEDED, BadOption, Given, read
-from relevo.config import Compiled, exit_status, render
+from relevo.config import Compiled, Places, exit_status, render
 from relevo.daemon.configuration import Options, Part, blocking_problem, compile_file
+from relevo.daemon.preflight import Preflight
 from relevo.errors import ConfigurationError, RelevoError
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
 
@@ -121,10 +122,12 @@ def _test(file: str, config_id: str | None, log: str) -> int:
                 _fail(f"Unable to open config-test log file {log} {error.errno} - {error.strerror}")
             out = stack.enter_context(os.fdopen(descriptor, "a"))
         try:
-            compiled = compile_file(file, config_id)
+            places = Places()
+            compiled = compile_file(file, config_id, places)
         except ConfigurationError as error:
             out.write(f"{error}\n")
             return EXIT_NO_PERMISSION
+        Preflight(compiled, places, file).look()
         for finding in compiled.findings.in_order():
             out.write(render(finding, compiled.sources) + "\n")
         return exit_status(compiled.findings)

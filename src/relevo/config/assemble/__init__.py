@@ -19,9 +19,11 @@ from relevo.config.blocks.root import (
     SCRIPTS,
     SERVICE_GROUPS,
     SERVICES,
+    SYNC_GROUPS,
     TRACKED_FILES,
     TRACKED_PROCESSES,
 )
+from relevo.config.blocks.vrrp import name_of
 from relevo.config.diagnostics import Severity
 from relevo.config.place import Places
 from relevo.model import Configuration
@@ -37,7 +39,9 @@ def configuration(root: Fields, places: Places) -> Configuration:
     virtual_servers = services(root.given(SERVICES, []), defaults, named_groups(root, SERVICE_GROUPS), pools, places)
     groups = sync_groups(root, defaults, {instance.name for instance in built})
     scripts: list[Fields] = root.given(SCRIPTS, [])
-    known = sources(scripts, root.given(TRACKED_FILES, []), root.given(TRACKED_PROCESSES, []), virtual_servers)
+    files: list[Fields] = root.given(TRACKED_FILES, [])
+    processes: list[Fields] = root.given(TRACKED_PROCESSES, [])
+    known = sources(scripts, files, processes, virtual_servers, root.cursor.statement.block or [])
     built = track(built, instances.blocks, groups, known, places)
     look_at_scripts(root, defaults)
     if not built and not virtual_servers:
@@ -63,5 +67,11 @@ def _nothing_to_run(root: Fields) -> None:
 
 
 def _record(root: Fields, places: Places) -> None:
-    for keyword, statement in root.given(GLOBALS, root).origin.items() if places.wanted else ():
+    if not places.wanted:
+        return
+    for keyword, statement in root.given(GLOBALS, root).origin.items():
         places.record(statement, 1 if statement.args else 0, "global_defs", keyword)
+    blocks: list[Fields] = [fields for row in (SCRIPTS, SYNC_GROUPS) for fields in root.given(row, [])]
+    for fields in blocks:
+        for keyword in fields.origin:
+            places.record(*fields.located(keyword), fields.block.name, name_of(fields), keyword)

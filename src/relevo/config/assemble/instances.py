@@ -182,6 +182,10 @@ class Instances:
             message = "the synchronisation daemon is declared already: ignored, in keepalived too"
             fields.report(Severity.WARNING, SYNC_INTERFACE.key, message, "keep lvs_sync_daemon in global_defs alone")
             return
+        if SYNC_INTERFACE.key == fields.origin[SYNC_INTERFACE.key].keyword:
+            message = "keepalived calls this keyword obsolete, and goes on using it"
+            hint = f"write lvs_sync_daemon {interface} {name_of(fields)} into global_defs"
+            fields.report(Severity.NOTE, SYNC_INTERFACE.key, message, hint)
         self.sync_daemon = SyncDaemon(interface=interface, instance=name_of(fields))
 
 

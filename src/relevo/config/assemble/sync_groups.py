@@ -28,6 +28,9 @@ def sync_groups(root: Fields, defaults: Fields, instances: set[str]) -> tuple[tu
             message = f"vrrp_sync_group '{name}' has no members: left out"
             fields.report(Severity.ERROR, "name", message, "list them in group { … }")
             continue
+        if len(members) == 1:
+            message = f"vrrp_sync_group '{name}' has one member: there is nothing to synchronise"
+            fields.report(Severity.NOTE, "name", message, "list another instance, or remove the group")
         taken.update(dict.fromkeys(members, name))
         built[name] = fields.into(SyncGroup, name=name, members=members, notify=fields.into(VrrpNotify)), fields
     return tuple(built.values())

@@ -57,18 +57,37 @@ DEFAULT_FILE_WEIGHT: Final = 1
 
 @dataclass(slots=True)
 class Sources:
-    """What can be tracked: the declared trackers, their own weights, and the virtual servers."""
+    """What can be tracked: the declared trackers, their own weights and blocks, and the virtual servers.
+
+    ``order`` has the position in the file of each top-level statement, by identity.
+    """
 
     trackers: Trackers
     weights: dict[tuple[TrackerKind, str], Weight] = field(default_factory=dict)
+    blocks: dict[tuple[TrackerKind, str], Statement] = field(default_factory=dict)
     services: tuple[VirtualServer, ...] = ()
+    order: dict[int, int] = field(default_factory=dict)
+
+    def declare(self, kind: TrackerKind, name: str, weight: Weight, fields: Fields) -> None:
+        """Record the weight and the place of a declaration."""
+        self.weights[kind, name] = weight
+        self.blocks[kind, name] = fields.cursor.statement
+
+    def follows(self, kind: TrackerKind, name: str, user: Statement) -> bool:
+        """Whether a tracker is declared below the top-level statement ``user``."""
+        return self.order[id(self.blocks[kind, name])] > self.order[id(user)]
 
 
 def sources(
-    scripts: Sequence[Fields], files: Sequence[Fields], processes: Sequence[Fields], services: tuple[VirtualServer, ...]
+    scripts: Sequence[Fields],
+    files: Sequence[Fields],
+    processes: Sequence[Fields],
+    services: tuple[VirtualServer, ...],
+    statements: Sequence[Statement],
 ) -> Sources:
-    """Return the usable declarations. Of two of one kind and name the first is used."""
-    found = Sources(Trackers(), services=services)
+    """Return the usable declarations. Of two of one kind and name the first is used. ``statements`` are the top level's."""
+    order = {id(statement): index for index, statement in enumerate(statements)} if scripts or files or processes else {}
+    found = Sources(Trackers(), services=services, order=order)
     found.trackers = Trackers(
         scripts=tuple(_script(fields, found) for fields in _usable(scripts, SCRIPT, "script")),
         files=tuple(_file(fields, found) for fields in _usable(files, FILE, "file")),
@@ -93,7 +112,7 @@ def _usable(blocks: Sequence[Fields], row: Keyword[Any], what: str) -> Iterable[
 
 def _script(fields: Fields, found: Sources) -> VrrpScript:
     name = name_of(fields)
-    found.weights[TrackerKind.SCRIPT, name] = fields.given(SCRIPT_WEIGHT, Weight(0))
+    found.declare(TrackerKind.SCRIPT, name, fields.given(SCRIPT_WEIGHT, Weight(0)), fields)
     script = fields.given(SCRIPT)
     assert script is not None
     user, group = fields.given(USER, ("", ""))
@@ -103,7 +122,7 @@ def _script(fields: Fields, found: Sources) -> VrrpScript:
 
 def _file(fields: Fields, found: Sources) -> TrackFile:
     name = name_of(fields)
-    found.weights[TrackerKind.FILE, name] = fields.given(FILE_WEIGHT, Weight(DEFAULT_FILE_WEIGHT))
+    found.declare(TrackerKind.FILE, name, fields.given(FILE_WEIGHT, Weight(DEFAULT_FILE_WEIGHT)), fields)
     init: InitFile | None = fields.given(INIT_FILE)
     if init is None:
         return fields.into(TrackFile, name=name)
@@ -112,7 +131,7 @@ def _file(fields: Fields, found: Sources) -> TrackFile:
 
 def _process(fields: Fields, found: Sources) -> TrackProcess:
     name = name_of(fields)
-    found.weights[TrackerKind.PROCESS, name] = fields.given(PROCESS_WEIGHT, Weight(0))
+    found.declare(TrackerKind.PROCESS, name, fields.given(PROCESS_WEIGHT, Weight(0)), fields)
     command = fields.given(COMMAND)
     assert command is not None
     match = fields.given(MATCH, ParameterMatch.EXACT if command.parameters else ParameterMatch.ANY)
@@ -183,6 +202,9 @@ class Tracks:
             message = f"{keyword} '{value.name}' is not declared: ignored, as in keepalived"
             fields.findings.add(Severity.ERROR, at.at.place(1), message, self._declare(kind, value.name), keyword)
             return []
+        if kind is not TrackerKind.INTERFACE and self._known.follows(kind, value.name, fields.cursor.statement):
+            message = f"{keyword} '{value.name}' is declared further below: it counts here, keepalived ignores this line"
+            fields.findings.add(Severity.WARNING, at.at.place(1), message, "move the declaration above", keyword)
         weight = own.value if value.weight is None else value.weight
         reverse = own.reverse if value.reverse is None else value.reverse
         return [Line(Tracked(kind, value.name, weight, reverse), at, keyword, value.weight is not None)]

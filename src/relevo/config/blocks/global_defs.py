@@ -32,12 +32,15 @@ from relevo.model import Endpoint, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon, 
 
 
 def _recipients(cursor: Cursor) -> tuple[str, ...]:
-    found = []
+    found, empty = [], True
     for line in entries(cursor):
         while line.more():
-            word = line.word()
+            word, empty = line.word(), False
             if _acceptable(line, word, "left out"):
                 found.append(word)
+    if empty:
+        message = "notification_email has no recipient: it sends no mail"
+        cursor.report(Severity.NOTE, message, "list one, or remove the block", word=0)
     return tuple(found)
 
 

@@ -1,0 +1,183 @@
+"""What this machine lacks for a configuration: interfaces, users, scripts, and what its data plane cannot do."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from relevo.config import Compiled, Place, Places, Severity
+from relevo.errors import HostError, PlaneError
+from relevo.host.addresses import local_networks
+from relevo.host.interfaces import Interfaces
+from relevo.host.run_command import prepare, problem_of
+from relevo.model import Forwarding, Script, TrackerKind, VrrpNotify
+from relevo.planes import catalogue
+from relevo.planes.port import shortcomings
+
+
+class Preflight:
+    """Adds findings about this machine: interfaces, users and scripts that are missing, and what the data plane cannot do.
+
+    The compiler does no I/O. It supplies the places, so that findings point at the right words.
+    """
+
+    def __init__(self, compiled: Compiled, places: Places, file: str) -> None:
+        self.model = compiled.configuration
+        self.findings = compiled.findings
+        self.places = places
+        self.top = Place(file, 1)
+
+    def look(self) -> None:
+        """Add all of them."""
+        self._look_for_interfaces()
+        self._look_for_scripts()
+        try:
+            plane = catalogue.choose(self.model)
+        except PlaneError as error:
+            self._add(Severity.FATAL, str(error), error.hint, "global_defs", "data_plane")
+            return
+        for lacking in shortcomings(self.model, catalogue.capabilities(plane.name)):
+            name = next((s.name for s in self.model.virtual_servers if lacking.message.startswith(f"{s.name}: ")), "")
+            path = ("virtual_server", name) if name else ("global_defs",)
+            self._add(Severity.NOTE, lacking.message, lacking.hint, *path, lacking.keyword)
+        if plane.name != "proxy":
+            self._look_for_neighbours()
+
+    def _add(self, severity: Severity, message: str, hint: str, *path: str) -> None:
+        """Add a finding at the place of ``path``, whose last part is a keyword."""
+        self._add_at(self.places.of(*path), severity, message, hint, path[-1])
+
+    def _add_at(self, place: Place | None, severity: Severity, message: str, hint: str, keyword: str) -> None:
+        self.findings.add(severity, place or self.top, message, hint, keyword)
+
+    def _look_for_interfaces(self) -> None:
+        interfaces = Interfaces()
+        for name, what, path, hint in self._named_interfaces():
+            if "$" in name:
+                message = f"{what}: '{name}' contains a name that is not defined"
+                self._add_at(
+                    self.places.of(*path), Severity.WARNING, message, "define it above, or write the interface's name", path[2]
+                )
+            elif interfaces.find(name) is None:
+                message = f"interface {name} of {what} is not on this machine"
+                self._add_at(self.places.of(*path), Severity.WARNING, message, f"{hint}; --offline skips this check", path[2])
+        interfaces.close()
+
+    def _named_interfaces(self) -> Iterator[tuple[str, str, tuple[str, ...], str]]:
+        """Yield each interface in the file: its name, what names it, the word's path, what happens while it is missing."""
+        for instance in self.model.vrrp_instances:
+            path = ("vrrp_instance", instance.name)
+            owner = f"vrrp_instance '{instance.name}'"
+            yield instance.interface, owner, (*path, "interface"), "the instance stays in FAULT until it appears"
+            for keyword, addresses in (
+                ("virtual_ipaddress", instance.addresses),
+                ("virtual_ipaddress_excluded", instance.excluded_addresses),
+            ):
+                for address in addresses:
+                    if address.device not in ("", instance.interface):
+                        what = f"address {address} of {owner}"
+                        yield address.device, what, (*path, keyword, str(address), address.device), "the address cannot be set"
+            for tracked in instance.tracked:
+                if tracked.kind is not TrackerKind.INTERFACE:
+                    continue
+                what = f"track_interface of {owner}"
+                yield (
+                    tracked.name,
+                    what,
+                    (*path, "track_interface", tracked.name),
+                    "it counts as down; keepalived ignores the line",
+                )
+        daemon = self.model.global_defs.lvs_sync_daemon
+        if daemon is not None:
+            yield daemon.interface, "lvs_sync_daemon", ("global_defs", "lvs_sync_daemon", ""), "connections are not synchronised"
+
+    def _look_for_scripts(self) -> None:
+        """Report the users that do not exist, and the scripts that cannot run, each once."""
+        known = self.model.global_defs
+        default = _missing_identity(known.script_user, known.script_group) if known.script_user else ""
+        if default:
+            self._add(
+                Severity.WARNING,
+                f"{default} of script_user is not on this machine: scripts cannot run",
+                "create it, or name another one; --offline skips this check",
+                "global_defs",
+                "script_user",
+            )
+        seen: set[Script] = set()
+        for script, path in self._scripts():
+            if script in seen or (default and not script.user):
+                continue
+            seen.add(script)
+            missing = _missing_identity(script.user, script.group) if script.user else ""
+            try:
+                problem = f"{missing} is not on this machine" if missing else problem_of(prepare(script, known))
+            except HostError as error:
+                problem = str(error)
+            if problem:
+                message = f"{path[-1]} of {path[0]} '{path[1]}' cannot run: {problem}"
+                self._add(Severity.WARNING, message, "--offline skips this check", *path)
+
+    def _scripts(self) -> Iterator[tuple[Script, tuple[str, ...]]]:
+        """Yield each script with its path."""
+        for tracked in self.model.trackers.scripts:
+            yield tracked.script, ("vrrp_script", tracked.name, "script")
+        for instance in self.model.vrrp_instances:
+            yield from _notify_scripts(instance.notify, "vrrp_instance", instance.name)
+        for group in self.model.sync_groups:
+            yield from _notify_scripts(group.notify, "vrrp_sync_group", group.name)
+        for service in self.model.virtual_servers:
+            for keyword, script in (("quorum_up", service.quorum_up), ("quorum_down", service.quorum_down)):
+                if script is not None:
+                    yield script, ("virtual_server", service.name, keyword)
+            for server in service.real_servers:
+                for keyword, script in (("notify_up", server.notify_up), ("notify_down", server.notify_down)):
+                    if script is not None:
+                        yield script, ("virtual_server", service.name, "real_server", server.endpoint.address, keyword)
+
+    def _look_for_neighbours(self) -> None:
+        """Warn of NAT servers on the network of their virtual address, whose answers bypass the director."""
+        try:
+            networks = local_networks()
+        except HostError:
+            return
+        for service in self.model.virtual_servers:
+            virtual = ip_address(service.endpoint.address)
+            near = [network for network in networks if virtual in network]
+            for server in service.real_servers:
+                shared = next((n for n in near if ip_address(server.endpoint.address) in n), None)
+                if server.forwarding is not Forwarding.NAT or shared is None:
+                    continue
+                message = (
+                    f"{service.name}: {server.endpoint} is on the virtual server's own network {shared}: a client there gets the "
+                    "server's answer directly, from an address that it did not ask"
+                )
+                hint = (
+                    "lb_kind FULLNAT serves every client; with NAT, "
+                    f"{server.endpoint.address} must answer others through this node"
+                )
+                place = self.places.of("virtual_server", service.name, "real_server", server.endpoint.address)
+                self._add_at(place, Severity.WARNING, message, hint, "lb_kind")
+
+
+def _notify_scripts(notify: VrrpNotify, *path: str) -> Iterator[tuple[Script, tuple[str, ...]]]:
+    keywords = {"any": "notify", "lower_priority": "notify_master_rx_lower_pri"}
+    for kind in notify.__struct_fields__:
+        script = getattr(notify, kind)
+        if script is not None:
+            yield script, (*path, keywords.get(kind, f"notify_{kind}"))
+
+
+def _missing_identity(user: str, group: str) -> str:
+    """Return the user or group that this machine does not have; empty when it has both."""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return f"user '{user}'"
+    try:
+        if group:
+            grp.getgrnam(group)
+    except KeyError:
+        return f"group '{group}'"
+    return ""
