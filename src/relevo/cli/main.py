@@ -18,6 +18,8 @@ COMMANDS = {
     "run": ("relevo.cli.run", "run", "Run the daemon."),
     "check": ("relevo.cli.check", "check", "Check a configuration file."),
     "config": ("relevo.cli.check", "config", "Show the compiled model of a configuration file."),
+    "pair": ("relevo.cli.pair", "pair", "Print the configuration file of the other node."),
+    "diff": ("relevo.cli.pair", "diff", "Show what two configuration files mean differently."),
     "status": ("relevo.cli.status", "status", "Show which instances are master and which servers are up."),
     "connections": ("relevo.cli.connections", "connections", "List connections, or drop them."),
     "ipvsadm": ("relevo.cli.ipvsadm", "ipvsadm", "Show and change the table of services with ipvsadm's commands."),

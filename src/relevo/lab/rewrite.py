@@ -6,10 +6,10 @@ The text is edited in place, word by word: everything else stays as the administ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from relevo.config.diagnostics import Findings
-from relevo.config.source import OPEN, located_words
+from relevo.config.edits import Edits
 from relevo.config.tree import Statement, parse
 
 HEADS = ("virtual_server", "real_server", "sorry_server", "smtp_server")
@@ -35,35 +35,16 @@ class Changes:
     switches: str = ""
 
 
-@dataclass(slots=True)
-class _Edits:
-    """Replacements in one file: (line, column, length, new text)."""
-
-    lines: list[str]
-    found: list[tuple[int, int, int, str]] = field(default_factory=list)
-
-    def word(self, statement: Statement, number: int, text: str) -> None:
-        place = statement.place(number)
-        self.found.append((place.line, place.column, place.length, text))
-
-    def apply(self) -> str:
-        lines = list(self.lines)
-        for line, column, length, text in sorted(self.found, reverse=True):
-            old = lines[line - 1]
-            lines[line - 1] = old[: column - 1] + text + old[column - 1 + length :]
-        return "\n".join(lines)
-
-
 def rewrite(text: str, changes: Changes) -> str:
     """Return ``text`` with ``changes`` made. Included files are not followed."""
     tree = parse(text, "", lambda pattern, including: [], Findings())
-    edits = _Edits(tree.sources[""])
+    edits = Edits(tree.sources[""])
     for statement in tree.statements:
         _visit(statement, changes, edits)
     return edits.apply()
 
 
-def _visit(statement: Statement, changes: Changes, edits: _Edits) -> None:
+def _visit(statement: Statement, changes: Changes, edits: Edits) -> None:
     for number, word in enumerate((statement.keyword, *statement.args)):
         address, slash, length = word.partition("/")
         if address.count(".") == 3 and changes.address(address) != address:
@@ -82,17 +63,17 @@ def _visit(statement: Statement, changes: Changes, edits: _Edits) -> None:
     elif statement.keyword == "vrrp_script" and statement.args and changes.switches:
         _switch(statement, f"{changes.switches}/{switch_name(statement.args[0])}", edits)
     elif statement.keyword == "vrrp_instance" and changes.instance:
-        _insert(statement, changes.instance, edits)
+        edits.insert(statement, changes.instance)
     for inner in statement.block or ():
         _visit(inner, changes, edits)
 
 
-def _move_port(statement: Statement, number: int, changes: Changes, edits: _Edits) -> None:
+def _move_port(statement: Statement, number: int, changes: Changes, edits: Edits) -> None:
     if len(statement.args) >= number and statement.args[number - 1].isdecimal():
         edits.word(statement, number, str(changes.port(int(statement.args[number - 1]))))
 
 
-def _move_interface(statement: Statement, name: str, edits: _Edits) -> None:
+def _move_interface(statement: Statement, name: str, edits: Edits) -> None:
     if statement.args:
         edits.word(statement, 1, name)
     for entry in statement.block or ():
@@ -104,7 +85,7 @@ def switch_name(script: str) -> str:
     return script.encode().hex()
 
 
-def _switch(statement: Statement, file: str, edits: _Edits) -> None:
+def _switch(statement: Statement, file: str, edits: Edits) -> None:
     for inner in statement.block or ():
         if inner.keyword == "script" and inner.args:
             edits.word(inner, 1, f'"/usr/bin/test -e {file}"')
@@ -112,25 +93,9 @@ def _switch(statement: Statement, file: str, edits: _Edits) -> None:
                 edits.word(inner, number, "")
 
 
-def _move_mail_server(statement: Statement, server: str, edits: _Edits) -> None:
+def _move_mail_server(statement: Statement, server: str, edits: Edits) -> None:
     for number, part in enumerate(server.split(), 1):
         if number <= len(statement.args):
-            _replace(edits, statement, number, part)
+            edits.word(statement, number, part)
         else:
-            spot = statement.place(len(statement.args) + 1)
-            edits.found.append((spot.line, spot.column, 0, f" {part}"))
-
-
-def _replace(edits: _Edits, statement: Statement, number: int, text: str) -> None:
-    place = statement.place(number)
-    edits.found = [e for e in edits.found if e[:2] != (place.line, place.column)]
-    edits.word(statement, number, text)
-
-
-def _insert(statement: Statement, lines: tuple[str, ...], edits: _Edits) -> None:
-    """Insert ``lines`` after the brace that opens the statement's block."""
-    for number in range(statement.line, len(edits.lines) + 1):
-        for word, column, length in located_words(edits.lines[number - 1]):
-            if word is OPEN:
-                edits.found.append((number, column + length, 0, "\n    " + "\n    ".join(lines) + "\n"))
-                return
+            edits.append(statement, part)
