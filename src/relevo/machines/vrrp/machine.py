@@ -10,7 +10,7 @@ from __future__ import annotations
 from relevo.machines.faults import Fault
 from relevo.machines.machine import Rule, Timers, find_rule
 from relevo.machines.preemption import Preemption, Waiting
-from relevo.machines.vrrp import events, states
+from relevo.machines.vrrp import events, states, times
 from relevo.machines.vrrp.classify import PLAIN, classify_advert
 from relevo.machines.vrrp.counters import Counters
 from relevo.machines.vrrp.events import (
@@ -138,13 +138,13 @@ class VrrpMachine:
     # -- times -------------------------------------------------------------------------------------------------
 
     def skew_s(self) -> float:
-        """Skew time: the lower the priority, the longer (RFC 9568 §6.1; version 2: a part of one second)."""
-        whole = 1.0 if self.instance.version == 2 else self.master_interval_s
-        return (256 - self.priority) * whole / 256
+        """Skew time with the present priority and interval."""
+        return times.skew_s(self.instance.version, self.priority, self.master_interval_s)
 
     def master_down_s(self) -> float:
         """Seconds without adverts after which the master counts as down."""
-        return self.instance.down_timer_adverts * self.master_interval_s + self.skew_s()
+        instance = self.instance
+        return times.master_down_s(instance.version, self.priority, self.master_interval_s, instance.down_timer_adverts)
 
     def _await_master(self, now: float) -> None:
         self._timers.set(Symbol.MASTER_DOWN_TIMER, max(now, self.hold_until) + self.master_down_s())
