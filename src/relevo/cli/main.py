@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("relevo.cli.run", "run", "Run the daemon."),
     "check": ("relevo.cli.check", "check", "Check a configuration file."),
     "config": ("relevo.cli.check", "config", "Show the compiled model of a configuration file."),
+    "fmt": ("relevo.cli.fmt", "fmt", "Lay a configuration file out; its meaning and its comments stay."),
     "pair": ("relevo.cli.pair", "pair", "Print the configuration file of the other node."),
     "diff": ("relevo.cli.pair", "diff", "Show what two configuration files mean differently."),
     "explain": ("relevo.cli.explain", "explain", "Say what a keyword means, or how soon a configuration reacts."),

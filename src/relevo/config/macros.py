@@ -20,6 +20,8 @@ from relevo.config.source import MAX_LINE_LENGTH, Line, located_words, without_c
 
 MAX_REPLACED: Final = 1000
 """Definitions replaced in one line: more are a definition that contains itself."""
+MAX_SCANNED: Final = 16 * MAX_LINE_LENGTH
+"""Characters read again while the definitions of one line are replaced: a quarter of a million takes 20 ms."""
 MAX_DEPTH: Final = 64
 """Repetitions and lines of definitions within one another."""
 MAX_LINES: Final = 1_000_000
@@ -123,7 +125,7 @@ class Expander:
         text = without_comment(line.text)
         if self._open is not None:
             self._continue(text, line)
-        elif text:
+        elif text and not self._stopped:
             yield from self._process(text, line, folder, line.chain, 0)
 
     def finish(self) -> None:
@@ -194,12 +196,16 @@ class Expander:
 
     def _process(self, text: str, line: Line, folder: str, chain: tuple[Step, ...], depth: int) -> Iterator[Line]:
         """Yield the lines that ``text`` stands for; ``line`` is the written one, ``chain`` how ``text`` came of it."""
+        if self._stopped:
+            return
         if depth > MAX_DEPTH:
             self._refuse(line, f"definitions and repetitions stand more than {MAX_DEPTH} deep in one another")
             return
         follow: list[tuple[str, tuple[Step, ...]]] = []
         used: list[Definition] = []
+        scanned = 0
         while True:
+            scanned += len(text)
             if text.startswith("@"):
                 text = self._selected(text)
             if not text:
@@ -216,7 +222,7 @@ class Expander:
                 break
             match, definition = use
             used.append(definition)
-            if len(used) > MAX_REPLACED or len(text) > MAX_LINE_LENGTH:
+            if len(used) > MAX_REPLACED or len(text) > MAX_LINE_LENGTH or scanned > MAX_SCANNED:
                 self._refuse(line, f"the line does not come to an end: ${match[1] or match[3]} probably contains itself")
                 break
             chain = self._step(chain, definition)
@@ -277,7 +283,7 @@ class Expander:
 
     def _note_undefined(self, line: Line) -> None:
         """Note a name that is not defined, once; not in a line with a secret, of which it may be a part."""
-        for match in _USE.finditer(line.text) if "$" in line.text else ():
+        for match in _USE.finditer(line.text.rstrip()) if "$" in line.text else ():
             name = match[1] or match[3]
             if name not in self._noted and secret_start(line.text) == len(line.text):
                 self._noted.add(name)
@@ -289,7 +295,7 @@ class Expander:
         if not self._stopped:
             self._stopped = True
             self._findings.add(
-                Severity.ERROR, line.place(), f"{why}: the rest is left out", "look at the definitions that it uses"
+                Severity.FATAL, line.place(), f"{why}: the rest is left out", "look at the definitions that it uses"
             )
 
     # -- repetitions -------------------------------------------------------------------------------------------

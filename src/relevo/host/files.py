@@ -8,6 +8,7 @@ import random
 import re
 import socket
 import stat
+import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -25,10 +26,11 @@ MIN_KEY: Final = 16
 MAX_KEY: Final = 4096
 
 
-def read_configuration(path: str) -> str:
+def read_configuration(path: str, *, undecodable: str = "replace") -> str:
     """Return the text of a configuration file; ``ConfigurationError`` if it cannot be read, or is no regular file.
 
-    Opening never waits: a pipe without a writer would hang a reload.
+    Opening never waits: a pipe without a writer would hang a reload. ``undecodable`` is what becomes of bytes that are no UTF-8,
+    as ``bytes.decode`` names it.
     """
     try:
         with open(path, "rb", opener=_without_waiting) as file:
@@ -43,7 +45,32 @@ def read_configuration(path: str) -> str:
         raise ConfigurationError(f"{path} has nothing to read now")
     if len(data) > MAX_CONFIGURATION:
         raise ConfigurationError(f"{path} is larger than {MAX_CONFIGURATION} bytes")
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8", undecodable)
+
+
+def replace_configuration(path: str, text: str) -> None:
+    """Write a configuration file at once: whoever reads it sees the former text or the new one. Owner and mode stay.
+
+    ``ConfigurationError`` if it cannot be written.
+    """
+    target = os.path.realpath(path)
+    try:
+        former = os.stat(target)
+        descriptor, fresh = tempfile.mkstemp(dir=os.path.dirname(target), prefix=f".{os.path.basename(target)}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+                os.fchmod(file.fileno(), stat.S_IMODE(former.st_mode))
+                if os.geteuid() == 0:
+                    os.fchown(file.fileno(), former.st_uid, former.st_gid)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, target)
+        except BaseException:
+            os.unlink(fresh)
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -271,7 +271,14 @@ def test_what_contains_itself_or_grows_too_long_is_reported_once(text):
     found, findings = read(f"{text}\nend")
     assert found[-1] == "end"
     assert len(found) < 5000
-    assert [f.severity for f in findings] == [Severity.ERROR]
+    assert [f.severity for f in findings] == [Severity.FATAL]
+
+
+def test_nothing_is_expanded_after_a_definition_that_does_not_come_to_an_end():
+    long = "$A=x " + "y" * 200 + " $A\\#$A$A\n"
+    found, findings = read(long + "a $A\n" * 2000 + "end")
+    assert found == ["end"]
+    assert len(findings) == 1
 
 
 @pytest.mark.parametrize(
@@ -282,7 +289,7 @@ def test_an_exploding_repetition_ends(text, monkeypatch):
     found, findings = read(f"{text}\nend")
     assert len(found) <= 1001
     assert found[-1] == "end" or not findings.items
-    assert all(f.severity is Severity.ERROR for f in findings)
+    assert all(f.severity in (Severity.ERROR, Severity.FATAL) for f in findings)
 
 
 def test_the_limits_are_generous():
