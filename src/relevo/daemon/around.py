@@ -9,6 +9,7 @@ from pathlib import Path
 
 from relevo.errors import HostError
 from relevo.host import firewall, libc
+from relevo.host.files import write_pid_file
 from relevo.host.run_command import prepare, run_command
 from relevo.model import Configuration, Script
 from relevo.severity import Severity
@@ -74,9 +75,9 @@ class Around:
         if file is None:
             return
         try:
-            file.write_text(f"{pid}\n", encoding="ascii")
-        except OSError as error:
-            self._log(f"cannot write {file}: {error.strerror}", Severity.ERROR)
+            write_pid_file(file, pid)
+        except HostError as error:
+            self._log(str(error), Severity.ERROR)
 
     async def match_firewall(self, configuration: Configuration, local: frozenset[str] | None) -> None:
         """Drop packets for the addresses of ``no_accept`` instances while they are on this node."""

@@ -63,6 +63,7 @@ from relevo.daemon.trackers import TrackerDriver
 from relevo.errors import ConfigurationError, ControlError, HostError, PlaneError
 from relevo.host import privileges, systemd
 from relevo.host.addresses import AddressTable
+from relevo.host.files import remove_pid_file
 from relevo.host.run_command import wait_by_descriptors
 from relevo.host.unix_socket import private_listener
 from relevo.model import TrackerKind
@@ -179,7 +180,7 @@ class Supervisor:
         await self._control.close()
         self._proxy_path.unlink(missing_ok=True)
         for file in self.options.pid_files.values():
-            file.unlink(missing_ok=True)
+            remove_pid_file(file)
         self.log(f"Stopped Relevo v{__version__}", Severity.NOTICE)
         assert self._finished is not None
         self._finished.set_result(0)

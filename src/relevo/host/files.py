@@ -73,6 +73,27 @@ def replace_configuration(path: str, text: str) -> None:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
+def write_pid_file(path: Path, pid: int) -> None:
+    """Write a PID file at once, so that no reader finds it empty; ``HostError`` if that fails."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.exists() and not path.is_file():  # a device, or a pipe
+            path.write_text(f"{pid}\n", encoding="ascii")
+            return
+        fresh.unlink(missing_ok=True)
+        with open(fresh, "x", encoding="ascii") as file:
+            file.write(f"{pid}\n")
+        fresh.replace(path)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove_pid_file(path: Path) -> None:
+    """Remove a PID file, if it is a file."""
+    if path.is_file():
+        path.unlink(missing_ok=True)
+
+
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # opening a pipe without a writer must not block
 

@@ -1,6 +1,6 @@
 """Counts processes by name (keepalived.conf(5), "vrrp_track_process"), by the events of the kernel's process connector.
 
-Where the kernel has no connector, as in a network namespace of one's own, ``sweep`` counts by reading /proc.
+Where the kernel has no connector, as in a network or PID namespace of one's own, ``sweep`` counts by reading /proc.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from relevo.wire import proc_connector
 from relevo.wire.proc_connector import Kind
 
 NETLINK_CONNECTOR: Final = 11
+INITIAL_PID_NAMESPACE: Final = "pid:[4026531836]"
+"""The first one of a kernel (PROC_PID_INIT_INO). The connector's numbers are those of its processes."""
 BUFFER: Final = 1 << 20
 """Receive buffer in bytes: some thousand events. When it overflows, all processes are counted anew."""
 MAX_COMMAND: Final = 4096
@@ -41,7 +43,12 @@ class ProcessWatcher:
         return self._socket.fileno() if self._socket is not None else None
 
     def open(self) -> None:
-        """Ask the kernel for events; without them ``sweep`` has to be called every second."""
+        """Ask the kernel for events; without them ``sweep`` has to be called every second.
+
+        In a container the kernel refuses in silence, but events that a program outside asked for arrive, with PIDs from outside.
+        """
+        if _pid_namespace() != INITIAL_PID_NAMESPACE:
+            return
         try:
             sock = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR
@@ -121,6 +128,13 @@ class ProcessWatcher:
         """Whether a process is there and no zombie."""
         state = _read(pid, "stat").rpartition(b")")[2].split()[:1]
         return bool(state) and state != [b"Z"]
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _read(pid: int, name: str) -> bytes:

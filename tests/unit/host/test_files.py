@@ -1,12 +1,13 @@
-"""The key of synchronisation: only a file that others cannot read, and that is long enough, is one."""
+"""Files: keys that only their owner reads, and PID files that are never half written."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from relevo.errors import HostError
-from relevo.host.files import MAX_KEY, MIN_KEY, read_key
+from relevo.host.files import MAX_KEY, MIN_KEY, read_key, remove_pid_file, write_pid_file
 
 
 def key_file(folder: Path, content: bytes, mode: int = 0o600) -> str:
@@ -45,3 +46,32 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(pipe, 0o600)
     with pytest.raises(HostError, match="is not a file"):
         read_key(str(pipe))
+
+
+def test_a_pid_file_is_never_empty_and_a_device_stays_one(tmp_path):
+    file = tmp_path / "pid"
+    file.write_text("17\n")
+    seen = set()
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            seen.add(file.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(300):
+        write_pid_file(file, 17)
+    done.set()
+    reader.join()
+    assert seen == {"17\n"}
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader_end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_pid_file(pipe, 5)
+    remove_pid_file(pipe)
+    assert (os.read(reader_end, 10), pipe.is_fifo()) == (b"5\n", True)
+    os.close(reader_end)
+    with pytest.raises(HostError, match="cannot write"):
+        write_pid_file(tmp_path / "no" / "pid", 1)

@@ -75,6 +75,35 @@ def test_a_child_that_nobody_waited_for_does_not_run(watcher, tmp_path):
     process.wait()
 
 
+IN_A_CONTAINER = """
+import subprocess, time
+from relevo.host.track_processes import ProcessWatcher
+from relevo.model import TrackProcess
+
+watcher = ProcessWatcher()
+watcher.open()
+watcher.watch((TrackProcess(name="kind", process="sleep"),))
+process = subprocess.Popen(["/bin/sleep", "60"])
+end = time.monotonic() + 10
+while watcher.counts()["kind"] != 1 and time.monotonic() < end:
+    if watcher.fileno() is not None:
+        watcher.read_events()
+    if not watcher.by_events:
+        watcher.sweep()
+print(watcher.counts()["kind"], flush=True)
+process.kill()
+"""
+
+
+@pytest.mark.namespaces
+@pytest.mark.usefixtures("namespaces")
+def test_in_a_pid_namespace_events_that_others_asked_for_are_not_taken(watcher):
+    """The host's listener makes the kernel send PIDs from outside to everybody in its network namespace."""
+    argv = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", IN_A_CONTAINER]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 @pytest.mark.parametrize(
     ("match", "parameters", "expected"),
     [
