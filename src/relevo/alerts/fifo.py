@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relevo.errors import HostError
-from relevo.host.run_command import credentials, find_identity, prepare
+from relevo.host.run_command import credentials, end_session, find_identity, prepare
 from relevo.model import GlobalDefs
 from relevo.model.process import NotifyFifo, NotifyFifos
 from relevo.severity import Severity
@@ -34,15 +34,21 @@ Log = Callable[[str, int], None]
 class Pipe:
     """One pipe and its reader. ``dropped`` counts the lines that found no room."""
 
-    def __init__(self, declared: NotifyFifo, defaults: GlobalDefs, log: Log) -> None:
+    def __init__(self, declared: NotifyFifo, defaults: GlobalDefs, log: Log, former: Pipe | None) -> None:
+        """Open the pipe; ``former`` is the one of the same path that this one replaces: its lines come first."""
         self.declared = declared
         self.dropped = 0
         self._defaults = defaults
         self._log = log
         self._waiting: deque[bytes] = deque()
         self._made = False
+        if former is not None:
+            self._waiting, former._waiting = former._waiting, deque()
+            self._made, former._made = former._made, False
         self._reader: asyncio.Task[None] | None = None
         self._descriptor = self._open()
+        if self._waiting and self._descriptor >= 0:
+            self._flush()
         if declared.script is not None and self._descriptor >= 0:
             self._reader = asyncio.create_task(self._run_reader(), name=f"reader of {declared.path}")
 
@@ -144,17 +150,11 @@ class Pipe:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Give a reader time to read the last lines, then end its session."""
-    with contextlib.suppress(TimeoutError):
+    try:
         async with asyncio.timeout(END_S):
             await process.wait()
-            return
-    for number in (15, 9):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_S):
-                await process.wait()
-                return
+    except TimeoutError:
+        await end_session(process)
 
 
 class Fifos:
@@ -170,12 +170,13 @@ class Fifos:
         """Open the pipes that are new, close those that are gone."""
         self._declared = global_defs.fifos
         wanted = {each for each in self._each() if each.path}
-        for declared in [each for each in self._pipes if each not in wanted]:
-            task = asyncio.create_task(self._pipes.pop(declared).close(END_S), name=f"close {declared.path}")
+        gone = {each.path: self._pipes.pop(each) for each in list(self._pipes) if each not in wanted}
+        for declared in wanted - self._pipes.keys():
+            self._pipes[declared] = Pipe(declared, global_defs, self._log, gone.get(declared.path))
+        for path, pipe in gone.items():
+            task = asyncio.create_task(pipe.close(END_S), name=f"close {path}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        for declared in wanted - self._pipes.keys():
-            self._pipes[declared] = Pipe(declared, global_defs, self._log)
 
     def _each(self) -> tuple[NotifyFifo, NotifyFifo, NotifyFifo]:
         return self._declared.everything, self._declared.vrrp, self._declared.services
@@ -202,4 +203,4 @@ class Fifos:
     async def close(self, limit_s: float) -> None:
         """Close every pipe."""
         pipes, self._pipes = list(self._pipes.values()), {}
-        await asyncio.gather(*(pipe.close(limit_s) for pipe in pipes))
+        await asyncio.gather(*(pipe.close(limit_s) for pipe in pipes), *self._tasks)

@@ -7,16 +7,11 @@ import sys
 import click
 import msgspec
 
-from relevo.cli.options import config_id_option
+from relevo.cli.options import compiled_or_exit, config_id_option
 from relevo.config import Compiled, Finding, Places, Severity, Step, exit_status, render
-from relevo.daemon.configuration import compile_file
 from relevo.daemon.preflight import Preflight
-from relevo.errors import ConfigurationError
 from relevo.host.files import DEFAULT_CONFIGURATION
 from relevo.observe.configuration import without_secrets
-
-STATUS_UNREADABLE = 4
-"""keepalived's status for a file that cannot be read under ``-t``."""
 
 
 @click.command()
@@ -32,7 +27,7 @@ def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool, co
     Findings concern the file and, unless --offline is given, this machine and its data plane.
     """
     places = Places()
-    compiled = _compile(file, config_id, places)
+    compiled = compiled_or_exit(file, config_id, places)
     if not offline:
         Preflight(compiled, places, file).look()
     findings = compiled.findings.in_order()
@@ -44,14 +39,6 @@ def check(file: str, as_json: bool, strict: bool, offline: bool, quiet: bool, co
             click.echo(render(finding, compiled.sources) + "\n", err=True)
         click.echo(_summary(compiled, findings))
     sys.exit(status)
-
-
-def _compile(file: str, config_id: str | None, places: Places | None = None) -> Compiled:
-    try:
-        return compile_file(file, config_id, places)
-    except ConfigurationError as error:
-        click.echo(f"relevo: {error}", err=True)
-        sys.exit(STATUS_UNREADABLE)
 
 
 def _plain(finding: Finding) -> dict[str, object]:
@@ -93,7 +80,7 @@ def _summary(compiled: Compiled, findings: list[Finding]) -> str:
 @config_id_option
 def config(file: str, as_json: bool, config_id: str | None) -> None:
     """Print the compiled model of FILE as JSON with secrets masked. Findings go to standard error."""
-    compiled = _compile(file, config_id)
+    compiled = compiled_or_exit(file, config_id)
     for finding in compiled.findings.in_order():
         click.echo(render(finding, compiled.sources) + "\n", err=True)
     text = msgspec.json.encode(without_secrets(compiled.configuration))

@@ -8,18 +8,16 @@ from dataclasses import replace
 import click
 import msgspec
 
-from relevo.cli.options import config_id_option
+from relevo.cli.options import compiled_or_exit, config_id_option
 from relevo.config.blocks.registry import Standing
 from relevo.config.reference import Entry, similar
 from relevo.config.reference import explain as entries_of
-from relevo.daemon.configuration import compile_file
-from relevo.errors import ConfigurationError
 from relevo.observe.timers import timers
 
 
 @click.command()
 @click.argument("subject", metavar="KEYWORD|FILE")
-@click.option("--timers", "show_timers", is_flag=True, help="SUBJECT is a file: how soon a crash is noticed, a server removed.")
+@click.option("--timers", "show_timers", is_flag=True, help="For a FILE: how soon a crash is noticed, and a server removed.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="JSON on one line.")
 @config_id_option
 def explain(subject: str, show_timers: bool, as_json: bool, config_id: str | None) -> None:
@@ -66,11 +64,7 @@ def _text(entries: list[Entry]) -> str:
 
 
 def _explain_timers(file: str, as_json: bool, config_id: str | None) -> None:
-    try:
-        found = timers(compile_file(file, config_id).configuration)
-    except ConfigurationError as error:
-        click.echo(f"relevo: {error}", err=True)
-        sys.exit(4)
+    found = timers(compiled_or_exit(file, config_id).configuration)
     if as_json:
         click.echo(msgspec.json.encode(found))
         return

@@ -20,7 +20,7 @@ COMMANDS = {
     "config": ("relevo.cli.check", "config", "Show the compiled model of a configuration file."),
     "fmt": ("relevo.cli.fmt", "fmt", "Lay a configuration file out; its meaning and its comments stay."),
     "pair": ("relevo.cli.pair", "pair", "Print the configuration file of the other node."),
-    "diff": ("relevo.cli.pair", "diff", "Show what two configuration files mean differently."),
+    "diff": ("relevo.cli.diff", "diff", "Show what two configuration files mean differently."),
     "explain": ("relevo.cli.explain", "explain", "Say what a keyword means, or how soon a configuration reacts."),
     "status": ("relevo.cli.status", "status", "Show which instances are master and which servers are up."),
     "connections": ("relevo.cli.connections", "connections", "List connections, or drop them."),

@@ -4,12 +4,13 @@
 """
 
 from relevo.config.compile import Compiled, compile_text
-from relevo.config.diagnostics import Finding, Findings, Severity, exit_status, render
+from relevo.config.diagnostics import STATUS_UNREADABLE, Finding, Findings, Severity, exit_status, render
 from relevo.config.macros import Surroundings
 from relevo.config.place import How, Place, Places, Step
 from relevo.config.preprocess import Included, Reader, flatten
 
 __all__ = [
+    "STATUS_UNREADABLE",
     "Compiled",
     "Finding",
     "Findings",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from relevo.config.place import Place
 from relevo.config.secrets import MASK, SHORTEST, masked_line, masked_message
@@ -94,6 +95,10 @@ def _without(secret: str, finding: Finding) -> Finding:
     message, hint, keyword = (text.replace(secret, MASK) for text in (finding.message, finding.hint, finding.keyword))
     chain = tuple(replace(step, text=step.text.replace(secret, MASK)) if step.text else step for step in finding.place.chain)
     return Finding(finding.severity, replace(finding.place, chain=chain), message, hint, keyword)
+
+
+STATUS_UNREADABLE: Final = 4
+"""keepalived's exit status for a file that cannot be read under ``-t``."""
 
 
 def exit_status(findings: Iterable[Finding]) -> int:

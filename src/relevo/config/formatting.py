@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from relevo.config.preprocess import INCLUDES
 from relevo.config.source import CLOSE, OPEN, Brace, has_open_quote, located_words, without_comment
 
 INDENT: Final = "    "
-INCLUDING: Final = frozenset({"include", "includer", "includem", "includew", "includeb", "includea"})
-"""Keywords that take the rest of their line."""
 _SPECIAL = re.compile(r"[$~@]|\\\s*\Z")
 _DEFINES = re.compile(r"(?:@\^?\S*[ \t]+)*\$[A-Za-z_]\w*=", re.ASCII)
 _USE = re.compile(r"\$\{[^}]*\}?")
@@ -41,19 +40,15 @@ def formatted(text: str) -> str:
         if _DEFINES.match(bare):
             out.append(line)
             collecting = bare.endswith("\\")
-            continue
-        if line.split(maxsplit=1)[0] in INCLUDING:
-            out.append(INDENT * depth + line)
-            continue
-        braces = _braces(line)
-        if braces == [OPEN] and line == "{" and _can_take_brace(out):
+        elif line == "{" and _can_take_brace(out):
             out[-1] += " {"
             depth += 1
-            continue
-        leading = _closing_at_start(braces, line)
-        out.append(INDENT * max(0, depth - leading) + line)
-        for brace in braces:
-            depth = depth + 1 if brace is OPEN else max(0, depth - 1)
+        else:
+            words = [] if _includes(line) else [word for word, _, _ in located_words(_USE.sub("$", line))]
+            leading = next((number for number, word in enumerate(words) if word is not CLOSE), len(words))
+            out.append(INDENT * max(0, depth - leading) + line)
+            for word in words:
+                depth = depth + 1 if word is OPEN else max(0, depth - 1) if word is CLOSE else depth
     while out and not out[-1]:
         out.pop()
     while out and not out[0]:
@@ -66,9 +61,7 @@ def _spaced(written: str) -> str:
     if has_open_quote(written):
         return written.lstrip()
     stripped = written.strip()
-    if stripped.startswith(tuple(INCLUDING)):
-        return stripped
-    if _SPECIAL.search(without_comment(stripped)):
+    if _includes(stripped) or _SPECIAL.search(without_comment(stripped)):
         return stripped
     parts: list[str] = []
     end, former = 1, ""
@@ -83,29 +76,15 @@ def _spaced(written: str) -> str:
     return "".join(parts)
 
 
-def _braces(line: str) -> list[Brace]:
-    """Return the braces of blocks in a line: not those in quotes, comments and uses of definitions."""
-    return [word for word, _, _ in located_words(_USE.sub("$", line)) if isinstance(word, Brace)]
-
-
-def _closing_at_start(braces: list[Brace], line: str) -> int:
-    """Return how many blocks the line closes before it says anything else."""
-    words = [word for word, _, _ in located_words(line)]
-    count = 0
-    while count < min(len(words), len(braces)) and words[count] is CLOSE:
-        count += 1
-    return count
+def _includes(line: str) -> bool:
+    """Whether a line names a file, in which braces are alternatives."""
+    first = line.split(maxsplit=1)[:1]
+    return bool(first) and first[0] in INCLUDES
 
 
 def _can_take_brace(out: list[str]) -> bool:
     """Whether the last line is a keyword whose block may open behind it."""
-    if (
-        not out
-        or not out[-1]
-        or has_open_quote(out[-1])
-        or _SPECIAL.search(out[-1])
-        or without_comment(out[-1]) != out[-1].strip()
-    ):
+    former = out[-1] if out else ""
+    if not former or _includes(former) or has_open_quote(former) or _SPECIAL.search(former):
         return False
-    last = located_words(out[-1])
-    return bool(last) and not isinstance(last[-1][0], Brace) and last[0][0] not in INCLUDING
+    return without_comment(former) == former.strip() and not isinstance(located_words(former)[-1][0], Brace)

@@ -17,6 +17,7 @@ from relevo.config.diagnostics import Findings, Severity
 from relevo.config.place import How, Place, Step
 from relevo.config.secrets import is_secret, masked_line, secret_start
 from relevo.config.source import MAX_LINE_LENGTH, Line, located_words, without_comment, words
+from relevo.config.strtol import strtol
 
 MAX_REPLACED: Final = 1000
 """Definitions replaced in one line: more are a definition that contains itself."""
@@ -26,6 +27,8 @@ MAX_DEPTH: Final = 64
 """Repetitions and lines of definitions within one another."""
 MAX_LINES: Final = 1_000_000
 """Lines that definitions and repetitions make of a configuration."""
+MAX_DIGITS: Final = 24
+"""Characters of a number: more are none that keepalived could hold."""
 MAX_STEPS: Final = 8
 """Definitions that a finding names."""
 
@@ -40,7 +43,6 @@ _USE: Final = re.compile(r"\$(?:\{([A-Za-z_]\w*)((?: +\w+)*) *\}|([A-Za-z_]\w*)(
 _SELECTED: Final = re.compile(r"@(\^?)([^ \t]*)[ \t]+(.*)", re.DOTALL)
 _SEQUENCE: Final = re.compile(r"~SEQ(x?)[ \t]*\([ \t]*([^ \t,)]+)[ \t]*,([^)]*)\)[ \t]*")
 _LIST: Final = re.compile(r"~LST[ \t]*\(")
-_NUMBER: Final = re.compile(r"[ \t]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*|)[ \t]*\Z")
 _SEED: Final = re.compile(r"^[ \t]*random_seed[ \t]+([0-9]{1,10})", re.MULTILINE)
 
 
@@ -357,14 +359,11 @@ def _bounds(numbers: list[int]) -> tuple[int, int, int] | None:
 
 
 def _integer(text: str) -> int | None:
-    """Return a number as strtol(3) with base 0 reads it; a missing one is 0."""
-    match = _NUMBER.match(text)
-    if match is None or len(match[2]) > 20:
+    """Return a number; a missing one is 0."""
+    if len(text.strip()) > MAX_DIGITS:
         return None
-    digits = match[2] or "0"
-    base = 16 if digits[:2].lower() == "0x" else 8 if digits[0] == "0" else 10
-    value = int(digits, base)
-    return -value if match[1] == "-" else value
+    found = strtol(text if text.strip(" \t+-") else "0")
+    return found[0] if found is not None and not found[1].strip(" \t") else None
 
 
 def _list(text: str) -> tuple[Iterator[list[tuple[str, str]]], str] | None:

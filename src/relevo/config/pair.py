@@ -7,12 +7,13 @@ same on both nodes, and is left as it is written.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from relevo.config.cursor import canonical_address
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.edits import Edits
+from relevo.config.macros import NOWHERE, ExpandedLine, Surroundings
 from relevo.config.preprocess import Reader
 from relevo.config.tree import Statement, parse
 
@@ -30,16 +31,16 @@ class Pair:
     """``text`` is the peer's file; ``findings`` name what only the administrator knows."""
 
     text: str
-    findings: Findings = field(default_factory=Findings)
+    findings: Findings
 
 
-def peer_of(text: str, file: str, reader: Reader = lambda pattern, including: []) -> Pair:
+def peer_of(text: str, file: str, reader: Reader = lambda pattern, including: [], surroundings: Surroundings = NOWHERE) -> Pair:
     """Return the file of the other node. Included files are read but not changed: they hold what both nodes share.
 
     With several unicast peers it is that of the first one.
     """
     findings = Findings()
-    tree = parse(text, file, reader, Findings())
+    tree = parse(text, file, reader, Findings(), surroundings)
     maker = _PeerMaker(file, Edits(tree.sources[file]), findings)
     for statement in tree.statements:
         if statement.keyword == "global_defs":
@@ -76,8 +77,9 @@ class _PeerMaker:
         self._findings.add(Severity.WARNING, at.place(), message, hint, at.keyword)
 
     def _replace(self, statement: Statement, number: int, text: str) -> None:
-        """Replace a word, where it is written in this file as it is read."""
-        if statement.source.chain or statement.source.file != self._file:
+        """Replace a word, if it is written in this file as it is read."""
+        line = statement.source
+        if line.chain or line.file != self._file or isinstance(line, ExpandedLine):
             self._say(statement, f"the peer needs '{text}' here, but the line is included or defined elsewhere", "edit it there")
         elif len(statement.args) >= number:
             self.edits.word(statement, number, text)
@@ -112,7 +114,7 @@ class _PeerMaker:
         else:
             self.edits.insert(block, (f"priority {other}",))
         if state is not None and "nopreempt" not in found:
-            self._replace(state, 1, "BACKUP" if leads else "MASTER" if not first else "BACKUP")
+            self._replace(state, 1, "BACKUP" if first else "MASTER")
 
     def _exchange_addresses(self, found: dict[str, Statement]) -> None:
         source, peers = found.get("unicast_src_ip"), found.get("unicast_peer")
@@ -126,13 +128,15 @@ class _PeerMaker:
             )
             return
         first = entries[0]
-        if canonical_address(first.keyword) == canonical_address(source.args[0]):
+        if _same_address(first.keyword, source.args[0]):
             self._say(peers, "the first peer is this node itself", "list the other nodes")
             return
         self._replace(source, 1, first.keyword)
-        if first.source.chain or first.source.file != self._file:
-            self._say(
-                first, f"the peer needs '{source.args[0]}' here, but the line is included or defined elsewhere", "edit it there"
-            )
-        else:
-            self.edits.word(first, 0, source.args[0])
+        self._replace(first, 0, source.args[0])
+
+
+def _same_address(one: str, other: str) -> bool:
+    try:
+        return canonical_address(one) == canonical_address(other)
+    except ValueError:
+        return one == other

@@ -54,7 +54,7 @@ class Around:
         self._log = log
         self._configuration = Configuration()
         self._local: frozenset[str] = frozenset()
-        self._dropped: frozenset[str] | None = None
+        self._dropped: frozenset[str] = frozenset()
         self._changing = asyncio.Lock()
 
     async def run(self, script: Script | None, configuration: Configuration, limit_s: float) -> None:
@@ -84,7 +84,7 @@ class Around:
         self._configuration, self._local = configuration, local or frozenset()
         async with self._changing:
             wanted = self._wanted()
-            if wanted == (self._dropped or frozenset()):
+            if wanted == self._dropped:
                 return
             self._dropped = wanted
             problem = await firewall.apply(self._configuration.global_defs.firewall, wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from relevo.host.files import write_at_once
 from relevo.observe.snapshot import Snapshot
 from relevo.severity import Severity
 
@@ -36,14 +36,9 @@ SIGNALS: Final = {
 
 
 def write(path: Path, kind: Kind, snapshot: Snapshot) -> None:
-    """Write a dump in one step: a reader finds the former file or the new one, never a part of it."""
+    """Write a dump."""
     content = msgspec.json.encode(snapshot.director if kind.statistics else snapshot)
-    partial = path.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(content, indent=2) + b"\n")
-    partial.replace(path)
+    write_at_once(path, msgspec.json.format(content, indent=2) + b"\n", FILE_MODE)
 
 
 async def dump(

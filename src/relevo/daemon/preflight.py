@@ -116,11 +116,22 @@ class Preflight:
             except HostError as error:
                 problem = str(error)
             if problem:
-                message = f"{path[-1]} of {path[0]} '{path[1]}' cannot run: {problem}"
+                owner = path[0] if len(path) == 2 else f"{path[0]} '{path[1]}'"
+                message = f"{path[-1]} of {owner} cannot run: {problem}"
                 self._add(Severity.WARNING, message, "--offline skips this check", *path)
 
     def _scripts(self) -> Iterator[tuple[Script, tuple[str, ...]]]:
         """Yield each script with its path."""
+        processes, fifos = self.model.global_defs.processes, self.model.global_defs.fifos
+        for keyword, script in (
+            ("startup_script", processes.startup_script),
+            ("shutdown_script", processes.shutdown_script),
+            ("notify_fifo_script", fifos.everything.script),
+            ("vrrp_notify_fifo_script", fifos.vrrp.script),
+            ("lvs_notify_fifo_script", fifos.services.script),
+        ):
+            if script is not None:
+                yield script, ("global_defs", keyword)
         for tracked in self.model.trackers.scripts:
             yield tracked.script, ("vrrp_script", tracked.name, "script")
         for instance in self.model.vrrp_instances:

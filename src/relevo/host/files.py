@@ -8,7 +8,6 @@ import random
 import re
 import socket
 import stat
-import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ MAX_ALTERNATIVES: Final = 10_000
 MIN_KEY: Final = 16
 """Shortest key in bytes: a shorter one can be found by trying."""
 MAX_KEY: Final = 4096
+PID_FILE_MODE: Final = 0o644
 
 
 def read_configuration(path: str, *, undecodable: str = "replace") -> str:
@@ -49,41 +49,43 @@ def read_configuration(path: str, *, undecodable: str = "replace") -> str:
 
 
 def replace_configuration(path: str, text: str) -> None:
-    """Write a configuration file at once: whoever reads it sees the former text or the new one. Owner and mode stay.
-
-    ``ConfigurationError`` if it cannot be written.
-    """
-    target = os.path.realpath(path)
+    """Write a configuration file at once, and leave its owner and mode. ``ConfigurationError`` if it cannot be written."""
+    target = Path(os.path.realpath(path))
     try:
-        former = os.stat(target)
-        descriptor, fresh = tempfile.mkstemp(dir=os.path.dirname(target), prefix=f".{os.path.basename(target)}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
-                os.fchmod(file.fileno(), stat.S_IMODE(former.st_mode))
-                if os.geteuid() == 0:
-                    os.fchown(file.fileno(), former.st_uid, former.st_gid)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, target)
-        except BaseException:
-            os.unlink(fresh)
-            raise
+        former = target.stat()
+        owner = (former.st_uid, former.st_gid) if os.geteuid() == 0 else None
+        write_at_once(target, text.encode("utf-8", "surrogateescape"), stat.S_IMODE(former.st_mode), owner)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
+def write_at_once(path: Path, content: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+    """Write a file so that a reader finds the former content or the new one, never a part. It follows no link."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            os.fchmod(descriptor, mode)
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            file.flush()
+            os.fsync(descriptor)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def write_pid_file(path: Path, pid: int) -> None:
-    """Write a PID file at once, so that no reader finds it empty; ``HostError`` if that fails."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a PID file, so that no reader finds it empty; ``HostError`` if that fails."""
+    content = f"{pid}\n".encode()
     try:
         if path.exists() and not path.is_file():  # a device, or a pipe
-            path.write_text(f"{pid}\n", encoding="ascii")
-            return
-        fresh.unlink(missing_ok=True)
-        with open(fresh, "x", encoding="ascii") as file:
-            file.write(f"{pid}\n")
-        fresh.replace(path)
+            path.write_bytes(content)
+        else:
+            write_at_once(path, content, PID_FILE_MODE)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}") from error
 

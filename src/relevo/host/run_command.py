@@ -194,17 +194,17 @@ async def _wait(process: asyncio.subprocess.Process, limit_s: float) -> CommandR
         async with asyncio.timeout(limit_s):
             status = await process.wait()
     except TimeoutError:
-        await _kill_session(process)
+        await end_session(process)
         return CommandResult(Outcome.TIMED_OUT, reason=f"killed: it ran longer than {limit_s:g} s")
     except asyncio.CancelledError:
-        await asyncio.shield(_kill_session(process))
+        await asyncio.shield(end_session(process))
         raise
     if status < 0:
         return CommandResult(Outcome.SIGNALLED, -status, f"ended by signal {-status}")
     return CommandResult(Outcome.EXITED, status, f"exited with status {status}" if status else "")
 
 
-async def _kill_session(process: asyncio.subprocess.Process) -> None:
+async def end_session(process: asyncio.subprocess.Process) -> None:
     """Send TERM to a command and its children, then KILL, also where only the command itself has ended."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:

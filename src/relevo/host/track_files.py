@@ -7,12 +7,12 @@ that does not exist, or cannot be watched, is tried again; ``sweep`` does that.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterable
 from typing import Final
 
+from relevo.config.strtol import strtol
 from relevo.errors import HostError
 from relevo.host import libc
 from relevo.model import TrackFile
@@ -29,7 +29,6 @@ READ_LENGTH: Final = 127
 """Bytes of a file that are read; keepalived reads as many."""
 FILE_MODE: Final = 0o600
 _EVENT: Final = struct.Struct("iIII")
-_NUMBER: Final = re.compile(rb"[ \t\n\v\f\r]*([+-]?)(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 
 
 class FileWatcher:
@@ -113,13 +112,8 @@ def read_number(path: str) -> int:
         return 0
     finally:
         os.close(descriptor)
-    match = _NUMBER.match(data)
-    if match is None:
-        return 0
-    digits = match[2].decode()
-    base = 16 if digits[:2].lower() == "0x" else 8 if digits[0] == "0" else 10
-    value = int(digits, base)
-    return -value if match[1] == b"-" else value
+    found = strtol(data.decode("latin-1"))
+    return found[0] if found is not None else 0
 
 
 def write_first_number(file: TrackFile, *, starting: bool) -> None:

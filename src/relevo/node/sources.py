@@ -24,17 +24,12 @@ class Sources:
 
     def __init__(self, values: Mapping[SourceKey, int | None]) -> None:
         self._values: dict[SourceKey, int | None] = dict(values)
-        self._declared: set[SourceKey] = set()
+        self._declared: frozenset[SourceKey] = frozenset()
 
     def configure(self, configuration: Configuration) -> None:
         """Forget the sources that the configuration does not declare."""
-        declared = configuration.trackers
-        kept = {(TrackerKind.SERVICE, name) for name in tracked_services(configuration)}
-        kept |= {(TrackerKind.SCRIPT, script.name) for script in declared.scripts}
-        kept |= {(TrackerKind.FILE, file.name) for file in declared.files}
-        kept |= {(TrackerKind.PROCESS, process.name) for process in declared.processes}
-        self._values = {key: value for key, value in self._values.items() if key in kept}
-        self._declared = kept
+        self._declared = declared_sources(configuration)
+        self._values = {key: value for key, value in self._values.items() if key in self._declared}
 
     def take(self, kind: TrackerKind, given: Observation) -> None:
         """Process an observation; one of a source that a reload removed is ignored."""
@@ -61,6 +56,19 @@ class Sources:
             if tracked.weight == 0 and tracked.kind in _AWAITED and key not in self._values:
                 return f"{_NAMES[tracked.kind]} {tracked.name}"
         return ""
+
+
+def declared_sources(configuration: Configuration) -> frozenset[SourceKey]:
+    """Return the sources whose values come as observations: the declared ones, and the virtual servers that are tracked."""
+    declared = configuration.trackers
+    return frozenset(
+        (
+            *((TrackerKind.SCRIPT, script.name) for script in declared.scripts),
+            *((TrackerKind.FILE, file.name) for file in declared.files),
+            *((TrackerKind.PROCESS, process.name) for process in declared.processes),
+            *((TrackerKind.SERVICE, name) for name in tracked_services(configuration)),
+        )
+    )
 
 
 def tracked_services(configuration: Configuration) -> frozenset[str]:

@@ -15,7 +15,7 @@ from relevo.machines.track_script import ScriptMachine, Verdict
 from relevo.model import Configuration, Script, TrackerKind, TrackFile, TrackProcess, VrrpScript
 from relevo.node.effects import Log
 from relevo.node.observation import Observation
-from relevo.node.sources import SourceKey, tracked_services
+from relevo.node.sources import SourceKey, declared_sources, tracked_services
 from relevo.severity import Severity
 
 MIN_NUMBER: Final = -(2**31)
@@ -80,13 +80,8 @@ class Trackers:
             self._files = declared.files
             effects.append(WatchFiles(declared.files))
         self._services = tracked_services(configuration)
-        names = {
-            *((TrackerKind.SCRIPT, script.name) for script in declared.scripts),
-            *((TrackerKind.PROCESS, process.name) for process in declared.processes),
-            *((TrackerKind.FILE, file.name) for file in declared.files),
-            *((TrackerKind.SERVICE, name) for name in self._services),
-        }
-        self.observed = {key: value for key, value in self.observed.items() if key in names}
+        known = declared_sources(configuration)
+        self.observed = {key: value for key, value in self.observed.items() if key in known}
         return effects
 
     # -- scripts -----------------------------------------------------------------------------------------------

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from relevo.model import Configuration
 
+SECRETS: Final = frozenset({"password"})
+"""Fields that are not shown."""
+MASK: Final = "***"
+
 
 def without_secrets(configuration: Configuration) -> Any:
     """Return the model as plain values, with secrets masked."""
-    plain = msgspec.to_builtins(configuration)
-    for instance in plain["vrrp_instances"]:
-        if instance["authentication"]:
-            instance["authentication"]["password"] = "***"  # noqa: S105 - the mask
-    return plain
+    return masked(msgspec.to_builtins(configuration))
+
+
+def masked(value: Any) -> Any:
+    """Return plain values with their secrets masked."""
+    if isinstance(value, dict):
+        return {key: MASK if key in SECRETS and part else masked(part) for key, part in value.items()}
+    return [masked(part) for part in value] if isinstance(value, list | tuple) else value

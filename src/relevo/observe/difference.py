@@ -7,11 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from relevo.model import Configuration
+from relevo.observe.configuration import MASK, SECRETS, masked
 
 NAMES: Final = ("name", "endpoint", "address", "path")
 """Fields that identify an element of a list, the first that it has; elements without one are compared by position."""
-SECRETS: Final = frozenset({"password"})
-HIDDEN: Final = "***"
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -31,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(former: Configuration, latter: Configuration) -> list[Difference]:
-    """Return what differs, in the order of the model. Lists match by name; their order counts where it has a meaning."""
+    """Return what differs, in the order of the model. Elements of lists match by name; another order of the same is said too."""
     found: list[Difference] = []
     _compare(msgspec.to_builtins(former), msgspec.to_builtins(latter), (), found)
     return found
@@ -50,9 +49,9 @@ def _compare(one: Any, other: Any, path: tuple[str, ...], found: list[Difference
         if before == after:  # the elements are the same: their order differs
             found.append(Difference(path, list(before), list(after)))
     elif path[-1] in SECRETS:
-        found.append(Difference(path, one and HIDDEN, other and f"another {HIDDEN}"))
+        found.append(Difference(path, one and MASK, other and f"another {MASK}"))
     else:
-        found.append(Difference(path, _masked(one), _masked(other)))
+        found.append(Difference(path, masked(one), masked(other)))
 
 
 def _by_name(elements: list[Any] | tuple[Any, ...]) -> dict[str, Any]:
@@ -70,12 +69,6 @@ def _name(value: Any) -> str:
     if isinstance(value, dict):
         return ":".join(str(part) for part in value.values() if part not in ("", None))
     return str(value)
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: HIDDEN if key in SECRETS and part else _masked(part) for key, part in value.items()}
-    return [_masked(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _shown(value: Any) -> str:

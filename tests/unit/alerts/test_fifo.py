@@ -110,6 +110,31 @@ def test_lines_that_nobody_reads_are_dropped_at_a_limit_and_that_is_said_once(
     assert run(work) == [f"nobody reads {path}: further lines are dropped"]
 
 
+def test_a_reload_that_changes_the_reader_keeps_the_pipe_and_the_lines(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    node: list[int] = []
+    count = 3000  # more than a pipe holds
+
+    async def work(office: Office) -> None:
+        office.configure(vrrp=NotifyFifo(path=str(path)))
+        node.append(path.stat().st_ino)
+        for number in range(count):
+            office.fifos.vrrp("INSTANCE", "a rather long name of an instance", "MASTER", number)
+        office.configure(vrrp=NotifyFifo(path=str(path), user="root"))
+        office.fifos.vrrp("INSTANCE", "last", "MASTER", count)
+        text = ""
+        async with asyncio.timeout(10.0):
+            while '"last"' not in text:
+                text += read(path)
+                await asyncio.sleep(0.01)
+        assert [int(line.split()[-1]) for line in text.splitlines()] == list(range(count + 1))
+        await wait_for(lambda: not office.fifos._tasks)
+        assert path.stat().st_ino == node[0], "the pipe that was left must not take the file along"
+
+    run(work)
+    assert not path.exists()
+
+
 def test_a_reload_that_keeps_a_pipe_loses_nothing_and_one_that_removes_it_closes_it(tmp_path: Path) -> None:
     path, other = tmp_path / "pipe", tmp_path / "other"
 

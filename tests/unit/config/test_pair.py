@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relevo.config import Included, compile_text
+from relevo.config import Included, Severity, Surroundings, compile_text
 from relevo.config.pair import other_name, peer_of
 from relevo.observe.difference import differences
 
@@ -103,6 +103,34 @@ def test_a_name_is_never_kept(name):
     assert other_name(name) != name
 
 
-@given(st.text(alphabet='vrp_instance{}stateMASTRpriority 0159.\n"#\\$', max_size=200))
+def test_lines_of_one_node_alone_are_left_as_they_are():
+    text = INSTANCE.format("@a priority 150\n@b priority 100\n@a unicast_src_ip 10.0.0.2\nunicast_peer {\n10.0.0.3\n}")
+    made = peer_of(text, "f", surroundings=Surroundings(config_id="a"))
+    assert "@a priority 150\n@b priority 100\n@a unicast_src_ip 10.0.0.2" in made.text
+    assert [found.severity for found in made.findings.items] == [Severity.WARNING] * 2
+
+
+WORDS = st.sampled_from(
+    [
+        "state",
+        "MASTER",
+        "priority",
+        "150",
+        "unicast_src_ip",
+        "unicast_peer",
+        "{",
+        "}",
+        "10.0.0.1",
+        "peer",
+        "\n",
+        '"',
+        "#",
+        "$A",
+        "$A=1",
+    ]
+)
+
+
+@given(st.lists(WORDS, max_size=30).map(" ".join))
 def test_no_text_raises(text):
     peer_of(f"vrrp_instance V {{\n{text}\n}}\n", "f")

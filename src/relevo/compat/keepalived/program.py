@@ -12,20 +12,22 @@ import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
+import msgspec
+
 from relevo import __version__
 from relevo.api.schema import PlaneAtStop
 from relevo.compat.keepalived.options import SIGNALS, UNNEEDED, BadOption, Given, read
-from relevo.config import Compiled, Places, exit_status, render
+from relevo.config import STATUS_UNREADABLE, Compiled, Places, exit_status, render
 from relevo.daemon.configuration import Options, Part, blocking_problem, compile_file
 from relevo.daemon.preflight import Preflight
 from relevo.errors import ConfigurationError, RelevoError
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
+from relevo.observe.configuration import without_secrets
 
 KEEPALIVED_VERSION: Final = "2.4.3"
 """Release of keepalived whose language this is; scripts look for it in the first line of ``--version``."""
 EXIT_FATAL: Final = 1
 EXIT_CONFIG: Final = 2
-EXIT_NO_PERMISSION: Final = 4
 EXIT_NO_CONFIG: Final = 6
 """keepalived's exit statuses (lib/scheduler.h)."""
 PID_FOLDER: Final = "/run"
@@ -126,7 +128,7 @@ def _test(file: str, config_id: str | None, log: str) -> int:
             compiled = compile_file(file, config_id, places)
         except ConfigurationError as error:
             out.write(f"{error}\n")
-            return EXIT_NO_PERMISSION
+            return STATUS_UNREADABLE
         Preflight(compiled, places, file).look()
         for finding in compiled.findings.in_order():
             out.write(render(finding, compiled.sources) + "\n")
@@ -144,10 +146,6 @@ def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -
     if running:
         _fail(f"daemon is already running with PID {running}", EXIT_FATAL)
     if "d" in given.flags:
-        import msgspec
-
-        from relevo.observe.configuration import without_secrets
-
         sys.stderr.write(msgspec.json.format(msgspec.json.encode(without_secrets(compiled.configuration))).decode() + "\n")
     if "u" in given.values:
         os.umask(_mask(given.values["u"]))

@@ -9,6 +9,6 @@ def skew_s(version: int, priority: int, advert_interval_s: float) -> float:
     return (256 - priority) * whole / 256
 
 
-def master_down_s(version: int, priority: int, advert_interval_s: float, adverts: int = 3) -> float:
+def master_down_s(version: int, priority: int, advert_interval_s: float, adverts: int) -> float:
     """Return after how long without adverts the master counts as down; ``adverts`` is ``down_timer_adverts``."""
     return adverts * advert_interval_s + skew_s(version, priority, advert_interval_s)
