@@ -6,8 +6,10 @@ configuration, 4 the configuration cannot run, 5 it has findings, 6 it has secur
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -76,3 +78,22 @@ def main() -> None:
         if error.hint:
             click.echo(f"  hint: {error.hint}", err=True)
         sys.exit(1)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        click.echo(f"relevo: cannot write the output: {error.strerror}", err=True)
+        sys.exit(1)
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            _leave(end.code)
+        raise
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process without freeing its memory object by object: a quarter of the time of checking 10 000 servers."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        sys.exit(status)  # Python says what is wrong with the output
+    os._exit(status)

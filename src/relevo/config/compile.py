@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from relevo.config.assemble import configuration
@@ -38,13 +41,26 @@ def compile_text(
 
     ``places`` gets the positions of all declarations; ``surroundings`` is what the file can ask about the machine.
     """
-    findings = Findings()
-    tree = parse(text, file, reader, findings, surroundings)
-    first = tree.sources[file][0]
-    top = Statement("", [], Line(file, 1, first), 0)
-    top.block = tree.statements
-    root = Fields(Cursor(top, findings), ROOT)
-    ROOT.evaluate(tree.statements, root)
-    model = configuration(root, places or Places(wanted=False))
-    findings.hide_secrets()
+    with _without_collector():
+        findings = Findings()
+        tree = parse(text, file, reader, findings, surroundings)
+        first = tree.sources[file][0]
+        top = Statement("", [], Line(file, 1, first), 0)
+        top.block = tree.statements
+        root = Fields(Cursor(top, findings), ROOT)
+        ROOT.evaluate(tree.statements, root)
+        model = configuration(root, places or Places(wanted=False))
+        findings.hide_secrets()
     return Compiled(model, findings, tree.sources)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the garbage collector: what the compiler makes has no cycles, and walking it is a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -19,12 +19,16 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
+import msgspec
+
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.source import Quoted, script_words
 from relevo.config.tree import Statement
 from relevo.model import Endpoint, Script
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 _TAIL = re.compile(r"[-/].*")
 MAX_DIGITS: Final = 20
 """Digits of a number that are read: more are out of every range, and ``int`` refuses 4300."""
@@ -37,16 +41,13 @@ class Rejected(Exception):
     """The statement cannot be used; a finding has the reason."""
 
 
-class Cursor:
-    """Reads the arguments of ``statement`` from left to right."""
+class Cursor(msgspec.Struct, eq=False, gc=False):
+    """Reads the arguments of ``statement`` from left to right; ``instead`` is the value of a refused argument."""
 
-    __slots__ = ("findings", "instead", "position", "statement")
-
-    def __init__(self, statement: Statement, findings: Findings, instead: str = "") -> None:
-        self.statement = statement
-        self.findings = findings
-        self.position = 0
-        self.instead = instead  # the value of a keyword whose argument is refused
+    statement: Statement
+    findings: Findings
+    instead: str = ""
+    position: int = 0
 
     # -- findings ----------------------------------------------------------------------------------------------
 
@@ -231,13 +232,6 @@ def canonical_address(text: str) -> str:
     """Return the canonical text of an address literal; ``ValueError`` if it is none."""
     if ":" in text:
         return str(ipaddress.IPv6Address(text))
-    parts = text.split(".")
-    if len(parts) == 4:
-        for part in parts:  # the common case, ten times the speed of ipaddress
-            if not (part.isdecimal() and part.isascii() and len(part) <= 3 and int(part) <= 255):
-                break
-            if len(part) > 1 and part[0] == "0":
-                break
-        else:
-            return text
+    if _IPV4.fullmatch(text):  # the common case, ten times the speed of ipaddress
+        return text
     return str(ipaddress.IPv4Address(text))

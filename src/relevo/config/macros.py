@@ -77,11 +77,7 @@ class Definition:
 class ExpandedLine(Line):
     """A line that is not written as it is read; its words stand where the ``written`` ones do, if they are as many."""
 
-    __slots__ = ("written",)
-
-    def __init__(self, line: Line, text: str, chain: tuple[Step, ...]) -> None:
-        super().__init__(line.file, line.number, text, chain)
-        self.written = line.text
+    written: str = ""
 
     def place(self, word: int | None = None) -> Place:
         """Place of word ``word`` in the written line; the whole line where the words do not correspond."""
@@ -279,7 +275,7 @@ class Expander:
                 self._findings.secrets.update(part for each in used for part in each.lines if part and part in secret)
             if not line.text.rstrip().endswith(text):
                 chain = (Step(How.BECOMES, line.file, line.number, masked_line(text)), *chain)
-            made = ExpandedLine(line, text, chain)
+            made = ExpandedLine(line.file, line.number, text, chain, line.text)
             self._note_undefined(made)
             yield made
 

@@ -64,11 +64,11 @@ class Places:
 
     def record(self, at: Placed, word: int, *path: str) -> None:
         """Record the position of ``path``: word ``word`` of a statement. The first declaration counts."""
-        self._found.setdefault(tuple(part for part in path if part), (at, word))
+        self._found.setdefault(tuple(filter(None, path)), (at, word))
 
     def of(self, *path: str) -> Place | None:
         """Return the position of ``path``, or of the innermost enclosing path that has one."""
-        path = tuple(part for part in path if part)
+        path = tuple(filter(None, path))
         while path:
             if path in self._found:
                 statement, word = self._found[path]

@@ -13,7 +13,7 @@ from typing import Final
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.macros import NOWHERE, SPECIAL, Expander, Surroundings
 from relevo.config.place import How, Place, Step
-from relevo.config.source import MAX_LINE_LENGTH, Brace, Line, has_open_quote, odd_blanks, words
+from relevo.config.source import MAX_LINE_LENGTH, Brace, Line, Words, has_open_quote, odd_blanks
 
 MAX_INCLUDE_DEPTH: Final = 32
 """Nesting of includes: deeper is a loop (keepalived has a similar limit)."""
@@ -41,7 +41,7 @@ class Included:
 Reader = Callable[[str, str], list[Included]]
 """``reader(pattern, including_file)``: the files that match, relative to the folder of the including file."""
 
-Read = tuple[Line, list[str]]
+Read = tuple[Line, Words]
 """A line and its words; there is at least one."""
 
 
@@ -54,6 +54,7 @@ class Preprocessor:
         self._folder = surroundings.folder
         self._expander = Expander(surroundings, findings)
         self._included = 0
+        self._words: dict[str, Words] = {}
 
     def read(self, text: str, file: str, chain: tuple[Step, ...] = (), outer: tuple[str, ...] = ()) -> Iterator[Read]:
         """Yield the lines of ``text`` that have words. ``outer`` are the files that include it, the outermost first."""
@@ -61,6 +62,7 @@ class Preprocessor:
         self._findings.sources[file] = lines
         self._expander.see(text)
         special = SPECIAL.search(text) is not None
+        known = self._words  # lines such as "TCP_CHECK {" are there by the thousand
         for number, written in enumerate(lines, 1):
             if len(written) > MAX_LINE_LENGTH or "\0" in written:
                 self._refuse(Line(file, number, written, chain))
@@ -69,23 +71,29 @@ class Preprocessor:
                 line = Line(file, number, written, chain)
                 self._look_at(line)
                 for made in self._expander.expand(line, self._folder_of(file, outer)):
-                    yield from self._line(made, words(made.text), outer)
+                    yield from self._line(made, Words.of(made.text), outer)
                 continue
-            found = words(written)
-            if found:
+            found = known.get(written)
+            if found is None:
+                found = known[written] = Words.of(written)
+            if found.all:
                 line = Line(file, number, written, chain)
-                self._look_at(line)
-                yield from self._line(line, found, outer)
+                if '"' in written or not written.isascii():
+                    self._look_at(line)
+                if found.all[0] in INCLUDES:
+                    yield from self._include(line, found.all, outer)
+                else:
+                    yield line, found
         self._expander.finish()
 
     def _folder_of(self, file: str, outer: tuple[str, ...]) -> str:
         """Return the folder of a file: the given one of the outermost, else that of its name."""
         return file.rpartition("/")[0] or self._folder if outer or "/" in file else self._folder
 
-    def _line(self, line: Line, found: list[str], outer: tuple[str, ...]) -> Iterator[Read]:
-        if found and found[0] in INCLUDES:
-            yield from self._include(line, found, outer)
-        elif found:
+    def _line(self, line: Line, found: Words, outer: tuple[str, ...]) -> Iterator[Read]:
+        if found.all and found.all[0] in INCLUDES:
+            yield from self._include(line, found.all, outer)
+        elif found.all:
             yield line, found
 
     def _look_at(self, line: Line) -> None:

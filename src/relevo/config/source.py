@@ -15,6 +15,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from relevo.config.place import Place, Step
 
 MAX_LINE_LENGTH: Final = 16_384
@@ -50,19 +52,16 @@ _TOKEN = re.compile(
 _ESCAPED = re.compile(r"\\([#!])")
 
 
-class Line:
+class Line(msgspec.Struct, eq=False, gc=False):
     """One line of text as the tree reads it: after includes, and after expansions where there are any.
 
     ``text`` has its words; ``chain`` lists the includes and expansions that produced it, the nearest first.
     """
 
-    __slots__ = ("chain", "file", "number", "text")
-
-    def __init__(self, file: str, number: int, text: str, chain: tuple[Step, ...] = ()) -> None:
-        self.file = file
-        self.number = number
-        self.text = text
-        self.chain = chain
+    file: str
+    number: int
+    text: str
+    chain: tuple[Step, ...] = ()
 
     def place(self, word: int | None = None) -> Place:
         """Place of word ``word`` (from 0); past the last one, where the line ends; without a number, the line as a whole."""
@@ -75,6 +74,23 @@ class Line:
             column, length = spots[-1]
             return Place(self.file, self.number, column + length, 1, self.chain)
         return Place(self.file, self.number, chain=self.chain)
+
+
+class Words(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """The words of a line: of one without braces the ``keyword`` and its ``args``, too. Equal lines share them."""
+
+    all: list[str]
+    braces: bool
+    keyword: str = ""
+    args: list[str] = []
+
+    @classmethod
+    def of(cls, line: str) -> Words:
+        """Split ``line`` into words."""
+        found = words(line)
+        if not found or Brace in map(type, found):
+            return cls(found, braces=bool(found))
+        return cls(found, False, found[0], found[1:])
 
 
 def words(line: str) -> list[str]:

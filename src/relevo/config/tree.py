@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.macros import NOWHERE, Surroundings
 from relevo.config.place import Place
 from relevo.config.preprocess import Preprocessor, Reader
-from relevo.config.source import OPEN, Brace, Line
+from relevo.config.source import OPEN, Brace, Line, Words
 
 MAX_BLOCK_DEPTH: Final = 32
 """Nesting of blocks; the language itself needs five."""
@@ -21,17 +23,17 @@ MAX_STATEMENTS: Final = 4_000_000
 """Statements in all files: enough for 400 000 real servers, in less than 2 GB of memory."""
 
 
-class Statement:
-    """A keyword, its arguments, and its block (``None`` without one)."""
+class Statement(msgspec.Struct, eq=False, gc=False):
+    """A keyword, its arguments, and its block (``None`` without one).
 
-    __slots__ = ("args", "block", "first", "keyword", "source")
+    ``first`` is the number of the keyword among the words of its line ``source``.
+    """
 
-    def __init__(self, keyword: str, args: list[str], source: Line, first: int) -> None:
-        self.keyword = keyword
-        self.args = args
-        self.block: list[Statement] | None = None
-        self.source = source
-        self.first = first  # number of the keyword among the words of its line
+    keyword: str
+    args: list[str]
+    source: Line
+    first: int
+    block: list[Statement] | None = None
 
     @property
     def line(self) -> int:
@@ -72,10 +74,12 @@ class _Parser:
         self.count = 0
         self.suspect: Statement | None = None  # the first block that a brace further left than its own keyword closes
 
-    def line(self, line: Line, found: list[str]) -> None:
-        if Brace not in map(type, found):
-            self._statement(line, found, 0, len(found))
+    def line(self, line: Line, words: Words) -> None:
+        if not words.braces:
+            self.count += 1
+            self.current.append(Statement(words.keyword, words.args, line, 0))
             return
+        found = words.all
         start = 0
         for index, word in enumerate(found):
             if type(word) is not Brace:
@@ -110,7 +114,7 @@ class _Parser:
             self._report(line, index, "'}' closes nothing", "remove it, or look above for a block closed too early")
             return
         self.current, opener = self.open.pop()
-        if self.suspect is None and index == 0 and opener.first == 0 and _indent(line) < _indent(opener.source):
+        if self.suspect is None and index == 0 and opener.first == 0 and _stands_left(line, opener.source):
             self.suspect = opener
 
     def finish(self) -> None:
@@ -124,6 +128,14 @@ class _Parser:
 
     def _report(self, line: Line, word: int | None, message: str, hint: str) -> None:
         self.findings.add(Severity.ERROR, line.place(word), message, hint)
+
+
+def _stands_left(closing: Line, opening: Line) -> bool:
+    """Whether the brace that begins ``closing`` stands further left than the first word of ``opening``."""
+    margin = closing.text[: closing.text.find("}")]
+    if opening.text.startswith(margin) and not opening.text[len(margin)].isspace():
+        return False  # the common case
+    return _indent(closing) < _indent(opening)
 
 
 def _indent(line: Line) -> int:

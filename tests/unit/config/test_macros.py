@@ -23,7 +23,7 @@ def read(text, reader=lambda pattern, including: [], surroundings=HERE):
     """The lines of ``text`` as words joined by one blank, and the findings."""
     findings = Findings()
     lines = list(Preprocessor(reader, findings, surroundings).read(text, "f"))
-    return [" ".join(words) for _, words in lines], findings
+    return [" ".join(words.all) for _, words in lines], findings
 
 
 def lines(text, **how):

@@ -9,7 +9,7 @@ from relevo.config.blocks import checkers
 from relevo.config.blocks.arguments import Argument, entries, integer, text, word_list
 from relevo.config.blocks.checks import KINDS
 from relevo.config.blocks.keepalived_keywords import KEEPALIVED_KEYWORDS, REMOVED, known
-from relevo.config.blocks.registry import OURS, Again, Block, Fields, Keyword
+from relevo.config.blocks.registry import NO_BLOCKS, OURS, Again, Block, Fields, Keyword, Outer
 from relevo.config.blocks.root import ROOT
 from relevo.config.blocks.services import REAL_SERVER
 from relevo.config.cursor import Cursor
@@ -197,10 +197,10 @@ def coat(**values: object) -> Fields:
     return fields
 
 
-def shop(**values: object) -> dict[str, Fields]:
+def shop(**values: object) -> Outer:
     fields = Fields(coat().cursor, SHOP)
     fields.update(values)
-    return {"shop": fields}
+    return NO_BLOCKS.with_block(fields)
 
 
 @pytest.mark.parametrize(

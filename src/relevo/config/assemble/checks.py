@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from relevo.config.blocks.checks import BIND_PORT, BINDTO, CONNECT_IP, CONNECT_PORT, KINDS, WARMUP, Common
-from relevo.config.blocks.registry import Fields
+from relevo.config.blocks.registry import NO_BLOCKS, Fields
 from relevo.config.diagnostics import Severity
 from relevo.model import Check, Endpoint
 from relevo.model.checks import CheckTiming
@@ -18,12 +20,12 @@ def checks(server: Fields, declared: Endpoint, inherited_port: int) -> tuple[Che
     found = server.get("checks")
     if not found:
         return ()
-    above = {**server.above, "real_server": server}
+    above = server.above.with_block(server)
     built = []
     for fields in found:
         fields.above = above
         check = _check(fields, declared, inherited_port)
-        fields.above = {}  # a cycle would keep the whole tree in memory
+        fields.above = NO_BLOCKS  # a cycle would keep the whole tree in memory
         if check is not None:
             built.append(check)
     return tuple(built)
@@ -40,10 +42,13 @@ def _check(fields: Fields, declared: Endpoint, inherited_port: int) -> Check | N
         else:
             message = f"{kind.name} has no port to connect to: it can never pass"
             fields.report(Severity.WARNING, "", message, "write connect_port")
-    timing = fields.values_for(CheckTiming)
-    timing.setdefault(WARMUP.target, timing["delay_loop_s"])
     connect = Endpoint(fields.given(CONNECT_IP, declared.address), port)
-    return kind.build(fields, Common(CheckTiming(**timing), connect, _bind(fields, connect)))
+    return kind.build(fields, Common(fields.shared(CheckTiming, _timing), connect, _bind(fields, connect)))
+
+
+def _timing(values: dict[str, Any]) -> CheckTiming:
+    values.setdefault(WARMUP.target, values["delay_loop_s"])
+    return CheckTiming(**values)
 
 
 def _bind(fields: Fields, connect: Endpoint) -> Endpoint | None:

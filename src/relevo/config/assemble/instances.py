@@ -11,7 +11,7 @@ import msgspec
 from relevo.config.assemble.strict import accepts, keep_to_the_rfc
 from relevo.config.blocks.arguments import Located
 from relevo.config.blocks.global_defs import GARP_INTERVAL, SYNC_DAEMON
-from relevo.config.blocks.registry import Fields, Keyword
+from relevo.config.blocks.registry import NO_BLOCKS, Fields, Keyword
 from relevo.config.blocks.vrrp import (
     ADDRESSES,
     ADVERT_INT,
@@ -75,7 +75,7 @@ class Instances:
         built: dict[str, VrrpInstance] = {}
         routers: dict[tuple[int, str], list[VrrpInstance]] = {}
         for fields in blocks:
-            fields.above = {"global_defs": self._defaults}
+            fields.above = NO_BLOCKS.with_block(self._defaults)
             name = name_of(fields)
             if name in built:
                 message = f"vrrp_instance '{name}' is there already: left out"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from relevo.config.assemble.checks import checks
-from relevo.config.blocks.registry import Fields
+from relevo.config.blocks.registry import NO_BLOCKS, Fields
 from relevo.config.blocks.services import LTHRESHOLD, METHOD, REAL_SERVERS, UTHRESHOLD, Method, endpoint_of
 from relevo.config.diagnostics import Severity
 from relevo.model import Endpoint, Forwarding, RealServer
+
+_NAT: Final = Method()
 
 
 def real_servers(fields: Fields, service: Endpoint) -> tuple[RealServer, ...]:
     """Return the servers of a service: of one IP version but for tunnels, and none twice."""
     built: dict[Endpoint, RealServer] = {}
     blocks: list[Fields] = fields.given(REAL_SERVERS, [])
-    above = {**fields.above, "virtual_server": fields}
+    above = fields.above.with_block(fields)
     ipv6 = ":" in service.address
     for found in blocks:
         found.above = above
         server = _server(found, fields, service)
-        found.above = {}  # a cycle would keep the whole tree in memory
+        found.above = NO_BLOCKS  # a cycle would keep the whole tree in memory
         if (":" in server.endpoint.address) != ipv6 and server.forwarding is not Forwarding.TUN:
             message = f"{server.endpoint} and the virtual server are of different IP versions: left out"
             found.report(Severity.ERROR, "", message, "only lb_kind TUN may mix them")
@@ -37,7 +41,7 @@ def inherited_port(fields: Fields, service: Endpoint) -> int:
 
 def _server(fields: Fields, outer: Fields, service: Endpoint) -> RealServer:
     declared = endpoint_of(fields)
-    method: Method = fields.effective(METHOD, Method())
+    method: Method = fields.effective(METHOD, _NAT)
     port = inherited_port(outer, service)
     endpoint = declared
     as_asked = method.forwarding in (Forwarding.DR, Forwarding.TUN)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from relevo.config.assemble.servers import inherited_port, real_servers
 from relevo.config.blocks.groups import Group, Member
-from relevo.config.blocks.registry import Fields
+from relevo.config.blocks.registry import NO_BLOCKS, Fields
 from relevo.config.blocks.services import (
     DEFAULT_PERSISTENCE_S,
     GRANULARITY,
@@ -35,8 +35,9 @@ def services(
     """Return the services that can be used. ``groups`` are address groups by name, ``pools`` the source addresses of FULLNAT."""
     built: dict[str, VirtualServer] = {}
     taken: dict[ServiceKey, str] = {}
+    above = NO_BLOCKS.with_block(defaults)
     for fields in blocks:
-        fields.above = {"global_defs": defaults}
+        fields.above = above
         service = _service(fields, groups, pools)
         if service is None:
             continue
@@ -58,12 +59,12 @@ def services(
 def _record(fields: Fields, service: VirtualServer, places: Places) -> None:
     if not places.wanted:
         return
+    name = service.name
     for keyword in (*fields.origin, ""):
-        places.record(*fields.located(keyword), "virtual_server", service.name, keyword)
+        places.record(*fields.located(keyword), "virtual_server", name, keyword)
     servers: list[Fields] = fields.given(REAL_SERVERS, [])
     for server in servers:
-        path = ("virtual_server", service.name, "real_server", endpoint_of(server).address)
-        places.record(server.cursor.statement, 1, *path)
+        places.record(server.cursor.statement, 1, "virtual_server", name, "real_server", endpoint_of(server).address)
 
 
 def _service(fields: Fields, groups: Mapping[str, Group], pools: Mapping[str, Group]) -> VirtualServer | None:

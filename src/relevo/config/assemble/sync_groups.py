@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relevo.config.blocks.registry import Fields
+from relevo.config.blocks.registry import NO_BLOCKS, Fields
 from relevo.config.blocks.root import SYNC_GROUPS
 from relevo.config.blocks.vrrp import MEMBERS, name_of
 from relevo.config.diagnostics import Severity
@@ -17,7 +17,7 @@ def sync_groups(root: Fields, defaults: Fields, instances: set[str]) -> tuple[tu
     taken: dict[str, str] = {}
     blocks: Sequence[Fields] = root.given(SYNC_GROUPS, [])
     for fields in blocks:
-        fields.above = {"global_defs": defaults}
+        fields.above = NO_BLOCKS.with_block(defaults)
         name = name_of(fields)
         if name in built:
             message = f"vrrp_sync_group '{name}' is there already: left out"

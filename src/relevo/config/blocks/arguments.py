@@ -206,8 +206,6 @@ class Located(Generic[T]):
 class Entry(Statement):
     """A line of a block as if its keyword were that of the block; its place is that of its first word."""
 
-    __slots__ = ()
-
     def place(self, word: int = 0) -> Place:
         """Place of word ``word``, from 1."""
         return super().place(max(1, word))

@@ -8,7 +8,7 @@ compiler, "did you mean", the reference page and completion use the rows. To add
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, Generic, TypeVar, overload
@@ -28,6 +28,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_GUESSES: Final = 500
 """Findings after which "did you mean" stops: a guess costs a millisecond, and such a file is no configuration."""
+
+MAX_KNOWN: Final = 1024
+"""Values that a row remembers."""
 
 OURS: Final = "Relevo"
 """``since`` of a keyword that keepalived does not have."""
@@ -59,18 +62,66 @@ class Standing(enum.Enum):
     """It is read and checked, and its effect is missing."""
 
 
+class Inherited:
+    """The ``values`` that a model inherits, by field, and the struct that was made of them alone."""
+
+    __slots__ = ("made", "values")
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.made: Any = None
+
+
+class Outer(dict[str, "Fields"]):
+    """The blocks whose values a block inherits, by name.
+
+    It remembers what a model gets of them: the servers of a service inherit the same, and a configuration has thousands.
+    """
+
+    __slots__ = ("_known", "_nearest", "_rest")
+
+    def __init__(self, nearest: Fields | None = None, rest: Outer | None = None) -> None:
+        super().__init__(rest or ())
+        self._nearest = nearest
+        self._rest = rest
+        self._known: dict[Plan, Inherited] = {}
+        if nearest is not None:
+            self[nearest.block.name] = nearest
+
+    def with_block(self, fields: Fields) -> Outer:
+        """Return these blocks and ``fields``, which is nearer than all of them."""
+        return Outer(fields, self)
+
+    def inherited(self, plan: Plan) -> Inherited:
+        """Return the values that a model inherits, and the defaults of rows without one."""
+        found = self._known.get(plan)
+        if found is None:
+            nearest, rest = self._nearest, self._rest
+            if nearest is not None and rest is not None and plan.sources.get(nearest.block.name, _NOTHING).isdisjoint(nearest):
+                return rest.inherited(plan)
+            found = self._known[plan] = Inherited(self._collect(plan))
+        return found
+
+    def _collect(self, plan: Plan) -> dict[str, Any]:
+        found = {}
+        for target, sources, default in plan.rows:
+            value = next((self[block][key] for block, key in sources if key in self.get(block, ())), default)
+            if value is not None:
+                found[target] = value
+        return found
+
+
 class Fields(dict[str, Any]):
     """Values of a block by keyword, the statements they came from, and the blocks whose values they inherit."""
 
-    __slots__ = ("above", "block", "cursor", "joined", "origin")
+    __slots__ = ("above", "block", "cursor", "origin")
 
     def __init__(self, cursor: Cursor, block: Block) -> None:
         super().__init__()
         self.cursor = cursor
         self.block = block
         self.origin: dict[str, Statement] = {}
-        self.joined: dict[str, list[Statement]] = {}
-        self.above: Mapping[str, Fields] = {}
+        self.above = NO_BLOCKS
 
     @property
     def findings(self) -> Findings:
@@ -125,21 +176,24 @@ class Fields(dict[str, Any]):
 
     def values_for(self, model: type[msgspec.Struct]) -> dict[str, Any]:
         """Return those values, by field of ``model``."""
-        found = {}
-        above = self.above
-        for key, target, sources, default in self.block.plans[model]:
-            if key in self:
-                found[target] = self[key]
-                continue
-            for block, name in sources:
-                outer = above.get(block)
-                if outer is not None and name in outer:
-                    found[target] = outer[name]
-                    break
-            else:
-                if default is not None:
-                    found[target] = default
+        plan = self.block.plans[model]
+        found = self.above.inherited(plan).values.copy()
+        targets = plan.targets
+        for key, value in self.items():
+            if key in targets:
+                found[targets[key]] = value
         return found
+
+    def shared(self, model: type[msgspec.Struct], make: Callable[[dict[str, Any]], T]) -> T:
+        """Return what ``make`` makes of those values. Blocks that give none of them, below the same blocks, share one."""
+        plan = self.block.plans[model]
+        if not plan.targets.keys().isdisjoint(self):
+            return make(self.values_for(model))
+        inherited = self.above.inherited(plan)
+        if inherited.made is None:
+            inherited.made = make(inherited.values.copy())
+        made: T = inherited.made
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +206,8 @@ class Keyword(Generic[T]):
     argument. ``sets`` names another keyword of the block whose value this one gives; ``alias_of`` and ``note`` make a
     deprecated or misspelt word work, with a warning. ``below`` is a keyword (and its value) that must precede this one.
     ``why`` says what a keyword that does not work means for the user.
+
+    ``known`` are arguments that were read without a finding, with their values: ten thousand servers have the same weight.
     """
 
     name: str
@@ -174,16 +230,44 @@ class Keyword(Generic[T]):
     key: str = field(init=False)
     sources: tuple[tuple[str, str], ...] = field(init=False)
     secret: bool = field(init=False)
+    instead: str = field(init=False)
+    known: dict[str, T] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.sets or self.alias_of or self.name)
         parts = (source.partition(".") for source in self.inherits)
         object.__setattr__(self, "sources", tuple((block, keyword) for block, _, keyword in parts))
         object.__setattr__(self, "secret", is_secret(self.name))
+        object.__setattr__(self, "instead", "" if self.otherwise is None else f"{self.otherwise:g}")
+        alone = self.again is Again.LAST and self.merge is None and self.below is None and not self.note
+        same = alone and self.standing is Standing.WORKS and not self.secret and not self.argument.takes_block
+        object.__setattr__(self, "known", {} if same else None)
 
 
-Plan = tuple[tuple[str, str, tuple[tuple[str, str], ...], Any], ...]
-"""(key, field of the model, where it inherits from, default) of each row that fills a model."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Which values of a block go to a model.
+
+    ``targets`` are the model's fields by keyword; ``rows`` have a field, the keywords that it inherits from, and its default;
+    ``sources`` are those keywords by block.
+    """
+
+    targets: dict[str, str]
+    rows: tuple[tuple[str, tuple[tuple[str, str], ...], Any], ...]
+    sources: dict[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, keywords: Iterable[Keyword[Any]]) -> Plan:
+        """Return the plan for rows whose values all go to one model."""
+        rows = tuple((row.target or row.name, row.sources, row.default) for row in keywords)
+        pairs = {pair for _, sources, _ in rows for pair in sources}
+        sources = {block: frozenset(key for name, key in pairs if name == block) for block, _ in pairs}
+        return cls({row.key: row.target or row.name for row in keywords}, rows, sources)
+
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+NO_BLOCKS: Final = Outer()
+"""What a block inherits from that stands in no other: the defaults of its rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,15 +284,14 @@ class Block:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", {keyword.name: keyword for keyword in self.keywords})
-        object.__setattr__(self, "plans", {model: tuple(self._plan(model)) for model in self.models})
+        object.__setattr__(self, "plans", {model: self._plan(model) for model in self.models})
         for keyword in self.keywords:
             _HOMES.setdefault(keyword.name, {}).setdefault(self.name, keyword)
             if keyword.target and self.model_of(keyword) is None:
                 raise AssertionError(f"{self.name}.{keyword.name}: no model of the block has a field '{keyword.target}'")
 
-    def _plan(self, model: type[msgspec.Struct]) -> list[tuple[str, str, tuple[tuple[str, str], ...], Any]]:
-        rows = (k for k in self.keywords if k.key == k.name and self.model_of(k) is model)
-        return [(k.key, k.target or k.name, k.sources, k.default) for k in rows]
+    def _plan(self, model: type[msgspec.Struct]) -> Plan:
+        return Plan.of([row for row in self.keywords if row.key == row.name and self.model_of(row) is model])
 
     def model_of(self, keyword: Keyword[Any]) -> type[msgspec.Struct] | None:
         """Return the model that a keyword's value goes to, ``None`` for one that the assembler reads."""
@@ -233,34 +316,18 @@ class Block:
 
     def evaluate(self, statements: list[Statement], fields: Fields) -> None:
         """Read every statement into ``fields``; one that is refused is left out, with its finding."""
-        findings = fields.findings
         for statement in statements:
             keyword = self.table.get(statement.keyword)
             if keyword is None:
                 if statement.keyword or statement.block is None:  # a brace without a keyword is reported already
-                    self._unknown(statement, findings)
+                    self._unknown(statement, fields.findings)
                 continue
-            if keyword.note:
-                findings.add(Severity.WARNING, statement.place(), keyword.note, _instead(keyword), keyword.name)
-            if keyword.below is not None and not _stands_below(keyword, fields, statement):
-                continue
-            if keyword.again is Again.JOIN and keyword.argument.block is not None and keyword.key in fields:
-                keyword.argument.block.evaluate(statement.block or [], fields[keyword.key])
-                continue
-            cursor = Cursor(statement, findings, "" if keyword.otherwise is None else f"{keyword.otherwise:g}")
-            try:
-                value = keyword.argument.read(cursor)
-            except Rejected:
-                if keyword.otherwise is None:
-                    continue
-                value = keyword.otherwise
+            known, args = keyword.known, statement.args
+            if known is not None and len(args) == 1 and args[0] in known and statement.block is None:
+                fields[keyword.key] = known[args[0]]
+                fields.origin[keyword.key] = statement
             else:
-                if cursor.position < len(statement.args) or statement.block is not None:
-                    _look_behind(keyword, cursor)
-            if keyword.standing is Standing.WORKS:
-                _store(fields, keyword, value, cursor)
-            else:
-                _say_standing(keyword, cursor)
+                _take(keyword, statement, fields)
 
     def _nearest(self, word: str) -> list[str]:
         """Return at most one similar keyword; those that work come first."""
@@ -294,6 +361,39 @@ def _named(blocks: Mapping[str, Any] | list[str]) -> str:
 
 def _instead(keyword: Keyword[Any]) -> str:
     return f"write '{keyword.alias_of}' instead" if keyword.alias_of else ""
+
+
+def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
+    """Read a statement into ``fields``."""
+    findings = fields.findings
+    if keyword.note:
+        findings.add(Severity.WARNING, statement.place(), keyword.note, _instead(keyword), keyword.name)
+    if keyword.below is not None and not _stands_below(keyword, fields, statement):
+        return
+    if keyword.again is Again.JOIN and keyword.argument.block is not None and keyword.key in fields:
+        keyword.argument.block.evaluate(statement.block or [], fields[keyword.key])
+        return
+    cursor, before = Cursor(statement, findings, keyword.instead), len(findings)
+    try:
+        value = keyword.argument.read(cursor)
+    except Rejected:
+        if keyword.otherwise is None:
+            return
+        value = keyword.otherwise
+    else:
+        if cursor.position < len(statement.args) or statement.block is not None:
+            _look_behind(keyword, cursor)
+    if keyword.standing is not Standing.WORKS:
+        _say_standing(keyword, cursor)
+        return
+    _store(fields, keyword, value, cursor)
+    if len(findings) == before:
+        _remember(keyword, statement.args, value)
+
+
+def _remember(keyword: Keyword[Any], args: list[str], value: Any) -> None:
+    if keyword.known is not None and len(args) == 1 and type(args[0]) is str and len(keyword.known) < MAX_KNOWN:
+        keyword.known[args[0]] = value
 
 
 def _say_standing(keyword: Keyword[Any], cursor: Cursor) -> None:
@@ -345,5 +445,3 @@ def _store(fields: Fields, keyword: Keyword[Any], value: Any, cursor: Cursor) ->
     else:
         fields[key] = value
     fields.origin[key] = cursor.statement
-    if again is Again.JOIN:
-        fields.joined.setdefault(key, []).append(cursor.statement)
