@@ -168,7 +168,8 @@ def history(seed):
                 declared += present.virtual_servers
                 story.append((host.now, present))
                 before = verdicts(host)
-                host.configure(present)
+                planned = host.plan(present)
+                assert host.configure(present) == planned, "a reload does what its plan says"
                 watcher.follow(declared)
                 after = verdicts(host)
                 assert all(after[key] == up for key, up in before.items() if key in after), "an edit is no proof"

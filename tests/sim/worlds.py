@@ -172,7 +172,9 @@ class Run:
 
     def reload(self, configuration: Configuration) -> None:
         former, self.configuration = self.configuration, configuration
-        self.host.reload(configuration)
+        planned = self.host.plan(configuration)
+        done = self.host.reload(configuration)
+        assert done is None or done == planned, "a reload does what its plan says"
         self._follow_script(former)
 
     def _follow_script(self, former: Configuration) -> None:

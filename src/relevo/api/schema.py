@@ -12,7 +12,9 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from relevo.model import PlaneTimeouts, ServiceKey
+from relevo.model.plan import Step
 from relevo.model.table import Connection, ConnectionFilter, Operation, PlaneSettings, ServiceState, SyncState
+from relevo.observe.difference import Difference
 from relevo.observe.snapshot import Snapshot
 
 A = TypeVar("A")
@@ -49,8 +51,34 @@ class Done(msgspec.Struct, frozen=True):
     done: bool = True
 
 
-class Reload(_Request[Done], frozen=True):
+class Reloaded(msgspec.Struct, frozen=True):
+    """What a reload did, in order; ``problems`` are what went wrong in doing it."""
+
+    steps: list[Step] = []
+    problems: list[str] = []
+
+
+class Reload(_Request[Reloaded], frozen=True):
     """Read the configuration file again. A file with fatal findings changes nothing and is refused."""
+
+
+class ReloadPlan(msgspec.Struct, frozen=True):
+    """What a reload would do now.
+
+    ``refused`` says why it would be refused, empty if it would not. ``changes`` are those of the configuration, ``steps`` the
+    operations in order; ``problems`` are what is not known.
+    """
+
+    refused: str = ""
+    changes: list[Difference] = []
+    steps: list[Step] = []
+    problems: list[str] = []
+
+
+class Plan(_Request[ReloadPlan], frozen=True):
+    """Return what a reload would do if the configuration file were ``file`` (empty: the daemon's own). Nothing changes."""
+
+    file: str = ""
 
 
 class Stop(_Request[Done], frozen=True):
@@ -138,11 +166,12 @@ class Sync(_Request[SyncReport], frozen=True):
     """Return the state of connection synchronisation, with counts of connections."""
 
 
-Request = Status | Reload | Stop | Plane | Connections | Table | Failover | Sync
+Request = Status | Reload | Plan | Stop | Plane | Connections | Table | Failover | Sync
 
 ANSWERS: Final = {
     Status: Snapshot,
-    Reload: Done,
+    Reload: Reloaded,
+    Plan: ReloadPlan,
     Stop: Done,
     Plane: PlaneName,
     Connections: ConnectionList,
@@ -155,9 +184,9 @@ COMMANDS: Final = tuple(sorted(request.__name__.lower() for request in ANSWERS))
 ANSWER_S: Final = 5.0
 """Seconds that a client waits for an ordinary answer."""
 CALL_S: Final = 30.0
-"""Seconds that a request to the plane may take: listing a million connections takes seconds."""
+"""Seconds that a request to the plane, or a reload, may take: listing a million connections takes seconds."""
 
 
 def limit_s(request: _Request[A]) -> float:
     """Return how long the answer to a request may take, in seconds."""
-    return CALL_S if isinstance(request, Connections | Table | Failover | Sync) else ANSWER_S
+    return CALL_S if isinstance(request, Connections | Table | Failover | Sync | Reload | Plan) else ANSWER_S

@@ -29,6 +29,7 @@ COMMANDS = {
     "ipvsadm": ("relevo.cli.ipvsadm", "ipvsadm", "Show and change the table of services with ipvsadm's commands."),
     "failover": ("relevo.cli.failover", "failover", "Hand a virtual router over to another node."),
     "sync": ("relevo.cli.sync", "sync", "Show the state of connection synchronisation."),
+    "plan": ("relevo.cli.plan", "plan", "Say what a reload would do, and what it would break."),
     "reload": ("relevo.cli.status", "reload", "Reload the configuration file."),
     "stop": ("relevo.cli.status", "stop", "Stop the daemon gracefully."),
     "doctor": ("relevo.cli.doctor", "doctor", "Show which data planes work on this machine, and why others do not."),

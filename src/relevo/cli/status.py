@@ -44,10 +44,23 @@ def status(as_json: bool, listing: bool, run_dir: str | None) -> None:
 
 
 @click.command()
+@click.option("-j", "--json", "as_json", is_flag=True, help="What was done as JSON.")
 @run_dir_option
-def reload(run_dir: str | None) -> None:
-    """Reload the configuration file. The daemon refuses a bad file and changes nothing."""
-    ask_daemon(run_dir, schema.Reload())
+def reload(as_json: bool, run_dir: str | None) -> None:
+    """Reload the configuration file, and print what that did. The daemon refuses a bad file and changes nothing.
+
+    Exit 1 when it refuses. ``relevo plan`` says beforehand what a reload would do.
+    """
+    done = ask_daemon(run_dir, schema.Reload())
+    if as_json:
+        click.echo(msgspec.json.encode(done))
+        return
+    for step in done.steps:
+        click.echo(str(step))
+    if not done.steps:
+        click.echo("nothing to do", err=True)
+    for problem in done.problems:
+        click.echo(f"relevo: {problem}", err=True)
 
 
 @click.command()

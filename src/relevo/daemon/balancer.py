@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import socket
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
 from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Table, TableAnswer, TableView
@@ -24,10 +26,12 @@ from relevo.daemon.messages import (
     PlaneRestarted,
     QuorumEvent,
     Ready,
+    Rehearse,
     Reload,
     ServerEvent,
     ServiceFound,
     ShutdownNotice,
+    StepsTaken,
     Stop,
     SyncEvent,
     TakeSnapshot,
@@ -41,6 +45,7 @@ from relevo.node import balancer as node
 from relevo.node.balancer import Balancer
 from relevo.node.checks import CheckKey
 from relevo.node.effects import Log
+from relevo.node.plan import BalancerBefore, balancer_steps, rehearse_balancer
 from relevo.observe.balancer import ServiceView
 from relevo.observe.snapshot import BalancerSnapshot
 from relevo.planes.port import Plane
@@ -53,6 +58,15 @@ AUDIT_S: Final = 5.0
 """Seconds between reconciliations without any event: the plane's process may have died."""
 RETRY_S: Final = 0.2
 """Seconds before a plane that did not answer is retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReload:
+    """A reload whose operations on the table are not done yet."""
+
+    number: int
+    before: BalancerBefore
+    effects: list[node.Effect]
 
 
 class BalancerWorker:
@@ -73,6 +87,7 @@ class BalancerWorker:
         self._stopping = asyncio.Event()
         self._at_stop = PlaneAtStop.KEEP  # also when the supervisor dies
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reload: PendingReload | None = None
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -89,6 +104,9 @@ class BalancerWorker:
             task.cancel()
         if self._timer is not None:
             self._timer.cancel()
+        if self._reload is not None:  # the reload that removed every service, and with them this process
+            with contextlib.suppress(PlaneError, OSError):
+                await self._reconcile()
         self.channel.send(ShutdownNotice(self.balancer.shutdown_notice()))
         await self.channel.drain()
         await self._leave_plane()
@@ -114,8 +132,13 @@ class BalancerWorker:
                     self.channel.send(BalancerReport(await self.snapshot()))
                 case PlaneCall():
                     self._task(self._serve(message))
-                case Reload(configuration=configuration):
-                    self._execute(self.balancer.configure(configuration, time.monotonic()))
+                case Reload(configuration=configuration, number=number):
+                    before = BalancerBefore(self.balancer)
+                    effects = self.balancer.configure(configuration, time.monotonic())
+                    self._reload = PendingReload(number, before, effects)
+                    self._execute(effects)
+                case Rehearse(configuration=configuration, number=number):
+                    self._task(self._rehearse(configuration, number))
                 case LocalAddresses(addresses=addresses):
                     self.local = addresses
                     self._wake.set()
@@ -196,6 +219,7 @@ class BalancerWorker:
             except Exception as error:  # an error must not end reconciliation
                 text = str(error) if isinstance(error, PlaneError | OSError) else f"{type(error).__name__}: {error}"
                 self._execute(self.balancer.plane_failed(text))
+                self._fail_reload(text)
                 pause = RETRY_S
             if first:
                 self.channel.send(Ready())
@@ -206,17 +230,26 @@ class BalancerWorker:
             except TimeoutError:
                 pass
 
+    def _fail_reload(self, reason: str) -> None:
+        if self._reload is not None:
+            self.channel.send(StepsTaken(self._reload.number, error=f"the data plane: {reason}"))
+            self._reload = None
+
     async def _reconcile(self) -> None:
         if self.local is not None:
             await self.plane.set_local(self.local, self.balancer.floating())
         await self._match_settings()
         problem = await self.plane.synchronise(self.balancer.sync_task(), self._report_sync)
         observed = await self.plane.observe()
+        reload, self._reload = self._reload, None
         operations = self.balancer.operations(observed, shared=self.plane.capabilities().shared)
+        steps = [] if reload is None else balancer_steps(reload.before, reload.effects, operations, observed, self.balancer)
         refused = []
         if operations:
             refused = [(each.operation, each.reason) for each in await self.plane.apply(operations)]
             observed = await self.plane.observe()
+        if reload is not None:
+            self.channel.send(StepsTaken(reload.number, tuple(steps), "; ".join(reason for _, reason in refused)))
         for event in self.plane.events():
             self._log(event.text, Severity.WARNING if event.grave else Severity.INFO)
         self._execute(self.balancer.reconciled(observed, operations, refused, problem))
@@ -239,6 +272,15 @@ class BalancerWorker:
         self.channel.send(SyncEvent(in_sync))
 
     # -- calls -------------------------------------------------------------------------------------------------
+
+    async def _rehearse(self, configuration: Configuration, number: int) -> None:
+        try:
+            observed, shared = await self.plane.observe(), self.plane.capabilities().shared
+        except (PlaneError, OSError) as error:
+            self.channel.send(StepsTaken(number, error=str(error)))
+            return
+        steps = rehearse_balancer(self.balancer, configuration, observed, time.monotonic(), shared=shared)
+        self.channel.send(StepsTaken(number, tuple(steps)))
 
     async def _serve(self, call: PlaneCall) -> None:
         """Execute a call of the supervisor or of a client of the control socket."""

@@ -10,6 +10,7 @@ from relevo.api import schema
 from relevo.api.schema import Request
 from relevo.daemon.messages import CompleteSync, HandOver, PlaneAnswer, PlaneCall
 from relevo.daemon.processes import Workers
+from relevo.daemon.reload import Reloads
 from relevo.errors import ControlError
 from relevo.model import Configuration
 from relevo.observe.snapshot import Snapshot
@@ -29,6 +30,7 @@ class Daemon(Protocol):
     configuration: Configuration
     workers: Workers
     plane: Choice
+    reloads: Reloads
     masters: set[str]
     mastery_changed: asyncio.Event
 
@@ -36,8 +38,8 @@ class Daemon(Protocol):
         """Return everything that the daemon knows."""
         ...
 
-    async def reload(self) -> str:
-        """Read the configuration again; return an empty string, or why nothing was changed."""
+    async def reload(self) -> schema.Reloaded | str:
+        """Read the configuration again; return what that did, or why nothing was changed."""
         ...
 
     def stop(self, at_stop: schema.PlaneAtStop) -> None:
@@ -64,6 +66,8 @@ class Commands:
                 return await self._supervisor.snapshot()
             case schema.Reload():
                 return await self._reload()
+            case schema.Plan(file=file):
+                return await self._supervisor.reloads.plan(file)
             case schema.Stop(plane=at_stop):
                 self._supervisor.stop(at_stop)
                 return schema.Done()
@@ -79,11 +83,11 @@ class Commands:
             case schema.Failover():
                 return await self._failover(request)
 
-    async def _reload(self) -> schema.Done:
-        error = await self._supervisor.reload()
-        if error:
-            raise ControlError(error)
-        return schema.Done()
+    async def _reload(self) -> schema.Reloaded:
+        done = await self._supervisor.reload()
+        if isinstance(done, str):
+            raise ControlError(done)
+        return done
 
     # -- the plane ---------------------------------------------------------------------------------------------
 

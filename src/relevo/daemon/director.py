@@ -25,8 +25,10 @@ from relevo.daemon.messages import (
     Observed,
     PlaneReady,
     Ready,
+    Rehearse,
     Reload,
     Resume,
+    StepsTaken,
     Synced,
     TakeSnapshot,
     ToWorker,
@@ -42,6 +44,7 @@ from relevo.node import effects as do
 from relevo.node import observation as see
 from relevo.node.director import Director, startup_hold_s
 from relevo.node.observation import Kind, Observation, World
+from relevo.node.plan import DirectorBefore, director_steps, rehearse_director
 from relevo.node.router import interfaces_of
 from relevo.observe.director import director_snapshot
 from relevo.severity import Severity
@@ -75,6 +78,7 @@ class DirectorWorker:
         self._epoll.register(self._monitor.fileno(), select.EPOLLIN)
         self._epoll.register(channel.socket.fileno(), select.EPOLLIN)
         self._offset = time.time() - time.monotonic()
+        self._executed: list[do.Effect] | None = None  # during a reload
         self.director = Director(
             configuration,
             self._look(interfaces_of(configuration), ()),
@@ -133,9 +137,12 @@ class DirectorWorker:
         match message:
             case TakeSnapshot():
                 self.channel.send(DirectorReport(director_snapshot(self.director, self._offset, self.realtime)))
-            case Reload(configuration=configuration):
-                world = self._look(interfaces_of(configuration), self.director.world.addresses)
-                self._give(see.Configure(configuration, world))
+            case Reload(configuration=configuration, number=number):
+                self._reload(configuration, number)
+            case Rehearse(configuration=configuration, number=number):
+                given = self._configure(configuration)
+                steps = rehearse_director(self.director, given, time.monotonic())
+                self.channel.send(StepsTaken(number, tuple(steps)))
             case StopWorker():
                 self._give(see.StopRequested())
             case HandOver(instance=instance, back=back):
@@ -148,6 +155,16 @@ class DirectorWorker:
                 self._give(Observation(kind, value, name))
             case _:
                 pass  # for the balancer
+
+    def _configure(self, configuration: Configuration) -> see.Configure:
+        return see.Configure(configuration, self._look(interfaces_of(configuration), self.director.world.addresses))
+
+    def _reload(self, configuration: Configuration, number: int) -> None:
+        before, self._executed = DirectorBefore(self.director), []
+        self._give(self._configure(configuration))
+        steps = director_steps(before, self._executed, self.director)
+        self._executed = None
+        self.channel.send(StepsTaken(number, tuple(steps)))
 
     def _observe(self) -> None:
         world = self._look(interfaces_of(self.director.configuration), self.director.world.addresses)
@@ -174,6 +191,8 @@ class DirectorWorker:
 
     def _execute(self, effects: list[do.Effect]) -> None:
         """Execute effects; failures are passed to the director afterwards, in the same order."""
+        if self._executed is not None:
+            self._executed += effects
         answers: list[see.Input] = []
         for effect in effects:
             match effect:

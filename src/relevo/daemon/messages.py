@@ -6,6 +6,7 @@ import msgspec
 
 from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Table, TableAnswer
 from relevo.model import Configuration, TrackerKind
+from relevo.model.plan import Step
 from relevo.model.table import SyncState
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
 from relevo.severity import Severity
@@ -145,6 +146,14 @@ class PlaneAnswer(msgspec.Struct, frozen=True, tag=True):
     error: str = ""
 
 
+class StepsTaken(msgspec.Struct, frozen=True, tag=True):
+    """What a reload did, or would do; ``error`` says why that is not known, or not done."""
+
+    number: int
+    steps: tuple[Step, ...] = ()
+    error: str = ""
+
+
 FromWorker = (
     Ready
     | PlaneReady
@@ -161,6 +170,7 @@ FromWorker = (
     | DirectorReport
     | BalancerReport
     | PlaneAnswer
+    | StepsTaken
 )
 
 # -- to a worker ------------------------------------------------------------------------------------------------------
@@ -171,9 +181,17 @@ class TakeSnapshot(msgspec.Struct, frozen=True, tag=True):
 
 
 class Reload(msgspec.Struct, frozen=True, tag=True):
-    """Use this configuration from now on."""
+    """Use this configuration from now on. ``StepsTaken`` with the same number says what that did."""
 
     configuration: Configuration
+    number: int = 0
+
+
+class Rehearse(msgspec.Struct, frozen=True, tag=True):
+    """Say what using this configuration would do, in a ``StepsTaken`` with the same number."""
+
+    configuration: Configuration
+    number: int
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -230,6 +248,7 @@ ToWorker = (
     | Observed
     | TakeSnapshot
     | Reload
+    | Rehearse
     | Stop
     | LocalAddresses
     | Masters

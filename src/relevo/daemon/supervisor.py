@@ -24,14 +24,14 @@ from relevo.alerts.notify import Notifier
 from relevo.alerts.outbox import Outbox
 from relevo.alerts.spool import Spool
 from relevo.api.client import SOCKET_NAME
-from relevo.api.schema import PlaneAtStop
+from relevo.api.schema import PlaneAtStop, Reloaded
 from relevo.api.server import ControlServer
 from relevo.config import Compiled
-from relevo.daemon import balancer, director, dumps
+from relevo.daemon import balancer, director, dumps, messages
 from relevo.daemon.alerting import alert
-from relevo.daemon.around import Around, enter, fixed_setting
+from relevo.daemon.around import Around, enter
 from relevo.daemon.commands import Commands
-from relevo.daemon.configuration import Options, blocking_problem, compile_file, part_of
+from relevo.daemon.configuration import Options, part_of
 from relevo.daemon.messages import (
     BalancerReport,
     DirectorReport,
@@ -49,24 +49,25 @@ from relevo.daemon.messages import (
     PlaneRestarted,
     QuorumEvent,
     Ready,
-    Reload,
     Resume,
     ServerEvent,
     ServiceFound,
     ShutdownNotice,
+    StepsTaken,
     Stop,
     Synced,
     SyncEvent,
 )
 from relevo.daemon.processes import Worker, Workers
+from relevo.daemon.reload import Reloads, own_steps, read_candidate
 from relevo.daemon.trackers import TrackerDriver
-from relevo.errors import ConfigurationError, ControlError, HostError, PlaneError
+from relevo.errors import ControlError, HostError
 from relevo.host import privileges, systemd
 from relevo.host.addresses import AddressTable
 from relevo.host.files import remove_pid_file
 from relevo.host.run_command import wait_by_descriptors
 from relevo.host.unix_socket import private_listener
-from relevo.model import TrackerKind
+from relevo.model import Configuration, TrackerKind
 from relevo.node.observation import Observation
 from relevo.observe.snapshot import (
     BalancerSnapshot,
@@ -96,6 +97,7 @@ class Supervisor:
         self.trackers = TrackerDriver(self._observe, self.log)
         self.workers = Workers(self)
         self.commands = Commands(self)
+        self.reloads = Reloads(self)
         self.started_at = self.reloaded_at = time.time()
         self.reload_error = ""
         self.plane = catalogue.Choice("", "")
@@ -209,12 +211,16 @@ class Supervisor:
 
     def roles(self) -> list[str]:
         """Return the roles of the workers that this configuration needs."""
-        roles = ["proxy"] if self._needs_proxy() else []
-        roles += ["balancer"] if self.configuration.virtual_servers else []
-        return roles + (["director"] if self.configuration.vrrp_instances else [])
+        return self.roles_of(self.configuration)
+
+    def roles_of(self, configuration: Configuration) -> list[str]:
+        """Return the roles of the workers that a configuration needs on this plane."""
+        roles = ["proxy"] if catalogue.needs_process(self.plane.name) and configuration.virtual_servers else []
+        roles += ["balancer"] if configuration.virtual_servers else []
+        return roles + (["director"] if configuration.vrrp_instances else [])
 
     def _needs_proxy(self) -> bool:
-        return catalogue.needs_process(self.plane.name) and bool(self.configuration.virtual_servers)
+        return "proxy" in self.roles()
 
     def talks(self, role: str) -> bool:
         """Whether a worker has a channel: the balancer controls the proxy, not the supervisor."""
@@ -264,7 +270,8 @@ class Supervisor:
         proxy_worker.serve(self._proxy_listener, sock)
 
     def lost(self, role: str) -> None:
-        """Mark connections as not synced after the balancer died."""
+        """Wait for nothing from a worker that died; without its balancer a node's connections are not in sync."""
+        self.reloads.lost(role)
         if role == "balancer":
             self._set_synced(False)
 
@@ -309,6 +316,8 @@ class Supervisor:
                 self._set_synced(in_sync)
             case PlaneAnswer():
                 self.commands.answered(message)
+            case StepsTaken():
+                self.reloads.answered(worker.role, message)
             case DirectorReport(snapshot=snapshot) | BalancerReport(snapshot=snapshot):
                 if worker.report is not None and not worker.report.done():
                     worker.report.set_result(snapshot)
@@ -353,58 +362,48 @@ class Supervisor:
                 self.log(lacking.message, Severity.WARNING)
         return choice
 
-    async def reload(self) -> str:
-        """Read the configuration again; return an empty string, or why nothing was changed."""
+    async def reload(self) -> Reloaded | str:
+        """Read the configuration again; return what that did, or why nothing was changed."""
         async with self._reloading:
             if self.workers.stopping:
                 return "the daemon is stopping"
             systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            self.reload_error = self._take_configuration()
-            if self.reload_error:
-                self.log(f"reload refused, nothing changed: {self.reload_error}", Severity.ERROR)
+            candidate = read_candidate(self.options.file, self.options, self.configuration, self.plane.name)
+            self.reload_error = candidate.refusal
+            if candidate.compiled is None or candidate.refusal:
+                self.log(f"reload refused, nothing changed: {candidate.refusal}", Severity.ERROR)
+                self._notify_systemd(ready=True)
+                return candidate.refusal
+            for finding in candidate.compiled.findings.in_order():
+                self.log(f"{finding.place}: {finding.severity.value}: {finding.message}", Severity.WARNING)
+            done = await self._use(candidate.configuration)
+            self.log("Reloaded the configuration", Severity.NOTICE)
             self._notify_systemd(ready=True)
-            return self.reload_error
+            return done
 
-    def _take_configuration(self) -> str:
-        try:
-            compiled = compile_file(self.options.file, self.options.config_id)
-            problem = blocking_problem(compiled, strict=self.options.strict)
-            if problem:
-                return problem
-            configuration = part_of(compiled.configuration, self.options)
-            plane = catalogue.choose(configuration)
-        except (ConfigurationError, PlaneError) as error:
-            return str(error)
-        if plane.name != self.plane.name:
-            return f"the data plane cannot change from {self.plane.name} to {plane.name} while running; restart instead"
-        fixed = fixed_setting(self.configuration, configuration)
-        if fixed:
-            return fixed
-        for finding in compiled.findings.in_order():
-            self.log(f"{finding.place}: {finding.severity.value}: {finding.message}", Severity.WARNING)
+    async def _use(self, configuration: Configuration) -> Reloaded:
+        """Use another configuration, in every part of the daemon."""
+        former, roles = self.configuration, self.roles()
         self.configuration = configuration
         self.reloaded_at = time.time()
-        self.dispatcher.configure(self.configuration)
-        self.fifos.configure(self.configuration.global_defs)
+        self.dispatcher.configure(configuration)
+        self.fifos.configure(configuration.global_defs)
         self.dispatcher.repeat_states()
-        if self.local is None and self.configuration.vrrp_instances:
+        if self.local is None and configuration.vrrp_instances:
             self._set_local(frozenset())
-        self._match_workers()
-        self._task(self.around.match_firewall(self.configuration, self.local), "firewall")
-        self.trackers.configure(self.configuration)  # the director must know them before it gets their values
-        self.log("Reloaded the configuration", Severity.NOTICE)
-        return ""
-
-    def _match_workers(self) -> None:
-        """Send workers the new configuration; start those that are needed now, end the others."""
-        wanted = self.roles()
-        if "proxy" in wanted and self._proxy_listener is None:
+        if self._needs_proxy() and self._proxy_listener is None:
             self._proxy_listener = private_listener(self._proxy_path)
-        for role, worker in list(self.workers.present.items()):
-            worker.send(Reload(self.configuration))
-            if role not in wanted:
-                self._task(self.workers.end(role, Stop(PlaneAtStop.REMOVE)), f"end {role}")
+        answers = self.reloads.ask(lambda number: messages.Reload(configuration, number))
+        wanted = self.roles()
+        for role in [role for role in self.workers.present if role not in wanted]:
+            self._task(self.workers.end(role, Stop(PlaneAtStop.REMOVE)), f"end {role}")
         self.workers.start_missing()
+        self._task(self.around.match_firewall(configuration, self.local), "firewall")
+        self.trackers.configure(configuration)  # the director must know them before it gets their values
+        steps, problems = await answers
+        for problem in problems:
+            self.log(f"reload: {problem}", Severity.WARNING)
+        return Reloaded([*steps, *own_steps(former, configuration, roles, wanted)], problems)
 
     # -- status ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ first check removes the server). ``probes`` does the network part.
 from __future__ import annotations
 
 import enum
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -134,6 +135,12 @@ class CheckMachine:
     def up(self) -> bool:
         """The verdict on the server."""
         return self.state in (_UU, _U, _R)
+
+    def copy(self) -> CheckMachine:
+        """Return a machine in the same state."""
+        twin = copy(self)
+        twin._timers = self._timers.copy()
+        return twin
 
     def reconfigure(self, timing: CheckTiming, next_at: float) -> None:
         """Use other settings. The verdict stays until the next result; its probe starts at ``next_at`` at the latest."""

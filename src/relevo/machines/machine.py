@@ -38,6 +38,12 @@ class Timers(Generic[T]):
     def __init__(self) -> None:
         self._due: dict[T, float] = {}
 
+    def copy(self) -> Timers[T]:
+        """Return a copy with the same deadlines."""
+        twin: Timers[T] = Timers()
+        twin._due = dict(self._due)
+        return twin
+
     def set(self, timer: T, at: float) -> None:
         """Set ``timer`` to expire at ``at``."""
         self._due[timer] = at

@@ -7,6 +7,7 @@ operations the plane's table needs. A change by a reload gives the same log line
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from relevo.machines import check as checking
@@ -98,6 +99,14 @@ class Balancer:
         self._problems: set[str] = set()
         self._timeouts: PlaneTimeouts | None = None
         self._sysctls: tuple[Sysctl, ...] = ()
+
+    def copy(self) -> Balancer:
+        """Return a copy that can be configured without any effect on this one; they share what does not change."""
+        twin = copy(self)
+        twin.pools = {name: copy(pool) for name, pool in self.pools.items()}  # a pool gets new servers, not changed ones
+        twin.checks = self.checks.copy()
+        twin._mine = None if self._mine is None else set(self._mine)
+        return twin
 
     # -- inputs ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import Final
@@ -46,6 +47,13 @@ class Checks:
         self._draw = draw
         self._queue: list[tuple[float, int, CheckRunner]] = []
         self._order = count()
+
+    def copy(self) -> Checks:
+        """Return a copy that can be configured without any effect on this one. It starts no probe."""
+        twin = copy(self)
+        twin.runners = {key: replace(runner, machine=runner.machine.copy()) for key, runner in self.runners.items()}
+        twin._queue = []
+        return twin
 
     def configure(
         self, services: tuple[VirtualServer, ...], known: dict[tuple[str, Endpoint], bool], now: float

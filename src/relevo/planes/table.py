@@ -31,6 +31,7 @@ from relevo.model.table import (
 )
 from relevo.planes.port import Capabilities, PickRefusal, Refused
 from relevo.schedulers import SCHEDULERS, Scheduler
+from relevo.schedulers.base import fold
 
 MAX_TEMPLATES: Final = 1_000_000
 """Persistence templates of one service; beyond it clients are scheduled without one. So many take about 200 MB."""
@@ -83,7 +84,7 @@ class Server:
     @property
     def place(self) -> tuple[int, int]:
         """Its address folded to 32 bits, and its port."""
-        return fold(*address_number(self.entry.endpoint.address)), self.entry.endpoint.port
+        return fold(address_number(self.entry.endpoint.address)[0]), self.entry.endpoint.port
 
     def update_overload(self) -> None:
         """Set or clear the overload flag: on at the upper threshold, off below the lower one, or below ¾ (IPVS)."""
@@ -258,7 +259,7 @@ class ServiceTable:
             if template is not None and template.server in tried:
                 self._remove_template(service, key, template)
                 template = None
-        server = template.server if template else self._schedule(service, fold(number, width), port, tried)
+        server = template.server if template else self._schedule(service, fold(number), port, tried)
         if server is None:
             if not tried:
                 service.refused[PickRefusal.NO_DESTINATION] += 1
@@ -414,13 +415,6 @@ def address_number(address: str) -> tuple[int, int]:
     """Return an address as an integer, and its width in bits: 32 or 128."""
     parsed = ip_address(address)
     return int(parsed), parsed.max_prefixlen
-
-
-def fold(number: int, width: int) -> int:
-    """Fold an address to 32 bits as IPVS does before hashing: XOR of its words."""
-    if width == 32:
-        return number
-    return (number ^ number >> 32 ^ number >> 64 ^ number >> 96) & 0xFFFFFFFF
 
 
 def _unmasked(key: int, entry: ServiceEntry) -> str:

@@ -21,6 +21,11 @@ class Candidate(Protocol):
         ...
 
 
+def fold(address: int) -> int:
+    """Fold an address to 32 bits as IPVS does before hashing: XOR of its words. An IPv4 address stays as it is."""
+    return (address ^ address >> 32 ^ address >> 64 ^ address >> 96) & 0xFFFFFFFF
+
+
 def eligible(server: Candidate) -> bool:
     """Whether a server can take connections: those of weight 0 and overloaded ones cannot (IPVS)."""
     return server.weight > 0 and not server.overloaded

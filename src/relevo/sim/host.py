@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from relevo.model import Configuration, TrackerKind
+from relevo.model.plan import Step
 from relevo.node.addresses import AddressKey
 from relevo.node.director import Director
 from relevo.node.effects import (
@@ -34,6 +35,7 @@ from relevo.node.observation import (
     StopRequested,
     is_local_everywhere,
 )
+from relevo.node.plan import DirectorBefore, director_steps, rehearse_director
 from relevo.node.sources import SourceKey
 from relevo.sim.kernel import Kernel
 from relevo.sim.lan import Simulation
@@ -60,6 +62,8 @@ class Host:
         self.sources: dict[SourceKey, int | None] = {}
         self._segments: dict[str, str] = {}
         self._ports: dict[str, PortSpec] = {}
+        self._executed: list[Effect] | None = None  # during a reload
+        self._refused = False
         simulation.hosts[name] = self
 
     # -- control ------------------------------------------------------------------------------------------------
@@ -84,9 +88,20 @@ class Host:
         )
         self._execute(self.director.start(self.simulation.now))
 
-    def reload(self, configuration: Configuration) -> None:
-        """Give the director another configuration."""
+    def plan(self, configuration: Configuration) -> list[Step]:
+        """Return what a reload would do."""
+        if self.director is None:
+            return []
+        return rehearse_director(self.director, Configure(configuration, self.kernel.world()), self.simulation.now)
+
+    def reload(self, configuration: Configuration) -> list[Step] | None:
+        """Give the director another configuration; return what it did, ``None`` if the kernel refused a part of it."""
+        if self.director is None:
+            return []
+        before, self._executed, self._refused = DirectorBefore(self.director), [], False
         self._give(Configure(configuration, self.kernel.world()))
+        executed, self._executed = self._executed, None
+        return None if self._refused else director_steps(before, executed, self.director)
 
     def observe(self) -> None:
         """Observe the network, as after a message of the kernel."""
@@ -141,6 +156,8 @@ class Host:
             self._execute(self.director.receive(given, self.simulation.now))
 
     def _execute(self, effects: list[Effect]) -> None:
+        if self._executed is not None:
+            self._executed += effects
         answers: list[Input] = []
         before = list(self.kernel.addresses)
         for effect in effects:
@@ -161,6 +178,7 @@ class Host:
                     self.kernel.remove(address, survivors)
                 case _:
                     self._note(effect)
+        self._refused |= any(not isinstance(answer, PortOpened) for answer in answers)
         for answer in answers:
             self._give(answer)
         if self.kernel.addresses != before:

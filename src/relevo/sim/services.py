@@ -9,6 +9,7 @@ from typing import Final
 
 from relevo.machines.check import Failure, Result
 from relevo.model import Check, Configuration
+from relevo.model.plan import Step
 from relevo.model.table import (
     AddServer,
     AddService,
@@ -22,6 +23,7 @@ from relevo.model.table import (
 )
 from relevo.node.balancer import AbandonProbe, Balancer, Effect, MatchTable, StartProbe
 from relevo.node.checks import CheckKey
+from relevo.node.plan import BalancerBefore, balancer_steps, rehearse_balancer
 
 PROBE_S: Final = 0.02
 """Duration of a probe."""
@@ -40,10 +42,19 @@ class ServiceHost:
         self._answers = answers
         self._probes: list[tuple[float, int, CheckKey, Check]] = []
         self._order = count()
+        self._operations: list[Operation] = []
 
-    def configure(self, configuration: Configuration) -> None:
-        """Start with a configuration, or reload one."""
-        self._execute(self.balancer.configure(configuration, self.now))
+    def plan(self, configuration: Configuration) -> list[Step]:
+        """Return what a reload would do."""
+        return rehearse_balancer(self.balancer, configuration, list(self.table.values()), self.now, shared=True)
+
+    def configure(self, configuration: Configuration) -> list[Step]:
+        """Start with a configuration, or reload one; return what that did."""
+        before, observed = BalancerBefore(self.balancer), list(self.table.values())
+        effects = self.balancer.configure(configuration, self.now)
+        self._operations.clear()
+        self._execute(effects)
+        return balancer_steps(before, effects, self._operations, observed, self.balancer)
 
     def run(self, until: float) -> None:
         """Process every event up to then."""
@@ -77,6 +88,7 @@ class ServiceHost:
     def _match(self) -> None:
         observed = list(self.table.values())
         operations = self.balancer.operations(observed, shared=True)
+        self._operations += operations
         for operation in operations:
             self._apply(operation)
         self.effects += self.balancer.reconciled(list(self.table.values()), operations, [], "")

@@ -142,12 +142,6 @@ def mask_bytes(prefix: int, six: bool) -> bytes:
     return ((1 << 128) - (1 << (128 - bits))).to_bytes(16, "big")
 
 
-def folded_address(address: str) -> int:
-    data = packed(address)
-    words = [int.from_bytes(data[i : i + 4], "big") for i in (0, 4, 8, 12)]
-    return words[0] ^ words[1] ^ words[2] ^ words[3] if ":" in address else words[3]
-
-
 def service_entry(value: ServiceValue, hz: int) -> ServiceEntry:
     address = address_text(bytes(value.address.bytes))
     ones = bin(int.from_bytes(bytes(value.mask.bytes), "big")).count("1")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from math import gcd
 
 from relevo.model import Endpoint, Forwarding, ServiceKey, TunnelChecksum
@@ -38,7 +38,6 @@ from relevo.planes.ebpf.entries import (
     Service,
     counter_value,
     family_of,
-    folded_address,
     key_bytes,
     known_scheduler,
     mask_bytes,
@@ -65,6 +64,7 @@ from relevo.planes.ebpf.layout import (
 )
 from relevo.planes.port import Refused
 from relevo.schedulers import destination_hash, maglev, source_hash
+from relevo.schedulers.base import fold
 
 OuterSource = Callable[[str], str]
 """Returns the local source address of packets to an address."""
@@ -478,7 +478,7 @@ class Table:
             case SchedulerNumber.DH:
                 return destination_hash.fill(numbers)
             case SchedulerNumber.MH:
-                places = [(folded_address(s.entry.endpoint.address), s.entry.endpoint.port) for s in service.servers]
+                places = [(fold(int(ip_address(s.entry.endpoint.address))), s.entry.endpoint.port) for s in service.servers]
                 table = maglev.fill(places, [server.last_weight for server in service.servers], self._maglev_size)
                 return [numbers[i] if i >= 0 else 0 for i in table]
         return []

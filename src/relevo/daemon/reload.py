@@ -1,0 +1,152 @@
+"""Reloads: what a new configuration would do, whether it can be used, and what using it did.
+
+A file is compiled once and refused as a whole, or used as a whole. The workers describe their part (``node.plan``), before and
+after; the steps of the supervisor itself are those of its processes and trackers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from relevo.api.schema import ReloadPlan
+from relevo.config import Compiled
+from relevo.daemon.around import fixed_setting
+from relevo.daemon.configuration import Options, blocking_problem, compile_file, part_of
+from relevo.daemon.messages import Rehearse, StepsTaken, ToWorker
+from relevo.daemon.processes import Workers
+from relevo.errors import ConfigurationError, PlaneError
+from relevo.model import Configuration
+from relevo.model.diff import Changes, changes
+from relevo.model.plan import Do, Step
+from relevo.observe.difference import differences
+from relevo.planes import catalogue
+
+STEPS_S: Final = 20.0
+"""Seconds that a worker may take to say what a reload does: ten thousand servers take less than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that was read. ``refusal`` says why it cannot be used while the daemon runs; empty: it can."""
+
+    configuration: Configuration
+    compiled: Compiled | None = None
+    refusal: str = ""
+
+
+def read_candidate(file: str, options: Options, present: Configuration, plane: str) -> Candidate:
+    """Read ``file`` as a reload does. ``present`` and ``plane`` are in use and decide what can change while running."""
+    try:
+        compiled = compile_file(file, options.config_id)
+        configuration = part_of(compiled.configuration, options)
+        refusal = blocking_problem(compiled, strict=options.strict)
+        chosen = plane if refusal else catalogue.choose(configuration).name
+    except (ConfigurationError, PlaneError) as error:
+        return Candidate(present, refusal=str(error))
+    if chosen != plane:
+        refusal = f"the data plane cannot change from {plane} to {chosen} while running; restart instead"
+    return Candidate(configuration, compiled, refusal or fixed_setting(present, configuration))
+
+
+class Daemon(Protocol):
+    """What a reload needs of the daemon: the supervisor is one."""
+
+    options: Options
+    configuration: Configuration
+    workers: Workers
+    plane: catalogue.Choice
+
+    def roles(self) -> list[str]:
+        """Return the roles of the workers that the present configuration needs."""
+        ...
+
+    def roles_of(self, configuration: Configuration) -> list[str]:
+        """Return the roles of the workers that a configuration needs."""
+        ...
+
+
+class Reloads:
+    """Plans reloads, and collects what the workers say about them."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._number = 0
+        self._awaited: dict[tuple[int, str], asyncio.Future[StepsTaken]] = {}
+
+    async def plan(self, file: str) -> ReloadPlan:
+        """Return what a reload would do if the configuration file were ``file``; empty means the daemon's own."""
+        daemon = self._daemon
+        candidate = read_candidate(file or daemon.options.file, daemon.options, daemon.configuration, daemon.plane.name)
+        if candidate.refusal:
+            return ReloadPlan(refused=candidate.refusal)
+        new = candidate.configuration
+        steps, problems = await self.ask(lambda number: Rehearse(new, number))
+        steps += own_steps(daemon.configuration, new, daemon.roles(), daemon.roles_of(new))
+        return ReloadPlan(changes=differences(daemon.configuration, new), steps=steps, problems=problems)
+
+    def ask(self, message: Callable[[int], ToWorker]) -> Coroutine[Any, Any, tuple[list[Step], list[str]]]:
+        """Send every worker a message with a number, at once; await the steps that they answer, and what went wrong."""
+        self._number += 1
+        number = self._number
+        loop = asyncio.get_running_loop()
+        asked: dict[str, asyncio.Future[StepsTaken]] = {}
+        for role in ("director", "balancer"):
+            worker = self._daemon.workers.get(role)
+            if worker is not None:
+                asked[role] = self._awaited[number, role] = loop.create_future()
+                worker.send(message(number))
+        return self._collect(number, asked)
+
+    async def _collect(self, number: int, asked: dict[str, asyncio.Future[StepsTaken]]) -> tuple[list[Step], list[str]]:
+        steps: list[Step] = []
+        problems: list[str] = []
+        if asked:
+            await asyncio.wait(asked.values(), timeout=STEPS_S)
+        for role, answer in asked.items():
+            del self._awaited[number, role]
+            if not answer.done():
+                answer.cancel()
+                problems.append(f"the {role} did not say within {STEPS_S:g} s what it does")
+                continue
+            steps += answer.result().steps
+            if answer.result().error:
+                problems.append(answer.result().error)
+        return steps, problems
+
+    def answered(self, role: str, message: StepsTaken) -> None:
+        """Pass on the answer of a worker, if it is awaited still."""
+        waiting = self._awaited.get((message.number, role))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    def lost(self, role: str) -> None:
+        """Stop waiting for a worker that died."""
+        for number, waiting in [(key[0], future) for key, future in self._awaited.items() if key[1] == role]:
+            if not waiting.done():
+                waiting.set_result(StepsTaken(number, error=f"the {role} died"))
+
+
+def own_steps(former: Configuration, new: Configuration, roles: Sequence[str], wanted: Sequence[str]) -> list[Step]:
+    """Return the steps of the supervisor: processes that start or end, and trackers."""
+    steps = [Step(Do.START_PROCESS, role) for role in wanted if role not in roles]
+    steps += [Step(Do.END_PROCESS, role) for role in roles if role not in wanted]
+    for keyword, kind in (("vrrp_script", "scripts"), ("track_file", "files"), ("vrrp_track_process", "processes")):
+        steps += _tracker_steps(keyword, _changes(getattr(former.trackers, kind), getattr(new.trackers, kind)))
+    return steps
+
+
+def _changes(former: Sequence[Any], new: Sequence[Any]) -> Changes[str, msgspec.Struct]:
+    return changes(former, new, lambda each: str(each.name))
+
+
+def _tracker_steps(keyword: str, changed: Changes[str, msgspec.Struct]) -> list[Step]:
+    return [
+        *(Step(Do.DELETE_TRACKER, f"{keyword} {each.name}") for each in changed.removed),
+        *(Step(Do.ADD_TRACKER, f"{keyword} {each.name}") for each in changed.added),
+        *(Step(Do.EDIT_TRACKER, f"{keyword} {each.name}", " ".join(sorted(each.fields))) for each in changed.changed),
+    ]
