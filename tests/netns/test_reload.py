@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,3 +95,17 @@ def test_an_address_can_be_added_while_master(cluster: Cluster) -> None:
         with cluster.stage.inside(master), pyroute2.IPRoute() as ip:
             present = {m.get_attr("IFA_LOCAL") for m in ip.get_addr()}
         assert {"192.168.6.240", "192.168.6.241"} <= present
+
+
+def test_a_file_can_say_when_to_reload_and_another_shows_that_the_configuration_is_read(cluster: Cluster, tmp_path: Path) -> None:
+    master = cluster.topology.directors[0]
+    times, marker = tmp_path / "at", tmp_path / "reading"
+    settings = f"global_defs {{\n    reload_time_file {times}\n    reload_file {marker}\n"
+    reload(cluster, lambda text: text.replace("global_defs {\n", settings, 1))
+    file = file_of(cluster)
+    file.write_text(file.read_text().replace("weight 2", "weight 6", 1))
+    marker.write_text("to be read")
+    times.write_text(time.strftime("%Y-%m-%d %H:%M:%SZ\n", time.gmtime(time.time() + 2)))
+    wait_for_log(cluster, master, "Scheduling reload for")
+    wait_until(lambda: 6 in [s.weight for s in web(cluster).servers], 20.0, "the new weight")
+    wait_until(lambda: not marker.exists() and not times.exists(), 5.0, "both files are removed")

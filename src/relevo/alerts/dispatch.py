@@ -88,6 +88,13 @@ class Dispatcher:
         if self._mails_server(found) and (transition or not self._configuration.global_defs.no_checker_emails):
             self._outbox.send(server_alert(service, server, up, check, reason))
 
+    def server_found(self, service: str, server: str) -> None:
+        """Run the script of a server that is in service from the start, and tell the pipes; there is no mail."""
+        found = self._servers.get((service, server))
+        if found is not None:
+            self._fifos.services(f"RS {server} {service} UP")
+            self._notifier.run(found.notify_up)
+
     def quorum(self, service: str, up: bool, weight: int) -> None:
         """Alert a gained or lost quorum."""
         found: VirtualServer | None = self._services.get(service)

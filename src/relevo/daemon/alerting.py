@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from relevo.alerts.dispatch import Dispatcher
-from relevo.daemon.messages import GroupEvent, NoticeEvent, QuorumEvent, ServerEvent, ServiceFound, ShutdownNotice
+from relevo.daemon.messages import GroupEvent, NoticeEvent, QuorumEvent, ServerEvent, ServerFound, ServiceFound, ShutdownNotice
 from relevo.daemon.trackers import TrackerDriver
 
-Event = NoticeEvent | GroupEvent | ServerEvent | QuorumEvent | ServiceFound | ShutdownNotice
+Event = NoticeEvent | GroupEvent | ServerEvent | ServerFound | QuorumEvent | ServiceFound | ShutdownNotice
 
 
 def alert(dispatcher: Dispatcher, trackers: TrackerDriver, message: Event) -> None:
@@ -18,6 +18,8 @@ def alert(dispatcher: Dispatcher, trackers: TrackerDriver, message: Event) -> No
             dispatcher.group(name, state)
         case ServerEvent():
             dispatcher.server(message.service, message.server, message.up, message.transition, message.check, message.reason)
+        case ServerFound(service=service, server=server):
+            dispatcher.server_found(service, server)
         case QuorumEvent(service=service, up=up, weight=weight):
             trackers.service_changed(service, up)
             dispatcher.quorum(service, up, weight)

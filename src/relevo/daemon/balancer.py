@@ -181,6 +181,8 @@ class BalancerWorker:
             case node.ServerChanged():
                 event = ServerEvent(effect.service, effect.server, effect.up, effect.transition, effect.check, effect.reason)
                 self.channel.send(event)
+            case node.ServerFound(service=service, server=server):
+                self.channel.send(messages.ServerFound(service, server))
             case node.QuorumChanged():
                 self.channel.send(QuorumEvent(effect.service, effect.up, effect.weight))
             case node.ServiceFound(service=service, up=up):

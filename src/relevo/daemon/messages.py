@@ -96,6 +96,13 @@ class ServerEvent(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class ServerFound(msgspec.Struct, frozen=True, tag=True):
+    """A server is in service from the start."""
+
+    service: str
+    server: str
+
+
 class QuorumEvent(msgspec.Struct, frozen=True, tag=True):
     """A virtual server gained or lost its quorum."""
 
@@ -163,6 +170,7 @@ FromWorker = (
     | GroupEvent
     | LocalAddressesEvent
     | ServerEvent
+    | ServerFound
     | QuorumEvent
     | ServiceFound
     | SyncEvent

@@ -7,7 +7,9 @@ after; the steps of the supervisor itself are those of its processes and tracker
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import os
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -25,6 +27,9 @@ from relevo.model.diff import Changes, changes
 from relevo.model.plan import Do, Step
 from relevo.observe.difference import differences
 from relevo.planes import catalogue
+from relevo.severity import Severity
+
+Log = Callable[[str, int], None]
 
 STEPS_S: Final = 20.0
 """Seconds that a worker may take to say what a reload does: ten thousand servers take less than one."""
@@ -51,6 +56,29 @@ def read_candidate(file: str, options: Options, present: Configuration, plane: s
     if chosen != plane:
         refusal = f"the data plane cannot change from {plane} to {chosen} while running; restart instead"
     return Candidate(configuration, compiled, refusal or fixed_setting(present, configuration))
+
+
+@contextmanager
+def being_read(marker: str, log: Log) -> Iterator[None]:
+    """Have the file ``marker`` exist, empty, while the configuration is read; an empty name is none."""
+    if not marker:
+        yield
+        return
+    try:
+        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        log(f"reload_file {marker} cannot be made: {error.strerror}", Severity.WARNING)
+    try:
+        yield
+    finally:
+        remove_marker(marker)
+
+
+def remove_marker(marker: str) -> None:
+    """Remove the file of ``being_read``."""
+    if marker:
+        with suppress(OSError):
+            os.unlink(marker)
 
 
 class Daemon(Protocol):

@@ -28,7 +28,7 @@ from relevo.api.schema import PlaneAtStop, Reloaded
 from relevo.api.server import ControlServer
 from relevo.config import Compiled
 from relevo.daemon import balancer, director, dumps, messages
-from relevo.daemon.alerting import alert
+from relevo.daemon.alerting import Event, alert
 from relevo.daemon.around import Around, enter
 from relevo.daemon.commands import Commands
 from relevo.daemon.configuration import Options, part_of
@@ -36,30 +36,25 @@ from relevo.daemon.messages import (
     BalancerReport,
     DirectorReport,
     FromWorker,
-    GroupEvent,
     InstanceEvent,
     LocalAddresses,
     LocalAddressesEvent,
     LogLine,
     Masters,
-    NoticeEvent,
     Observed,
     PlaneAnswer,
     PlaneReady,
     PlaneRestarted,
-    QuorumEvent,
     Ready,
     Resume,
-    ServerEvent,
-    ServiceFound,
-    ShutdownNotice,
     StepsTaken,
     Stop,
     Synced,
     SyncEvent,
 )
 from relevo.daemon.processes import Worker, Workers
-from relevo.daemon.reload import Reloads, own_steps, read_candidate
+from relevo.daemon.reload import Reloads, being_read, own_steps, read_candidate, remove_marker
+from relevo.daemon.scheduled_reload import ScheduledReload
 from relevo.daemon.trackers import TrackerDriver
 from relevo.errors import ControlError, HostError
 from relevo.host import privileges, systemd
@@ -98,6 +93,7 @@ class Supervisor:
         self.workers = Workers(self)
         self.commands = Commands(self)
         self.reloads = Reloads(self)
+        self.scheduled = ScheduledReload(self._begin_reload, self.log)
         self.started_at = self.reloaded_at = time.time()
         self.reload_error = ""
         self.plane = catalogue.Choice("", "")
@@ -138,6 +134,8 @@ class Supervisor:
         self.outbox.recover()
         self._handle_signals(loop)
         self.trackers.configure(self.configuration, starting=True)
+        remove_marker(self.configuration.global_defs.reload.marker)  # of a daemon that was killed while it read
+        self.scheduled.configure(self.configuration.global_defs.reload)
         gc.collect()
         gc.freeze()
         self.spawned("main", os.getpid())
@@ -148,11 +146,14 @@ class Supervisor:
         """Install handlers for keepalived's signals (keepalived(8), "SIGNALS")."""
         loop.add_signal_handler(signal.SIGTERM, self.stop, self.options.at_stop)
         loop.add_signal_handler(signal.SIGINT, self.stop, self.options.at_stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._task(self.reload(), "reload"))
+        loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
         loop.add_signal_handler(signal.SIGCHLD, self.workers.reap)
         for number, kind in dumps.SIGNALS.items():
             loop.add_signal_handler(number, self._begin_dump, kind)
         loop.add_signal_handler(dumps.CLEAR, lambda: self.log(dumps.NOT_CLEARED, Severity.NOTICE))
+
+    def _begin_reload(self) -> None:
+        self._task(self.reload(), "reload")
 
     def _begin_dump(self, kind: dumps.Kind) -> None:
         self._task(dumps.dump(self.options.runtime, kind, self.snapshot, self.log), "dump")
@@ -169,6 +170,7 @@ class Supervisor:
         self._task(self._stop(), "stop")
 
     async def _stop(self) -> None:
+        self.scheduled.close()
         await self.complete_sync()
         for role in ("director", "balancer", "proxy"):
             await self.workers.end(role, Stop(self._at_stop))
@@ -307,7 +309,7 @@ class Supervisor:
             case LocalAddressesEvent(addresses=addresses, placed=placed):
                 self._placed = placed
                 self._set_local(addresses)
-            case NoticeEvent() | GroupEvent() | ServerEvent() | QuorumEvent() | ServiceFound() | ShutdownNotice():
+            case _ if isinstance(message, Event):
                 alert(self.dispatcher, self.trackers, message)
             case PlaneReady():
                 self._plane_ready = True  # the plane forwards packets from now on, also if the balancer dies
@@ -368,7 +370,8 @@ class Supervisor:
             if self.workers.stopping:
                 return "the daemon is stopping"
             systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-            candidate = read_candidate(self.options.file, self.options, self.configuration, self.plane.name)
+            with being_read(self.configuration.global_defs.reload.marker, self.log):
+                candidate = read_candidate(self.options.file, self.options, self.configuration, self.plane.name)
             self.reload_error = candidate.refusal
             if candidate.compiled is None or candidate.refusal:
                 self.log(f"reload refused, nothing changed: {candidate.refusal}", Severity.ERROR)
@@ -388,6 +391,7 @@ class Supervisor:
         self.reloaded_at = time.time()
         self.dispatcher.configure(configuration)
         self.fifos.configure(configuration.global_defs)
+        self.scheduled.configure(configuration.global_defs.reload)
         self.dispatcher.repeat_states()
         if self.local is None and configuration.vrrp_instances:
             self._set_local(frozenset())

@@ -11,7 +11,8 @@ class CheckTiming(msgspec.Struct, frozen=True, kw_only=True):
     """When a check runs and how much failure it tolerates (keepalived.conf(5), "real server checkers").
 
     A server is taken out of service after ``retry`` + 1 failures ``delay_before_retry_s`` apart. The first success brings it
-    back. ``warmup_s`` bounds the random delay of the first check.
+    back. ``warmup_s`` bounds the random delay of the first check. With ``log_all_failures`` each failure has a log line, not
+    only the first of a row and the last.
     """
 
     delay_loop_s: float
@@ -19,6 +20,7 @@ class CheckTiming(msgspec.Struct, frozen=True, kw_only=True):
     delay_before_retry_s: float
     warmup_s: float
     alpha: bool
+    log_all_failures: bool = False
 
 
 class TcpCheck(msgspec.Struct, frozen=True, kw_only=True, tag="TCP_CHECK"):

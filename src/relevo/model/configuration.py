@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from relevo.model.endpoint import Endpoint
-from relevo.model.process import NotifyFifos, Processes
+from relevo.model.process import NotifyFifos, Processes, ReloadSettings
 from relevo.model.services import VirtualServer
 from relevo.model.sysctls import Sysctl
 from relevo.model.trackers import Trackers
@@ -87,6 +87,8 @@ class GlobalDefs(msgspec.Struct, frozen=True, kw_only=True):
     lvs_flush_on_stop: bool = False
     processes: Processes = Processes()
     fifos: NotifyFifos = NotifyFifos()
+    reload: ReloadSettings = ReloadSettings()
+    rs_init_notifies: bool = False
     log_unknown_vrids: bool = False
     vrrp_startup_delay_s: float = 0.0
     vrrp_delay_after_boot_s: float = 0.0

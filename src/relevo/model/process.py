@@ -37,6 +37,18 @@ class Processes(msgspec.Struct, frozen=True, kw_only=True):
     supplementary_groups: bool = False
 
 
+class ReloadSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When the configuration is reloaded by itself, and who can see that it is being read.
+
+    ``time_file`` has the time of a reload; it is removed then, unless it has no date and ``repeat`` is set. ``marker`` is a file
+    that exists while the configuration is read. Both are empty for none.
+    """
+
+    time_file: str = ""
+    repeat: bool = False
+    marker: str = ""
+
+
 class NotifyFifo(msgspec.Struct, frozen=True, kw_only=True):
     """A pipe that gets a line for each event, and the script that reads it."""
 

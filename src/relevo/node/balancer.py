@@ -60,6 +60,14 @@ class ServerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerFound:
+    """A server is in service from the start (keepalived.conf(5), "rs_init_notifies")."""
+
+    service: str
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class QuorumChanged:
     """A virtual server gained or lost its quorum; ``weight`` is the live weight."""
 
@@ -81,7 +89,7 @@ class PlaneReady:
     """The plane has the desired table for the first time."""
 
 
-Effect = Log | StartProbe | AbandonProbe | MatchTable | ServerChanged | QuorumChanged | ServiceFound | PlaneReady
+Effect = Log | StartProbe | AbandonProbe | MatchTable | ServerChanged | ServerFound | QuorumChanged | ServiceFound | PlaneReady
 
 
 class Balancer:
@@ -124,6 +132,8 @@ class Balancer:
         failing = self._failing()
         pools = {service.name: self._pool(service, failing, now, effects, starting) for service in configuration.virtual_servers}
         present, self.pools = self.pools, pools
+        if starting and configuration.global_defs.rs_init_notifies:
+            effects += self._starting_servers()
         return [*effects, *self._found(former, present), MatchTable()]
 
     def set_masters(self, instances: frozenset[str]) -> list[Effect]:
@@ -190,6 +200,14 @@ class Balancer:
         names = [name for name in sorted(tracked_services(self.configuration)) if name in self.pools]
         new = (name for name in names if name not in known or self.pools[name] is not present.get(name))
         return [ServiceFound(name, self.pools[name].state is pooling.State.UP) for name in new]
+
+    def _starting_servers(self) -> list[Effect]:
+        return [
+            ServerFound(pool.service.name, endpoint.formatted(pool.service.protocol))
+            for pool in self.pools.values()
+            for endpoint, health in pool.servers.items()
+            if health.up
+        ]
 
     def _remove(self, pool: PoolMachine) -> list[Effect]:
         service = pool.service
@@ -268,6 +286,8 @@ class Balancer:
         return lines
 
     def _log_failure(self, runner: CheckRunner, number: int, reason: str) -> list[Effect]:
+        if runner.check.timing.log_all_failures:
+            return [Log(f"{runner.check.name} on service {self._formatted(runner)} failed ({reason}), {number} in a row.")]
         if not runner.machine.up or number != 1:
             return []
         return [Log(f"{runner.check.name} on service {self._formatted(runner)} failed ({reason}): trying again.")]

@@ -21,7 +21,16 @@ from relevo.model import (
 )
 from relevo.model.checks import CheckTiming
 from relevo.model.table import AddServer, AddService, DeleteService, ServiceEntry, ServiceState, SyncRole
-from relevo.node.balancer import AbandonProbe, Balancer, MatchTable, PlaneReady, QuorumChanged, ServerChanged, StartProbe
+from relevo.node.balancer import (
+    AbandonProbe,
+    Balancer,
+    MatchTable,
+    PlaneReady,
+    QuorumChanged,
+    ServerChanged,
+    ServerFound,
+    StartProbe,
+)
 from relevo.node.effects import Log
 from relevo.severity import Severity
 from relevo.sim.services import ServiceHost
@@ -304,3 +313,28 @@ def test_synchronisation_follows_the_instance():
     both = GlobalDefs(lvs_sync_daemon=SyncDaemon(interface="eth1", sync_id=7))
     balancer.configure(file(global_defs=both), 1.0)
     assert (balancer.sync_task().roles, balancer.sync_task().sync_id) == (set(SyncRole), 7)
+
+
+# -- what a declaration asks for ---------------------------------------------------------------------------------------
+
+
+def test_each_failure_is_logged_where_the_file_says_so():
+    lines = {}
+    for wanted in (False, True):
+        story = Story(service(server(1, tcp(1, retry=3, log_all_failures=wanted))))
+        story.wait(2.0)
+        story.dead.add(at(1))
+        story.wait(20.0)
+        lines[wanted] = [text for text in story.texts() if "on service" in text and "retries" not in text]
+    failed = "TCP_CHECK on service [10.0.0.1]:tcp:80 failed (connection refused)"
+    assert lines[False] == [f"{failed}: trying again."]
+    assert lines[True][:3] == [f"{failed}, {number} in a row." for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("wanted", "found"), [(True, ["[10.0.0.1]:tcp:80"]), (False, [])])
+def test_servers_that_are_up_at_the_start_are_told_once_where_the_file_says_so(wanted, found):
+    alpha = server(2, tcp(2, alpha=True))
+    story = Story(service(server(1), alpha), global_defs=GlobalDefs(rs_init_notifies=wanted))
+    assert [each.server for each in story.effects if isinstance(each, ServerFound)] == found
+    reloaded = story.reload(service(server(1), alpha), global_defs=GlobalDefs(rs_init_notifies=wanted))
+    assert not [each for each in reloaded if isinstance(each, ServerFound)]

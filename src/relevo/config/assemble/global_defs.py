@@ -14,6 +14,9 @@ from relevo.config.blocks.process import (
     LVS_FIFO,
     LVS_FIFO_SCRIPT,
     NAMESPACE,
+    RELOAD_MARKER,
+    RELOAD_REPEAT,
+    RELOAD_TIME,
     SHUTDOWN,
     STARTUP,
     UMASK,
@@ -25,7 +28,7 @@ from relevo.config.blocks.vrrp import PREEMPT_WHEN_SYNCED
 from relevo.config.diagnostics import Severity
 from relevo.model import GlobalDefs, Mail, SyncDaemon
 from relevo.model.configuration import Firewall
-from relevo.model.process import NotifyFifo, NotifyFifos, Processes, ProcessSettings
+from relevo.model.process import NotifyFifo, NotifyFifos, Processes, ProcessSettings, ReloadSettings
 
 
 def global_defs(root: Fields, defaults: Fields, daemon: SyncDaemon | None, instances: Sequence[Fields]) -> GlobalDefs:
@@ -44,6 +47,11 @@ def global_defs(root: Fields, defaults: Fields, daemon: SyncDaemon | None, insta
         lvs_sync_daemon=daemon,
         processes=_processes(root, defaults),
         fifos=_fifos(defaults),
+        reload=ReloadSettings(
+            time_file=defaults.given(RELOAD_TIME, ""),
+            repeat=defaults.given(RELOAD_REPEAT, False),
+            marker=defaults.given(RELOAD_MARKER, ""),
+        ),
         firewall=Firewall(
             *(defaults.get(f"nftables{name}", value) for name, value in (("", "relevo"), ("_priority", -1), ("_counters", False)))
         ),

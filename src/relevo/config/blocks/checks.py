@@ -34,7 +34,9 @@ _OPTIONS_LATER: Final = (
     later("bind_if", text("an interface"), "interface of the check", "the route decides"),
     later("fwmark", integer(1, MAX_UINT, "a mark"), "mark of the check's packets", "they have none"),
 )
-LOG_ALL: Final = later("log_all_failures", boolean(), "log each failure", "the first of a row and the last are logged")
+LOG_ALL: Final = Keyword(
+    "log_all_failures", boolean(), "log each failure", inherits=("global_defs.checker_log_all_failures",), default_text="off"
+)
 
 
 def from_server(name: str) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ MAX_CPUS: Final = 8192
 """Processors that a kernel can have (NR_CPUS)."""
 LONGEST_SCRIPT_S: Final = 1000
 """Longest time limit of the scripts at the start and the stop."""
+MARKER: Final = "/run/keepalived.reload"
+"""The file of ``reload_file`` without a name, as in keepalived."""
 MAX_TITLE: Final = 15
 """Characters of a process's name (prctl(2), PR_SET_NAME)."""
 _PERMISSIONS: Final = {
@@ -61,6 +63,13 @@ def _auto_priority(cursor: Cursor) -> int:
     return cursor.integer(-1, 99, "a real-time priority") if cursor.more() else 99
 
 
+def _file(cursor: Cursor) -> str:
+    path = cursor.word("a file")
+    if not path.startswith("/"):
+        cursor.warn(f"'{path}' is not a full path: /{path} is used, as in keepalived", "write the full path of the file")
+    return path if path.startswith("/") else f"/{path}"
+
+
 def _fifo(cursor: Cursor) -> NotifyFifo:
     path = cursor.word("a pipe")
     if not path.startswith("/"):
@@ -101,6 +110,17 @@ FIFO_SCRIPT: Final = Keyword("notify_fifo_script", script(), "script that reads 
 VRRP_FIFO_SCRIPT: Final = Keyword("vrrp_notify_fifo_script", script(), "script that reads vrrp_notify_fifo; gets its path")
 LVS_FIFO_SCRIPT: Final = Keyword("lvs_notify_fifo_script", script(), "script that reads lvs_notify_fifo; gets its path")
 
+RELOAD_TIME: Final = Keyword(
+    "reload_time_file", Argument(_file, "PATH"), "file with the time of a reload: [[YY]YY-MM-DD ]HH:MM:SS[Z]", default_text="none"
+)
+RELOAD_REPEAT: Final = Keyword(
+    "reload_repeat", flag(), "a time without a date counts every day; else the file is removed", default_text="off"
+)
+RELOAD_MARKER: Final = Keyword(
+    "reload_file", Argument(lambda cursor: _file(cursor) if cursor.more() else MARKER, "[PATH]"),
+    f"file that exists while the configuration is read; {MARKER} if it has no name", default_text="none",
+)  # fmt: skip
+
 KEYWORDS: Final[tuple[Keyword[Any], ...]] = (
     Keyword("process_name", Argument(_title, "NAME"), "name of the supervisor in ps and top", default_text="relevo"),
     unneeded("process_names", flag(), "give processes names", _NAMES),
@@ -128,12 +148,12 @@ KEYWORDS: Final[tuple[Keyword[Any], ...]] = (
     LVS_FIFO_SCRIPT,
     Keyword("fifo_write_vrrp_states_on_reload", flag(), "repeat the states in the pipe after a reload", default_text="off"),
     Keyword("vrrp_notify_priority_changes", boolean(), "changes of the effective priority go to the pipe", default_text="off"),
-    later("rs_init_notifies", flag(), "run the scripts of real servers at the start", "they run at the first change"),
-    later("checker_log_all_failures", boolean(), "log each failed check", "the first of a row and the last are logged"),
+    Keyword("rs_init_notifies", boolean(), "run notify_up of the servers that are up at the start, and tell the pipes", default_text="off"),
+    Keyword("checker_log_all_failures", boolean(), "log each failed check, not only the first of a row and the last", default_text="off"),
     later("disable_local_igmp", flag(), "no membership reports for 224.0.0.0/24"),
-    later("reload_time_file", text("a file"), "file with the time of a reload"),
-    later("reload_repeat", flag(), "keep that file"),
-    later("reload_file", Argument(lambda cursor: cursor.word() if cursor.more() else "", "[PATH]"), "file that exists while the configuration is read"),
+    RELOAD_TIME,
+    RELOAD_REPEAT,
+    RELOAD_MARKER,
     *(
         later(f"{name}_dump_file", text("a file"), "where the dump of a signal goes", "dumps go to the run directory")
         for name in ("state", "stats", "json")
