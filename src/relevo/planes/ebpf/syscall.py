@@ -182,9 +182,12 @@ class Map:
             first, began = first + count, True
             ctypes.memmove(before, after, 8)
 
-    def mapped(self) -> mmap.mmap:
-        """Return the values of a mappable array as memory shared with the programs."""
-        length = (self.value_size + 7) // 8 * 8 * self.max_entries
+    def mapped(self, entries: int | None = None) -> mmap.mmap:
+        """Return the values of a mappable array, or the first ``entries`` of them, as memory shared with the programs.
+
+        Every mapped page counts as memory of the process, also those that nothing touches.
+        """
+        length = (self.value_size + 7) // 8 * 8 * (self.max_entries if entries is None else min(entries, self.max_entries))
         size = (length + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
         return mmap.mmap(self.descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
 

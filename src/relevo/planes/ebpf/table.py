@@ -7,9 +7,11 @@ referenced by one 64-bit word; a weight is one 32-bit word. A new daemon adopts 
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, ip_address
 from math import gcd
+from typing import Final
 
 from relevo.model import Endpoint, Forwarding, ServiceKey, TunnelChecksum
 from relevo.model.table import (
@@ -69,6 +71,9 @@ from relevo.schedulers.base import fold
 OuterSource = Callable[[str], str]
 """Returns the local source address of packets to an address."""
 
+FEW_LISTS: Final = 4096
+"""Entries of server lists and hash tables that are mapped at first."""
+
 
 class Table:
     """The services of an instance. Reads the tables that a previous daemon left."""
@@ -77,9 +82,10 @@ class Table:
         self._instance = instance
         self._outer_source = outer_source
         self._maglev_size = maglev_size
-        self._services_memory, self._servers_memory, self._server_lists_memory, self._snat_memory = (
-            instance.maps[name].mapped() for name in ("services", "servers", "server_lists", "snat_addresses")
+        self._services_memory, self._servers_memory, self._snat_memory = (
+            instance.maps[name].mapped() for name in ("services", "servers", "snat_addresses")
         )
+        self._server_lists = instance.maps["server_lists"].mapped(FEW_LISTS)
         self._allocator = Allocator(instance.maps["server_lists"].max_entries)
         self._free_services: list[int] = []
         self._free_servers: list[int] = []
@@ -99,7 +105,13 @@ class Table:
 
     def _server_list(self, span: int) -> list[int]:
         first, count = span >> 32, span & 0xFFFFFFFF
-        return list(memoryview(self._server_lists_memory)[first * 8 : (first + count) * 8].cast("Q"))
+        return list(memoryview(self._lists_up_to(first + count))[first * 8 : (first + count) * 8].cast("Q"))
+
+    def _lists_up_to(self, end: int) -> mmap.mmap:
+        """Return the memory of server lists and hash tables with at least ``end`` entries."""
+        if end * 8 > len(self._server_lists):
+            self._server_lists = self._instance.maps["server_lists"].mapped(1 << end.bit_length())
+        return self._server_lists
 
     def _store(self, numbers: Sequence[int]) -> int | None:
         """Write server indices to a free range; return the word that references it, or ``None`` without room."""
@@ -108,7 +120,8 @@ class Table:
         first = self._allocator.allocate(len(numbers))
         if first is None:
             return None
-        self._server_lists_memory[first * 8 : (first + len(numbers)) * 8] = b"".join(n.to_bytes(8, "little") for n in numbers)
+        end = first + len(numbers)
+        self._lists_up_to(end)[first * 8 : end * 8] = b"".join(n.to_bytes(8, "little") for n in numbers)
         return first << 32 | len(numbers)
 
     def _drop(self, span: int) -> None:
