@@ -224,9 +224,7 @@ class Expander:
                 self._refuse(line, f"the line does not come to an end: ${match[1] or match[3]} probably contains itself")
                 break
             chain = self._step(chain, definition)
-            text = without_comment(
-                text[: match.start()] + _literal(text, match.start(), definition.lines[0]) + text[match.end() :]
-            )
+            text = without_comment(text[: match.start()] + definition.lines[0] + text[match.end() :])
             follow[:0] = [(more, chain) for more in definition.lines[1:]]
         for more, how in follow:
             yield from self._process(more, line, folder, how, depth + 1)
@@ -397,10 +395,3 @@ def _groups(text: str) -> list[list[str]] | None:
             return None
         found.append([word.strip() for word in (each[1:-1].split(",") if each.startswith("{") else [each])])
     return found
-
-
-def _literal(text: str, at: int, value: str) -> str:
-    """Return a value for the position ``at``: a ``#`` or ``!`` of its own, outside quotes, begins no comment."""
-    if value in ("#", "!") and text.count('"', 0, at) % 2 == 0:
-        return f"\\{value}"
-    return value

@@ -6,15 +6,20 @@ import grp
 import pwd
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Final
 
 from relevo.config import Compiled, Place, Places, Severity
 from relevo.errors import HostError, PlaneError
 from relevo.host.addresses import local_networks
 from relevo.host.interfaces import Interfaces
+from relevo.host.names import name_problem
 from relevo.host.run_command import prepare, problem_of
 from relevo.model import Forwarding, Script, TrackerKind, VrrpNotify
 from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
+
+LOOKUP_S: Final = 3.0
+"""Seconds that looking up a name may take."""
 
 
 class Preflight:
@@ -33,6 +38,7 @@ class Preflight:
         """Add all of them."""
         self._look_for_interfaces()
         self._look_for_scripts()
+        self._look_for_mail_server()
         try:
             plane = catalogue.choose(self.model)
         except PlaneError as error:
@@ -119,6 +125,13 @@ class Preflight:
                 owner = path[0] if len(path) == 2 else f"{path[0]} '{path[1]}'"
                 message = f"{path[-1]} of {owner} cannot run: {problem}"
                 self._add(Severity.WARNING, message, "--offline skips this check", *path)
+
+    def _look_for_mail_server(self) -> None:
+        server = self.model.global_defs.mail.server
+        if server is None or not (problem := name_problem(server.address, LOOKUP_S)):
+            return
+        message = f"mail server {server.address} is not found: {problem}"
+        self._add(Severity.WARNING, message, "mails wait until it is; --offline skips this check", "global_defs", "smtp_server")
 
     def _scripts(self) -> Iterator[tuple[Script, tuple[str, ...]]]:
         """Yield each script with its path."""

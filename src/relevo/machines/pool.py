@@ -223,7 +223,7 @@ class PoolMachine:
             one_packet=service.one_packet,
             refuses_by_reset=service.refuses_by_reset,
             persistence_timeout_s=service.persistence_timeout_s,
-            persistence_granularity=service.persistence_granularity,
+            persistence_granularity=_granularity(service, key),
         )
         return Desired(entry, tuple(at_port(server, key) for server in servers))
 
@@ -297,6 +297,13 @@ class PoolMachine:
         if self.service.sorry_server is not None:
             effects.append(SorryChanged(self.service.sorry_server, not up))
         return effects
+
+
+def _granularity(service: VirtualServer, key: ServiceKey) -> int:
+    """Return the prefix length of a client: as declared, or one address for keys of a mixed group's other IP version."""
+    if key.is_ipv6 == service.keys[0].is_ipv6:
+        return service.persistence_granularity
+    return 128 if key.is_ipv6 else 32
 
 
 def at_port(server: ServerEntry, key: ServiceKey) -> ServerEntry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relevo.config.blocks.groups import MAX_MEMBERS
+from relevo.machines.pool import PoolMachine
 from relevo.model import Endpoint, Forwarding, Protocol, RealServer, ServiceKey, VirtualServer
 from tests.unit.config.compiling import compiled, messages
 
@@ -188,3 +189,21 @@ def test_the_first_of_two_groups_with_one_name_is_used() -> None:
     result = compiled("virtual_server_group G {\n192.0.2.9 80\n}\n" + group("192.0.2.1 80"))
     assert messages(result) == ["error: virtual_server_group 'G' is there already: the first one counts"]
     assert result.configuration.virtual_servers[0].keys == (tcp("192.0.2.9"),)
+
+
+@pytest.mark.parametrize("method", ["lb_kind TUN", "lvs_method TUN type ipip"])
+def test_a_group_of_both_ip_versions_is_used_whole_where_every_server_is_reached_by_a_tunnel(method: str) -> None:
+    text = group("192.0.2.1 80\n2001:db8::1 80").replace("protocol TCP\n", f"protocol TCP\n{method}\n")
+    service = only(text)
+    assert service.keys == (tcp("192.0.2.1"), tcp("2001:db8::1"))
+    lengths = [desired.service.persistence_granularity for desired in PoolMachine(service, 0.0).desired()]
+    assert lengths == [32, 128]
+
+
+def test_one_server_without_a_tunnel_is_one_too_many_for_a_mixed_group() -> None:
+    text = group("192.0.2.1 80\n2001:db8::1 80").replace(
+        "protocol TCP\n", "protocol TCP\nlb_kind TUN\nsorry_server 192.0.2.9 80\n"
+    )
+    nat = text.replace("real_server", "real_server 192.0.2.8 80 {\nlvs_method NAT\n}\nreal_server", 1)
+    assert len(only(text).keys) == 2
+    assert any("mixes IP versions" in message for message in messages(compiled(nat)))

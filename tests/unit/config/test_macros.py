@@ -115,7 +115,8 @@ def test_a_definition_that_lacks_its_last_line_ends_with_the_file():
     [
         ("${_PWD}/x.sh", "/etc/keepalived/x.sh"),
         ("$_INSTANCE", "me"),
-        ("a${_HASH}b ${_BANG}", "a#b !"),
+        ("a${_HASH}b ${_BANG}", "a"),  # as in keepalived: out of quotes it begins a comment
+        (chr(34) + "a ${_HASH} ${_BANG}" + chr(34), "a # !"),
         ('"a ${_HASH}"', "a #"),
         ("${_ENV SITE}", "north"),
         ("x${_ENV EMPTY}y${_ENV MISSING}", "xy"),

@@ -14,6 +14,7 @@ from relevo.config.blocks.services import (
     IP_FAMILY,
     KIND,
     LOCAL_GROUP,
+    METHOD,
     ONE_PACKET,
     PERSISTENCE,
     PROTOCOL,
@@ -26,7 +27,7 @@ from relevo.config.blocks.services import (
 )
 from relevo.config.diagnostics import Severity
 from relevo.config.place import Places
-from relevo.model import Endpoint, Protocol, RealServer, ServiceKey, VirtualServer
+from relevo.model import Endpoint, Forwarding, Protocol, RealServer, ServiceKey, VirtualServer
 
 
 def services(
@@ -114,7 +115,10 @@ def _keys(members: Sequence[Member], protocol: Protocol) -> tuple[ServiceKey, ..
 
 
 def _members(fields: Fields, groups: Mapping[str, Group]) -> tuple[Member, ...]:
-    """Return the keys of the service: one address or mark, or those of its group, all of one IP version."""
+    """Return the keys of the service: one address or mark, or those of its group.
+
+    All are of one IP version, unless every server is reached by a tunnel.
+    """
     if "endpoint" in fields:
         return (Member(endpoint_of(fields)),)
     if "mark" in fields:
@@ -129,10 +133,19 @@ def _members(fields: Fields, groups: Mapping[str, Group]) -> tuple[Member, ...]:
         return ()
     ipv6 = ":" in group.members[0].endpoint.address
     fitting = tuple(member for member in group.members if (":" in member.endpoint.address) == ipv6)
-    if len(fitting) < len(group.members):
-        message = f"group '{group.name}' mixes IP versions: only IPv{6 if ipv6 else 4} is used, as of its first member"
-        fields.report(Severity.ERROR, "", message, "make a group for each")
+    if len(fitting) == len(group.members) or _only_tunnels(fields):
+        return group.members
+    message = f"group '{group.name}' mixes IP versions: only IPv{6 if ipv6 else 4} is used, as of its first member"
+    fields.report(Severity.ERROR, "", message, "make a group for each, or write lb_kind TUN")
     return fitting
+
+
+def _only_tunnels(fields: Fields) -> bool:
+    """Whether every server of a service, and its sorry server, is reached by a tunnel."""
+    methods = {server.given(METHOD, fields.given(KIND, Method())).forwarding for server in fields.given(REAL_SERVERS, [])}
+    if fields.given(SORRY_SERVER) is not None:
+        methods.add(fields.given(KIND, Method()).forwarding)
+    return methods == {Forwarding.TUN}
 
 
 def _local_addresses(fields: Fields, pools: Mapping[str, Group]) -> tuple[str, ...]:
