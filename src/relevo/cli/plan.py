@@ -10,6 +10,7 @@ import msgspec
 
 from relevo.api.schema import Plan, ReloadPlan
 from relevo.cli.status import ask_daemon, run_dir_option
+from relevo.observe.plan import line_of
 
 
 @click.command()
@@ -41,7 +42,7 @@ def _show(found: ReloadPlan) -> None:
     if found.changes and found.steps:
         click.echo()
     for step in found.steps:
-        click.echo(str(step))
+        click.echo(line_of(step))
     for problem in found.problems:
         click.echo(f"relevo: {problem}", err=True)
     broken = sum(bool(step.breaks) for step in found.steps)

@@ -12,6 +12,7 @@ from relevo.api import schema
 from relevo.api.client import ask
 from relevo.errors import ControlError
 from relevo.host.files import runtime_directory
+from relevo.observe.plan import line_of
 from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot, TrackerSnapshot
 
 A = TypeVar("A")
@@ -56,7 +57,7 @@ def reload(as_json: bool, run_dir: str | None) -> None:
         click.echo(msgspec.json.encode(done))
         return
     for step in done.steps:
-        click.echo(str(step))
+        click.echo(line_of(step))
     if not done.steps:
         click.echo("nothing to do", err=True)
     for problem in done.problems:

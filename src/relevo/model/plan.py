@@ -41,7 +41,3 @@ class Step(msgspec.Struct, frozen=True):
     name: str
     detail: str = ""
     breaks: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.do.value} {self.name}" + (f": {self.detail}" if self.detail else "")
-        return f"{text} ({self.breaks})" if self.breaks else text

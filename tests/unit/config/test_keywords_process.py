@@ -106,7 +106,8 @@ def test_what_is_out_of_range(line):
             "enable_dbus",
             "note: 'enable_dbus' has no effect here: there is no D-Bus interface; use relevo status -j and notify scripts",
         ),
-        ("reload_repeat", "warning: 'reload_repeat' comes with a later version: it is ignored"),
+        ("reload_file reading", "warning: 'reading' is not a full path: /reading is used, as in keepalived"),
+        ("disable_local_igmp", "warning: 'disable_local_igmp' comes with a later version: it is ignored"),
     ],
 )
 def test_findings(body, message):

@@ -10,6 +10,7 @@ from relevo.model.checks import CheckTiming
 from relevo.model.plan import Do
 from relevo.model.table import ServerEntry
 from relevo.node.plan import rehearse_balancer
+from relevo.observe.plan import line_of
 from relevo.schedulers.moves import moved_share
 from relevo.sim.services import ServiceHost
 from tests.unit.node.test_director import file, instance, made, started, wait
@@ -18,7 +19,7 @@ TIMING = CheckTiming(delay_loop_s=5.0, retry=1, delay_before_retry_s=1.0, warmup
 
 
 def texts(steps):
-    return [str(step) for step in steps]
+    return [line_of(step) for step in steps]
 
 
 # -- director ------------------------------------------------------------------------------------------------------------
