@@ -269,7 +269,7 @@ class Expander:
         else:
             secret = text[secret_start(text) :]
             if secret:
-                self._findings.secrets.add(str(words(secret)[0]))
+                self._findings.secrets.update(map(str, words(secret)[:1] or [secret]))
                 self._findings.secrets.update(part for each in used for part in each.lines if part and part in secret)
             if not line.text.rstrip().endswith(text):
                 chain = (Step(How.BECOMES, line.file, line.number, masked_line(text)), *chain)

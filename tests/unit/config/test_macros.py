@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relevo.config import Findings, Included, Severity
+from relevo.config import Findings, Included, Severity, compile_text, render
 from relevo.config.macros import MAX_LINES, Surroundings
 from relevo.config.preprocess import Preprocessor
 from relevo.config.source import MAX_LINE_LENGTH, without_comment
@@ -348,3 +348,8 @@ def test_no_text_raises_or_goes_on_for_ever(text):
 )
 def test_a_comment_and_outer_blanks_are_cut_off(line, expected):
     assert without_comment(line) == expected
+
+
+def test_a_secret_behind_an_open_quote_is_hidden_though_it_is_no_word():
+    result = compile_text('global_defs {\nlvs_sync_key " ${_HASH} hush\n}', "f", surroundings=HERE)
+    assert not any("hush" in render(finding, result.sources) for finding in result.findings)
