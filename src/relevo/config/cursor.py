@@ -81,7 +81,7 @@ class Cursor(msgspec.Struct, eq=False, gc=False):
         args = self.statement.args
         if self.position >= len(args):
             message = f"'{self.statement.keyword}' needs {what}"
-            self.report(Severity.MISSING, message, f"write: {self.statement.keyword} <{what}>", word=0)
+            self.report(Severity.MISSING, message, f"write: {self.statement.keyword} <{_bare(what)}>", word=0)
             raise Rejected
         self.position += 1
         return str(args[self.position - 1])
@@ -89,8 +89,7 @@ class Cursor(msgspec.Struct, eq=False, gc=False):
     def value_of(self, option: str, what: str) -> str:
         """Return the value of an option within a line; a missing one rejects the line."""
         if not self.peek():
-            shown = what.removeprefix("an ").removeprefix("a ")
-            raise self.reject(f"'{option}' needs {what}: left out", f"write {option} <{shown}>", word=self.position)
+            raise self.reject(f"'{option}' needs {what}: left out", f"write {option} <{_bare(what)}>", word=self.position)
         return self.word(what)
 
     def rest(self) -> list[str]:
@@ -226,6 +225,11 @@ class Cursor(msgspec.Struct, eq=False, gc=False):
             self.report(Severity.NOTE, message, "write the full path of the program", word=1)
         user, group = [*named, "", ""][:2]
         return Script(argv, user, group)
+
+
+def _bare(what: str) -> str:
+    """Return a description without its article."""
+    return what.removeprefix("an ").removeprefix("a ")
 
 
 def canonical_address(text: str) -> str:

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from relevo.config.preprocess import INCLUDES
-from relevo.config.source import CLOSE, OPEN, Brace, has_open_quote, located_words, without_comment
+from relevo.config.source import CLOSE, OPEN, Brace, located_words, open_quote, without_comment
 
 INDENT: Final = "    "
 _SPECIAL = re.compile(r"[$~@]|\\\s*\Z")
@@ -28,7 +28,7 @@ def formatted(text: str) -> str:
     collecting = False
     for written in text.removeprefix("\ufeff").split("\n"):
         if collecting:
-            out.append(written if has_open_quote(written) else written.rstrip())
+            out.append(written if open_quote(written) else written.rstrip())
             collecting = without_comment(written).endswith("\\")
             continue
         line = _spaced(written)
@@ -58,7 +58,7 @@ def formatted(text: str) -> str:
 
 def _spaced(written: str) -> str:
     """Return a line with one blank between what blanks separate. A line with definitions or an open quote keeps its own."""
-    if has_open_quote(written):
+    if open_quote(written):
         return written.lstrip()
     stripped = written.strip()
     if _includes(stripped) or _SPECIAL.search(without_comment(stripped)):
@@ -85,6 +85,6 @@ def _includes(line: str) -> bool:
 def _can_take_brace(out: list[str]) -> bool:
     """Whether the last line is a keyword whose block may open behind it."""
     former = out[-1] if out else ""
-    if not former or _includes(former) or has_open_quote(former) or _SPECIAL.search(former):
+    if not former or _includes(former) or open_quote(former) or _SPECIAL.search(former):
         return False
     return without_comment(former) == former.strip() and not isinstance(located_words(former)[-1][0], Brace)

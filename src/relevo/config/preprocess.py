@@ -13,7 +13,7 @@ from typing import Final
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.macros import NOWHERE, SPECIAL, Expander, Surroundings
 from relevo.config.place import How, Place, Step
-from relevo.config.source import MAX_LINE_LENGTH, Brace, Line, Words, has_open_quote, odd_blanks
+from relevo.config.source import MAX_LINE_LENGTH, Brace, Line, Words, odd_blanks, open_quote
 
 MAX_INCLUDE_DEPTH: Final = 32
 """Nesting of includes: deeper is a loop (keepalived has a similar limit)."""
@@ -100,8 +100,9 @@ class Preprocessor:
         """Report odd blanks and open quotes."""
         if not line.text.isascii():
             self._look_at_blanks(line)
-        if '"' in line.text and has_open_quote(line.text):
-            self._findings.add(Severity.WARNING, line.place(), "quote is never closed", 'add the closing "')
+        if '"' in line.text and (column := open_quote(line.text)):
+            place = Place(line.file, line.number, column, 1, line.chain)
+            self._findings.add(Severity.WARNING, place, "quote is never closed", 'add the closing "')
 
     def _look_at_blanks(self, line: Line) -> None:
         odd = odd_blanks(line.text)

@@ -133,9 +133,9 @@ def without_comment(line: str) -> str:
     return text[:-1].rstrip() + "\\" if text.endswith("\\") else text
 
 
-def has_open_quote(line: str) -> bool:
-    """Whether a double quote of ``line`` is never closed."""
-    return any(m.group("closed") == "" for m in _TOKEN.finditer(line) if m.group("quoted") is not None)
+def open_quote(line: str) -> int:
+    """Return the column of a double quote that is never closed, 0 if there is none."""
+    return next((m.start() + 1 for m in _TOKEN.finditer(line) if m.group("quoted") is not None and not m.group("closed")), 0)
 
 
 @lru_cache(maxsize=64)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relevo.config.source import CLOSE, OPEN, Brace, Quoted, columns, has_open_quote, located_words, script_words, words
+from relevo.config.source import CLOSE, OPEN, Brace, Quoted, columns, located_words, open_quote, script_words, words
 
 lines = st.text(alphabet=st.one_of(st.sampled_from("ab1./\t \"'#!\\{}"), st.characters(exclude_characters="\n")), max_size=60)
 plain_lines = st.text(alphabet=st.characters(exclude_characters='\n"#!\\{}'), max_size=60)
@@ -61,7 +61,7 @@ def test_columns_count_from_one_and_cover_the_word_as_written(line, expected):
     [('a "b', True), ('a "b" "', True), ('a "b"', False), ('a # "b', False), ("a", False), ('"', True), ('""', False)],
 )
 def test_open_quotes_are_seen(line, expected):
-    assert has_open_quote(line) is expected
+    assert bool(open_quote(line)) is expected
 
 
 @given(plain_lines)
