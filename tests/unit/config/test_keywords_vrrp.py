@@ -345,7 +345,7 @@ def test_a_prefix_length_of_many_digits_is_reported_not_raised():
         ),
         (
             "authentication {\nauth_type PASS\nauth_pass éééééé\n}",
-            "warning: only the first 8 bytes of auth_pass are used",
+            "warning: only the first 8 bytes of auth_pass are used, as in keepalived",
             "authentication",
             Authentication(AuthenticationType.PASS, "éééééé"),
         ),

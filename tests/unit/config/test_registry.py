@@ -80,7 +80,7 @@ FIRST_COUNTS = "'first' is given already: the first one counts, in keepalived to
         ("color red", {"colour": "red"}, "warning", "'color' is American", "write 'colour' instead"),
         ("shade red", {"shade": "red"}, "warning", "'shade' is vague", ""),
         ("tag a b c", {"tag": ["a"]}, "note", "'b' and what follows on this line is ignored", ""),
-        ("tag", {}, "missing", "'tag' needs a tag", "write: tag <a tag>"),
+        ("tag", {}, "missing", "'tag' needs a tag", "write: tag <tag>"),
         ("colour red {\n}", {"colour": "red"}, "error", "'colour' takes no block: ignored", ""),
         ("inner", {}, "error", "'inner' needs a block", "open it with '{' and close it with '}'"),
         ("names a b", {}, "error", "'names' needs a block", "open it with '{'"),
