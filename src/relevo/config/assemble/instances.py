@@ -313,9 +313,7 @@ def _authentication(fields: Fields, version: int) -> Authentication | None:
         raise _refused(fields, "uses auth_type AH, which this version does not support: left out", "write auth_type PASS")
     if len(secret.encode("utf-8", "surrogatepass")) > SECRET_LENGTH:
         message = f"only the first {SECRET_LENGTH} bytes of auth_pass are used, as in keepalived"
-        found.report(
-            Severity.WARNING, AUTH_PASS.key, message, f"an advert has room for {SECRET_LENGTH}"
-        )
+        found.report(Severity.WARNING, AUTH_PASS.key, message, f"an advert has room for {SECRET_LENGTH}")
     return Authentication(AuthenticationType.PASS, secret)
 
 
