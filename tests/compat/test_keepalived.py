@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relevo.compat.keepalived.options import LONG, SHORT, UNNEEDED, BadOption, read
+from relevo.compat.keepalived.program import pid_files_of, run_folder
+from relevo.model.process import Processes
 from tests.conftest import program
 
 GOOD = """\
@@ -187,3 +190,28 @@ def test_a_dead_worker_is_a_stop_if_it_must_not_be_started_again(place: Path) ->
     main = int((place / "main").read_text())
     os.kill(int((place / "vrrp").read_text()), signal.SIGKILL)
     wait_until(lambda: not alive(main))
+
+
+@pytest.mark.parametrize(
+    ("options", "processes", "main", "director"),
+    [
+        ([], {}, "/run/keepalived.pid", "/run/vrrp.pid"),
+        ([], {"use_pid_dir": True}, "/run/keepalived/keepalived.pid", "/run/keepalived/vrrp.pid"),
+        ([], {"instance": "foo"}, "/run/keepalived/keepalived_foo.pid", "/run/keepalived/vrrp_foo.pid"),
+        ([], {"net_namespace": "blue"}, "/run/keepalived/keepalived.pid", "/run/keepalived/vrrp.pid"),
+        (["-s", "blue"], {}, "/run/keepalived/keepalived.pid", "/run/keepalived/vrrp.pid"),
+        (["-p", "/tmp/p"], {"instance": "foo"}, "/tmp/p", "/run/keepalived/vrrp_foo.pid"),
+    ],
+)
+def test_pid_files_are_where_keepalived_has_them(options: list[str], processes: dict[str, Any], main: str, director: str) -> None:
+    found = pid_files_of(read(options), Processes(**processes))
+    assert (str(found["main"]), str(found["director"])) == (main, director)
+
+
+def test_an_instance_has_a_run_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RELEVO_RUN_DIR", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert run_folder(Processes(instance="foo")) == "/run/relevo-foo"
+    assert run_folder(Processes()) is None
+    monkeypatch.setenv("RELEVO_RUN_DIR", "/there")
+    assert run_folder(Processes(instance="foo")) == "/there"

@@ -43,6 +43,7 @@ _USE: Final = re.compile(r"\$(?:\{([A-Za-z_]\w*)((?: +\w+)*) *\}|([A-Za-z_]\w*)(
 _SELECTED: Final = re.compile(r"@(\^?)([^ \t]*)[ \t]+(.*)", re.DOTALL)
 _SEQUENCE: Final = re.compile(r"~SEQ(x?)[ \t]*\([ \t]*([^ \t,)]+)[ \t]*,([^)]*)\)[ \t]*")
 _LIST: Final = re.compile(r"~LST[ \t]*\(")
+_NAMED: Final = re.compile(r"^[ \t]*instance[ \t]+([^\s{}#!\"]+)[ \t]*(?:[#!].*)?$", re.MULTILINE)
 _SEED: Final = re.compile(r"^[ \t]*random_seed[ \t]+([0-9]{1,10})", re.MULTILINE)
 
 
@@ -104,6 +105,7 @@ class Expander:
         self._open: tuple[str, list[str], Line] | None = None
         self._draw: Draw | None = None
         self._seed: int | None = None
+        self._instance = ""
         self._made = 0
         self._noted: set[str] = set()
         self._stopped = False
@@ -114,7 +116,9 @@ class Expander:
         return self._open is not None
 
     def see(self, text: str) -> None:
-        """Look for ``random_seed`` in a file: it counts before the line that sets it."""
+        """Look for ``random_seed`` and ``instance`` in a file: they count before the lines that set them."""
+        if not self._instance and "instance" in text and (named := _NAMED.search(text)):
+            self._instance = named[1]
         if self._seed is None and "random_seed" in text and (found := _SEED.search(text)):
             self._seed = int(found[1])
 
@@ -173,7 +177,8 @@ class Expander:
             case "_PWD", []:
                 return Definition((folder,))
             case "_INSTANCE", []:
-                return Definition((self._surroundings.instance or self._surroundings.config_id,))
+                known = self._surroundings.instance or self._instance or self._surroundings.config_id
+                return Definition((known,))
             case "_HASH", []:
                 return Definition(("#",))
             case "_BANG", []:

@@ -42,8 +42,9 @@ def enter(configuration: Configuration) -> None:
 
 def fixed_setting(former: Configuration, new: Configuration) -> str:
     """Return the setting that a reload cannot change, empty if all of those are the same."""
-    if former.global_defs.processes.net_namespace != new.global_defs.processes.net_namespace:
-        return "net_namespace cannot change while running; restart instead"
+    for name in ("net_namespace", "instance"):
+        if getattr(former.global_defs.processes, name) != getattr(new.global_defs.processes, name):
+            return f"{name} cannot change while running; restart instead"
     return ""
 
 

@@ -22,9 +22,15 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Processes(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the supervisor and its workers; they are read at the start of each process."""
+    """Settings of the supervisor and its workers; they are read at the start of each process.
+
+    ``instance`` tells several daemons of a machine apart; with it, with ``use_pid_dir`` or in a network namespace, the PID files
+    of ``relevo-keepalived`` are in a folder of their own.
+    """
 
     name: str = ""
+    instance: str = ""
+    use_pid_dir: bool = False
     director: ProcessSettings = ProcessSettings()
     balancer: ProcessSettings = ProcessSettings()
     umask: int | None = None

@@ -353,3 +353,8 @@ def test_a_comment_and_outer_blanks_are_cut_off(line, expected):
 def test_a_secret_behind_an_open_quote_is_hidden_though_it_is_no_word():
     result = compile_text('global_defs {\nlvs_sync_key " ${_HASH} hush\n}', "f", surroundings=HERE)
     assert not any("hush" in render(finding, result.sources) for finding in result.findings)
+
+
+def test_the_name_of_the_daemon_is_that_of_the_instance_wherever_it_stands():
+    assert lines("$_INSTANCE\ninstance lb1 # the first")[0] == "lb1"
+    assert lines("$_INSTANCE\nnotinstance lb1")[0] == HERE.config_id

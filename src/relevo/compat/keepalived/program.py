@@ -22,6 +22,7 @@ from relevo.daemon.configuration import Options, Part, blocking_problem, compile
 from relevo.daemon.preflight import Preflight
 from relevo.errors import ConfigurationError, RelevoError
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
+from relevo.model.process import Processes
 from relevo.observe.configuration import without_secrets
 
 KEEPALIVED_VERSION: Final = "2.4.3"
@@ -32,11 +33,11 @@ EXIT_NO_CONFIG: Final = 6
 """keepalived's exit statuses (lib/scheduler.h)."""
 PID_FOLDER: Final = "/run"
 PID_FILES: Final = {
-    "p": ("main", "keepalived.pid"),
-    "r": ("director", "keepalived_vrrp.pid"),
-    "c": ("balancer", "keepalived_checkers.pid"),
+    "p": ("main", "keepalived"),
+    "r": ("director", "vrrp"),
+    "c": ("balancer", "checkers"),
 }
-"""Option → process, and the PID file that it has by default."""
+"""Option → process, and the name of its PID file; keepalived(8) names other ones than its program writes."""
 HELP: Final = f"""Usage: keepalived [OPTION...]     (Relevo {__version__} in place of keepalived)
   -f, --use-file=FILE          Use the specified configuration file (default {DEFAULT_CONFIGURATION})
   -P, --vrrp                   Only run VRRP
@@ -141,7 +142,10 @@ def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -
     problem = blocking_problem(compiled, strict=False)
     if problem:
         _fail(f"keepalived: {problem}", EXIT_CONFIG)
-    pid_files = _pid_files(given)
+    processes = compiled.configuration.global_defs.processes
+    pid_files = pid_files_of(given, processes)
+    for pid_file in pid_files.values():
+        pid_file.parent.mkdir(mode=0o755, exist_ok=True)
     running = _running(pid_files["main"])
     if running:
         _fail(f"daemon is already running with PID {running}", EXIT_FATAL)
@@ -152,7 +156,7 @@ def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -
     if "m" in given.flags or "M" in given.values:
         _, hard = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
-    runtime = runtime_directory(os.environ.get("RELEVO_RUN_DIR"))
+    runtime = runtime_directory(run_folder(processes))
     options = Options(
         os.path.abspath(file),
         runtime,
@@ -173,10 +177,22 @@ def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -
     return run_daemon(options, compiled)
 
 
-def _pid_files(given: Given) -> dict[str, Path]:
+def pid_files_of(given: Given, processes: Processes) -> dict[str, Path]:
+    """Return the PID files of the processes: as the options name them, else where keepalived has them."""
+    folder, suffix = Path(PID_FOLDER), f"_{processes.instance}" if processes.instance else ""
+    if processes.use_pid_dir or processes.instance or processes.net_namespace or "s" in given.values:
+        folder /= "keepalived"
     return {
-        process: Path(given.values.get(letter, os.path.join(PID_FOLDER, name))) for letter, (process, name) in PID_FILES.items()
+        process: Path(given.values.get(letter) or folder / f"{name}{suffix}.pid") for letter, (process, name) in PID_FILES.items()
     }
+
+
+def run_folder(processes: Processes) -> str | None:
+    """Return the folder of sockets that the environment names, or that an ``instance`` has to itself; ``None``: the usual one."""
+    given = os.environ.get("RELEVO_RUN_DIR")
+    if given is None and processes.instance and os.geteuid() == 0:
+        return f"/run/relevo-{processes.instance}"
+    return given
 
 
 def _running(file: Path) -> int:

@@ -11,9 +11,11 @@ from relevo.config.blocks.process import (
     CHILD_WAIT,
     FIFO,
     FIFO_SCRIPT,
+    INSTANCE,
     LVS_FIFO,
     LVS_FIFO_SCRIPT,
     NAMESPACE,
+    PID_DIR,
     RELOAD_MARKER,
     RELOAD_REPEAT,
     RELOAD_TIME,
@@ -61,6 +63,8 @@ def global_defs(root: Fields, defaults: Fields, daemon: SyncDaemon | None, insta
 def _processes(root: Fields, defaults: Fields) -> Processes:
     return Processes(
         name=defaults.get("process_name", ""),
+        instance=root.given(INSTANCE, ""),
+        use_pid_dir=root.given(PID_DIR, False),
         director=_worker(defaults, "vrrp"),
         balancer=_worker(defaults, "checker"),
         umask=defaults.given(UMASK),

@@ -63,6 +63,13 @@ def _auto_priority(cursor: Cursor) -> int:
     return cursor.integer(-1, 99, "a real-time priority") if cursor.more() else 99
 
 
+def _instance(cursor: Cursor) -> str:
+    word = cursor.word("a name")
+    if not re.fullmatch(r"[\w.:@+-]{1,64}", word) or word.startswith("."):
+        raise cursor.reject(f"'{word}' cannot be part of a file's name", "write letters, digits, - and _")
+    return word
+
+
 def _file(cursor: Cursor) -> str:
     path = cursor.word("a file")
     if not path.startswith("/"):
@@ -164,9 +171,13 @@ KEYWORDS: Final[tuple[Keyword[Any], ...]] = (
 
 NAMESPACE: Final = Keyword("net_namespace", text("a network namespace"), "network namespace to run in")
 CHILD_WAIT: Final = Keyword("child_wait_time", seconds(0, 4294, "a time"), "how long a stop waits for workers", default=5.0)
+INSTANCE: Final = Keyword(
+    "instance", Argument(_instance, "NAME"), "name of this daemon, if there are several: in ${_INSTANCE} and the PID files"
+)
+PID_DIR: Final = Keyword("use_pid_dir", flag(), "the PID files of relevo-keepalived are in /run/keepalived", default_text="off")
 ROOT_ROWS: Final[tuple[Keyword[Any], ...]] = (
     NAMESPACE,
     CHILD_WAIT,
-    later("instance", text("a name"), "name of this daemon, if there are several", "give each daemon a run directory of its own"),
-    later("use_pid_dir", flag(), "PID files in a folder of their own", "relevo-keepalived -p, -r and -c name the PID files"),
+    INSTANCE,
+    PID_DIR,
 )
