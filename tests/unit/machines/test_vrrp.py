@@ -133,6 +133,13 @@ def test_a_router_declared_master_waits_one_interval_and_the_least_skew():
     assert machine.deadline() == pytest.approx(1 + 1 / 256)
 
 
+def test_a_member_of_a_sync_group_declared_master_waits_as_long_as_a_backup():
+    machine = router(starts_as_master=True)
+    machine.grouped = True
+    machine.receive(Start(), 0.0)
+    assert machine.deadline() == pytest.approx(3.609375)
+
+
 def test_a_router_declared_master_stays_backup_after_an_advert_of_higher_priority():
     machine = backup(starts_as_master=True)
     machine.receive(heard(200), 0.5)

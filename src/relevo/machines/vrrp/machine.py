@@ -166,7 +166,7 @@ class VrrpMachine:
         effects = self._enter(State.BACKUP, now, "started", remark=" (init)")
         if owner and ready:
             self._timers.set(Symbol.MASTER_DOWN_TIMER, self.hold_until)
-        elif self.instance.starts_as_master and ready:
+        elif self._starts_quickly and ready:
             self._timers.set(Symbol.MASTER_DOWN_TIMER, max(now, self.hold_until) + self._first_wait_s())
         else:
             self._await_master(now)
@@ -278,11 +278,16 @@ class VrrpMachine:
         if (
             due is not None
             and self.preemption.plane_ready
-            and self.instance.starts_as_master
+            and self._starts_quickly
             and self.master_priority < self.priority
         ):
             self._timers.set(Symbol.MASTER_DOWN_TIMER, min(due, max(now, self.hold_until) + self._first_wait_s()))
         return []
+
+    @property
+    def _starts_quickly(self) -> bool:
+        """Whether the first wait is the shorter one of ``state MASTER``. Members of a sync group begin as BACKUP (keepalived)."""
+        return self.instance.starts_as_master and not self.grouped
 
     def _first_wait_s(self) -> float:
         """Return keepalived's shorter first wait of a node declared MASTER, in seconds."""
