@@ -1,7 +1,8 @@
 """Trackers beside real keepalived: the same file on two LANs, one program each. The priorities on the wire, the silence of
 FAULT and the notifications must be the same, before and after every change of what is tracked, and after a reload.
 
-72 virtual routers in one file: what is tracked, its weight, reverse, and whether an instance or its sync group tracks it.
+96 virtual routers in one file: what is tracked, its weight, reverse, and whether an instance or its sync group tracks it. One
+script has no result while a file is there, so that what it says is not known at the start.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from tests.conftest import program
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces"), pytest.mark.slow]
 
-KINDS = ("interface", "script", "file")
+KINDS = ("interface", "script", "slow", "file")
 WEIGHTS = (0, 10, -10)
 SCOPES = ("instance", "member", "weighted-member", "group")
 CASES = list(itertools.product(KINDS, WEIGHTS, (False, True), SCOPES))
-TRACKED = {"interface": "t0", "script": "chk", "file": "mode"}
+TRACKED = {"interface": "t0", "script": "chk", "slow": "slow", "file": "mode"}
+KEYWORDS = {"interface": "track_interface", "script": "track_script", "slow": "track_script", "file": "track_file"}
 BASE = 100
 QUIET_S = 2.6
 """An instance that sent no advert for so long is silent: adverts come every second."""
@@ -42,11 +44,12 @@ def configuration(folder: Path, weights: dict[int, int]) -> str:
     out = [
         f"global_defs {{\n  script_user root\n  enable_script_security\n  vrrp_garp_master_delay 0\n}}\n"
         f'vrrp_script chk {{\n  script "/usr/bin/test -e {folder}/ok"\n  interval 1\n}}\n'
+        f'vrrp_script slow {{\n  script "/bin/sh {folder}/slow.sh"\n  interval 1\n  timeout 120\n}}\n'
         f"track_file mode {{\n  file {folder}/mode\n  weight 0\n}}\n"
     ]
     for number, (kind, weight, reverse, scope) in enumerate(CASES, 1):
         line = f"{TRACKED[kind]} weight {weights.get(weight, weight)}{' reverse' if reverse else ''}"
-        block = f"  track_{kind} {{\n    {line}\n  }}\n"
+        block = f"  {KEYWORDS[kind]} {{\n    {line}\n  }}\n"
         out.append(
             f"vrrp_instance V{number} {{\n  interface eth0\n  state BACKUP\n  virtual_router_id {number}\n  priority {BASE}\n"
             f"{'' if scope == 'group' else block}"
@@ -73,6 +76,10 @@ class Side:
         self.heard: dict[int, tuple[float, int]] = {}
         self._keepalived = keepalived
         (self.folder / "record.sh").write_text(f'echo "$2 $3" >> {self.folder}/events\n')
+        wait = f"while test -e {self.folder}/hold; do sleep 0.1; done"
+        (self.folder / "slow.sh").write_text(f"{wait}\ntest -e {self.folder}/ok\n")
+        self.hold = self.folder / "hold"
+        self.hold.touch()
         for path in (self.cluster.folder, self.folder):
             path.chmod(0o755)
         with self.cluster.stage.inside(self.node), netlink() as net:
@@ -170,7 +177,7 @@ def settle(sides: list[Side], compared: set[int]) -> tuple[dict[int, int], dict[
             return present[0], present[1]
 
 
-FORGOTTEN = {number for number, (kind, _, reverse, _) in enumerate(CASES, 1) if kind == "script" and reverse}
+FORGOTTEN = {number for number, (kind, _, reverse, _) in enumerate(CASES, 1) if kind in ("script", "slow") and reverse}
 """keepalived forgets ``reverse`` of a script at a reload, until the script's next change (initialise_track_script_state)."""
 
 
@@ -185,6 +192,10 @@ def test_priorities_on_the_wire_and_notifications_are_keepalived_s(sides: list[S
 
     for side in sides:
         side.start({})
+    unknown = compare("a script without a result yet")
+    assert {CASES[number - 1][1] for number in compared - unknown.keys() if CASES[number - 1][0] == "slow"} == {0}
+    for side in sides:
+        side.hold.unlink()
     up = compare("everything up")
     assert set(up.values()) == {90, 100, 110}
     for step, state in (
