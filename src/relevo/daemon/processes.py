@@ -166,6 +166,7 @@ class Workers:
         if former is not None:
             worker.restarts, worker.quick_deaths = former.restarts + 1, former.quick_deaths
         self.present[role] = worker
+        self._watch(worker)
         if self._owner.talks(role):
             worker.channel = AsyncChannel(ours, decode_from_worker)
             worker.reader = asyncio.create_task(self.listen(worker), name=f"{role} messages")
@@ -203,7 +204,7 @@ class Workers:
     @staticmethod
     async def _report(worker: Worker) -> Any:
         if worker.channel is None or worker.reader is None or worker.reader.done():
-            return None  # a worker whose end was read before SIGCHLD would never answer
+            return None  # a worker whose end is known would never answer
         if worker.report is None or worker.report.done():
             worker.report = asyncio.get_running_loop().create_future()
             worker.channel.send(TakeSnapshot())
@@ -213,16 +214,22 @@ class Workers:
         except TimeoutError:
             return None
 
-    def reap(self) -> None:
-        """Process ended workers, on SIGCHLD."""
-        for worker in list(self.present.values()):
-            try:
-                pid, status = os.waitpid(worker.pid, os.WNOHANG)
-            except ChildProcessError:
-                continue
-            if pid:
-                worker.ended.set()
-                self._ended(worker, os.waitstatus_to_exitcode(status))
+    def _watch(self, worker: Worker) -> None:
+        """Wait for the end of a worker by a descriptor.
+
+        SIGCHLD would come for every script too. Python passes signals through a socket: a burst fills it, and loses SIGTERM.
+        """
+        descriptor = os.pidfd_open(worker.pid)
+        loop = asyncio.get_running_loop()
+
+        def reap() -> None:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            _, status = os.waitpid(worker.pid, 0)
+            worker.ended.set()
+            self._ended(worker, os.waitstatus_to_exitcode(status))
+
+        loop.add_reader(descriptor, reap)
 
     def _ended(self, worker: Worker, status: int) -> None:
         role = worker.role

@@ -147,7 +147,6 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self.stop, self.options.at_stop)
         loop.add_signal_handler(signal.SIGINT, self.stop, self.options.at_stop)
         loop.add_signal_handler(signal.SIGHUP, self._begin_reload)
-        loop.add_signal_handler(signal.SIGCHLD, self.workers.reap)
         for number, kind in dumps.SIGNALS.items():
             loop.add_signal_handler(number, self._begin_dump, kind)
         loop.add_signal_handler(dumps.CLEAR, lambda: self.log(dumps.NOT_CLEARED, Severity.NOTICE))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SWEEP_S: Final = 1.0
 """Seconds between two looks at what the kernel does not report."""
+STARTS_AT_ONCE: Final = 4
+"""Scripts that are started before the supervisor does other things: to start one takes some milliseconds."""
 COALESCE_S: Final = 0.01
 """Seconds in which several changes of a file are one: only the last number matters."""
 
@@ -48,6 +50,7 @@ class TrackerDriver:
         self._sweeping: asyncio.TimerHandle | None = None
         self._dirty: dict[str, TrackFile] = {}
         self._stopped = False
+        self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
 
     @property
     def observed(self) -> dict[SourceKey, int | None]:
@@ -133,7 +136,7 @@ class TrackerDriver:
     async def _run(self, wanted: RunScript) -> None:
         command = self._commands[wanted.name]
         try:
-            result = await run_command(command.argv, limit_s=wanted.timeout_s, identity=command.identity)
+            result = await run_command(command.argv, limit_s=wanted.timeout_s, identity=command.identity, starting=self._starting)
         finally:
             del self._running[wanted.run]
         self._execute(self.trackers.script_ended(wanted.run, _reason(result), time.monotonic()))

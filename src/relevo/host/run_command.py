@@ -7,6 +7,7 @@ how many at once, and what a failure means to them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import grp
 import os
@@ -139,23 +140,26 @@ def find_identity(user: str, group: str = "", *, supplementary: bool = False) ->
     return Identity(entry.pw_uid, gid, tuple(os.getgrouplist(user, gid)) if supplementary else ())
 
 
-async def run_command(argv: Sequence[str], *, limit_s: float, identity: Identity | None = None) -> CommandResult:
+async def run_command(
+    argv: Sequence[str], *, limit_s: float, identity: Identity | None = None, starting: asyncio.Semaphore | None = None
+) -> CommandResult:
     """Run ``argv`` to its end; ``argv[0]`` is a path. Arguments reach the program as they are.
 
     Input and output are /dev/null. After ``limit_s`` seconds, or when the caller is cancelled, the session gets TERM and then
-    KILL. Processes that the command leaves behind when it ends in time go on.
+    KILL. Processes that the command leaves behind when it ends in time go on. ``starting`` limits how many start at once.
     """
     if argv[0].startswith(TO_OPEN):
         return _open_once(argv[0].removeprefix(TO_OPEN).strip())
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-            **credentials(identity),
-        )
+        async with starting or contextlib.nullcontext():
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                **credentials(identity),
+            )
     except (OSError, ValueError) as error:  # ValueError: an argument has a NUL byte
         return not_started(getattr(error, "strerror", None) or str(error))
     return await _wait(process, limit_s)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 from pathlib import Path
+
+import pytest
 
 from relevo.config import compile_text
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
 from relevo.daemon.configuration import Options
 from relevo.daemon.processes import Worker
 from relevo.daemon.supervisor import Supervisor
+
+BURST = 600
+"""Children that end while the loop is busy: more than Python's socket for signals has room for."""
 
 
 async def _snapshot_after_the_end_was_read(folder: Path) -> tuple[float, bool]:
@@ -43,3 +50,18 @@ def test_a_worker_that_comes_while_others_are_asked_is_in_the_next_status(tmp_pa
         return [worker.role for worker in (await asked).workers]
 
     assert asyncio.run(work()) == ["proxy"]
+
+
+def test_a_burst_of_scripts_that_end_loses_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        supervisor = Supervisor(Options("-", tmp_path, tmp_path), compile_text("", "-"))
+        stopped = asyncio.Event()
+        monkeypatch.setattr(supervisor, "stop", lambda at_stop: stopped.set())
+        supervisor._handle_signals(asyncio.get_running_loop())
+        for _ in range(BURST):
+            os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(30):
+            await stopped.wait()
+
+    asyncio.run(work())

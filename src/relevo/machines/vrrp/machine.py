@@ -275,12 +275,7 @@ class VrrpMachine:
     def _take_plane_up(self, now: float) -> list[Effect]:
         """Shorten the wait of a router declared MASTER that waited for its plane to the wait at a start."""
         due = self._timers.get(Symbol.MASTER_DOWN_TIMER)
-        if (
-            due is not None
-            and self.preemption.plane_ready
-            and self._starts_quickly
-            and self.master_priority < self.priority
-        ):
+        if due is not None and self.preemption.plane_ready and self._starts_quickly and self.master_priority < self.priority:
             self._timers.set(Symbol.MASTER_DOWN_TIMER, min(due, max(now, self.hold_until) + self._first_wait_s()))
         return []
 
