@@ -208,6 +208,7 @@ def test_a_hundred_reloads_do_what_their_plans_say_and_disturb_nothing_that_stay
     assert transfer.problem == ""
     assert transfer.answers > RELOADS
     said = log.read_text()
+    assert " requests in " in said, f"wrk says: {said!r}"
     assert int(re.findall(r"(\d+) requests in", said)[0]) > RELOADS
     assert "Socket errors" not in said and "Non-2xx" not in said, said
     snapshot = pair.snapshot(master)

@@ -6,8 +6,9 @@ from relevo.model import Endpoint, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService
 from relevo.planes import table as module
 from relevo.planes.port import PickRefusal
-from relevo.planes.table import address_number, fold
+from relevo.planes.table import address_number
 from relevo.schedulers import SCHEDULERS
+from relevo.schedulers.base import fold
 from tests.unit.planes.tables import KEY, OTHER, Table, at, entry, named, server
 
 ONE, TWO, THREE = "198.51.100.1", "198.51.100.2", "203.0.113.3"
@@ -162,8 +163,8 @@ def test_a_tried_server_that_is_overloaded_stays_so():
 def test_the_address_of_an_ipv6_client_is_folded_by_xor():
     assert address_number("10.0.0.1") == (0x0A000001, 32)
     assert address_number("::1") == (1, 128)
-    assert fold(0x0A000001, 32) == 0x0A000001
-    assert fold(int.from_bytes(bytes(range(16)), "big"), 128) == 0x00010203 ^ 0x04050607 ^ 0x08090A0B ^ 0x0C0D0E0F
+    assert fold(0x0A000001) == 0x0A000001
+    assert fold(int.from_bytes(bytes(range(16)), "big")) == 0x00010203 ^ 0x04050607 ^ 0x08090A0B ^ 0x0C0D0E0F
 
 
 # -- counters ---------------------------------------------------------------------------------------------------------
