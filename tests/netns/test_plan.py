@@ -179,7 +179,17 @@ def test_a_hundred_reloads_do_what_their_plans_say_and_disturb_nothing_that_stay
     wait_until(lambda: len(table_of(run_dir).get(f"TCP {VIP}:80", {})) == 2, 10.0, "the table is filled")
     come_from_outside(pair)
     log = pair.folder / "wrk.log"
-    argv = [str(shutil.which("wrk")), "-t1", "-c8", f"-d{LONG_S}", "--timeout", "5", "-H", "Connection: close", f"http://{VIP}:80/"]
+    argv = [
+        str(shutil.which("wrk")),
+        "-t1",
+        "-c8",
+        f"-d{LONG_S}",
+        "--timeout",
+        "5",
+        "-H",
+        "Connection: close",
+        f"http://{VIP}:80/",
+    ]
     pair.run_in(pair.topology.client, "wrk", argv, log)
     transfer = Transfer(pair)
     transfer.start()

@@ -6,13 +6,13 @@ brackets after the request, or a ``RequestRefusal``. Times ending in ``_at`` are
 
 from __future__ import annotations
 
-import enum
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from relevo.model import PlaneTimeouts, ServiceKey
 from relevo.model.plan import Step
+from relevo.model.process import PlaneAtStop
 from relevo.model.table import Connection, ConnectionFilter, Operation, PlaneSettings, ServiceState, SyncState
 from relevo.observe.difference import Difference
 from relevo.observe.snapshot import Snapshot
@@ -24,17 +24,6 @@ class RequestRefusal(msgspec.Struct, frozen=True):
     """Answer to a request that failed, with the reason."""
 
     error: str = ""
-
-
-class PlaneAtStop(enum.StrEnum):
-    """State of the data plane after the daemon has stopped."""
-
-    REMOVE = "remove"
-    """Remove everything."""
-    KEEP_CONNECTIONS = "keep_connections"
-    """Take it out of service; a daemon that starts again continues its connections. SIGTERM does this."""
-    KEEP = "keep"
-    """Leave it in service without a daemon."""
 
 
 class _Request(msgspec.Struct, Generic[A], frozen=True, tag_field="command", tag=lambda name: name.lower()):

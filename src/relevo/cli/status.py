@@ -12,6 +12,7 @@ from relevo.api import schema
 from relevo.api.client import ask
 from relevo.errors import ControlError
 from relevo.host.files import runtime_directory
+from relevo.model.process import PlaneAtStop
 from relevo.observe.plan import line_of
 from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot, TrackerSnapshot
 
@@ -75,7 +76,7 @@ def stop(keep_plane: bool, for_restart: bool, run_dir: str | None) -> None:
     keeps its connections for the next daemon, so that they survive an upgrade or a restart. When no daemon is running, this
     command removes the connections that were kept.
     """
-    wanted = schema.PlaneAtStop
+    wanted = PlaneAtStop
     at_stop = wanted.KEEP if keep_plane else wanted.KEEP_CONNECTIONS if for_restart else wanted.REMOVE
     try:
         ask_daemon(run_dir, schema.Stop(at_stop))

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Table, TableAnswer, TableView
+from relevo.api.schema import ConnectionList, Connections, Sync, Table, TableAnswer, TableView
 from relevo.daemon import messages
 from relevo.daemon.channel import AsyncChannel, decode_to_worker
 from relevo.daemon.messages import (
@@ -41,6 +41,7 @@ from relevo.errors import PlaneError
 from relevo.host import privileges
 from relevo.machines.check import Failure, Result
 from relevo.model import Check, Configuration, PlaneTimeouts
+from relevo.model.process import PlaneAtStop
 from relevo.node import balancer as node
 from relevo.node.balancer import Balancer
 from relevo.node.checks import CheckKey

@@ -13,6 +13,7 @@ from relevo.daemon.processes import Workers
 from relevo.daemon.reload import Reloads
 from relevo.errors import ControlError
 from relevo.model import Configuration
+from relevo.model.process import PlaneAtStop
 from relevo.observe.snapshot import Snapshot
 from relevo.planes.catalogue import Choice
 
@@ -42,7 +43,7 @@ class Daemon(Protocol):
         """Read the configuration again; return what that did, or why nothing was changed."""
         ...
 
-    def stop(self, at_stop: schema.PlaneAtStop) -> None:
+    def stop(self, at_stop: PlaneAtStop) -> None:
         """Begin to stop gracefully."""
         ...
 

@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from relevo.api.schema import PlaneAtStop
 from relevo.config import Compiled, Places, Severity, compile_text, exit_status, flatten
 from relevo.host.files import read_configuration, read_included, surroundings
 from relevo.model import Configuration, Trackers
+from relevo.model.process import PlaneAtStop
 
 BLOCKING: Final = (Severity.MISSING, Severity.FATAL)
 """Findings that forbid a start or reload."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from relevo.api.schema import ConnectionList, Connections, PlaneAtStop, Sync, Table, TableAnswer
+from relevo.api.schema import ConnectionList, Connections, Sync, Table, TableAnswer
 from relevo.model import Configuration, TrackerKind
 from relevo.model.plan import Step
+from relevo.model.process import PlaneAtStop
 from relevo.model.table import SyncState
 from relevo.observe.snapshot import BalancerSnapshot, DirectorSnapshot
 from relevo.severity import Severity

@@ -24,7 +24,7 @@ from relevo.alerts.notify import Notifier
 from relevo.alerts.outbox import Outbox
 from relevo.alerts.spool import Spool
 from relevo.api.client import SOCKET_NAME
-from relevo.api.schema import PlaneAtStop, Reloaded
+from relevo.api.schema import Reloaded
 from relevo.api.server import ControlServer
 from relevo.config import Compiled
 from relevo.daemon import balancer, director, dumps, messages
@@ -63,6 +63,7 @@ from relevo.host.files import remove_pid_file
 from relevo.host.run_command import wait_by_descriptors
 from relevo.host.unix_socket import private_listener
 from relevo.model import Configuration, TrackerKind
+from relevo.model.process import PlaneAtStop
 from relevo.node.observation import Observation
 from relevo.observe.snapshot import (
     BalancerSnapshot,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from relevo.model.script import Script
@@ -41,6 +43,17 @@ class Processes(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_script: Script | None = None
     shutdown_script_timeout_s: float = 10.0
     supplementary_groups: bool = False
+
+
+class PlaneAtStop(enum.StrEnum):
+    """State of the data plane after the daemon has stopped."""
+
+    REMOVE = "remove"
+    """Remove everything."""
+    KEEP_CONNECTIONS = "keep_connections"
+    """Take it out of service; a daemon that starts again continues its connections. SIGTERM does this."""
+    KEEP = "keep"
+    """Leave it in service without a daemon."""
 
 
 class ReloadSettings(msgspec.Struct, frozen=True, kw_only=True):

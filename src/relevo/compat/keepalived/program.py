@@ -15,14 +15,13 @@ from typing import Final, NoReturn
 import msgspec
 
 from relevo import __version__
-from relevo.api.schema import PlaneAtStop
 from relevo.compat.keepalived.options import SIGNALS, UNNEEDED, BadOption, Given, read
 from relevo.config import STATUS_UNREADABLE, Compiled, Places, exit_status, render
 from relevo.daemon.configuration import Options, Part, blocking_problem, compile_file
 from relevo.daemon.preflight import Preflight
 from relevo.errors import ConfigurationError, RelevoError
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
-from relevo.model.process import Processes
+from relevo.model.process import PlaneAtStop, Processes
 from relevo.observe.configuration import without_secrets
 
 KEEPALIVED_VERSION: Final = "2.4.3"
