@@ -90,6 +90,7 @@ def test_an_address_can_be_added_while_master(cluster: Cluster) -> None:
     assert state_of(cluster, master) == "MASTER"
     assert cluster.snapshot(backup).director.instances[0].became_master == 0
     if cluster.stage.name == "namespaces":
+        wait_for_log(cluster, master, "reload: add address 192.168.6.241/32 dev eth0")
         import pyroute2
 
         with cluster.stage.inside(master), pyroute2.IPRoute() as ip:

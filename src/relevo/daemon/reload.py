@@ -26,10 +26,25 @@ from relevo.model import Configuration
 from relevo.model.diff import Changes, changes
 from relevo.model.plan import Do, Step
 from relevo.observe.difference import differences
+from relevo.observe.plan import line_of
 from relevo.planes import catalogue
 from relevo.severity import Severity
 
 Log = Callable[[str, int], None]
+
+_LOGGED: Final = frozenset(
+    (
+        Do.ADD_SERVICE,
+        Do.DELETE_SERVICE,
+        Do.ADD_SERVER,
+        Do.EDIT_SERVER,
+        Do.DELETE_SERVER,
+        Do.CHANGE_STATE,
+        Do.CHANGE_GROUP,
+        Do.CHANGE_PRIORITY,
+        Do.CHANGE_QUORUM,
+    )
+)
 
 STEPS_S: Final = 20.0
 """Seconds that a worker may take to say what a reload does: ten thousand servers take less than one."""
@@ -157,6 +172,11 @@ class Reloads:
         for number, waiting in [(key[0], future) for key, future in self._awaited.items() if key[1] == role]:
             if not waiting.done():
                 waiting.set_result(StepsTaken(number, error=f"the {role} died"))
+
+
+def unlogged(steps: Sequence[Step]) -> list[str]:
+    """Return the lines of the steps for which the workers have none: servers, weights, states and priorities have theirs."""
+    return [line_of(step) for step in steps if step.do not in _LOGGED]
 
 
 def own_steps(former: Configuration, new: Configuration, roles: Sequence[str], wanted: Sequence[str]) -> list[Step]:

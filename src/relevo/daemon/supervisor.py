@@ -53,7 +53,7 @@ from relevo.daemon.messages import (
     SyncEvent,
 )
 from relevo.daemon.processes import Worker, Workers
-from relevo.daemon.reload import Reloads, being_read, own_steps, read_candidate, remove_marker
+from relevo.daemon.reload import Reloads, being_read, own_steps, read_candidate, remove_marker, unlogged
 from relevo.daemon.scheduled_reload import ScheduledReload
 from relevo.daemon.trackers import TrackerDriver
 from relevo.errors import ControlError, HostError
@@ -380,6 +380,8 @@ class Supervisor:
             for finding in candidate.compiled.findings.in_order():
                 self.log(f"{finding.place}: {finding.severity.value}: {finding.message}", Severity.WARNING)
             done = await self._use(candidate.configuration)
+            for line in unlogged(done.steps):
+                self.log(f"reload: {line}")
             self.log("Reloaded the configuration", Severity.NOTICE)
             self._notify_systemd(ready=True)
             return done
