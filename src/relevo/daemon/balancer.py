@@ -244,7 +244,7 @@ class BalancerWorker:
         await self._match_settings()
         problem = await self.plane.synchronise(self.balancer.sync_task(), self._report_sync)
         observed = await self.plane.observe()
-        reload, self._reload = self._reload, None
+        reload = self._reload
         operations = self.balancer.operations(observed, shared=self.plane.capabilities().shared)
         steps = [] if reload is None else balancer_steps(reload.before, reload.effects, operations, observed, self.balancer)
         refused = []
@@ -253,6 +253,8 @@ class BalancerWorker:
             observed = await self.plane.observe()
         if reload is not None:
             self.channel.send(StepsTaken(reload.number, tuple(steps), "; ".join(reason for _, reason in refused)))
+            if self._reload is reload:  # not another one that came meanwhile
+                self._reload = None
         for event in self.plane.events():
             self._log(event.text, Severity.WARNING if event.grave else Severity.INFO)
         self._execute(self.balancer.reconciled(observed, operations, refused, problem))

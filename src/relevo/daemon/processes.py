@@ -30,6 +30,8 @@ MAX_QUICK_DEATHS: Final = 3
 SLOW_RESTART_S: Final = 5.0
 SNAPSHOT_S: Final = 4.0
 """Seconds that a snapshot of a worker may take: one for 10 000 servers on a busy machine. Less than a client's time limit."""
+LAST_MESSAGES_S: Final = 1.0
+"""Seconds for what a worker that has ended wrote before."""
 IGNORED: Final = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -227,9 +229,17 @@ class Workers:
             os.close(descriptor)
             _, status = os.waitpid(worker.pid, 0)
             worker.ended.set()
-            self._ended(worker, os.waitstatus_to_exitcode(status))
+            task = asyncio.create_task(self._end_after_messages(worker, os.waitstatus_to_exitcode(status)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
         loop.add_reader(descriptor, reap)
+
+    async def _end_after_messages(self, worker: Worker, status: int) -> None:
+        """Process the last messages of a worker, then its end."""
+        if worker.reader is not None:
+            await asyncio.wait({worker.reader}, timeout=LAST_MESSAGES_S)
+        self._ended(worker, status)
 
     def _ended(self, worker: Worker, status: int) -> None:
         role = worker.role
@@ -276,7 +286,7 @@ class Workers:
             worker.kill()
             self._owner.given_up(role)
         if worker.reader is not None:
-            await asyncio.wait({worker.reader}, timeout=1.0)
+            await asyncio.wait({worker.reader}, timeout=LAST_MESSAGES_S)
 
 
 def fork(body: Callable[[], None], name: str, keep: list[int]) -> int:
@@ -295,8 +305,11 @@ def fork(body: Callable[[], None], name: str, keep: list[int]) -> int:
 def _live(body: Callable[[], None], name: str, keep: list[int], parent: int) -> NoReturn:
     status = 1
     try:
+        inherited = (
+            asyncio.get_event_loop_policy()
+        )  # it stays referenced: its loop and watcher would act on the parent's epoll object
         asyncio.events._set_running_loop(None)
-        asyncio.set_event_loop(None)
+        asyncio.set_event_loop_policy(type(inherited)())
         _forget_parent(keep, parent)
         libc.set_process_name(name)
         body()

@@ -6,7 +6,6 @@ All nodes of a cluster can then change at the same moment to files that do not g
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import stat
@@ -73,13 +72,12 @@ class ScheduledReload:
     def _tick(self) -> None:
         if self._watcher is not None:
             self._watcher.sweep()
-        if self.at is not None and self.at <= self._clock():
-            self._fire()
-        else:
-            self._look()
+        self._look()
 
     def _look(self) -> None:
-        """Read the file, and set the timer."""
+        """Reload if it is time, read the file, and set the timer."""
+        if self.at is not None and self.at <= self._clock():
+            self._fire()
         former, self.at = self.at, self._read()
         if former != self.at:
             self._say(former)
@@ -112,14 +110,14 @@ class ScheduledReload:
         path, self.at = self._settings.time_file, None
         line = _first_line(path)
         if not self._settings.repeat or (line is not None and "-" in line):
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    os.unlink(path)
-                except PermissionError as error:
-                    self._log(f"reload_time_file {path} cannot be removed: {error.strerror}", Severity.WARNING)
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                self._log(f"reload_time_file {path} cannot be removed: {error.strerror}", Severity.WARNING)
         self._log("The time of reload_time_file has come", Severity.NOTICE)
         self._reload()
-        self._look()
 
 
 def reload_time(line: str, now: float) -> float | str:
@@ -134,13 +132,12 @@ def reload_time(line: str, now: float) -> float | str:
         at = today.replace(hour=int(clock[0]), minute=int(clock[1]), second=int(clock[2]), microsecond=0)
         if year is not None:
             at = at.replace(year=_full_year(year), month=int(month), day=int(day))
-    except ValueError as error:
+        if at.timestamp() <= now and year is None:
+            at += timedelta(days=1)
+        due = at.timestamp()
+    except (ValueError, OverflowError, OSError) as error:  # the calendar ends with the year 9999
         return f"{line!r} is no time: {error}"
-    if at.timestamp() <= now and year is None:
-        at += timedelta(days=1)
-    if at.timestamp() <= now:
-        return f"{line!r} is in the past: ignored"
-    return at.timestamp()
+    return due if due > now else f"{line!r} is in the past: ignored"
 
 
 def _full_year(digits: str) -> int:

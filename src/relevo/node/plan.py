@@ -42,7 +42,7 @@ from relevo.node.effects import (
     RemoveAddress,
 )
 from relevo.node.observation import Configure, PortOpened, SetAddress, World
-from relevo.schedulers.moves import moved_share
+from relevo.schedulers.moves import HASHING, moved_share
 
 LEAST_MOVE: Final = 0.0005
 """Share of a service's clients below which a move is not said: it would be shown as 0.0 %."""
@@ -178,6 +178,7 @@ def _check_text(key: NamedCheck) -> str:
 
 def _table_steps(operations: Sequence[Operation], observed: Mapping[ServiceKey, ServiceState]) -> list[Step]:
     moves = dict(_moves(operations, observed))
+    servers: dict[ServiceKey, dict[Endpoint, ServerState]] = {}
     steps: list[Step] = []
     for operation in operations:
         match operation:
@@ -191,10 +192,14 @@ def _table_steps(operations: Sequence[Operation], observed: Mapping[ServiceKey, 
             case AddServer(key=key, server=server):
                 steps.append(Step(Do.ADD_SERVER, f"{server.endpoint} to {key}", f"weight {server.weight}"))
             case EditServer(key=key, server=server):
-                former = _find(observed[key], server.endpoint)
+                if key not in servers:
+                    servers[key] = _by_endpoint(observed[key])
+                former = servers[key][server.endpoint]
                 steps.append(Step(Do.EDIT_SERVER, f"{server.endpoint} of {key}", _changes(former.server, server)))
             case DeleteServer(key=key, endpoint=endpoint):
-                broken = _connections(_find(observed[key], endpoint))
+                if key not in servers:
+                    servers[key] = _by_endpoint(observed[key])
+                broken = _connections(servers[key][endpoint])
                 steps.append(Step(Do.DELETE_SERVER, f"{endpoint} of {key}", "", _breaks(broken)))
     return steps + [
         Step(Do.EDIT_SERVICE, str(key), "hash table", f"about {share:.1%} of its clients get another server")
@@ -211,32 +216,33 @@ def _breaks(connections: int) -> str:
     return f"{connections} connection{'s' * (connections != 1)}" if connections else ""
 
 
-def _find(state: ServiceState, endpoint: Endpoint) -> ServerState:
-    return next(server for server in state.servers if server.server.endpoint == endpoint)
+def _by_endpoint(state: ServiceState) -> dict[Endpoint, ServerState]:
+    return {server.server.endpoint: server for server in state.servers}
 
 
 def _moves(operations: Sequence[Operation], observed: Mapping[ServiceKey, ServiceState]) -> Iterator[tuple[ServiceKey, float]]:
     """Yield the services of a hashing scheduler whose servers change, with the share of clients that get another server."""
-    changed: dict[ServiceKey, list[ServerEntry]] = {}
+    kept: dict[ServiceKey, dict[Endpoint, ServerEntry]] = {}
+    added: dict[ServiceKey, list[ServerEntry]] = {}
     for operation in operations:
-        if isinstance(operation, AddServer | EditServer | DeleteServer) and operation.key in observed:
-            servers = changed.setdefault(operation.key, [each.server for each in observed[operation.key].servers])
-            _carry_out(operation, servers)
-    for key, servers in changed.items():
+        if not isinstance(operation, AddServer | EditServer | DeleteServer) or operation.key not in observed:
+            continue
+        key = operation.key
+        if observed[key].service.scheduler not in HASHING:
+            continue
+        if key not in kept:
+            kept[key], added[key] = {each.server.endpoint: each.server for each in observed[key].servers}, []
+        match operation:
+            case AddServer(server=server):
+                added[key].append(server)
+            case EditServer(server=server):
+                kept[key][server.endpoint] = server
+            case DeleteServer(endpoint=endpoint):
+                kept[key].pop(endpoint, None)
+    for key, servers in kept.items():
         before = [each.server for each in observed[key].servers]
-        share = moved_share(observed[key].service.scheduler, before, servers)
-        if share is not None:
-            yield key, share
-
-
-def _carry_out(operation: AddServer | EditServer | DeleteServer, servers: list[ServerEntry]) -> None:
-    match operation:
-        case AddServer(server=server):
-            servers.insert(0, server)  # at the head of the list, as IPVS does
-        case EditServer(server=server):
-            servers[[each.endpoint for each in servers].index(server.endpoint)] = server
-        case DeleteServer(endpoint=endpoint):
-            servers[:] = [each for each in servers if each.endpoint != endpoint]
+        after = [*reversed(added[key]), *servers.values()]  # an added one is at the head of the list, as in IPVS
+        yield key, moved_share(observed[key].service.scheduler, before, after)
 
 
 # -- text ---------------------------------------------------------------------------------------------------------------

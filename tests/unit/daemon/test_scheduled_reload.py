@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from datetime import UTC, datetime
@@ -50,6 +51,18 @@ def test_without_z_the_time_is_local(monkeypatch):
 )  # fmt: skip
 def test_other_lines_mean_none(line):
     assert "is no time" in reload_time(line, NOW)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "UTC"])
+@pytest.mark.parametrize("line", ["0001-01-01 00:00:00", "9999-12-31 23:59:59", "0001-01-01 00:00:00Z"])
+def test_the_ends_of_the_calendar_raise_nothing(monkeypatch, zone, line):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert isinstance(reload_time(line, NOW), float | str)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("line", ["69-01-01 00:00:00Z", "2026-03-10 11:59:59Z"])
@@ -158,6 +171,37 @@ def test_without_the_keyword_nothing_is_watched(tmp_path):
         (tmp_path / "at").write_text(at(500))
         told.scheduled.configure(ReloadSettings())
         assert told.scheduled.at is None
+        told.scheduled.close()
+
+    run(story())
+
+
+def test_a_file_that_cannot_be_removed_does_not_keep_the_reload_away(tmp_path, monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def story():
+        path = tmp_path / "at"
+        path.write_text(DATED)
+        told = Story(path)
+        monkeypatch.setattr(os, "unlink", refuse)
+        told.now = NOW + 1
+        await told.done.wait()
+        assert any("cannot be removed: Read-only file system" in line for line in told.lines)
+        told.scheduled.close()
+
+    run(story())
+
+
+def test_a_time_that_passes_while_a_configuration_is_read_is_not_lost(tmp_path):
+    async def story():
+        path = tmp_path / "at"
+        path.write_text(DAILY)
+        told = Story(path)
+        told.now = NOW + 2
+        told.scheduled.configure(ReloadSettings(time_file=str(path)))
+        assert told.reloads == 1
+        assert not path.exists()
         told.scheduled.close()
 
     run(story())

@@ -178,6 +178,11 @@ def test_maglev_moves_all_or_none_without_a_weight():
     assert moved_share("mh", entries(1, 2, weight=0), entries(1, 2)) == 1.0
 
 
+def test_a_server_that_maglev_drains_keeps_its_slots():
+    assert moved_share("mh", entries(1, 2), [*entries(1, weight=0), *entries(2)]) == 0.0
+
+
 @pytest.mark.parametrize("scheduler", ["rr", "wlc", "fo"])
-def test_other_schedulers_keep_no_client(scheduler):
-    assert moved_share(scheduler, entries(1), entries(2)) is None
+def test_other_schedulers_move_nobody(scheduler):
+    host = balancing(services(server(1), server(2), scheduler=scheduler))
+    assert not [step for step in host.plan(services(server(1), scheduler=scheduler)) if "another server" in step.breaks]

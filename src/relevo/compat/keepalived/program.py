@@ -143,8 +143,8 @@ def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -
         _fail(f"keepalived: {problem}", EXIT_CONFIG)
     processes = compiled.configuration.global_defs.processes
     pid_files = pid_files_of(given, processes)
-    for pid_file in pid_files.values():
-        pid_file.parent.mkdir(mode=0o755, exist_ok=True)
+    with contextlib.suppress(OSError):  # the log says that a file cannot be written
+        pid_files["main"].parent.mkdir(mode=0o755, exist_ok=True)
     running = _running(pid_files["main"])
     if running:
         _fail(f"daemon is already running with PID {running}", EXIT_FATAL)
