@@ -10,8 +10,8 @@ import msgspec
 from relevo.cli.options import compiled_or_exit, config_id_option, exit_unreadable
 from relevo.config import Places, exit_status, render
 from relevo.config.agreement import Node, look_at_pair
+from relevo.config.export import plain_finding
 from relevo.config.pair import peer_of
-from relevo.config.plain import plain_finding
 from relevo.errors import ConfigurationError
 from relevo.host.files import read_configuration, read_included, surroundings
 

@@ -73,7 +73,6 @@ RULES: Final = (
     Rule("virtual_ipaddress", _addresses, Severity.WARNING, "after a takeover addresses are missing, or are there twice"),
 )
 
-
 SERVICE_FIELDS: Final = (("lb_algo", "scheduler"), ("lb_kind", "forwarding"), ("persistence_timeout", "persistence_timeout_s"))
 """Keywords of a virtual server whose values should be the same, and their fields in the model."""
 
@@ -165,22 +164,22 @@ class _Comparison:
             self._differ(Severity.WARNING, "advert_int", shown, "a backup uses that of the master", first, second)
 
     def _compare_priorities(self, first: VrrpInstance, second: VrrpInstance) -> None:
-        if first.priority == second.priority == PRIORITY_OWNER:
-            shown = f"is {PRIORITY_OWNER} on both nodes, there"
-            self._differ(Severity.ERROR, "priority", shown, "both own the addresses, and both are master", first, second)
-        elif first.priority == second.priority:
+        if first.priority == second.priority:
             at = self.one.place("vrrp_instance", first.name, "priority")
-            same = f"priority of '{second.name}' is {second.priority} at {at.file}:{at.line} too"
-            message = f"{same}: the higher address becomes master"
-            hint = "give the node that shall be master a higher one"
-            self._add(Severity.WARNING, message, hint, "vrrp_instance", second.name, "priority")
+            message = f"priority of '{second.name}' is {second.priority} at {at.file}:{at.line} too"
+            severity, hint = Severity.WARNING, "give the node that shall be master a higher one"
+            if second.priority == PRIORITY_OWNER:
+                severity, message = Severity.ERROR, f"{message}: both own the addresses, and both are master"
+            else:
+                message = f"{message}: the higher address becomes master"
+            self._add(severity, message, hint, "vrrp_instance", second.name, "priority")
         elif first.starts_as_master and second.starts_as_master:
             message = f"'{second.name}' is declared MASTER on both nodes: both take over at a start, until priority decides"
             self._add(Severity.NOTE, message, "declare the lower one BACKUP", "vrrp_instance", second.name, "state")
 
     def _compare_destinations(self, first: VrrpInstance, second: VrrpInstance) -> None:
         if bool(first.unicast_peers) is not bool(second.unicast_peers):
-            shown = f"{'is' if second.unicast_peers else 'is not'} declared, {'not' if second.unicast_peers else 'it is'}"
+            shown = "is declared, and not" if second.unicast_peers else "is not declared, and is"
             otherwise = "one sends unicast, one multicast: both become master"
             self._differ(Severity.ERROR, "unicast_peer", shown, otherwise, first, second)
             return

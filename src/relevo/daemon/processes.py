@@ -305,9 +305,7 @@ def fork(body: Callable[[], None], name: str, keep: list[int]) -> int:
 def _live(body: Callable[[], None], name: str, keep: list[int], parent: int) -> NoReturn:
     status = 1
     try:
-        inherited = (
-            asyncio.get_event_loop_policy()
-        )  # it stays referenced: its loop and watcher would act on the parent's epoll object
+        inherited = asyncio.get_event_loop_policy()  # stays referenced: what ends it would act on the parent's epoll object
         asyncio.events._set_running_loop(None)
         asyncio.set_event_loop_policy(type(inherited)())
         _forget_parent(keep, parent)

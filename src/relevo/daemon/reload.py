@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from relevo.api.schema import ReloadPlan
 from relevo.config import Compiled
 from relevo.daemon.around import fixed_setting
@@ -23,8 +21,8 @@ from relevo.daemon.messages import Rehearse, StepsTaken, ToWorker
 from relevo.daemon.processes import Workers
 from relevo.errors import ConfigurationError, PlaneError
 from relevo.model import Configuration
-from relevo.model.diff import Changes, changes
 from relevo.model.plan import Do, Step
+from relevo.node.plan import tracker_steps
 from relevo.observe.difference import differences
 from relevo.observe.plan import line_of
 from relevo.planes import catalogue
@@ -183,18 +181,4 @@ def own_steps(former: Configuration, new: Configuration, roles: Sequence[str], w
     """Return the steps of the supervisor: processes that start or end, and trackers."""
     steps = [Step(Do.START_PROCESS, role) for role in wanted if role not in roles]
     steps += [Step(Do.END_PROCESS, role) for role in roles if role not in wanted]
-    for keyword, kind in (("vrrp_script", "scripts"), ("track_file", "files"), ("vrrp_track_process", "processes")):
-        steps += _tracker_steps(keyword, _changes(getattr(former.trackers, kind), getattr(new.trackers, kind)))
-    return steps
-
-
-def _changes(former: Sequence[Any], new: Sequence[Any]) -> Changes[str, msgspec.Struct]:
-    return changes(former, new, lambda each: str(each.name))
-
-
-def _tracker_steps(keyword: str, changed: Changes[str, msgspec.Struct]) -> list[Step]:
-    return [
-        *(Step(Do.DELETE_TRACKER, f"{keyword} {each.name}") for each in changed.removed),
-        *(Step(Do.ADD_TRACKER, f"{keyword} {each.name}") for each in changed.added),
-        *(Step(Do.EDIT_TRACKER, f"{keyword} {each.name}", " ".join(sorted(each.fields))) for each in changed.changed),
-    ]
+    return steps + tracker_steps(former.trackers, new.trackers)

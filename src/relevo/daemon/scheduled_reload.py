@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import stat
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from relevo.host.track_files import FileWatcher
-from relevo.model import TrackFile
+from relevo.host.watched_files import FileWatcher, read_beginning
 from relevo.model.process import ReloadSettings
 from relevo.severity import Severity
 
@@ -62,7 +60,7 @@ class ScheduledReload:
 
     def _watch(self, path: str) -> None:
         self._watcher = FileWatcher()
-        self._watcher.watch([TrackFile(name="reload_time_file", path=path)])
+        self._watcher.watch([path])
         asyncio.get_running_loop().add_reader(self._watcher.fileno(), self._changed)
 
     def _changed(self) -> None:
@@ -148,16 +146,7 @@ def _full_year(digits: str) -> int:
 
 def _first_line(path: str) -> str | None:
     """Return the first line of a regular file, ``None`` if there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return None
-    try:
-        data = os.read(descriptor, MAX_LINE) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
+    data = read_beginning(path, MAX_LINE)
     return data.decode("ascii", "replace").partition("\n")[0] if data else None
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from relevo.errors import HostError
 from relevo.host import track_files
 from relevo.host.run_command import Command, CommandResult, Outcome, prepare, problem_of, run_command
-from relevo.host.track_files import FileWatcher, read_number
+from relevo.host.track_files import read_number
 from relevo.host.track_processes import ProcessWatcher
+from relevo.host.watched_files import FileWatcher
 from relevo.model import Configuration, TrackFile
 from relevo.node.effects import Log
 from relevo.node.observation import Observation
@@ -48,7 +49,8 @@ class TrackerDriver:
         self._files: FileWatcher | None = None
         self._processes: ProcessWatcher | None = None
         self._sweeping: asyncio.TimerHandle | None = None
-        self._dirty: dict[str, TrackFile] = {}
+        self._watched: tuple[TrackFile, ...] = ()
+        self._dirty: set[str] = set()
         self._stopped = False
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
 
@@ -151,26 +153,28 @@ class TrackerDriver:
             self._files = FileWatcher()
         if self._files is None:
             return
-        self._files.watch(files)
+        self._watched = files
+        self._files.watch(file.path for file in files)
         loop.add_reader(self._files.fileno(), self._note_changed_files)
-        self._read(files)
+        self._read({file.path for file in files})
         self._begin_sweeping()
 
     def _note_changed_files(self) -> None:
         assert self._files is not None
         waiting = bool(self._dirty)
-        self._dirty.update((file.name, file) for file in self._files.changed())
+        self._dirty.update(self._files.changed())
         if self._dirty and not waiting:
             asyncio.get_running_loop().call_later(COALESCE_S, self._read_dirty)
 
     def _read_dirty(self) -> None:
-        dirty, self._dirty = self._dirty, {}
+        dirty, self._dirty = self._dirty, set()
         if not self._stopped:
-            self._read(tuple(dirty.values()))
+            self._read(dirty)
 
-    def _read(self, files: tuple[TrackFile, ...]) -> None:
-        for file in files:
-            self._execute(self.trackers.file_read(file.name, read_number(file.path)))
+    def _read(self, paths: set[str]) -> None:
+        for file in self._watched:
+            if file.path in paths:
+                self._execute(self.trackers.file_read(file.name, read_number(file.path)))
 
     def _watch_processes(self, wanted: WatchProcesses) -> None:
         if not wanted.processes:
@@ -214,7 +218,7 @@ class TrackerDriver:
         """Look at files in directories that cannot be watched, and at processes where the kernel reports none."""
         self._sweeping = None
         if self._files is not None:
-            self._read(tuple(self._files.sweep()))
+            self._read(set(self._files.sweep()))
         if self._processes is not None and not self._processes.by_events:
             self._processes.sweep()
             self._count()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from relevo.machines.pool import CheckName
-from relevo.model import Check, Configuration, Endpoint, ServiceKey
-from relevo.model.diff import changed_fields
+from relevo.model import Check, Configuration, Endpoint, ServiceKey, Trackers, TrackFile, TrackProcess, VrrpScript
+from relevo.model.diff import Changes, changed_fields, changes
 from relevo.model.plan import Do, Step
 from relevo.model.table import (
     AddServer,
@@ -43,6 +43,8 @@ from relevo.node.effects import (
 )
 from relevo.node.observation import Configure, PortOpened, SetAddress, World
 from relevo.schedulers.moves import HASHING, moved_share
+
+NamedTracker = TypeVar("NamedTracker", VrrpScript, TrackFile, TrackProcess)
 
 LEAST_MOVE: Final = 0.0005
 """Share of a service's clients below which a move is not said: it would be shown as 0.0 %."""
@@ -99,9 +101,8 @@ def _director_step(before: DirectorBefore, effect: Effect, added: set[str], worl
             return Step(Do.REMOVE_ADDRESS, _address_text(address, (before.world, world)), "", breaks)
         case InstanceChanged(name=name, state=state, reason=reason):
             gives_up = name in before.masters and state != "MASTER"
-            return Step(
-                Do.CHANGE_STATE, name, f"{state}: {reason}", "no node is master until another takes over" if gives_up else ""
-            )
+            breaks = "no node is master until another takes over" if gives_up else ""
+            return Step(Do.CHANGE_STATE, name, f"{state}: {reason}", breaks)
         case GroupChanged(name=name, state=state):
             return Step(Do.CHANGE_GROUP, name, state)
     return None
@@ -155,9 +156,8 @@ def balancer_steps(
     steps += _check_steps(before.checks, BalancerBefore(balancer).checks)
     for effect in effects:
         if isinstance(effect, QuorumChanged):
-            steps.append(
-                Step(Do.CHANGE_QUORUM, effect.service, f"{'gained' if effect.up else 'lost'} with weight {effect.weight}")
-            )
+            what = "gained" if effect.up else "lost"
+            steps.append(Step(Do.CHANGE_QUORUM, effect.service, f"{what} with weight {effect.weight}"))
     return steps
 
 
@@ -178,7 +178,8 @@ def _check_text(key: NamedCheck) -> str:
 
 def _table_steps(operations: Sequence[Operation], observed: Mapping[ServiceKey, ServiceState]) -> list[Step]:
     moves = dict(_moves(operations, observed))
-    servers: dict[ServiceKey, dict[Endpoint, ServerState]] = {}
+    touched = {operation.key for operation in operations if isinstance(operation, EditServer | DeleteServer)}
+    servers = {key: {server.server.endpoint: server for server in observed[key].servers} for key in touched}
     steps: list[Step] = []
     for operation in operations:
         match operation:
@@ -192,13 +193,9 @@ def _table_steps(operations: Sequence[Operation], observed: Mapping[ServiceKey, 
             case AddServer(key=key, server=server):
                 steps.append(Step(Do.ADD_SERVER, f"{server.endpoint} to {key}", f"weight {server.weight}"))
             case EditServer(key=key, server=server):
-                if key not in servers:
-                    servers[key] = _by_endpoint(observed[key])
-                former = servers[key][server.endpoint]
-                steps.append(Step(Do.EDIT_SERVER, f"{server.endpoint} of {key}", _changes(former.server, server)))
+                former = servers[key][server.endpoint].server
+                steps.append(Step(Do.EDIT_SERVER, f"{server.endpoint} of {key}", _changes(former, server)))
             case DeleteServer(key=key, endpoint=endpoint):
-                if key not in servers:
-                    servers[key] = _by_endpoint(observed[key])
                 broken = _connections(servers[key][endpoint])
                 steps.append(Step(Do.DELETE_SERVER, f"{endpoint} of {key}", "", _breaks(broken)))
     return steps + [
@@ -214,10 +211,6 @@ def _connections(server: ServerState) -> int:
 
 def _breaks(connections: int) -> str:
     return f"{connections} connection{'s' * (connections != 1)}" if connections else ""
-
-
-def _by_endpoint(state: ServiceState) -> dict[Endpoint, ServerState]:
-    return {server.server.endpoint: server for server in state.servers}
 
 
 def _moves(operations: Sequence[Operation], observed: Mapping[ServiceKey, ServiceState]) -> Iterator[tuple[ServiceKey, float]]:
@@ -245,13 +238,35 @@ def _moves(operations: Sequence[Operation], observed: Mapping[ServiceKey, Servic
         yield key, moved_share(observed[key].service.scheduler, before, after)
 
 
+# -- trackers -----------------------------------------------------------------------------------------------------------
+
+
+def tracker_steps(former: Trackers, new: Trackers) -> list[Step]:
+    """Return the trackers that a reload removes, adds and changes."""
+    return [
+        *_kind_steps("vrrp_script", former.scripts, new.scripts),
+        *_kind_steps("track_file", former.files, new.files),
+        *_kind_steps("vrrp_track_process", former.processes, new.processes),
+    ]
+
+
+def _kind_steps(keyword: str, former: Iterable[NamedTracker], new: Iterable[NamedTracker]) -> list[Step]:
+    found: Changes[str, NamedTracker] = changes(former, new, lambda each: each.name)
+    return [
+        *(Step(Do.DELETE_TRACKER, f"{keyword} {each.name}") for each in found.removed),
+        *(Step(Do.ADD_TRACKER, f"{keyword} {each.name}") for each in found.added),
+        *(Step(Do.EDIT_TRACKER, f"{keyword} {each.name}", _changes(each.before, each.after)) for each in found.changed),
+    ]
+
+
 # -- text ---------------------------------------------------------------------------------------------------------------
 
 
 def _changes(before: msgspec.Struct, after: msgspec.Struct) -> str:
     if type(before) is not type(after):
         return ""
-    names = (name for name in after.__struct_fields__ if name in changed_fields(before, after))
+    changed = changed_fields(before, after)
+    names = (name for name in after.__struct_fields__ if name in changed)
     return ", ".join(f"{name} {_value(getattr(before, name))} → {_value(getattr(after, name))}" for name in names)
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 from relevo.daemon.processes import fork
 from relevo.host.run_command import Outcome, run_command, wait_by_descriptors
 
 
-def test_a_fork_leaves_the_loop_s_commands_alone() -> None:
+def test_a_fork_leaves_the_loop_s_commands_alone(tmp_path: Path) -> None:
+    """The command runs before, during and after the fork, and its end is noticed."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+
     async def work() -> Outcome:
         wait_by_descriptors()
-        command = asyncio.create_task(run_command(["/bin/sleep", "0.3"], limit_s=30.0))
-        await asyncio.sleep(0.1)
-        pid = fork(lambda: None, "forked", [])
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-        async with asyncio.timeout(10):
+        script = f"touch {begun}; while ! test -e {go}; do sleep 0.02; done"
+        command = asyncio.create_task(run_command(["/bin/sh", "-c", script], limit_s=30.0))
+        async with asyncio.timeout(20):
+            while not begun.exists():
+                await asyncio.sleep(0.01)
+            pid = fork(lambda: None, "forked", [])
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            go.touch()
             return (await command).outcome
 
     assert asyncio.run(work()) is Outcome.EXITED

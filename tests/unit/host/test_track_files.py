@@ -6,7 +6,8 @@ import select
 import pytest
 
 from relevo.errors import HostError
-from relevo.host.track_files import FileWatcher, read_number, write_first_number
+from relevo.host.track_files import read_number, write_first_number
+from relevo.host.watched_files import FileWatcher
 from relevo.model import TrackFile
 
 
@@ -18,7 +19,7 @@ def watcher():
 
 
 def names(found):
-    return [file.name for file in found]
+    return [os.path.basename(file) for file in found]
 
 
 def wait_for_events(watcher):
@@ -55,7 +56,7 @@ def test_what_is_no_file_is_0_and_never_waited_for(tmp_path):
 
 
 def test_a_file_that_is_written_moved_in_or_removed_has_changed(watcher, tmp_path):
-    a, b = TrackFile(name="a", path=str(tmp_path / "a")), TrackFile(name="b", path=str(tmp_path / "b"))
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
     watcher.watch((a, b))
     assert watcher.changed() == []
     (tmp_path / "a").write_text("1")
@@ -70,7 +71,7 @@ def test_a_file_that_is_written_moved_in_or_removed_has_changed(watcher, tmp_pat
 
 
 def test_a_file_that_is_only_open_for_writing_has_not_changed(watcher, tmp_path):
-    watcher.watch((TrackFile(name="a", path=str(tmp_path / "a")),))
+    watcher.watch((str(tmp_path / "a"),))
     with open(tmp_path / "a", "w") as file:
         file.write("5")
         file.flush()
@@ -80,7 +81,7 @@ def test_a_file_that_is_only_open_for_writing_has_not_changed(watcher, tmp_path)
 
 def test_a_directory_that_comes_later_is_watched_then(watcher, tmp_path):
     folder = tmp_path / "later"
-    watcher.watch((TrackFile(name="a", path=str(folder / "a")),))
+    watcher.watch((str(folder / "a"),))
     assert names(watcher.sweep()) == ["a"]
     folder.mkdir()
     assert names(watcher.sweep()) == ["a"]  # a file may have come with it
@@ -93,7 +94,7 @@ def test_a_directory_that_goes_takes_its_files_along(watcher, tmp_path):
     folder = tmp_path / "goes"
     folder.mkdir()
     (folder / "a").write_text("3")
-    watcher.watch((TrackFile(name="a", path=str(folder / "a")),))
+    watcher.watch((str(folder / "a"),))
     (folder / "a").unlink()
     folder.rmdir()
     assert names(watcher.changed()) == ["a"]
@@ -101,8 +102,8 @@ def test_a_directory_that_goes_takes_its_files_along(watcher, tmp_path):
 
 
 def test_other_files_are_watched_instead(watcher, tmp_path):
-    watcher.watch((TrackFile(name="a", path=str(tmp_path / "a")),))
-    watcher.watch((TrackFile(name="b", path=str(tmp_path / "b")),))
+    watcher.watch((str(tmp_path / "a"),))
+    watcher.watch((str(tmp_path / "b"),))
     (tmp_path / "a").write_text("3")
     assert watcher.changed() == []
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from relevo.model import Configuration, Endpoint, Protocol, RealServer, TcpCheck, VirtualAddress, VirtualServer
+from relevo.model import (
+    Configuration,
+    Endpoint,
+    Protocol,
+    RealServer,
+    Script,
+    TcpCheck,
+    Trackers,
+    TrackFile,
+    TrackProcess,
+    VirtualAddress,
+    VirtualServer,
+    VrrpScript,
+)
 from relevo.model.checks import CheckTiming
 from relevo.model.plan import Do
 from relevo.model.table import ServerEntry
-from relevo.node.plan import rehearse_balancer
+from relevo.node.plan import rehearse_balancer, tracker_steps
 from relevo.observe.plan import line_of
 from relevo.schedulers.moves import moved_share
 from relevo.sim.services import ServiceHost
@@ -149,6 +162,26 @@ def test_clients_that_a_hash_moves_are_counted():
     host = balancing(services(server(1), server(2), scheduler="sh"))
     steps = host.plan(services(server(1), scheduler="sh"))
     assert "edit service TCP 192.0.2.1:80: hash table (about 50.0% of its clients get another server)" in texts(steps)
+
+
+# -- trackers ------------------------------------------------------------------------------------------------------------
+
+
+def script(name, **changes):
+    return VrrpScript(name=name, script=Script(("/bin/true",)), **changes)
+
+
+def test_trackers_that_come_go_and_change_are_said():
+    former = Trackers(scripts=(script("a"), script("b")), files=(TrackFile(name="f", path="/f"),))
+    new = Trackers(scripts=(script("b", rise=3), script("c")), processes=(TrackProcess(name="p", process="nginx"),))
+    assert texts(tracker_steps(former, new)) == [
+        "delete tracker vrrp_script a",
+        "add tracker vrrp_script c",
+        "edit tracker vrrp_script b: rise 1 → 3",
+        "delete tracker track_file f",
+        "add tracker vrrp_track_process p",
+    ]
+    assert tracker_steps(new, new) == []
 
 
 # -- moves ---------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relevo.config import Included, compile_text
-from relevo.config.plain import plain_finding, sarif
+from relevo.config.export import plain_finding, sarif
 
 CORPUS = sorted((Path(__file__).parents[2] / "corpus").glob("*.conf"))
 

@@ -1,4 +1,4 @@
-"""Findings as plain values: for ``--json``, and in SARIF, which code forges and editors read."""
+"""Findings for other programs: as JSON, and as a SARIF log, which code forges and editors read."""
 
 from __future__ import annotations
 
