@@ -13,7 +13,8 @@ from relevo.config.agreement import Node, look_at_pair
 from relevo.config.export import plain_finding
 from relevo.config.pair import peer_of
 from relevo.errors import ConfigurationError
-from relevo.host.files import read_configuration, read_included, surroundings
+from relevo.host.files import read_configuration
+from relevo.host.includes import read_included, surroundings
 
 
 @click.command()

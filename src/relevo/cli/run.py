@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
 
 from relevo.cli.options import config_id_option
-from relevo.config import exit_status, render
-from relevo.daemon.configuration import Options, blocking_problem, compile_file
-from relevo.daemon.supervisor import run as run_daemon
-from relevo.errors import ConfigurationError
+from relevo.daemon.launch import Start, hand_over
+from relevo.daemon.options import Options
+from relevo.daemon.reading import read_apart
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
+
+EXIT_NO_CONFIGURATION: Final = 6
+"""keepalived's exit status for a file that cannot be read (lib/scheduler.h)."""
 
 
 @click.command()
@@ -23,19 +26,17 @@ from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_di
 @config_id_option
 def run(file: str, run_dir: str | None, state_dir: str | None, log_console: bool, strict: bool, config_id: str | None) -> None:
     """Run the daemon in the foreground. SIGHUP reloads the file, SIGTERM stops gracefully."""
-    try:
-        compiled = compile_file(file, config_id)
-    except ConfigurationError as error:
-        click.echo(f"relevo: {error}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
-        sys.exit(6)
-    for finding in compiled.findings.in_order():
-        click.echo(render(finding, compiled.sources), err=True)
-    problem = blocking_problem(compiled, strict=strict)
-    if problem:
-        click.echo(f"relevo: not started: {problem}", err=True)
-        sys.exit(exit_status(compiled.findings))
+    reading = read_apart(file, config_id, strict=strict)
+    if reading.error:
+        click.echo(f"relevo: {reading.error}", err=True)
+        if reading.hint:
+            click.echo(f"  hint: {reading.hint}", err=True)
+        sys.exit(EXIT_NO_CONFIGURATION)
+    for finding in reading.rendered:
+        click.echo(finding, err=True)
+    if reading.blocking:
+        click.echo(f"relevo: not started: {reading.blocking}", err=True)
+        sys.exit(reading.status)
     runtime = runtime_directory(run_dir)
     options = Options(
         file,
@@ -45,4 +46,4 @@ def run(file: str, run_dir: str | None, state_dir: str | None, log_console: bool
         strict=strict,
         config_id=config_id,
     )
-    sys.exit(run_daemon(options, compiled))
+    hand_over(Start(options, reading.configuration))

@@ -17,7 +17,7 @@ from relevo.config.diagnostics import Findings, Severity
 from relevo.config.place import How, Place, Step
 from relevo.config.secrets import is_secret, masked_line, secret_start
 from relevo.config.source import MAX_LINE_LENGTH, Line, located_words, without_comment, words
-from relevo.config.strtol import strtol
+from relevo.strtol import strtol
 
 MAX_REPLACED: Final = 1000
 """Definitions replaced in one line: more are a definition that contains itself."""

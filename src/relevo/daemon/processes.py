@@ -11,15 +11,14 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, Protocol
 
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
 from relevo.daemon.messages import FromWorker, Stop, TakeSnapshot, ToWorker
-from relevo.host import libc
+from relevo.host.fork import fork
 from relevo.observe.snapshot import WorkerSnapshot
 from relevo.severity import Severity
 
@@ -32,16 +31,6 @@ SNAPSHOT_S: Final = 4.0
 """Seconds that a snapshot of a worker may take: one for 10 000 servers on a busy machine. Less than a client's time limit."""
 LAST_MESSAGES_S: Final = 1.0
 """Seconds for what a worker that has ended wrote before."""
-IGNORED: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGRTMIN + 2,
-    signal.SIGRTMAX - 1,
-)
-"""Signals that workers ignore: terminals and service managers send them to the whole group, and the supervisor handles them."""
 
 
 @dataclass(slots=True)
@@ -287,51 +276,3 @@ class Workers:
             self._owner.given_up(role)
         if worker.reader is not None:
             await asyncio.wait({worker.reader}, timeout=LAST_MESSAGES_S)
-
-
-def fork(body: Callable[[], None], name: str, keep: list[int]) -> int:
-    """Fork a process that runs ``body`` with the descriptors ``keep``; return its id.
-
-    The child never returns from this function and never finalises objects of the parent. Their finalisers would act on
-    descriptor numbers that belong to the child now, and on the parent's epoll object.
-    """
-    parent = os.getpid()
-    pid = os.fork()
-    if not pid:
-        _live(body, name, keep, parent)
-    return pid
-
-
-def _live(body: Callable[[], None], name: str, keep: list[int], parent: int) -> NoReturn:
-    status = 1
-    try:
-        inherited = asyncio.get_event_loop_policy()  # stays referenced: what ends it would act on the parent's epoll object
-        asyncio.events._set_running_loop(None)
-        asyncio.set_event_loop_policy(type(inherited)())
-        _forget_parent(keep, parent)
-        libc.set_process_name(name)
-        body()
-        status = 0
-    except KeyboardInterrupt:
-        pass
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(status)
-
-
-def _forget_parent(keep: list[int], parent: int) -> None:
-    """Reset signal handlers and close descriptors that a child inherited."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    kept = {0, 1, 2, *keep}
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            with contextlib.suppress(OSError):
-                os.close(int(name))
-    if os.getppid() != parent:
-        os._exit(1)  # the parent died between fork and here

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from relevo.api.schema import ReloadPlan
-from relevo.config import Compiled
 from relevo.daemon.around import fixed_setting
-from relevo.daemon.configuration import Options, blocking_problem, compile_file, part_of
 from relevo.daemon.messages import Rehearse, StepsTaken, ToWorker
+from relevo.daemon.options import Options, part_of
 from relevo.daemon.processes import Workers
-from relevo.errors import ConfigurationError, PlaneError
+from relevo.daemon.reading import READ_S, TOO_SLOW, Reading, begin, end, result_of
+from relevo.errors import PlaneError
 from relevo.model import Configuration
 from relevo.model.plan import Do, Step
 from relevo.node.plan import tracker_steps
@@ -27,6 +27,7 @@ from relevo.observe.difference import differences
 from relevo.observe.plan import line_of
 from relevo.planes import catalogue
 from relevo.severity import Severity
+from relevo.wire.framing import MAX_BODY
 
 Log = Callable[[str, int], None]
 
@@ -53,22 +54,43 @@ class Candidate:
     """A file that was read. ``refusal`` says why it cannot be used while the daemon runs; empty: it can."""
 
     configuration: Configuration
-    compiled: Compiled | None = None
+    findings: Sequence[str] = ()
     refusal: str = ""
 
 
-def read_candidate(file: str, options: Options, present: Configuration, plane: str) -> Candidate:
+async def read_candidate(file: str, options: Options, present: Configuration, plane: str) -> Candidate:
     """Read ``file`` as a reload does. ``present`` and ``plane`` are in use and decide what can change while running."""
+    reading = await read_while_serving(file, options)
+    refusal = reading.error or reading.blocking
+    if refusal:
+        return Candidate(present, refusal=refusal)
+    configuration = part_of(reading.configuration, options)
     try:
-        compiled = compile_file(file, options.config_id)
-        configuration = part_of(compiled.configuration, options)
-        refusal = blocking_problem(compiled, strict=options.strict)
-        chosen = plane if refusal else catalogue.choose(configuration).name
-    except (ConfigurationError, PlaneError) as error:
+        chosen = catalogue.choose(configuration).name
+    except PlaneError as error:
         return Candidate(present, refusal=str(error))
     if chosen != plane:
         refusal = f"the data plane cannot change from {plane} to {chosen} while running; restart instead"
-    return Candidate(configuration, compiled, refusal or fixed_setting(present, configuration))
+    return Candidate(configuration, reading.findings, refusal or fixed_setting(present, configuration))
+
+
+async def read_while_serving(file: str, options: Options) -> Reading:
+    """Have ``file`` read and compiled, while the event loop goes on."""
+    pid, sock = begin(file, options.config_id, strict=options.strict)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    try:
+        async with asyncio.timeout(READ_S):
+            while len(data) <= MAX_BODY and (chunk := await loop.sock_recv(sock, 1 << 20)):
+                data += chunk
+        return result_of(data)
+    except TimeoutError:
+        return TOO_SLOW
+    except OSError as error:
+        return Reading(error=f"the process that reads the file cannot be heard: {error.strerror}")
+    finally:
+        end(pid, sock)
 
 
 @contextmanager
@@ -122,7 +144,7 @@ class Reloads:
     async def plan(self, file: str) -> ReloadPlan:
         """Return what a reload would do if the configuration file were ``file``; empty means the daemon's own."""
         daemon = self._daemon
-        candidate = read_candidate(file or daemon.options.file, daemon.options, daemon.configuration, daemon.plane.name)
+        candidate = await read_candidate(file or daemon.options.file, daemon.options, daemon.configuration, daemon.plane.name)
         if candidate.refusal:
             return ReloadPlan(refused=candidate.refusal)
         new = candidate.configuration

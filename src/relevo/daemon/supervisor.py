@@ -26,12 +26,10 @@ from relevo.alerts.spool import Spool
 from relevo.api.client import SOCKET_NAME
 from relevo.api.schema import Reloaded
 from relevo.api.server import ControlServer
-from relevo.config import Compiled
 from relevo.daemon import balancer, director, dumps, messages
 from relevo.daemon.alerting import Event, alert
 from relevo.daemon.around import Around, enter
 from relevo.daemon.commands import Commands
-from relevo.daemon.configuration import Options, part_of
 from relevo.daemon.messages import (
     BalancerReport,
     DirectorReport,
@@ -52,6 +50,7 @@ from relevo.daemon.messages import (
     Synced,
     SyncEvent,
 )
+from relevo.daemon.options import Options, part_of
 from relevo.daemon.processes import Worker, Workers
 from relevo.daemon.reload import Reloads, being_read, own_steps, read_candidate, remove_marker, unlogged
 from relevo.daemon.scheduled_reload import ScheduledReload
@@ -81,9 +80,9 @@ FLUSH_S: Final = 3.0
 
 
 class Supervisor:
-    def __init__(self, options: Options, compiled: Compiled) -> None:
+    def __init__(self, options: Options, configuration: Configuration) -> None:
         self.options = options
-        self.configuration = part_of(compiled.configuration, options)
+        self.configuration = part_of(configuration, options)
         self.journal = Journal(console=options.console, facility=options.facility)
         self.outbox = Outbox(Spool(options.state / "mail"), self.log)
         self.notifier = Notifier(self.log)
@@ -371,14 +370,14 @@ class Supervisor:
                 return "the daemon is stopping"
             systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             with being_read(self.configuration.global_defs.reload.marker, self.log):
-                candidate = read_candidate(self.options.file, self.options, self.configuration, self.plane.name)
+                candidate = await read_candidate(self.options.file, self.options, self.configuration, self.plane.name)
             self.reload_error = candidate.refusal
-            if candidate.compiled is None or candidate.refusal:
+            if candidate.refusal:
                 self.log(f"reload refused, nothing changed: {candidate.refusal}", Severity.ERROR)
                 self._notify_systemd(ready=True)
                 return candidate.refusal
-            for finding in candidate.compiled.findings.in_order():
-                self.log(f"{finding.place}: {finding.severity.value}: {finding.message}", Severity.WARNING)
+            for finding in candidate.findings:
+                self.log(finding, Severity.WARNING)
             done = await self._use(candidate.configuration)
             for line in unlogged(done.steps):
                 self.log(f"reload: {line}")
@@ -438,14 +437,14 @@ class Supervisor:
         )
 
 
-def run(options: Options, compiled: Compiled) -> int:
+def run(options: Options, configuration: Configuration) -> int:
     """Run the daemon until it is stopped; return its exit status."""
 
-    enter(part_of(compiled.configuration, options))
+    enter(part_of(configuration, options))
 
     async def main() -> int:
         wait_by_descriptors()
-        supervisor = Supervisor(options, compiled)
+        supervisor = Supervisor(options, configuration)
         await supervisor.start()
         return await supervisor.finished()
 

@@ -13,7 +13,9 @@ CLONE_NEWNET: Final = 0x40000000
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_NAME: Final = 15
+_PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
+MAX_CAPABILITY: Final = 63
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -69,6 +71,13 @@ def keep_capabilities(kept: frozenset[int]) -> None:
         data[word].effective &= mask
         data[word].inheritable = 0
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
+
+
+def limit_capabilities(kept: frozenset[int]) -> None:
+    """Cut the bounding set: no program that this process executes can have others (capabilities(7)). Needs CAP_SETPCAP."""
+    for number in range(MAX_CAPABILITY + 1):
+        if number not in kept and _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
+            _check(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "prctl(CAPBSET_DROP)")
 
 
 def effective_capabilities() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections.abc import Callable
@@ -30,6 +31,9 @@ BALANCERS: Final = {"memory": BALANCER, "proxy": BALANCER, "ebpf": PACKET_BALANC
 RELAY: Final = frozenset((CAP_NET_BIND_SERVICE,))
 """For ports below 1024."""
 
+NOBODY: Final = 65534
+"""The user and group that own nothing, everywhere (the kernel's overflow id)."""
+
 DEFAULT_REALTIME_PRIORITY: Final = 1
 """The lowest real-time priority: above ordinary processes, and not above other real-time processes."""
 MAX_DESCRIPTORS: Final = 1 << 20
@@ -42,6 +46,20 @@ def drop_capabilities(kept: frozenset[int]) -> None:
         libc.keep_capabilities(kept)
     except OSError:
         pass
+
+
+def become_nobody() -> None:
+    """Give up user, groups and all capabilities, for good. Without root the user stays, and there is little to give up."""
+    with contextlib.suppress(OSError):
+        libc.limit_capabilities(frozenset())
+    with contextlib.suppress(OSError):
+        os.setgroups([])
+    with contextlib.suppress(OSError):
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+    with contextlib.suppress(OSError):
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    drop_capabilities(frozenset())
+    libc.die_with_parent()  # a change of the user clears it
 
 
 def may_load_programs() -> bool:

@@ -6,10 +6,10 @@ import os
 import stat
 from typing import Final
 
-from relevo.config.strtol import strtol
 from relevo.errors import HostError
 from relevo.host.watched_files import read_beginning
 from relevo.model import TrackFile
+from relevo.strtol import strtol
 
 READ_LENGTH: Final = 127
 """Bytes of a file that are read; keepalived reads as many."""

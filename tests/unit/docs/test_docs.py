@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relevo.cli.main import COMMANDS
+from relevo.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import sys
 from pathlib import Path
 from typing import Final, NoReturn
@@ -16,9 +15,9 @@ import msgspec
 
 from relevo import __version__
 from relevo.compat.keepalived.options import SIGNALS, UNNEEDED, BadOption, Given, read
-from relevo.config import STATUS_UNREADABLE, Compiled, Places, exit_status, render
-from relevo.daemon.configuration import Options, Part, blocking_problem, compile_file
-from relevo.daemon.preflight import Preflight
+from relevo.daemon.launch import Start, hand_over, split
+from relevo.daemon.options import Options, Part
+from relevo.daemon.reading import read_apart
 from relevo.errors import ConfigurationError, RelevoError
 from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
 from relevo.model.process import PlaneAtStop, Processes
@@ -30,6 +29,8 @@ EXIT_FATAL: Final = 1
 EXIT_CONFIG: Final = 2
 EXIT_NO_CONFIG: Final = 6
 """keepalived's exit statuses (lib/scheduler.h)."""
+ENDING: Final = frozenset(("v", "h", "signum", "T", "t"))
+"""Options that answer something and start no daemon."""
 PID_FOLDER: Final = "/run"
 PID_FILES: Final = {
     "p": ("main", "keepalived"),
@@ -66,11 +67,13 @@ Accepted without effect: {" ".join("-" + name if len(name) == 1 else "--" + name
 
 
 def main() -> None:
-    """Run keepalived's command line."""
+    """Run keepalived's command line. Where that starts the daemon, it parts here (see ``relevo.daemon.launch``)."""
     try:
         given = read(sys.argv[1:])
     except BadOption as error:
         _fail(str(error))
+    if not ENDING & (given.flags | given.values.keys()):
+        split("keepalived")
     try:
         sys.exit(run(given))
     except RelevoError as error:
@@ -106,11 +109,7 @@ def run(given: Given) -> int:
     file, config_id = given.values.get("f", DEFAULT_CONFIGURATION), given.values.get("i")
     if "t" in given.values:
         return _test(file, config_id, given.values["t"])
-    try:
-        compiled = compile_file(file, config_id)
-    except ConfigurationError as error:
-        _fail(f"keepalived: {error}", EXIT_NO_CONFIG)
-    return _start(given, file, config_id, compiled)
+    return _start(given, file, config_id)
 
 
 def _test(file: str, config_id: str | None, log: str) -> int:
@@ -123,6 +122,10 @@ def _test(file: str, config_id: str | None, log: str) -> int:
             except OSError as error:
                 _fail(f"Unable to open config-test log file {log} {error.errno} - {error.strerror}")
             out = stack.enter_context(os.fdopen(descriptor, "a"))
+        from relevo.config import STATUS_UNREADABLE, Places, exit_status, render
+        from relevo.daemon.configuration import compile_file
+        from relevo.daemon.preflight import Preflight
+
         try:
             places = Places()
             compiled = compile_file(file, config_id, places)
@@ -135,13 +138,16 @@ def _test(file: str, config_id: str | None, log: str) -> int:
         return exit_status(compiled.findings)
 
 
-def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -> int:
-    for finding in compiled.findings.in_order():
-        sys.stderr.write(render(finding, compiled.sources) + "\n")
-    problem = blocking_problem(compiled, strict=False)
-    if problem:
-        _fail(f"keepalived: {problem}", EXIT_CONFIG)
-    processes = compiled.configuration.global_defs.processes
+def _start(given: Given, file: str, config_id: str | None) -> int:
+    """Have the daemon started, or return the exit status of a start that fails."""
+    reading = read_apart(file, config_id, strict=False)
+    if reading.error:
+        _fail(f"keepalived: {reading.error}", EXIT_NO_CONFIG)
+    for finding in reading.rendered:
+        sys.stderr.write(finding + "\n")
+    if reading.blocking:
+        _fail(f"keepalived: {reading.blocking}", EXIT_CONFIG)
+    processes = reading.configuration.global_defs.processes
     pid_files = pid_files_of(given, processes)
     with contextlib.suppress(OSError):  # the log says that a file cannot be written
         pid_files["main"].parent.mkdir(mode=0o755, exist_ok=True)
@@ -149,12 +155,10 @@ def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -
     if running:
         _fail(f"daemon is already running with PID {running}", EXIT_FATAL)
     if "d" in given.flags:
-        sys.stderr.write(msgspec.json.format(msgspec.json.encode(without_secrets(compiled.configuration))).decode() + "\n")
-    if "u" in given.values:
-        os.umask(_mask(given.values["u"]))
-    if "m" in given.flags or "M" in given.values:
-        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+        sys.stderr.write(msgspec.json.format(msgspec.json.encode(without_secrets(reading.configuration))).decode() + "\n")
+    umask = _mask(given.values["u"]) if "u" in given.values else None
+    if umask is not None:
+        os.umask(umask)  # the folders are made here
     runtime = runtime_directory(run_folder(processes))
     options = Options(
         os.path.abspath(file),
@@ -169,11 +173,15 @@ def _start(given: Given, file: str, config_id: str | None, compiled: Compiled) -
         net_namespace=given.values.get("s", ""),
         facility=given.values.get("S", ""),
     )
-    if "n" not in given.flags:
-        _become_daemon()
-    from relevo.daemon.supervisor import run as run_daemon
-
-    return run_daemon(options, compiled)
+    hand_over(
+        Start(
+            options,
+            reading.configuration,
+            background="n" not in given.flags,
+            umask=umask,
+            core_dumps="m" in given.flags or "M" in given.values,
+        )
+    )
 
 
 def pid_files_of(given: Given, processes: Processes) -> dict[str, Path]:
@@ -209,17 +217,3 @@ def _mask(text: str) -> int:
         return int(text, 0 if text[:2].lower() == "0x" else 8 if text[:1] == "0" else 10) & 0o777
     except ValueError:
         _fail(f"Invalid umask '{text}'")
-
-
-def _become_daemon() -> None:
-    """Go into the background in a session of its own, as keepalived does without ``-n``."""
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    os.chdir("/")
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
