@@ -6,11 +6,24 @@ that was mailed. A restarted worker that resumes its state changes nothing, and 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from relevo.alerts.fifo import Fifos
-from relevo.alerts.message import quorum_alert, server_alert, vrrp_alert
+from relevo.alerts.message import Alert, quorum_alert, server_alert, vrrp_alert
 from relevo.alerts.notify import Notifier
-from relevo.alerts.outbox import Outbox
-from relevo.model import Configuration, RealServer, VirtualServer, VrrpNotify
+from relevo.model import Configuration, Mail, RealServer, VirtualServer, VrrpNotify
+
+
+class Outbox(Protocol):
+    """What sends mails."""
+
+    def configure(self, mail: Mail, router_id: str) -> None:
+        """Use these recipients and this server from now on."""
+        ...
+
+    def send(self, alert: Alert) -> None:
+        """Queue an alert; without recipients or a server nothing happens, as in keepalived."""
+        ...
 
 
 class Dispatcher:

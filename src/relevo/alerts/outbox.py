@@ -1,18 +1,18 @@
-"""Delivers queued mails in order to the configured mail server."""
+"""Delivers queued mails in order to the configured mail server. It runs in the mail process."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import make_msgid, parseaddr
 
-from relevo.alerts.message import Alert, compose
+from relevo.alerts.compose import compose
+from relevo.alerts.message import Alert
 from relevo.alerts.spool import Spool
 from relevo.errors import ConfigurationError
-from relevo.host.files import read_configuration
 from relevo.machines.mail_queue import (
     Deliver,
     Effect,
@@ -27,13 +27,18 @@ from relevo.machines.mail_queue import (
 from relevo.model import Mail
 
 Log = Callable[[str, int], None]
+Password = Callable[[], Awaitable[str]]
 _INFO, _WARNING = 6, 4
 
 
 class Outbox:
-    """The queue, its disk and its connection to the mail server."""
+    """The queue, its disk and its connection to the mail server.
 
-    def __init__(self, spool: Spool, log: Log) -> None:
+    ``password`` returns that of the account at the mail server; ``ConfigurationError`` if it cannot be read. ``changed`` is
+    called whenever the queue has changed.
+    """
+
+    def __init__(self, spool: Spool, log: Log, password: Password, changed: Callable[[], None] = lambda: None) -> None:
         self.spool = spool
         self.machine = MailQueueMachine()
         self.mail = Mail()
@@ -41,6 +46,8 @@ class Outbox:
         self.delivered = 0
         self.dropped = 0
         self._log = log
+        self._password = password
+        self._changed = changed
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._disk_errors = 0
@@ -59,14 +66,16 @@ class Outbox:
             self._receive(Queued(number))
         self._report_disk_error()
 
-    def send(self, alert: Alert) -> None:
-        """Queue an alert. Without recipients or a server nothing happens, as in keepalived."""
+    def send(self, alert: Alert, at: float | None = None) -> None:
+        """Queue an alert of the time ``at``, by default now: it is on disk then.
+
+        Without recipients or a server nothing happens, as in keepalived.
+        """
         if not self.mail.recipients or self.mail.server is None:
             return
+        when = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
         domain = socket.gethostname() or "localhost"
-        text = compose(
-            alert, self.mail, self.router_id, self._sender(), datetime.now(UTC).astimezone(), make_msgid(domain=domain)
-        )
+        text = compose(alert, self.mail, self.router_id, self._sender(), when.astimezone(), make_msgid(domain=domain))
         number = self.spool.add(text)
         self._report_disk_error()
         self._receive(Queued(number))
@@ -124,6 +133,7 @@ class Outbox:
                         _WARNING,
                     )
                     self._timer = asyncio.get_running_loop().call_later(delay_s, self._due)
+        self._changed()
 
     async def _deliver(self, number: int) -> None:
         mail = self.spool.read(number)
@@ -131,11 +141,11 @@ class Outbox:
             gone = not self.spool.holds(number)  # else a later read may succeed
             outcome: Input = Failed(number, self.spool.last_error or "the queued mail is gone", permanent=gone)
         else:
-            outcome = await deliver(mail, number, self.mail, self._sender())
+            outcome = await deliver(mail, number, self.mail, self._sender(), self._password)
         self._receive(outcome)
 
 
-async def deliver(text: bytes, number: int, mail: Mail, sender: str) -> Input:
+async def deliver(text: bytes, number: int, mail: Mail, sender: str, password: Password) -> Input:
     """Send one mail; return ``Sent`` or ``Failed``. A 5xx answer to the mail itself is permanent."""
     import aiosmtplib
 
@@ -155,7 +165,7 @@ async def deliver(text: bytes, number: int, mail: Mail, sender: str) -> Input:
         async with asyncio.timeout(limit * 4):
             await client.connect()
             if mail.user:
-                await client.login(mail.user, _password(mail))
+                await client.login(mail.user, await password())
             await client.sendmail(parseaddr(sender)[1], [parseaddr(r)[1] for r in mail.recipients], text)
             try:
                 await client.quit()
@@ -172,7 +182,3 @@ async def deliver(text: bytes, number: int, mail: Mail, sender: str) -> Input:
     finally:
         client.close()
     return Sent(number)
-
-
-def _password(mail: Mail) -> str:
-    return read_configuration(mail.password_file).rstrip("\r\n") if mail.password_file else ""

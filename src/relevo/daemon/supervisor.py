@@ -21,8 +21,6 @@ from relevo.alerts.dispatch import Dispatcher
 from relevo.alerts.fifo import Fifos
 from relevo.alerts.journal import Journal
 from relevo.alerts.notify import Notifier
-from relevo.alerts.outbox import Outbox
-from relevo.alerts.spool import Spool
 from relevo.api.client import SOCKET_NAME
 from relevo.api.schema import Reloaded
 from relevo.api.server import ControlServer
@@ -30,6 +28,7 @@ from relevo.daemon import balancer, director, dumps, messages
 from relevo.daemon.alerting import Event, alert
 from relevo.daemon.around import Around, enter
 from relevo.daemon.commands import Commands
+from relevo.daemon.mailbox import Mailbox
 from relevo.daemon.messages import (
     BalancerReport,
     DirectorReport,
@@ -67,7 +66,6 @@ from relevo.node.observation import Observation
 from relevo.observe.snapshot import (
     BalancerSnapshot,
     DirectorSnapshot,
-    MailSnapshot,
     Snapshot,
 )
 from relevo.planes import catalogue
@@ -84,10 +82,10 @@ class Supervisor:
         self.options = options
         self.configuration = part_of(configuration, options)
         self.journal = Journal(console=options.console, facility=options.facility)
-        self.outbox = Outbox(Spool(options.state / "mail"), self.log)
+        self.mailbox = Mailbox(options.state / "mail", self.log)
         self.notifier = Notifier(self.log)
         self.fifos = Fifos(self.log)
-        self.dispatcher = Dispatcher(self.outbox, self.notifier, self.fifos)
+        self.dispatcher = Dispatcher(self.mailbox, self.notifier, self.fifos)
         self.around = Around(self.log)
         self.trackers = TrackerDriver(self._observe, self.log)
         self.workers = Workers(self)
@@ -131,7 +129,7 @@ class Supervisor:
         self._proxy_listener = private_listener(self._proxy_path) if self._needs_proxy() else None
         self.dispatcher.configure(self.configuration)
         self.fifos.configure(self.configuration.global_defs)
-        self.outbox.recover()
+        self.mailbox.recover()
         self._handle_signals(loop)
         self.trackers.configure(self.configuration, starting=True)
         remove_marker(self.configuration.global_defs.reload.marker)  # of a daemon that was killed while it read
@@ -175,7 +173,7 @@ class Supervisor:
             await self.workers.end(role, Stop(self._at_stop))
         await self.trackers.stop()
         await self.notifier.flush(FLUSH_S)
-        await self.outbox.flush(FLUSH_S)
+        await self.mailbox.flush(FLUSH_S)
         await self.fifos.close(FLUSH_S)
         await self.around.match_firewall(self.configuration, None)
         processes = self.configuration.global_defs.processes
@@ -417,7 +415,7 @@ class Supervisor:
         reports, workers = await self.workers.snapshots()
         return Snapshot(
             version=__version__,
-            router_id=self.outbox.router_id,
+            router_id=self.mailbox.router_id,
             pid=os.getpid(),
             file=self.options.file,
             started_at=self.started_at,
@@ -427,12 +425,7 @@ class Supervisor:
             workers=workers,
             director=reports.get("director") or DirectorSnapshot(),
             balancer=reports.get("balancer") or BalancerSnapshot(plane=self.plane.name, plane_reason=self.plane.reason),
-            mail=MailSnapshot(
-                waiting=len(self.outbox.machine),
-                delivered=self.outbox.delivered,
-                dropped=self.outbox.dropped,
-                last_error=self.outbox.machine.last_error,
-            ),
+            mail=self.mailbox.snapshot(),
             scripts_failed=self.notifier.failed,
         )
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from relevo.host import libc
@@ -60,6 +61,20 @@ def become_nobody() -> None:
         os.setresuid(NOBODY, NOBODY, NOBODY)
     drop_capabilities(frozenset())
     libc.die_with_parent()  # a change of the user clears it
+
+
+def give_to_nobody(folder: Path) -> None:
+    """Make a folder, with what is in it, that of the user of ``become_nobody``. Without root it stays this user's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(descriptor):
+            os.chown(name, NOBODY, NOBODY, dir_fd=descriptor, follow_symlinks=False)
+        os.fchown(descriptor, NOBODY, NOBODY)
+    finally:
+        os.close(descriptor)
 
 
 def may_load_programs() -> bool:

@@ -15,6 +15,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from relevo.alerts.outbox import Outbox
 from relevo.alerts.spool import Spool
+from relevo.host.files import read_configuration
 from relevo.model import Endpoint, Mail
 
 ADDRESS = "127.0.0.1"
@@ -125,10 +126,17 @@ class Log:
 def outbox(folder: Path, server: Endpoint | None, **mail: object) -> tuple[Outbox, Log]:
     """An outbox to ``server`` with a patience of seconds."""
     log = Log()
-    made = Outbox(Spool(folder), log)
+    async def password() -> str:
+        return read_configuration(file).rstrip("\r\n") if (file := str(mail.get("password_file", ""))) else ""
+
+    made = Outbox(Spool(folder), log, password)
     made.spool.recover()
     made.configure(settings(server, **mail), "LVS_1")
     return made, log
+
+
+async def no_password() -> str:
+    return ""
 
 
 def settings(server: Endpoint | None, **mail: object) -> Mail:

@@ -12,7 +12,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from relevo import __version__
-from relevo.alerts.message import Alert, compose, quorum_alert, server_alert, vrrp_alert
+from relevo.alerts.compose import compose
+from relevo.alerts.message import Alert, quorum_alert, server_alert, vrrp_alert
 from relevo.config.blocks.global_defs import looks_like_address
 from relevo.model import Mail
 

@@ -23,6 +23,7 @@ from tests.unit.alerts.smtp import (
     Log,
     authenticator,
     mail_server,
+    no_password,
     outbox,
     scripted_server,
     server_tls,
@@ -218,7 +219,7 @@ def test_a_new_run_sends_what_the_former_one_left_and_then_its_own(tmp_path: Pat
         inbox = Inbox()
         async with mail_server(inbox) as server:
             log = Log()
-            box = Outbox(Spool(tmp_path), log)
+            box = Outbox(Spool(tmp_path), log, no_password)
             box.configure(settings(server), "LVS_1")
             box.recover()
             send(box, "c")
@@ -573,10 +574,10 @@ def test_the_sender_and_the_label_default_to_this_host(tmp_path: Path) -> None:
 
 def test_the_delivery_of_one_mail_returns_its_result(closed_port: Endpoint) -> None:
     async def test() -> None:
-        outcome = await outboxes.deliver(b"", 7, settings(closed_port), "relevo@example.com")
+        outcome = await outboxes.deliver(b"", 7, settings(closed_port), "relevo@example.com", no_password)
         assert isinstance(outcome, mail_queue.Failed)
         assert (outcome.number, outcome.permanent) == (7, False)
-        outcome = await outboxes.deliver(b"", 7, settings(None), "relevo@example.com")
+        outcome = await outboxes.deliver(b"", 7, settings(None), "relevo@example.com", no_password)
         assert isinstance(outcome, mail_queue.Failed)
         assert outcome.permanent
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from relevo.daemon.processes import fork
+from relevo.host.fork import fork
 from relevo.host.run_command import Outcome, run_command, wait_by_descriptors
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from relevo.config import compile_text
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
-from relevo.daemon.configuration import Options
+from relevo.daemon.options import Options
 from relevo.daemon.processes import Worker
 from relevo.daemon.supervisor import Supervisor
+from relevo.model import Configuration
 
 BURST = 600
 """Children that end while the loop is busy: more than Python's socket for signals has room for."""
 
 
 async def _snapshot_after_the_end_was_read(folder: Path) -> tuple[float, bool]:
-    supervisor = Supervisor(Options("-", folder, folder), compile_text("", "-", lambda _: []))
+    supervisor = Supervisor(Options("-", folder, folder), Configuration())
     ours, theirs = socket.socketpair()
     worker = Worker("balancer", 1, AsyncChannel(ours, decode_from_worker), None, 0.0)
     supervisor.workers.present["balancer"] = worker
@@ -42,7 +42,7 @@ def test_a_worker_that_hung_up_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_worker_that_comes_while_others_are_asked_is_in_the_next_status(tmp_path: Path) -> None:
     async def work() -> list[str]:
-        supervisor = Supervisor(Options("-", tmp_path, tmp_path), compile_text("", "-"))
+        supervisor = Supervisor(Options("-", tmp_path, tmp_path), Configuration())
         supervisor.workers.present["proxy"] = Worker("proxy", 1, None, None, 0.0)
         asked = asyncio.create_task(supervisor.snapshot())
         await asyncio.sleep(0)
@@ -54,7 +54,7 @@ def test_a_worker_that_comes_while_others_are_asked_is_in_the_next_status(tmp_pa
 
 def test_a_burst_of_scripts_that_end_loses_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        supervisor = Supervisor(Options("-", tmp_path, tmp_path), compile_text("", "-"))
+        supervisor = Supervisor(Options("-", tmp_path, tmp_path), Configuration())
         stopped = asyncio.Event()
         monkeypatch.setattr(supervisor, "stop", lambda at_stop: stopped.set())
         supervisor._handle_signals(asyncio.get_running_loop())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
+from collections.abc import Collection
 
 
 class Allocator:
@@ -48,3 +50,26 @@ class Allocator:
             else:
                 joined.append((first, room))
         self._free = joined
+
+
+class Numbers:
+    """The free indices of an array, from ``first`` up to ``end``: the lowest that was never used, then the longest unused."""
+
+    def __init__(self, first: int, end: int, used: Collection[int]) -> None:
+        self._unused = iter([n for n in range(first, end) if n not in used] if used else range(first, end))
+        self._left = end - first - sum(first <= n < end for n in used)
+        self._freed: deque[int] = deque()
+
+    def __len__(self) -> int:
+        return self._left + len(self._freed)
+
+    def take(self) -> int:
+        """Return an index, which is in use from now on; ``IndexError`` if none is free."""
+        if not self._left:
+            return self._freed.popleft()
+        self._left -= 1
+        return next(self._unused)
+
+    def give(self, number: int) -> None:
+        """Return an index that is in use no more."""
+        self._freed.append(number)

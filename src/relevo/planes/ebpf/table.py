@@ -28,7 +28,7 @@ from relevo.model.table import (
     ServiceState,
     Traffic,
 )
-from relevo.planes.ebpf.allocator import Allocator
+from relevo.planes.ebpf.allocator import Allocator, Numbers
 from relevo.planes.ebpf.entries import (
     COUNTER_NAMES,
     FORWARDINGS,
@@ -87,13 +87,14 @@ class Table:
         )
         self._server_lists = instance.maps["server_lists"].mapped(FEW_LISTS)
         self._allocator = Allocator(instance.maps["server_lists"].max_entries)
-        self._free_services: list[int] = []
-        self._free_servers: list[int] = []
+        self._free_services = Numbers(0, instance.maps["services"].max_entries, ())
+        self._free_servers = Numbers(1, instance.maps["servers"].max_entries, ())
         self._virtual = AddressFilter(instance.settings.virtual_filter)
         self._real = AddressFilter(instance.settings.server_filter)
         self._closed: frozenset[str] | None = None
         self.services: dict[ServiceKey, Service] = {}
-        self._adopt()
+        if instance.adopted:
+            self._adopt()
 
     # -- memory ------------------------------------------------------------------------------------------------
 
@@ -131,12 +132,13 @@ class Table:
 
     def _adopt(self) -> None:
         """Read the services and servers of a previous daemon."""
-        used: set[int] = {0}
+        used: set[int] = set()
+        numbers: set[int] = set()
         for number in range(self._instance.maps["services"].max_entries):
             value = self._service_value(number)
             if not value.flags & ServiceFlag.USED:
-                self._free_services.append(number)
                 continue
+            numbers.add(number)
             service = Service(service_entry(value, self._instance.settings.hz), number, value)
             self.services[service.entry.key] = service
             self._note_key(service.entry.key)
@@ -150,8 +152,8 @@ class Table:
                 entry = server_entry(held, self._local_addresses(held))
                 service.servers.append(Server(entry, server, held, held.weight or 1))
                 self._real.add(service.servers[-1].entry.endpoint.address)
-        self._free_services.reverse()
-        self._free_servers = [n for n in range(self._instance.maps["servers"].max_entries - 1, 0, -1) if n not in used]
+        self._free_services = Numbers(0, self._instance.maps["services"].max_entries, numbers)
+        self._free_servers = Numbers(1, self._instance.maps["servers"].max_entries, used)
 
     # -- operations --------------------------------------------------------------------------------------------
 
@@ -190,7 +192,7 @@ class Table:
             return "a service of every port needs persistence"
         if not self._free_services:
             return f"no room for more than {self._instance.maps['services'].max_entries} services: restart to resize the table"
-        number = self._free_services.pop()
+        number = self._free_services.take()
         value = self._service_value(number)
         ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
         service = Service(entry, number, value)
@@ -278,7 +280,7 @@ class Table:
         self._drop(service.value.server_list)
         self._drop(service.value.table)
         service.value.server_list = service.value.table = 0
-        self._free_services.append(service.number)
+        self._free_services.give(service.number)
         return ""
 
     def _find(self, key: ServiceKey, endpoint: Endpoint) -> tuple[Service, Server] | None:
@@ -299,7 +301,7 @@ class Table:
         reason = self._cannot_carry(entry)
         if reason:
             return reason
-        number = self._free_servers.pop()
+        number = self._free_servers.take()
         value = self._server_value(number)
         generation = value.generation
         ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
@@ -406,7 +408,7 @@ class Table:
         server.value.generation += 1
         server.value.weight = 0
         self._real.discard(server.entry.endpoint.address)
-        self._free_servers.insert(0, server.number)
+        self._free_servers.give(server.number)
 
     def _release_ports(self, server: Server) -> None:
         """Free the local ports of a removed server: another server may have its slot when its connections end."""

@@ -1,0 +1,16 @@
+"""The ``relevo`` program."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command. ``relevo run`` parts here, so that the daemon is without the command line's library."""
+    if sys.argv[1:2] == ["run"]:
+        from relevo.daemon.launch import split
+
+        split("relevo")
+    from relevo.cli.commands import main as command_line
+
+    command_line()
