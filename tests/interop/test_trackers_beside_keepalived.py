@@ -13,9 +13,10 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Final, Protocol
 
 import pytest
 
@@ -27,31 +28,39 @@ from tests.conftest import program
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces"), pytest.mark.slow]
 
+Case = tuple[str, int, bool, str]
 KINDS = ("interface", "script", "slow", "file")
 WEIGHTS = (0, 10, -10)
 SCOPES = ("instance", "member", "weighted-member", "group")
-CASES = list(itertools.product(KINDS, WEIGHTS, (False, True), SCOPES))
-TRACKED = {"interface": "t0", "script": "chk", "slow": "slow", "file": "mode"}
-KEYWORDS = {"interface": "track_interface", "script": "track_script", "slow": "track_script", "file": "track_file"}
+CASES: Final[list[Case]] = list(itertools.product(KINDS, WEIGHTS, (False, True), SCOPES))
+TRACKED = {"interface": "t0", "script": "chk", "slow": "slow", "file": "mode", "process": "tracked"}
+KEYWORDS = {
+    "interface": "track_interface",
+    "script": "track_script",
+    "slow": "track_script",
+    "file": "track_file",
+    "process": "track_process",
+}
 BASE = 100
 QUIET_S = 2.6
 """An instance that sent no advert for so long is silent: adverts come every second."""
 SETTLE_S = 40.0
 
 
-def configuration(folder: Path, weights: dict[int, int]) -> str:
-    """The file; ``weights`` replaces those of ``CASES``, as a reload does."""
+def configuration(folder: Path, weights: dict[int, int], cases: Sequence[Case] = CASES, interface: str = "eth0") -> str:
+    """The file; ``weights`` replaces those of ``cases``, as a reload does."""
     out = [
         f"global_defs {{\n  script_user root\n  enable_script_security\n  vrrp_garp_master_delay 0\n}}\n"
         f'vrrp_script chk {{\n  script "/usr/bin/test -e {folder}/ok"\n  interval 1\n}}\n'
         f'vrrp_script slow {{\n  script "/bin/sh {folder}/slow.sh"\n  interval 1\n  timeout 120\n}}\n'
         f"track_file mode {{\n  file {folder}/mode\n  weight 0\n}}\n"
     ]
-    for number, (kind, weight, reverse, scope) in enumerate(CASES, 1):
+    for number, (kind, weight, reverse, scope) in enumerate(cases, 1):
         line = f"{TRACKED[kind]} weight {weights.get(weight, weight)}{' reverse' if reverse else ''}"
         block = f"  {KEYWORDS[kind]} {{\n    {line}\n  }}\n"
         out.append(
-            f"vrrp_instance V{number} {{\n  interface eth0\n  state BACKUP\n  virtual_router_id {number}\n  priority {BASE}\n"
+            f"vrrp_instance V{number} {{\n  interface {interface}\n  state BACKUP\n  virtual_router_id {number}\n"
+            f"  priority {BASE}\n"
             f"{'' if scope == 'group' else block}"
             f'  notify "/bin/sh {folder}/record.sh"\n  virtual_ipaddress {{\n    10.9.0.{number}\n  }}\n}}\n'
         )
@@ -61,6 +70,14 @@ def configuration(folder: Path, weights: dict[int, int]) -> str:
                 f"{'  sync_group_tracking_weight' if scope == 'weighted-member' else ''}\n{block if scope == 'group' else ''}}}\n"
             )
     return "".join(out)
+
+
+class Speaks(Protocol):
+    """A program whose adverts are heard."""
+
+    def priorities(self) -> dict[int, int]:
+        """The priority that each virtual router advertises now; a silent one is left out."""
+        ...
 
 
 class Side:
@@ -163,7 +180,7 @@ def named(number: int) -> str:
     return f"{scope} tracks {kind} weight {weight}{' reverse' if reverse else ''}"
 
 
-def settle(sides: list[Side], compared: set[int]) -> tuple[dict[int, int], dict[int, int]]:
+def settle(sides: Sequence[Speaks], compared: set[int]) -> tuple[dict[int, int], dict[int, int]]:
     """Wait until both sides have said the same for a while, or the time is over; return what each says."""
     until, since = time.monotonic() + SETTLE_S, time.monotonic()
     former = None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 from relevo.errors import HostError
-from relevo.host import firewall, libc
+from relevo.host import firewall, libc, track_processes
 from relevo.host.files import write_pid_file
 from relevo.host.run_command import prepare, run_command
 from relevo.model import Configuration, Script
@@ -20,10 +21,15 @@ NETWORK_NAMESPACES = "/run/netns"
 Log = Callable[[str, int], None]
 
 
-def enter(configuration: Configuration) -> None:
-    """Enter the network namespace, set the mask and the name of this process; ``HostError`` if the namespace is not there."""
+def enter(configuration: Configuration) -> socket.socket | None:
+    """Enter the network namespace, set the mask and the name of this process; ``HostError`` if the namespace is not there.
+
+    Return the process connector of the former namespace, ``None`` if the daemon stays in it.
+    """
     processes = configuration.global_defs.processes
+    opened = None
     if processes.net_namespace:
+        opened = track_processes.connector()
         path = os.path.join(NETWORK_NAMESPACES, processes.net_namespace)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -38,6 +44,7 @@ def enter(configuration: Configuration) -> None:
         os.umask(processes.umask)
     if processes.name:
         libc.set_process_name(processes.name)
+    return opened
 
 
 def fixed_setting(former: Configuration, new: Configuration) -> str:

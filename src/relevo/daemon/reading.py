@@ -9,6 +9,7 @@ costs a reload, not the daemon.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import signal
@@ -180,7 +181,10 @@ _RESULT: Final = b"="
 
 def _next_frame(sock: socket.socket, frames: Deframer) -> bytes | None:
     while True:
-        data = sock.recv(_CHUNK)
+        try:
+            data = sock.recv(_CHUNK)
+        except ConnectionResetError:  # it died before it read the last answer
+            return None
         if not data:
             return None
         bodies = frames.feed(data)
@@ -247,7 +251,7 @@ def _confine() -> None:
     """Give up what compiling does not need: privileges, files, processes, time and memory without end."""
     limits: tuple[tuple[int, int], ...] = (
         (resource.RLIMIT_AS, MAX_MEMORY),
-        (resource.RLIMIT_CPU, int(READ_S)),
+        (resource.RLIMIT_CPU, math.ceil(READ_S)),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
     )

@@ -78,7 +78,9 @@ FLUSH_S: Final = 3.0
 
 
 class Supervisor:
-    def __init__(self, options: Options, configuration: Configuration) -> None:
+    """``connector`` is a socket to the process connector, for a daemon that has entered another network namespace."""
+
+    def __init__(self, options: Options, configuration: Configuration, connector: socket.socket | None = None) -> None:
         self.options = options
         self.configuration = part_of(configuration, options)
         self.journal = Journal(console=options.console, facility=options.facility)
@@ -87,7 +89,7 @@ class Supervisor:
         self.fifos = Fifos(self.log)
         self.dispatcher = Dispatcher(self.mailbox, self.notifier, self.fifos)
         self.around = Around(self.log)
-        self.trackers = TrackerDriver(self._observe, self.log)
+        self.trackers = TrackerDriver(self._observe, self.log, connector)
         self.workers = Workers(self)
         self.commands = Commands(self)
         self.reloads = Reloads(self)
@@ -433,11 +435,11 @@ class Supervisor:
 def run(options: Options, configuration: Configuration) -> int:
     """Run the daemon until it is stopped; return its exit status."""
 
-    enter(part_of(configuration, options))
+    connector = enter(part_of(configuration, options))
 
     async def main() -> int:
         wait_by_descriptors()
-        supervisor = Supervisor(options, configuration)
+        supervisor = Supervisor(options, configuration, connector)
         await supervisor.start()
         return await supervisor.finished()
 

@@ -6,6 +6,7 @@ Scripts run here and not in the director, whose timers they must not delay. The 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -37,12 +38,16 @@ WriteLog = Callable[[str, int], None]
 
 
 class TrackerDriver:
-    """Executes the effects of ``Trackers``; ``observe`` gets the observations, ``log`` the lines."""
+    """Executes the effects of ``Trackers``; ``observe`` gets the observations, ``log`` the lines.
 
-    def __init__(self, observe: Observe, log: WriteLog) -> None:
+    ``connector`` is a socket to the process connector that was opened in another network namespace.
+    """
+
+    def __init__(self, observe: Observe, log: WriteLog, connector: socket.socket | None = None) -> None:
         self.trackers = Trackers()
         self._observe = observe
         self._log = log
+        self._connector = connector
         self._commands: dict[str, Command] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -182,7 +187,7 @@ class TrackerDriver:
             return
         loop = asyncio.get_running_loop()
         if self._processes is None:
-            self._processes = ProcessWatcher()
+            self._processes = ProcessWatcher(self._connector)
             self._processes.open()
             descriptor = self._processes.fileno()
             if descriptor is not None:

@@ -128,3 +128,15 @@ def make_mounts_private() -> None:
 def mount(source: str, target: str, kind: str) -> None:
     """Mount a file system without options (mount(2))."""
     _check(_libc.mount(source.encode(), os.fsencode(target), kind.encode(), 0, None), f"mount {target}")
+
+
+def bind_mount(source: str, target: str) -> None:
+    """Make ``source`` appear at ``target`` too (mount(2), MS_BIND)."""
+    ms_bind = 0x1000
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, ms_bind, None), f"mount --bind {target}")
+
+
+def unmount(target: str) -> None:
+    """Remove a mount, when nothing uses it any more (umount2(2), MNT_DETACH)."""
+    mnt_detach = 2
+    _check(_libc.umount2(os.fsencode(target), mnt_detach), f"umount {target}")

@@ -16,6 +16,9 @@ from relevo.wire import proc_connector
 from relevo.wire.proc_connector import Kind
 
 NETLINK_CONNECTOR: Final = 11
+SOL_NETLINK: Final = 270
+NETLINK_ADD_MEMBERSHIP: Final = 1
+NETLINK_DROP_MEMBERSHIP: Final = 2
 INITIAL_PID_NAMESPACE: Final = "pid:[4026531836]"
 """The first one of a kernel (PROC_PID_INIT_INO). The connector's numbers are those of its processes."""
 BUFFER: Final = 1 << 20
@@ -24,10 +27,25 @@ MAX_COMMAND: Final = 4096
 """Bytes of a command line that are read."""
 
 
-class ProcessWatcher:
-    """Knows which processes belong to each of the declared kinds."""
+def connector() -> socket.socket | None:
+    """Return a socket to the process connector, which hears nothing yet; ``None`` where there is no connector.
 
-    def __init__(self) -> None:
+    The kernel sends events in the initial network namespace alone: a daemon that enters another one opens this before.
+    In a container the kernel refuses in silence, but events that a program outside asked for arrive, with PIDs from outside.
+    """
+    if _pid_namespace() != INITIAL_PID_NAMESPACE:
+        return None
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR)
+    except OSError:
+        return None
+
+
+class ProcessWatcher:
+    """Knows which processes belong to each of the declared kinds. ``opened`` is a ``connector`` that was opened before."""
+
+    def __init__(self, opened: socket.socket | None = None) -> None:
+        self._opened = opened
         self._kinds: tuple[TrackProcess, ...] = ()
         self._names: dict[int, frozenset[str]] = {}
         self._socket: socket.socket | None = None
@@ -43,22 +61,14 @@ class ProcessWatcher:
         return self._socket.fileno() if self._socket is not None else None
 
     def open(self) -> None:
-        """Ask the kernel for events; without them ``sweep`` has to be called every second.
-
-        In a container the kernel refuses in silence, but events that a program outside asked for arrive, with PIDs from outside.
-        """
-        if _pid_namespace() != INITIAL_PID_NAMESPACE:
-            return
-        try:
-            sock = socket.socket(
-                socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, NETLINK_CONNECTOR
-            )
-        except OSError:
+        """Ask the kernel for events; without them ``sweep`` has to be called every second."""
+        sock = connector() if self._opened is None else self._opened.dup()
+        if sock is None:
             return
         try:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-            sock.bind((0, proc_connector.CN_IDX_PROC))
+            sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, proc_connector.CN_IDX_PROC)
             sock.send(proc_connector.listen_request())
         except OSError:
             sock.close()
@@ -66,8 +76,10 @@ class ProcessWatcher:
         self._socket = sock
 
     def close(self) -> None:
-        """Close the socket."""
+        """Hear nothing more."""
         if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, proc_connector.CN_IDX_PROC)
             self._socket.close()
             self._socket, self._connected = None, False
 

@@ -126,6 +126,7 @@ class Log:
 def outbox(folder: Path, server: Endpoint | None, **mail: object) -> tuple[Outbox, Log]:
     """An outbox to ``server`` with a patience of seconds."""
     log = Log()
+
     async def password() -> str:
         return read_configuration(file).rstrip("\r\n") if (file := str(mail.get("password_file", ""))) else ""
 
