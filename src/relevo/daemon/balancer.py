@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from relevo.api.schema import ConnectionList, Connections, Sync, Table, TableAnswer, TableView
-from relevo.daemon import messages
+from relevo.daemon import confinement, messages
 from relevo.daemon.channel import AsyncChannel, decode_to_worker
 from relevo.daemon.messages import (
     BalancerReport,
@@ -39,6 +39,7 @@ from relevo.daemon.messages import (
 )
 from relevo.errors import PlaneError
 from relevo.host import privileges
+from relevo.host.keys import keys_in, use_keys
 from relevo.machines.check import Failure, Result
 from relevo.model import Check, Configuration, PlaneTimeouts
 from relevo.model.process import PlaneAtStop
@@ -49,6 +50,7 @@ from relevo.node.effects import Log
 from relevo.node.plan import BalancerBefore, balancer_steps, rehearse_balancer
 from relevo.observe.balancer import ServiceView
 from relevo.observe.snapshot import BalancerSnapshot
+from relevo.planes import catalogue
 from relevo.planes.port import Plane
 from relevo.probes import run_probe
 from relevo.severity import Severity
@@ -96,7 +98,7 @@ class BalancerWorker:
         """Run until ``Stop`` arrives or the supervisor ends; ``lacking`` says what the system refused to this process."""
         await self.channel.open()
         for each in lacking:
-            self._log(f"the system refuses {each}", Severity.WARNING)
+            self._log(each, Severity.WARNING)
         self._execute(self.balancer.configure(self._first, time.monotonic()))
         keeper = asyncio.create_task(self._keep_plane(), name="reconcile")
         listener = asyncio.create_task(self._listen(), name="supervisor")
@@ -138,6 +140,8 @@ class BalancerWorker:
                     effects = self.balancer.configure(configuration, time.monotonic())
                     self._reload = PendingReload(number, before, effects)
                     self._execute(effects)
+                case messages.Keys(keys=keys):
+                    use_keys(keys)
                 case Rehearse(configuration=configuration, number=number):
                     self._task(self._rehearse(configuration, number))
                 case LocalAddresses(addresses=addresses):
@@ -369,8 +373,14 @@ def serve(
     settings = configuration.global_defs.processes.balancer
     lacking = privileges.apply_settings(settings)
     if settings.realtime_priority is not None and (refused := privileges.enable_realtime(settings.realtime_priority)):
-        lacking.append(f"real-time priority: {refused}")
-    privileges.drop_capabilities(privileges.BALANCERS[plane.capabilities().name])
+        lacking.append(f"the system refuses real-time priority: {refused}")
+    use_keys(keys_in(configuration.key_files()))
+    role = confinement.BALANCERS[plane.capabilities().name]
+    try:
+        catalogue.prepare(plane, confinement.identity(role))
+        lacking += confinement.confine(role)
+    except PlaneError as error:
+        lacking.append(f"{error}: the balancer keeps root, to try again")
     gc.collect()
     gc.freeze()
     channel: AsyncChannel[ToWorker] = AsyncChannel(sock, decode_to_worker)

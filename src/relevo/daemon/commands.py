@@ -97,6 +97,8 @@ class Commands:
         worker = self._supervisor.workers.get("balancer")
         if worker is None or worker.channel is None:
             raise ControlError("the configuration has no virtual server")
+        if worker.ended.is_set():
+            raise ControlError("the balancer is not running: the log says why")
         self._calls += 1
         number = self._calls
         answered: asyncio.Future[PlaneAnswer] = asyncio.get_running_loop().create_future()
@@ -118,6 +120,13 @@ class Commands:
         waiting = self._answers.get(answer.number)
         if waiting is not None and not waiting.done():  # it may have timed out
             waiting.set_result(answer)
+
+    def lost(self, role: str) -> None:
+        """Answer the requests that wait for a worker which died."""
+        if role == "balancer":
+            for number, waiting in self._answers.items():
+                if not waiting.done():
+                    waiting.set_result(PlaneAnswer(number, error="the balancer died"))
 
     # -- planned hand-over --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 
+from relevo.daemon import confinement
 from relevo.daemon.channel import DirectorChannel
 from relevo.daemon.messages import (
     DirectorReport,
@@ -277,13 +278,13 @@ def serve(configuration: Configuration, sock: socket.socket, resume: Resume) -> 
     wanted = settings.realtime_priority
     lacking = privileges.apply_settings(settings)
     refused = privileges.enable_realtime(privileges.DEFAULT_REALTIME_PRIORITY if wanted is None else wanted)
-    privileges.drop_capabilities(privileges.DIRECTOR)
+    lacking += confinement.confine(confinement.DIRECTOR)
     worker = DirectorWorker(configuration, channel, resume)
     worker.realtime = refused or "real-time scheduling"
     gc.collect()
     gc.freeze()
     for each in lacking:
-        channel.send(LogLine(f"the system refuses {each}", Severity.WARNING))
+        channel.send(LogLine(each, Severity.WARNING))
     channel.send(Ready())
     worker.run()
     sock.setblocking(True)

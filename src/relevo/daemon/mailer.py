@@ -15,15 +15,18 @@ from typing import Final
 import msgspec
 
 from relevo.alerts.message import Alert
+from relevo.daemon import confinement
 from relevo.daemon.channel import AsyncChannel
 from relevo.daemon.messages import LogLine
 from relevo.errors import ConfigurationError
-from relevo.host import privileges
+from relevo.host.landlock import OWN, READ
 from relevo.model import Mail
 from relevo.severity import Severity
 
 IDLE_S: Final = 5.0
 """Seconds after which a process without a mail ends."""
+CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables that name other certificates of authorities than the system's (OpenSSL)."""
 
 
 # -- to the process ---------------------------------------------------------------------------------------------------
@@ -91,18 +94,15 @@ decode_from_mailer = msgspec.msgpack.Decoder(FromMailer).decode
 
 def serve(folder: Path, sock: socket.socket) -> None:
     """Run the process; ``folder`` is the queue's."""
-    # What is needed is imported while files can be read.
-    import concurrent.futures.thread  # noqa: F401 - in which names are looked up
-    import encodings.idna  # noqa: F401 - of names
-
-    import aiosmtplib  # noqa: F401
-
-    from relevo.alerts import outbox  # noqa: F401
-
-    privileges.give_to_nobody(folder)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    confinement.give(confinement.MAIL, folder, *folder.iterdir())
     os.chdir(folder)  # a relative path needs no right in the folders above
-    privileges.become_nobody()
-    asyncio.run(Mailer(AsyncChannel(sock, decode_to_mailer)).run())
+    certificates = ((Path(path), READ) for name in CERTIFICATES if (path := os.environ.get(name)))
+    refused = confinement.confine(confinement.MAIL, ((folder, OWN), *certificates))
+    channel: AsyncChannel[ToMailer] = AsyncChannel(sock, decode_to_mailer)
+    for each in refused:
+        channel.send(LogLine(each, Severity.WARNING))
+    asyncio.run(Mailer(channel).run())
 
 
 class Mailer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from relevo.api.schema import ConnectionList, Connections, Sync, Table, TableAnswer
+from relevo.host.keys import Key
 from relevo.model import Configuration, TrackerKind
 from relevo.model.plan import Step
 from relevo.model.process import PlaneAtStop
@@ -196,6 +197,12 @@ class Reload(msgspec.Struct, frozen=True, tag=True):
     number: int = 0
 
 
+class Keys(msgspec.Struct, frozen=True, tag=True):
+    """The keys of synchronisation, by file, which only the supervisor can read; before the configuration that names the files."""
+
+    keys: dict[str, Key]
+
+
 class Rehearse(msgspec.Struct, frozen=True, tag=True):
     """Say what using this configuration would do, in a ``StepsTaken`` with the same number."""
 
@@ -257,6 +264,7 @@ ToWorker = (
     | Observed
     | TakeSnapshot
     | Reload
+    | Keys
     | Rehearse
     | Stop
     | LocalAddresses

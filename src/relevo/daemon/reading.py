@@ -19,8 +19,9 @@ from typing import Final
 
 import msgspec
 
+from relevo.daemon import confinement
 from relevo.errors import ConfigurationError, RelevoError
-from relevo.host import privileges
+from relevo.host import libc
 from relevo.host.fork import fork
 from relevo.model import Configuration
 from relevo.wire.framing import MAX_BODY, Deframer, FrameTooLong, frame
@@ -202,7 +203,7 @@ def _compile(reader: socket.socket, file: str, config_id: str | None, strict: bo
 
     around = surroundings(file, config_id)
     frames = Deframer()
-    _confine()
+    refused = _confine()
 
     def ask(body: bytes) -> bytes:
         if body:
@@ -225,11 +226,12 @@ def _compile(reader: socket.socket, file: str, config_id: str | None, strict: bo
         try:
             compiled = compile_text(main.text, file, read, surroundings=around)
             found = compiled.findings.in_order()
+            some = found[:MAX_FINDINGS]
             more = (f"{len(found) - MAX_FINDINGS} more findings",) if len(found) > MAX_FINDINGS else ()
             reading = Reading(
                 compiled.configuration,
-                (*(_encodable(f"{each.place}: {each.severity.value}: {each.message}") for each in found[:MAX_FINDINGS]), *more),
-                (*(_encodable(render(each, compiled.sources)) for each in found[:MAX_FINDINGS]), *more),
+                (*refused, *(_encodable(f"{each.place}: {each.severity.value}: {each.message}") for each in some), *more),
+                (*refused, *(_encodable(render(each, compiled.sources)) for each in some), *more),
                 _encodable(blocking_problem(compiled, strict=strict)),
                 exit_status(compiled.findings),
             )
@@ -247,7 +249,7 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _confine() -> None:
+def _confine() -> list[str]:
     """Give up what compiling does not need: privileges, files, processes, time and memory without end."""
     limits: tuple[tuple[int, int], ...] = (
         (resource.RLIMIT_AS, MAX_MEMORY),
@@ -258,4 +260,6 @@ def _confine() -> None:
     for kind, limit in limits:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (limit, limit))
-    privileges.become_nobody()
+    refused = confinement.confine(confinement.COMPILER)
+    libc.die_with_parent()  # a change of the user clears it
+    return refused

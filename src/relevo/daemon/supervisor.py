@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -24,7 +25,7 @@ from relevo.alerts.notify import Notifier
 from relevo.api.client import SOCKET_NAME
 from relevo.api.schema import Reloaded
 from relevo.api.server import ControlServer
-from relevo.daemon import balancer, director, dumps, messages
+from relevo.daemon import balancer, confinement, director, dumps, messages
 from relevo.daemon.alerting import Event, alert
 from relevo.daemon.around import Around, enter
 from relevo.daemon.commands import Commands
@@ -58,6 +59,7 @@ from relevo.errors import ControlError, HostError
 from relevo.host import privileges, systemd
 from relevo.host.addresses import AddressTable
 from relevo.host.files import remove_pid_file
+from relevo.host.keys import keys_in
 from relevo.host.run_command import wait_by_descriptors
 from relevo.host.unix_socket import private_listener
 from relevo.model import Configuration, TrackerKind
@@ -104,7 +106,7 @@ class Supervisor:
         self._plane_ready = not self.configuration.virtual_servers
         self._synced = False
         self._starting = True
-        self._proxy_path = options.runtime / "proxy.sock"
+        self._proxy_path = catalogue.proxy_socket(options.runtime)
         self._proxy_listener: socket.socket | None = None
         self._control = ControlServer(options.runtime / SOCKET_NAME, self.commands.handle)
         self._at_stop = options.at_stop
@@ -128,7 +130,9 @@ class Supervisor:
         self.plane = self._choose_plane()
         await self._control.open()
         privileges.raise_descriptor_limit()
-        self._proxy_listener = private_listener(self._proxy_path) if self._needs_proxy() else None
+        for each in confinement.shortcomings():
+            self.log(each, Severity.NOTICE)
+        self._open_proxy_socket()
         self.dispatcher.configure(self.configuration)
         self.fifos.configure(self.configuration.global_defs)
         self.mailbox.recover()
@@ -220,8 +224,12 @@ class Supervisor:
         roles += ["balancer"] if configuration.virtual_servers else []
         return roles + (["director"] if configuration.vrrp_instances else [])
 
-    def _needs_proxy(self) -> bool:
-        return "proxy" in self.roles()
+    def _open_proxy_socket(self) -> None:
+        """Listen for the balancer, where a proxy is needed; only the balancer can connect."""
+        if "proxy" in self.roles() and self._proxy_listener is None:
+            self._proxy_path.parent.mkdir(mode=0o700, exist_ok=True)  # the folder above is private
+            self._proxy_listener = private_listener(self._proxy_path)
+            confinement.give(confinement.BALANCERS["proxy"], self._proxy_path, self._proxy_path.parent)
 
     def talks(self, role: str) -> bool:
         """Whether a worker has a channel: the balancer controls the proxy, not the supervisor."""
@@ -267,12 +275,14 @@ class Supervisor:
 
     def _proxy(self, sock: socket.socket) -> None:
         assert self._proxy_listener is not None
-        privileges.drop_capabilities(privileges.RELAY)
+        for each in confinement.confine(confinement.PROXY):
+            sys.stderr.write(f"relevo-proxy: {each}\n")
         proxy_worker.serve(self._proxy_listener, sock)
 
     def lost(self, role: str) -> None:
         """Wait for nothing from a worker that died; without its balancer a node's connections are not in sync."""
         self.reloads.lost(role)
+        self.commands.lost(role)
         if role == "balancer":
             self._set_synced(False)
 
@@ -396,8 +406,8 @@ class Supervisor:
         self.dispatcher.repeat_states()
         if self.local is None and configuration.vrrp_instances:
             self._set_local(frozenset())
-        if self._needs_proxy() and self._proxy_listener is None:
-            self._proxy_listener = private_listener(self._proxy_path)
+        self._open_proxy_socket()
+        self.workers.send("balancer", messages.Keys(keys_in(configuration.key_files())))
         answers = self.reloads.ask(lambda number: messages.Reload(configuration, number))
         wanted = self.roles()
         for role in [role for role in self.workers.present if role not in wanted]:

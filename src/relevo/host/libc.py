@@ -12,6 +12,7 @@ CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NAME: Final = 15
 _PR_CAPBSET_READ: Final = 23
 _PR_CAPBSET_DROP: Final = 24
@@ -68,7 +69,7 @@ def keep_capabilities(kept: frozenset[int]) -> None:
     for word in range(2):
         mask = sum(1 << (number - 32 * word) for number in kept if number // 32 == word)
         data[word].permitted &= mask
-        data[word].effective &= mask
+        data[word].effective = data[word].permitted  # a change of the user cleared it
         data[word].inheritable = 0
     _check(_libc.capset(ctypes.byref(header), ctypes.byref(data)), "capset")
 
@@ -78,6 +79,11 @@ def limit_capabilities(kept: frozenset[int]) -> None:
     for number in range(MAX_CAPABILITY + 1):
         if number not in kept and _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
             _check(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "prctl(CAPBSET_DROP)")
+
+
+def keep_capabilities_over_setuid() -> None:
+    """Have the next change of the user leave the permitted capabilities (PR_SET_KEEPCAPS)."""
+    _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl(KEEPCAPS)")
 
 
 def effective_capabilities() -> int:

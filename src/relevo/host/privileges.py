@@ -1,12 +1,10 @@
-"""Capabilities and scheduling priority of each worker."""
+"""Users, capabilities, limits and scheduling priorities of processes. ``daemon.confinement`` says which process has which."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from relevo.host import libc
@@ -19,62 +17,22 @@ CAP_SYS_ADMIN: Final = 21
 CAP_PERFMON: Final = 38
 CAP_BPF: Final = 39
 
-DIRECTOR: Final = frozenset((CAP_NET_ADMIN, CAP_NET_RAW))
-"""For addresses, raw VRRP sockets and gratuitous ARP."""
-BALANCER: Final = frozenset((CAP_NET_BIND_SERVICE,))
-"""For checks from a ``bind_port`` below 1024."""
-PACKET_BALANCER: Final = BALANCER | {CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF}
-"""With the eBPF plane: to load and attach programs, without the verifier's protection against side channels."""
-IPVS_BALANCER: Final = BALANCER | {CAP_NET_ADMIN}
-"""With the IPVS plane."""
-BALANCERS: Final = {"memory": BALANCER, "proxy": BALANCER, "ebpf": PACKET_BALANCER, "ipvs": IPVS_BALANCER}
-"""Capabilities of the balancer by data plane."""
-RELAY: Final = frozenset((CAP_NET_BIND_SERVICE,))
-"""For ports below 1024."""
-
-NOBODY: Final = 65534
-"""The user and group that own nothing, everywhere (the kernel's overflow id)."""
-
 DEFAULT_REALTIME_PRIORITY: Final = 1
 """The lowest real-time priority: above ordinary processes, and not above other real-time processes."""
 MAX_DESCRIPTORS: Final = 1 << 20
 
 
-def drop_capabilities(kept: frozenset[int]) -> None:
-    """Drop all capabilities but ``kept``, and set no_new_privs. Errors are ignored: the worker then keeps its privileges."""
-    try:
-        libc.no_new_privileges()
-        libc.keep_capabilities(kept)
-    except OSError:
-        pass
+def change_user(uid: int, gid: int, kept: frozenset[int]) -> None:
+    """Become another user for good, without other groups, and keep capabilities; no program that is executed can have others.
 
-
-def become_nobody() -> None:
-    """Give up user, groups and all capabilities, for good. Without root the user stays, and there is little to give up."""
-    with contextlib.suppress(OSError):
-        libc.limit_capabilities(frozenset())
-    with contextlib.suppress(OSError):
-        os.setgroups([])
-    with contextlib.suppress(OSError):
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-    with contextlib.suppress(OSError):
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-    drop_capabilities(frozenset())
-    libc.die_with_parent()  # a change of the user clears it
-
-
-def give_to_nobody(folder: Path) -> None:
-    """Make a folder, with what is in it, that of the user of ``become_nobody``. Without root it stays this user's."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.geteuid() != 0:
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        for name in os.listdir(descriptor):
-            os.chown(name, NOBODY, NOBODY, dir_fd=descriptor, follow_symlinks=False)
-        os.fchown(descriptor, NOBODY, NOBODY)
-    finally:
-        os.close(descriptor)
+    Needs root; ``OSError`` if the system refuses, as for numbers that a user namespace does not have.
+    """
+    libc.limit_capabilities(kept)
+    libc.keep_capabilities_over_setuid()
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    libc.keep_capabilities(kept)
 
 
 def may_load_programs() -> bool:
@@ -115,7 +73,7 @@ def apply_settings(settings: ProcessSettings) -> list[str]:
         try:
             step()
         except (OSError, ValueError) as error:
-            refused.append(f"{what}: {getattr(error, 'strerror', None) or error}")
+            refused.append(f"the system refuses {what}: {getattr(error, 'strerror', None) or error}")
     return refused
 
 

@@ -101,3 +101,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     sync_groups: tuple[SyncGroup, ...] = ()
     trackers: Trackers = Trackers()
     virtual_servers: tuple[VirtualServer, ...] = ()
+
+    def key_files(self) -> tuple[str, ...]:
+        """Return the files in which keys are."""
+        daemon = self.global_defs.lvs_sync_daemon
+        return (daemon.key_file,) if daemon is not None and daemon.key_file else ()

@@ -96,6 +96,20 @@ def pin_folder(runtime: Path) -> Path:
     return ebpf.ROOT / "relevo" / re.sub(r"[^A-Za-z0-9_-]+", "-", str(runtime.resolve())).strip("-")
 
 
+def proxy_socket(runtime: Path) -> Path:
+    """Return where the proxy listens for the balancer: in a folder of its own, which only the balancer's user can enter."""
+    return runtime / "proxy" / "control.sock"
+
+
+def prepare(plane: Plane, owner: tuple[int, int]) -> None:
+    """Do what needs root, for a process that will be ``owner``, a user and a group; ``PlaneError`` if that fails."""
+    match plane:
+        case ebpf.EbpfPlane():
+            plane.open_for(*owner)
+        case ProxyPlane():
+            plane.stay_in_folder()
+
+
 def make(name: str, runtime: Path, configuration: Configuration) -> Plane:
     """Return the port to plane ``name`` of the daemon whose run folder is ``runtime``."""
     if name == "memory":
@@ -112,4 +126,4 @@ def make(name: str, runtime: Path, configuration: Configuration) -> Plane:
             maglev_size=chosen.mh_table_size,
             timeouts=chosen.lvs_timeouts,
         )
-    return ProxyPlane(str(runtime / "proxy.sock"))
+    return ProxyPlane(str(proxy_socket(runtime)))

@@ -215,6 +215,15 @@ class Instance:
         remove_pins(self.path)
 
 
+def give_pins(path: Path, uid: int, gid: int) -> None:
+    """Make an instance's folder, and the one that it is in, those of a user; ``OSError`` if the system refuses."""
+    os.chown(path.parent, uid, gid)
+    os.chown(path, uid, gid)
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            os.chown(os.path.join(folder, name), uid, gid)
+
+
 def remove_pins(path: Path) -> None:
     """Remove an instance's folder."""
     shutil.rmtree(path, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib.util
 import math
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import Final
 
 from relevo.errors import PlaneError
 from relevo.host import privileges
+from relevo.host.files import readable_by_all
 from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol, Sysctl
 from relevo.model.table import (
     AddServer,
@@ -31,7 +33,7 @@ from relevo.model.table import (
 from relevo.planes.ebpf import forwarding, syscall
 from relevo.planes.ebpf.attach import Attacher, devices, no_xdp
 from relevo.planes.ebpf.entries import NUMBERS, PROTOCOL_OF, TUNNELS
-from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, open_instance, remove_pins
+from relevo.planes.ebpf.instance import ROOT, Instance, Sizes, ensure_bpf_fs, fingerprint, give_pins, open_instance, remove_pins
 from relevo.planes.ebpf.layout import (
     BUCKET_SLOTS,
     ConnectionFlag,
@@ -197,6 +199,14 @@ class EbpfPlane:
             self._table = Table(self._instance, local_address_towards, maglev_size=self._maglev_size)
             self._attacher = Attacher(self._instance, self._hooks)
         return self._instance, self._table
+
+    def open_for(self, uid: int, gid: int) -> None:
+        """Load or adopt the instance, and make its pins those of another user, who shall own this process later."""
+        self.open()
+        origin = getattr(importlib.util.find_spec("pyroute2"), "origin", None)
+        if origin and not readable_by_all(Path(origin)):
+            import pyroute2  # noqa: F401 - some interfaces will need it; it is large, so not without a reason
+        give_pins(self._path, uid, gid)
 
     def capabilities(self) -> Capabilities:
         return capabilities_of_ebpf()

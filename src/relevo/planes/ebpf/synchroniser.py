@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from relevo.errors import HostError
-from relevo.host.files import read_key
+from relevo.host.keys import key_of
 from relevo.host.sync_port import SyncReceiver, SyncSender, interface_index
 from relevo.machines import sync_states
 from relevo.machines.sync_peers import SyncPeers
@@ -286,7 +286,7 @@ class Synchroniser:
     # -- directors that share a key ----------------------------------------------------------------------------
 
     def _match_peers(self) -> None:
-        key = read_key(self.task.key_file) if self.task.key_file else b""
+        key = key_of(self.task.key_file) if self.task.key_file else b""
         if key == self._key and (self._peers is None or self._peers.sync_id == self.task.sync_id):
             return
         self._leave_peers()

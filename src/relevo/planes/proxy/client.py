@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 
 from relevo.errors import PlaneError
@@ -34,6 +35,15 @@ class ProxyPlane(UserSpace):
         self._path = path
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._lock = asyncio.Lock()
+
+    def stay_in_folder(self) -> None:
+        """Find the socket also when the folders above its own cannot be entered any more; ``PlaneError`` if there is none."""
+        folder, name = os.path.split(self._path)
+        try:
+            descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise PlaneError(f"{folder}: {error.strerror}") from error
+        self._path = f"/proc/self/fd/{descriptor}/{name}"
 
     def capabilities(self) -> Capabilities:
         return capabilities_of_user_space("proxy")
