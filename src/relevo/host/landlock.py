@@ -88,7 +88,7 @@ def version() -> int:
 
 
 def prepare(rules: Iterable[tuple[Path, Access]]) -> int | None:
-    """Return a descriptor of rules for ``restrict``; ``None`` without Landlock. Paths that do not exist are left out.
+    """Return a descriptor of rules for ``restrict``; ``None`` without Landlock. Paths that cannot be opened are left out.
 
     The paths are opened now: a process that is about to lose the right to find them does this before.
     """
@@ -120,7 +120,7 @@ def restrict(ruleset: int) -> None:
 def _add(ruleset: int, path: Path, access: Access) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # this process cannot open it either way
         return
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from relevo.alerts.message import Alert
+from relevo.daemon import confinement, mailer
 from relevo.daemon import mailbox as mailboxes
-from relevo.daemon import mailer
 from relevo.daemon.mailbox import Mailbox
-from relevo.host import privileges
 from relevo.machines import mail_queue
 from relevo.model import Endpoint
 from tests.unit.alerts.smtp import Inbox, Log, authenticator, mail_server, server_tls, settings, until
@@ -127,18 +126,19 @@ def test_without_mails_on_disk_there_is_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
-def test_the_process_is_nobody_and_the_queue_its_own(tmp_path: Path) -> None:
+def test_the_process_has_a_user_of_its_own_and_so_has_the_queue(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
 
     async def test() -> None:
         box, _ = mailbox(tmp_path, Endpoint("127.0.0.1", 9))
         box.send(Alert("a", "body"))
         await until(lambda: box.snapshot().last_error != "", "a connection that is refused")
+        number, _ = confinement.identity(confinement.MAIL)
         known = dict(line.split(":\t", 1) for line in Path(f"/proc/{process_of(box)}/status").read_text().splitlines())
-        assert set(known["Uid"].split()) == set(known["Gid"].split()) == {str(privileges.NOBODY)}
+        assert set(known["Uid"].split()) == set(known["Gid"].split()) == {str(number)}
         assert {known[name] for name in ("Groups", "CapPrm", "CapEff", "CapBnd")} <= {" ", "", "0" * 16}
         (mail,) = (tmp_path / "mail").iterdir()
-        assert mail.stat().st_uid == privileges.NOBODY
+        assert mail.stat().st_uid == number
         await box.flush(1.0)
 
     run(test)
@@ -146,18 +146,19 @@ def test_the_process_is_nobody_and_the_queue_its_own(tmp_path: Path) -> None:
 
 def test_nothing_is_imported_without_privileges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python itself may be where only root can read. A name, TLS, a password: everything that a delivery can need."""
-    give_up = privileges.become_nobody
+    confine = confinement.confine
 
     class Refuse:
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
             raise ImportError(f"imported too late: {name}")
 
-    def give_up_and_import_nothing() -> None:
-        give_up()
+    def confine_and_import_nothing(*arguments: Any) -> list[str]:
+        refused = confine(*arguments)
         sys.meta_path.insert(0, Refuse)  # type: ignore[arg-type]
+        return refused
 
-    monkeypatch.setattr(privileges, "become_nobody", give_up_and_import_nothing)
+    monkeypatch.setattr(confinement, "confine", confine_and_import_nothing)
     with tempfile.TemporaryDirectory() as folder:  # pytest's own is for its user alone
         Path(folder).chmod(0o755)
         certificate, key = self_signed(Path(folder))
