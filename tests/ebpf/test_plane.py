@@ -18,7 +18,7 @@ import pytest
 from relevo.lab.namespaces import index_of, netlink
 from relevo.model import Endpoint, Forwarding, Protocol, ServiceKey
 from relevo.model.table import AddServer, AddService, ConnectionFilter, DeleteService, EditServer, ServerEntry, ServiceEntry
-from relevo.planes.ebpf.attach import CLSACT_INGRESS
+from relevo.wire.traffic_control import INGRESS
 from tests.ebpf.rig import PORT, VIRTUAL, VIRTUAL_6, Network, Plane, Servers, marker, protocol_kind, running
 
 pytestmark = pytest.mark.usefixtures("ebpf")
@@ -221,7 +221,7 @@ def test_a_mark_that_a_filter_set_finds_its_service(network: Network, servers: S
                     "add-filter",
                     "bpf",
                     outside,
-                    parent=CLSACT_INGRESS,
+                    parent=INGRESS,
                     prio=1,
                     fd=program,
                     name="mark",

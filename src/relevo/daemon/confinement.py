@@ -11,7 +11,6 @@ import importlib
 import os
 import pwd
 import socket
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,14 +87,11 @@ class Role:
     files: tuple[tuple[Path, Access], ...] = ()
     threads: bool = False
     processes: bool = False
+    ends_with_parent: bool = False
     modules: tuple[str, ...] = ()
     """Modules that something imports only when it needs them, which may be where only root can read."""
 
 
-_PYTHON: Final = tuple(
-    (Path(path), READ) for path in dict.fromkeys((sys.prefix, sys.base_prefix, *sys.path)) if os.path.isabs(path)
-)
-"""Where modules are, for a role that imports some of them only when it needs them."""
 _THREADS: Final = ("concurrent.futures.thread",)
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 _BALANCER: Final = Role(
@@ -106,10 +102,11 @@ _BALANCER: Final = Role(
     frozenset((privileges.CAP_NET_BIND_SERVICE,)),
     RUN | DESCRIPTORS | CONNECT | LOOK,
     (*_INET, socket.AF_UNIX, socket.AF_NETLINK),
-    ((Path("/proc/sys/net"), WRITE), (Path("/proc"), READ), (Path("/sys"), READ)),
     threads=True,
     modules=_THREADS,
 )
+_NETWORK: Final = ((Path("/proc/sys/net"), WRITE), (Path("/proc/self"), READ))
+"""Switches and tables of the network; those of the table are below ``net`` of each process."""
 
 
 def _balancer(
@@ -123,7 +120,7 @@ def _balancer(
         _BALANCER.capabilities.union(capabilities),
         _BALANCER.calls | calls,
         _BALANCER.families,
-        _BALANCER.files + files,
+        _NETWORK + files,
         threads=True,
         modules=_THREADS,
     )
@@ -148,7 +145,7 @@ BALANCERS: Final = {
         privileges.CAP_PERFMON,
         privileges.CAP_BPF,
         calls=CHANGE | {"bpf"},
-        files=((Path("/sys/fs/bpf"), OWN), *_PYTHON),
+        files=((Path("/sys/fs/bpf/relevo"), OWN), (Path("/sys/devices/system/cpu"), READ)),
     ),
 }
 PROXY: Final = Role(
@@ -189,8 +186,14 @@ MAIL: Final = Role(
     threads=True,
     modules=(*_THREADS, "encodings.idna", "aiosmtplib", "relevo.alerts.outbox"),
 )
-COMPILER: Final = Role("compiler", "relevo-config", 64845, "turns the text of a configuration into a model, and opens nothing")
-ROLES: Final = (DIRECTOR, *BALANCERS.values(), PROXY, MAIL, COMPILER)
+COMPILER: Final = Role(
+    "compiler",
+    "relevo-config",
+    64845,
+    "turns the text of a configuration into a model, and opens nothing",
+    ends_with_parent=True,
+)
+ROLES: Final = (DIRECTOR, *dict.fromkeys(BALANCERS.values()), PROXY, MAIL, COMPILER)
 
 
 # -- users -------------------------------------------------------------------------------------------------------------
@@ -268,9 +271,10 @@ def confine(role: Role, files: Iterable[tuple[Path, Access]] = ()) -> list[str]:
     refused = []
     try:
         ruleset = landlock.prepare((*role.files, *files))
+        calls = seccomp.prepare(role.calls, role.families, IOCTLS.values(), threads=role.threads, processes=role.processes)
     except OSError as error:
-        ruleset = None
-        refused.append(f"{role.name}: it keeps its files: {error.strerror}")
+        ruleset = calls = None
+        refused.append(f"{role.name}: it keeps its files and system calls: {error.strerror}")
     wanted = identity(role)
     if wanted != (os.geteuid(), os.getegid()):
         try:
@@ -278,11 +282,14 @@ def confine(role: Role, files: Iterable[tuple[Path, Access]] = ()) -> list[str]:
         except OSError as error:
             refused.append(f"{role.name}: it keeps root: {error.strerror}")
     try:
+        if role.ends_with_parent:
+            libc.die_with_parent()  # after the change of the user, which would clear it
         libc.no_new_privileges()
         libc.keep_capabilities(role.capabilities)
         if ruleset is not None:
             landlock.restrict(ruleset)
-        seccomp.restrict(role.calls, role.families, IOCTLS.values(), threads=role.threads, processes=role.processes)
+        if calls is not None:
+            calls.load()
     except OSError as error:
         refused.append(f"{role.name}: it is not confined: {error.strerror}")
     return refused

@@ -21,7 +21,6 @@ import msgspec
 
 from relevo.daemon import confinement
 from relevo.errors import ConfigurationError, RelevoError
-from relevo.host import libc
 from relevo.host.fork import fork
 from relevo.model import Configuration
 from relevo.wire.framing import MAX_BODY, Deframer, FrameTooLong, frame
@@ -255,11 +254,8 @@ def _confine() -> list[str]:
         (resource.RLIMIT_AS, MAX_MEMORY),
         (resource.RLIMIT_CPU, math.ceil(READ_S)),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
     )
     for kind, limit in limits:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(kind, (limit, limit))
-    refused = confinement.confine(confinement.COMPILER)
-    libc.die_with_parent()  # a change of the user clears it
-    return refused
+    return confinement.confine(confinement.COMPILER)

@@ -70,14 +70,6 @@ def write_at_once(path: Path, content: bytes, mode: int, owner: tuple[int, int] 
         raise
 
 
-def readable_by_all(path: Path) -> bool:
-    """Whether every user can open a file: by its own mode, and those of the folders above."""
-    try:
-        return bool(path.stat().st_mode & stat.S_IROTH) and all(p.stat().st_mode & stat.S_IXOTH for p in path.resolve().parents)
-    except OSError:
-        return False
-
-
 def write_pid_file(path: Path, pid: int) -> None:
     """Write a PID file, so that no reader finds it empty; ``HostError`` if that fails."""
     content = f"{pid}\n".encode()

@@ -41,7 +41,9 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-class _Filter:
+class Filter:
+    """A filter that keeps nothing but the calls which are added."""
+
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._context = library.seccomp_init(_ERRNO | errno.EPERM)
@@ -59,26 +61,26 @@ class _Filter:
             raise OSError(-result, f"seccomp_rule_add({name}): {os.strerror(-result)}")
 
     def load(self) -> None:
+        """Use the filter for this thread and those that it makes. no_new_privs must have been set."""
         result = self._library.seccomp_load(self._context)
         self._library.seccomp_release(self._context)
         if result:
             raise OSError(-result, f"seccomp_load: {os.strerror(-result)}")
 
 
-def restrict(
+def prepare(
     calls: Collection[str], families: Collection[int], ioctls: Collection[int], *, threads: bool, processes: bool
-) -> bool:
-    """Keep ``calls``, sockets of ``families``, the requests ``ioctls``, and perhaps threads and processes.
+) -> Filter | None:
+    """Return a filter that keeps ``calls``, sockets of ``families``, the requests ``ioctls``, and perhaps threads and processes.
 
-    Return False without the library.
-
-    A thread can be made by clone(2) alone: the flags of clone3(2) are in memory, where no filter sees them, and glibc falls
-    back when it is missing. Signals go to this process alone, unless it has ``processes``. no_new_privs must have been set.
+    ``None`` without the library: it is loaded now, while files can be read. A thread can be made by clone(2) alone: the flags of
+    clone3(2) are in memory, where no filter sees them, and glibc falls back when it is missing. Signals go to this process alone,
+    unless it has ``processes``.
     """
     library = _library()
     if library is None:
-        return False
-    filter_ = _Filter(library)
+        return None
+    filter_ = Filter(library)
     for name in calls:
         filter_.add(name)
     for family in families:
@@ -93,5 +95,4 @@ def restrict(
             filter_.add(name)
     elif threads:
         filter_.add("clone", _Compare(0, _MASKED_EQUAL, CLONE_THREAD, CLONE_THREAD))
-    filter_.load()
-    return True
+    return filter_

@@ -1,7 +1,7 @@
 """Addresses and links over rtnetlink: requests and answers (rtnetlink(7), linux/if_addr.h, linux/if_link.h).
 
 Only the frequent operations of a director are here: list links and addresses, add and remove an address, and the setting that
-keeps secondary addresses when their primary is removed. Everything else uses pyroute2.
+keeps secondary addresses when their primary is removed. The lab uses pyroute2.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from relevo.host.netlink import ROUTE, NetlinkSocket
+from relevo.host.netlink import ROUTE, NetlinkError, NetlinkSocket
 from relevo.planes.ebpf import syscall
 from relevo.planes.ebpf.instance import Instance
-from relevo.wire import rtnetlink
+from relevo.wire import rtnetlink, traffic_control
 
 TCX_INGRESS: Final = 46
 XDP: Final = 37
@@ -30,7 +30,6 @@ XDP_FLAGS_DRV_MODE: Final = 4
 DEVICE_PEER: Final = 1
 PRIORITY: Final = 0x7265
 """Priority of the clsact filter, by which Relevo recognises its own."""
-CLSACT_INGRESS: Final = 0xFFFFFFF2
 ARPHRD_ETHER: Final = 1
 IFF_UP: Final = 1
 NO_XDP: Final = frozenset(
@@ -63,14 +62,6 @@ class Attachment:
     def __str__(self) -> str:
         hooks = " and ".join(self.hooks) or "nothing attached"
         return f"{self.interface}: {hooks}" + (f" ({self.reason})" if self.reason else "")
-
-
-@contextlib.contextmanager
-def _tc() -> Iterator[Any]:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        yield route
 
 
 def devices() -> list[Device]:
@@ -148,8 +139,7 @@ class Attacher:
 
     def _still_there(self, known: Attachment) -> bool:
         if "tc" in known.hooks and not (self._links / f"tc-{known.index}").exists():
-            with _tc() as route:
-                return _has_filter(route, known.index)
+            return _has_filter(known.index)
         return bool(known.hooks)
 
     def _attach(self, device: Device, behind_filters: bool) -> Attachment:
@@ -219,35 +209,37 @@ class Attacher:
         self.attachments.clear()
 
 
-def _has_filter(route: Any, index: int) -> bool:
-    return any((message["info"] >> 16) == PRIORITY for message in route.get_filters(index=index, parent=CLSACT_INGRESS))
+@contextlib.contextmanager
+def _netlink() -> Iterator[NetlinkSocket]:
+    with contextlib.closing(NetlinkSocket(ROUTE)) as sock:
+        yield sock
+
+
+def _has_filter(index: int) -> bool:
+    with _netlink() as sock:
+        sequence = sock.next_sequence()
+        answers = sock.converse(traffic_control.list_filters(sequence, index), sequence)
+    return any(traffic_control.priority_of(answer) == PRIORITY for answer in answers)
 
 
 def remove_filter(index: int) -> None:
     """Delete our filter from ``clsact``; the qdisc stays, because other tools may use it."""
-    with contextlib.suppress(Exception), _tc() as route:
-        route.tc("del-filter", "bpf", index, parent=CLSACT_INGRESS, prio=PRIORITY)
+    with contextlib.suppress(OSError), _netlink() as sock:
+        sequence = sock.next_sequence()
+        sock.converse(traffic_control.delete_filters(sequence, index, PRIORITY), sequence)
 
 
 def add_filter(index: int, program: int) -> None:
-    """Attach ``program`` as a ``clsact`` filter; the qdisc is added if it is missing. ``OSError`` with the netlink error code."""
-    with _tc() as route:
+    """Attach ``program`` as a ``clsact`` filter; the qdisc is added if it is missing. ``OSError`` with the kernel's reason."""
+    with _netlink() as sock:
+        sequence = sock.next_sequence()
         try:
-            route.tc("add", "clsact", index)
-        except Exception as error:  # pyroute2's own
-            if getattr(error, "code", None) != errno.EEXIST:
-                raise OSError(getattr(error, "code", errno.EIO), f"clsact: {error}") from error
+            sock.converse(traffic_control.add_clsact(sequence, index), sequence)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise OSError(error.errno, f"clsact: {error.strerror}") from error
+        sequence = sock.next_sequence()
         try:
-            route.tc(
-                "replace-filter",
-                "bpf",
-                index,
-                parent=CLSACT_INGRESS,
-                prio=PRIORITY,
-                fd=program,
-                name="relevo",
-                classid=1,
-                direct_action=True,
-            )
-        except Exception as error:
-            raise OSError(getattr(error, "code", errno.EIO), f"filter: {error}") from error
+            sock.converse(traffic_control.put_filter(sequence, index, PRIORITY, program, "relevo"), sequence)
+        except NetlinkError as error:
+            raise OSError(error.errno, f"filter: {error.strerror}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib.util
 import math
 import os
 import socket
@@ -17,7 +16,6 @@ from typing import Final
 
 from relevo.errors import PlaneError
 from relevo.host import privileges
-from relevo.host.files import readable_by_all
 from relevo.model import Configuration, Endpoint, Forwarding, PlaneTimeouts, Protocol, Sysctl
 from relevo.model.table import (
     AddServer,
@@ -203,9 +201,6 @@ class EbpfPlane:
     def open_for(self, uid: int, gid: int) -> None:
         """Load or adopt the instance, and make its pins those of another user, who shall own this process later."""
         self.open()
-        origin = getattr(importlib.util.find_spec("pyroute2"), "origin", None)
-        if origin and not readable_by_all(Path(origin)):
-            import pyroute2  # noqa: F401 - some interfaces will need it; it is large, so not without a reason
         give_pins(self._path, uid, gid)
 
     def capabilities(self) -> Capabilities:
@@ -217,7 +212,7 @@ class EbpfPlane:
         async with self._busy:
             if self._attach and self._attacher is not None:
                 audit = partial(self._attacher.audit, behind_filters=table.has_marks)
-                self._events += map(PlaneEvent, await asyncio.to_thread(audit))  # pyroute2 needs an event loop of its own
+                self._events += map(PlaneEvent, await asyncio.to_thread(audit))
                 self._allow_look_ups(table)
             self._report_drops(instance, time.monotonic())
             await asyncio.to_thread(instance.sweep)
