@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.place import How, Place, Step
@@ -47,8 +48,7 @@ _NAMED: Final = re.compile(r"^[ \t]*instance[ \t]+([^\s{}#!\"]+)[ \t]*(?:[#!].*)
 _SEED: Final = re.compile(r"^[ \t]*random_seed[ \t]+([0-9]{1,10})", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a file can ask about the machine: nothing that a test or another machine could not say instead.
 
     ``config_id`` selects ``@id`` lines; ``folder`` is that of the file, ``environment`` for ``${_ENV NAME}``. ``random`` makes
@@ -58,7 +58,7 @@ class Surroundings:
     config_id: str = ""
     folder: str = ""
     instance: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
     random: Callable[[int | None], Draw] = lambda seed: lambda low, high: low
 
 
@@ -66,8 +66,7 @@ NOWHERE: Final = Surroundings()
 """Surroundings without any name, for texts that are not a machine's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(msgspec.Struct, frozen=True):
     """The lines that a name stands for, and where it is defined."""
 
     lines: tuple[str, ...]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.macros import NOWHERE, SPECIAL, Expander, Surroundings
@@ -25,8 +26,7 @@ INCLUDES: Final = {"include": "", "includer": "r", "includem": "rm", "includew":
 _WILDCARDS: Final = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
-class Included:
+class Included(msgspec.Struct, frozen=True):
     """A file an ``include`` names: its ``text``, or ``error`` saying why it could not be read.
 
     ``missing`` is a name, a wildcard or an alternative in braces for which there is no file.

@@ -6,7 +6,6 @@ line or open the next one; ``{ a b }`` on one line is a block of one statement; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -45,8 +44,7 @@ class Statement(msgspec.Struct, eq=False, gc=False):
         return self.source.place(max(0, self.first + word))
 
 
-@dataclass(slots=True)
-class Tree:
+class Tree(msgspec.Struct):
     """Top-level statements of a configuration, and the lines of every file read."""
 
     statements: list[Statement]

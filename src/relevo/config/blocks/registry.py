@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final, Generic, TypeVar, overload
 
@@ -176,7 +175,7 @@ class Fields(dict[str, Any]):
 
     def values_for(self, model: type[msgspec.Struct]) -> dict[str, Any]:
         """Return those values, by field of ``model``."""
-        plan = self.block.plans[model]
+        plan = self.block.plan(model)
         found = self.above.inherited(plan).values.copy()
         targets = plan.targets
         for key, value in self.items():
@@ -186,7 +185,7 @@ class Fields(dict[str, Any]):
 
     def shared(self, model: type[msgspec.Struct], make: Callable[[dict[str, Any]], T]) -> T:
         """Return what ``make`` makes of those values. Blocks that give none of them, below the same blocks, share one."""
-        plan = self.block.plans[model]
+        plan = self.block.plan(model)
         if not plan.targets.keys().isdisjoint(self):
             return make(self.values_for(model))
         inherited = self.above.inherited(plan)
@@ -196,8 +195,7 @@ class Fields(dict[str, Any]):
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Keyword(Generic[T]):
+class Keyword(msgspec.Struct, Generic[T], frozen=True):
     """One keyword of one block.
 
     ``target`` is the model's field of its value (by default the field of the same name, if there is one); ``assemble`` reads a
@@ -207,7 +205,8 @@ class Keyword(Generic[T]):
     deprecated or misspelt word work, with a warning. ``below`` is a keyword (and its value) that must precede this one.
     ``why`` says what a keyword that does not work means for the user.
 
-    ``known`` are arguments that were read without a finding, with their values: ten thousand servers have the same weight.
+    Three fields are not given: ``key`` names the value in the block, ``sources`` are the parts of ``inherits``, and ``known`` are
+    arguments that were read without a finding, with their values: ten thousand servers have the same weight.
     """
 
     name: str
@@ -227,25 +226,34 @@ class Keyword(Generic[T]):
     merge: Callable[[T, T, Cursor], T] | None = None
     standing: Standing = Standing.WORKS
     why: str = ""
-    key: str = field(init=False)
-    sources: tuple[tuple[str, str], ...] = field(init=False)
-    secret: bool = field(init=False)
-    instead: str = field(init=False)
-    known: dict[str, T] | None = field(init=False, repr=False, compare=False)
+    key: str = ""
+    sources: tuple[tuple[str, str], ...] = ()
+    known: dict[str, T] = {}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", self.sets or self.alias_of or self.name)
-        parts = (source.partition(".") for source in self.inherits)
-        object.__setattr__(self, "sources", tuple((block, keyword) for block, _, keyword in parts))
-        object.__setattr__(self, "secret", is_secret(self.name))
-        object.__setattr__(self, "instead", "" if self.otherwise is None else f"{self.otherwise:g}")
+        msgspec.structs.force_setattr(self, "key", self.sets or self.alias_of or self.name)
+        if self.inherits:
+            parts = (source.partition(".") for source in self.inherits)
+            msgspec.structs.force_setattr(self, "sources", tuple((block, keyword) for block, _, keyword in parts))
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value is a secret."""
+        return is_secret(self.name)
+
+    @property
+    def instead(self) -> str:
+        """The value after a refused argument, as a message shows it."""
+        return "" if self.otherwise is None else f"{self.otherwise:g}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether an argument has the same value wherever it stands, and may be remembered."""
         alone = self.again is Again.LAST and self.merge is None and self.below is None and not self.note
-        same = alone and self.standing is Standing.WORKS and not self.secret and not self.argument.takes_block
-        object.__setattr__(self, "known", {} if same else None)
+        return alone and self.standing is Standing.WORKS and not self.argument.takes_block and not self.secret
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, eq=False):
     """Which values of a block go to a model.
 
     ``targets`` are the model's fields by keyword; ``rows`` have a field, the keywords that it inherits from, and its default;
@@ -270,28 +278,35 @@ NO_BLOCKS: Final = Outer()
 """What a block inherits from that stands in no other: the defaults of its rows."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """A block of keywords. ``header`` reads the words before the brace; ``models`` are what the values go to."""
+class Block(msgspec.Struct, frozen=True, eq=False):
+    """A block of keywords. ``header`` reads the words before the brace; ``models`` are what the values go to.
+
+    Two fields are not given: ``table`` has the keywords by name, ``plans`` are made on first use.
+    """
 
     name: str
     keywords: tuple[Keyword[Any], ...]
     models: tuple[type[msgspec.Struct], ...] = ()
     header: Callable[[Cursor, Fields], None] | None = None
     syntax: str = ""
-    table: dict[str, Keyword[Any]] = field(init=False)
-    plans: dict[type[msgspec.Struct], Plan] = field(init=False)
+    table: dict[str, Keyword[Any]] = {}
+    plans: dict[type[msgspec.Struct], Plan] = {}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "table", {keyword.name: keyword for keyword in self.keywords})
-        object.__setattr__(self, "plans", {model: self._plan(model) for model in self.models})
         for keyword in self.keywords:
+            self.table[keyword.name] = keyword
             _HOMES.setdefault(keyword.name, {}).setdefault(self.name, keyword)
             if keyword.target and self.model_of(keyword) is None:
                 raise AssertionError(f"{self.name}.{keyword.name}: no model of the block has a field '{keyword.target}'")
 
-    def _plan(self, model: type[msgspec.Struct]) -> Plan:
-        return Plan.of([row for row in self.keywords if row.key == row.name and self.model_of(row) is model])
+    def plan(self, model: type[msgspec.Struct]) -> Plan:
+        """Return which values go to ``model``, one of ``models``."""
+        found = self.plans.get(model)
+        if found is None:
+            assert model in self.models
+            rows = [row for row in self.keywords if row.key == row.name and self.model_of(row) is model]
+            found = self.plans[model] = Plan.of(rows)
+        return found
 
     def model_of(self, keyword: Keyword[Any]) -> type[msgspec.Struct] | None:
         """Return the model that a keyword's value goes to, ``None`` for one that the assembler reads."""
@@ -323,7 +338,7 @@ class Block:
                     self._unknown(statement, fields.findings)
                 continue
             known, args = keyword.known, statement.args
-            if known is not None and len(args) == 1 and args[0] in known and statement.block is None:
+            if len(args) == 1 and args[0] in known and statement.block is None:
                 fields[keyword.key] = known[args[0]]
                 fields.origin[keyword.key] = statement
             else:
@@ -392,7 +407,7 @@ def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
 
 
 def _remember(keyword: Keyword[Any], args: list[str], value: Any) -> None:
-    if keyword.known is not None and len(args) == 1 and type(args[0]) is str and len(keyword.known) < MAX_KNOWN:
+    if len(args) == 1 and type(args[0]) is str and len(keyword.known) < MAX_KNOWN and keyword.plain:
         keyword.known[args[0]] = value
 
 
