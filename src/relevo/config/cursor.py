@@ -16,7 +16,6 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
 import msgspec
@@ -168,6 +167,8 @@ class Cursor(msgspec.Struct, eq=False, gc=False):
             return folded[text.casefold()]
         if text.casefold() in folded:
             raise self.reject(f"'{text}' is not {what}: case counts, in keepalived too", f"write {folded[text.casefold()]}")
+        from difflib import get_close_matches
+
         near = get_close_matches(text.casefold(), folded, n=1)
         hint = f"did you mean '{folded[near[0]]}'?" if near else f"one of: {' '.join(listed)}"
         raise self.reject(f"'{text}' is not {what}", hint)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -107,6 +106,8 @@ class Preprocessor:
     def _look_at_blanks(self, line: Line) -> None:
         odd = odd_blanks(line.text)
         if odd:
+            import unicodedata
+
             column, character = odd[0]
             name = unicodedata.name(character, "an odd blank").lower()
             message = f"U+{ord(character):04X} ({name}) is taken for a blank; keepalived takes it for part of a word"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import random
 import re
-import socket
 import stat
+from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
@@ -42,6 +40,8 @@ def read_included(pattern: str, including: str) -> list[Included]:
 
     An alternative in braces without a match is named as missing. As in keepalived, only regular files are read, and no programs.
     """
+    import glob
+
     folder = os.path.dirname(os.path.abspath(including))
     found: list[Included] = []
     try:
@@ -71,9 +71,15 @@ def _include(path: str) -> Included:
 
 def surroundings(file: str, config_id: str | None = None) -> Surroundings:
     """Return what a configuration file can ask about this machine; by default ``@id`` lines are those of its short name."""
+
+    def draw(seed: int | None) -> Callable[[int, int], int]:
+        import random
+
+        return random.Random(seed).randint  # noqa: S311 - a number in a configuration, no secret
+
     return Surroundings(
-        config_id=socket.gethostname().partition(".")[0] if config_id is None else config_id,
+        config_id=os.uname().nodename.partition(".")[0] if config_id is None else config_id,
         folder=os.path.dirname(os.path.abspath(file)),
         environment=os.environ,
-        random=lambda seed: random.Random(seed).randint,  # noqa: S311 - a number in a configuration, no secret
+        random=draw,
     )

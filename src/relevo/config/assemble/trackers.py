@@ -49,7 +49,7 @@ from relevo.model import (
     VrrpScript,
 )
 from relevo.model.trackers import MAX_QUORUM
-from relevo.wire.vrrp import PRIORITY_OWNER
+from relevo.model.vrrp import PRIORITY_OWNER
 
 DEFAULT_FILE_WEIGHT: Final = 1
 

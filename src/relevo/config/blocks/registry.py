@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
@@ -346,6 +345,8 @@ class Block(msgspec.Struct, frozen=True, eq=False):
 
     def _nearest(self, word: str) -> list[str]:
         """Return at most one similar keyword; those that work come first."""
+        from difflib import get_close_matches
+
         works = [row.name for row in self.keywords if row.standing is Standing.WORKS]
         near = get_close_matches(word, works, n=1, cutoff=0.75)
         return near or get_close_matches(word, self.table, n=1, cutoff=0.75)
