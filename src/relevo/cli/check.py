@@ -28,9 +28,9 @@ def check(file: str, as_json: bool, as_sarif: bool, strict: bool, offline: bool,
 
     Findings concern the file and, unless --offline is given, this machine and its data plane.
     """
-    places = Places()
+    places = None if offline else Places()
     compiled = compiled_or_exit(file, config_id, places)
-    if not offline:
+    if places is not None:
         from relevo.daemon.preflight import Preflight  # data planes and asyncio: half the time of a start
 
         Preflight(compiled, places, file).look()

@@ -53,7 +53,7 @@ class Preprocessor:
         self._folder = surroundings.folder
         self._expander = Expander(surroundings, findings)
         self._included = 0
-        self._words: dict[str, Words] = {}
+        self._words: dict[str, Words] = {}  # lines that need no look: those such as "TCP_CHECK {" are there by the thousand
 
     def read(self, text: str, file: str, chain: tuple[Step, ...] = (), outer: tuple[str, ...] = ()) -> Iterator[Read]:
         """Yield the lines of ``text`` that have words. ``outer`` are the files that include it, the outermost first."""
@@ -61,28 +61,26 @@ class Preprocessor:
         self._findings.sources[file] = lines
         self._expander.see(text)
         special = SPECIAL.search(text) is not None
-        known = self._words  # lines such as "TCP_CHECK {" are there by the thousand
+        known = self._words
         for number, written in enumerate(lines, 1):
-            if len(written) > MAX_LINE_LENGTH or "\0" in written:
-                self._refuse(Line(file, number, written, chain))
-                continue
-            if special and (self._expander.collecting or SPECIAL.search(written)):
-                line = Line(file, number, written, chain)
+            line = Line(file, number, written, chain)
+            expanded = special and (self._expander.collecting or SPECIAL.search(written))
+            if not expanded and written in known:
+                yield line, known[written]
+            elif len(written) > MAX_LINE_LENGTH or "\0" in written:
+                self._refuse(line)
+            elif expanded:
                 self._look_at(line)
                 for made in self._expander.expand(line, self._folder_of(file, outer)):
                     yield from self._line(made, Words.of(made.text), outer)
-                continue
-            found = known.get(written)
-            if found is None:
-                found = known[written] = Words.of(written)
-            if found.all:
-                line = Line(file, number, written, chain)
+            else:
+                found = Words.of(written)
                 if '"' in written or not written.isascii():
-                    self._look_at(line)
-                if found.all[0] in INCLUDES:
-                    yield from self._include(line, found.all, outer)
-                else:
-                    yield line, found
+                    if found.all:
+                        self._look_at(line)
+                elif found.all and found.all[0] not in INCLUDES:
+                    known[written] = found
+                yield from self._line(line, found, outer)
         self._expander.finish()
 
     def _folder_of(self, file: str, outer: tuple[str, ...]) -> str:

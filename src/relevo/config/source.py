@@ -77,20 +77,26 @@ class Line(msgspec.Struct, eq=False, gc=False):
 
 
 class Words(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The words of a line: of one without braces the ``keyword`` and its ``args``, too. Equal lines share them."""
+    """The words of a line. Equal lines share them.
+
+    A ``single`` line is one statement: ``keyword``, ``args``, and perhaps the brace at the end that ``opens`` its block.
+    """
 
     all: list[str]
-    braces: bool
+    single: bool = False
     keyword: str = ""
     args: list[str] = []
+    opens: bool = False
 
     @classmethod
     def of(cls, line: str) -> Words:
         """Split ``line`` into words."""
         found = words(line)
-        if not found or Brace in map(type, found):
-            return cls(found, braces=bool(found))
-        return cls(found, False, found[0], found[1:])
+        opens = len(found) > 1 and found[-1] is OPEN
+        statement = found[:-1] if opens else found
+        if not statement or Brace in map(type, statement):
+            return cls(found)
+        return cls(found, True, statement[0], statement[1:], opens)
 
 
 def words(line: str) -> list[str]:

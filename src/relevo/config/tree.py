@@ -73,9 +73,11 @@ class _Parser:
         self.suspect: Statement | None = None  # the first block that a brace further left than its own keyword closes
 
     def line(self, line: Line, words: Words) -> None:
-        if not words.braces:
+        if words.single:
             self.count += 1
             self.current.append(Statement(words.keyword, words.args, line, 0))
+            if words.opens:
+                self._open_block(line, len(words.all) - 1)
             return
         found = words.all
         start = 0

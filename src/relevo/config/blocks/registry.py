@@ -70,43 +70,45 @@ class Inherited:
         self.made: Any = None
 
 
-class Outer(dict[str, "Fields"]):
-    """The blocks whose values a block inherits, by name.
+class Outer(msgspec.Struct, eq=False):
+    """The blocks whose values a block inherits: the ``nearest`` one, and the ``rest``.
 
     It remembers what a model gets of them: the servers of a service inherit the same, and a configuration has thousands.
     """
 
-    __slots__ = ("_known", "_nearest", "_rest")
-
-    def __init__(self, nearest: Fields | None = None, rest: Outer | None = None) -> None:
-        super().__init__(rest or ())
-        self._nearest = nearest
-        self._rest = rest
-        self._known: dict[Plan, Inherited] = {}
-        if nearest is not None:
-            self[nearest.block.name] = nearest
+    nearest: Fields | None = None
+    rest: Outer | None = None
+    known: dict[Plan, Inherited] = {}
 
     def with_block(self, fields: Fields) -> Outer:
         """Return these blocks and ``fields``, which is nearer than all of them."""
         return Outer(fields, self)
 
+    def value(self, sources: Iterable[tuple[str, str]], default: Any) -> Any:
+        """Return the first value that the blocks have of ``sources``, which are blocks and keywords; else ``default``."""
+        for block, key in sources:
+            outer: Outer | None = self
+            while outer is not None and outer.nearest is not None and outer.nearest.block.name != block:
+                outer = outer.rest
+            if outer is not None and outer.nearest is not None and key in outer.nearest:
+                return outer.nearest[key]
+        return default
+
     def inherited(self, plan: Plan) -> Inherited:
         """Return the values that a model inherits, and the defaults of rows without one."""
-        found = self._known.get(plan)
+        found = self.known.get(plan)
         if found is None:
-            nearest, rest = self._nearest, self._rest
+            nearest, rest = self.nearest, self.rest
             if nearest is not None and rest is not None and plan.sources.get(nearest.block.name, _NOTHING).isdisjoint(nearest):
-                return rest.inherited(plan)
-            found = self._known[plan] = Inherited(self._collect(plan))
+                found = rest.inherited(plan)
+            else:
+                found = Inherited(self._collect(plan))
+            self.known[plan] = found
         return found
 
     def _collect(self, plan: Plan) -> dict[str, Any]:
-        found = {}
-        for target, sources, default in plan.rows:
-            value = next((self[block][key] for block, key in sources if key in self.get(block, ())), default)
-            if value is not None:
-                found[target] = value
-        return found
+        values = ((target, self.value(sources, default)) for target, sources, default in plan.rows)
+        return {target: value for target, value in values if value is not None}
 
 
 class Fields(dict[str, Any]):
@@ -159,18 +161,16 @@ class Fields(dict[str, Any]):
         """Return the value of ``row`` here, or the nearest one it inherits, else its default, else ``otherwise``."""
         if row.key in self:
             return self[row.key]
-        for block, key in row.sources:
-            outer = self.above.get(block)
-            if outer is not None and key in outer:
-                return outer[key]
-        return otherwise if row.default is None else row.default
+        return self.above.value(row.sources, otherwise if row.default is None else row.default)
 
     def into(self, model: type[S], **computed: Any) -> S:
         """Make a ``model`` of the values whose rows go there, given or inherited; ``computed`` ones come first.
 
         What is neither given nor inherited keeps the row's default, else the model's.
         """
-        return model(**{**self.values_for(model), **computed})
+        values = self.values_for(model)
+        values.update(computed)
+        return model(**values)
 
     def values_for(self, model: type[msgspec.Struct]) -> dict[str, Any]:
         """Return those values, by field of ``model``."""
@@ -330,8 +330,9 @@ class Block(msgspec.Struct, frozen=True, eq=False):
 
     def evaluate(self, statements: list[Statement], fields: Fields) -> None:
         """Read every statement into ``fields``; one that is refused is left out, with its finding."""
+        table, origin = self.table, fields.origin
         for statement in statements:
-            keyword = self.table.get(statement.keyword)
+            keyword = table.get(statement.keyword)
             if keyword is None:
                 if statement.keyword or statement.block is None:  # a brace without a keyword is reported already
                     self._unknown(statement, fields.findings)
@@ -339,7 +340,7 @@ class Block(msgspec.Struct, frozen=True, eq=False):
             known, args = keyword.known, statement.args
             if len(args) == 1 and args[0] in known and statement.block is None:
                 fields[keyword.key] = known[args[0]]
-                fields.origin[keyword.key] = statement
+                origin[keyword.key] = statement
             else:
                 _take(keyword, statement, fields)
 
