@@ -6,6 +6,7 @@ line or open the next one; ``{ a b }`` on one line is a block of one statement; 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -13,8 +14,8 @@ import msgspec
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.macros import NOWHERE, Surroundings
 from relevo.config.place import Place
-from relevo.config.preprocess import Preprocessor, Reader
-from relevo.config.source import OPEN, Brace, Line, Words
+from relevo.config.preprocess import Preprocessor, Read, Reader
+from relevo.config.source import OPEN, Brace, Line
 
 MAX_BLOCK_DEPTH: Final = 32
 """Nesting of blocks; the language itself needs five."""
@@ -54,11 +55,7 @@ class Tree(msgspec.Struct):
 def parse(text: str, file: str, reader: Reader, findings: Findings, surroundings: Surroundings = NOWHERE) -> Tree:
     """Parse ``text`` and its includes; malformed parts are reported and left out."""
     parser = _Parser(findings)
-    for line, words in Preprocessor(reader, findings, surroundings).read(text, file):
-        parser.line(line, words)
-        if parser.count > MAX_STATEMENTS:
-            findings.add(Severity.FATAL, line.place(), f"more than {MAX_STATEMENTS} statements")
-            break
+    parser.read(Preprocessor(reader, findings, surroundings).read(text, file))
     parser.finish()
     return Tree(parser.top, findings.sources)
 
@@ -72,14 +69,21 @@ class _Parser:
         self.count = 0
         self.suspect: Statement | None = None  # the first block that a brace further left than its own keyword closes
 
-    def line(self, line: Line, words: Words) -> None:
-        if words.single:
-            self.count += 1
-            self.current.append(Statement(words.keyword, words.args, line, 0))
-            if words.opens:
-                self._open_block(line, len(words.all) - 1)
-            return
-        found = words.all
+    def read(self, lines: Iterable[Read]) -> None:
+        for line, words in lines:
+            if words.single:
+                self.count += 1
+                self.current.append(Statement(words.keyword, words.args, line, 0))
+                if words.opens:
+                    self._open_block(line, len(words.all) - 1)
+            else:
+                self._braces(line, words.all)
+            if self.count > MAX_STATEMENTS:
+                self.findings.add(Severity.FATAL, line.place(), f"more than {MAX_STATEMENTS} statements")
+                break
+
+    def _braces(self, line: Line, found: list[str]) -> None:
+        """Take a line with braces before its end, or with a brace alone."""
         start = 0
         for index, word in enumerate(found):
             if type(word) is not Brace:

@@ -382,7 +382,7 @@ def _instead(keyword: Keyword[Any]) -> str:
 
 def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
     """Read a statement into ``fields``."""
-    findings = fields.findings
+    findings = fields.cursor.findings
     if keyword.note:
         findings.add(Severity.WARNING, statement.place(), keyword.note, _instead(keyword), keyword.name)
     if keyword.below is not None and not _stands_below(keyword, fields, statement):
@@ -390,7 +390,7 @@ def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
     if keyword.again is Again.JOIN and keyword.argument.block is not None and keyword.key in fields:
         keyword.argument.block.evaluate(statement.block or [], fields[keyword.key])
         return
-    cursor, before = Cursor(statement, findings, keyword.instead), len(findings)
+    cursor, before = Cursor(statement, findings, keyword.instead), len(findings.items)
     try:
         value = keyword.argument.read(cursor)
     except Rejected:
@@ -398,19 +398,19 @@ def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
             return
         value = keyword.otherwise
     else:
-        if cursor.position < len(statement.args) or statement.block is not None:
+        if cursor.position < len(statement.args) or (statement.block is not None and not keyword.argument.takes_block):
             _look_behind(keyword, cursor)
     if keyword.standing is not Standing.WORKS:
         _say_standing(keyword, cursor)
         return
     _store(fields, keyword, value, cursor)
-    if len(findings) == before:
-        _remember(keyword, statement.args, value)
+    if len(statement.args) == 1 and len(findings.items) == before:
+        _remember(keyword, statement.args[0], value)
 
 
-def _remember(keyword: Keyword[Any], args: list[str], value: Any) -> None:
-    if len(args) == 1 and type(args[0]) is str and len(keyword.known) < MAX_KNOWN and keyword.plain:
-        keyword.known[args[0]] = value
+def _remember(keyword: Keyword[Any], word: str, value: Any) -> None:
+    if type(word) is str and len(keyword.known) < MAX_KNOWN and keyword.plain:
+        keyword.known[word] = value
 
 
 def _say_standing(keyword: Keyword[Any], cursor: Cursor) -> None:
