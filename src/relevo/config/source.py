@@ -39,17 +39,14 @@ OPEN: Final = Brace("{")
 CLOSE: Final = Brace("}")
 
 _PLAIN = re.compile(r'[^"#!\\{}]*\Z')
-_TOKEN = re.compile(
-    r"""
+_PART: Final = r"""(?xs)
       (?P<blank>\s+)
     | (?P<comment>[#!].*)
     | (?P<brace>[{}])
     | "(?P<quoted>[^"]*)(?P<closed>"?)
     | (?P<word>(?:\\[#!]|[^\s"#!{}])+)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_ESCAPED = re.compile(r"\\([#!])")
+    """  # compiled on first use, as are those below
+_ESCAPED: Final = r"\\([#!])"
 
 
 class Line(msgspec.Struct, eq=False, gc=False):
@@ -114,7 +111,7 @@ def words(line: str) -> list[str]:
 def located_words(line: str) -> list[tuple[str, int, int]]:
     """Words of ``line`` with column (from 1) and length as written."""
     found: list[tuple[str, int, int]] = []
-    for match in _TOKEN.finditer(line):
+    for match in re.finditer(_PART, line):
         kind = match.lastgroup
         if kind in ("blank", "comment"):
             continue
@@ -122,7 +119,8 @@ def located_words(line: str) -> list[tuple[str, int, int]]:
         if kind == "brace":
             found.append((OPEN if match.group() == "{" else CLOSE, column, length))
         elif kind == "word":
-            found.append((_ESCAPED.sub(r"\1", match.group()), column, length))
+            word = match.group()
+            found.append((re.sub(_ESCAPED, r"\1", word) if "\\" in word else word, column, length))
         else:
             found.append((Quoted(match.group("quoted")), column, length))
     return found
@@ -132,7 +130,7 @@ def without_comment(line: str) -> str:
     """Return ``line`` without its comment and outer blanks. Escapes stay; no blank remains before a backslash at the end."""
     text = line.strip()
     if "#" in text or "!" in text:
-        for match in _TOKEN.finditer(text):
+        for match in re.finditer(_PART, text):
             if match.lastgroup == "comment":
                 text = text[: match.start()].rstrip()
                 break
@@ -141,7 +139,7 @@ def without_comment(line: str) -> str:
 
 def open_quote(line: str) -> int:
     """Return the column of a double quote that is never closed, 0 if there is none."""
-    return next((m.start() + 1 for m in _TOKEN.finditer(line) if m.group("quoted") is not None and not m.group("closed")), 0)
+    return next((m.start() + 1 for m in re.finditer(_PART, line) if m.group("quoted") is not None and not m.group("closed")), 0)
 
 
 @lru_cache(maxsize=64)
@@ -158,27 +156,27 @@ def odd_blanks(line: str) -> list[tuple[int, str]]:
     if line.isascii():
         return []
     found = []
-    for match in _TOKEN.finditer(line):
+    for match in re.finditer(_PART, line):
         if match.lastgroup == "blank":
             found += [(match.start() + i + 1, c) for i, c in enumerate(match.group()) if c not in " \t\n\f\r\v"]
     return found
 
 
-_SCRIPT_TOKEN = re.compile(r"""\s*((?:"(?:\\.|[^"\\])*"?|'[^']*'?|\\.|[^\s"'\\])+)""", re.DOTALL)
-_SCRIPT_PART = re.compile(r'"((?:\\.|[^"\\])*)"?|\'([^\']*)\'?|(\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.))|([^"\'\\]+)', re.DOTALL)
+_SCRIPT_WORD: Final = r"""(?s)\s*((?:"(?:\\.|[^"\\])*"?|'[^']*'?|\\.|[^\s"'\\])+)"""
+_SCRIPT_PART: Final = r'(?s)"((?:\\.|[^"\\])*)"?|\'([^\']*)\'?|(\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.))|([^"\'\\]+)'
 _ESCAPES = {"a": "\a", "b": "\b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.)", re.DOTALL)
+_ESCAPE: Final = r"(?s)\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.)"
 
 
 def script_words(text: str) -> tuple[str, ...]:
     """Split a command as keepalived's "script" keywords do: both quotes group, and C escapes work."""
-    return tuple(_unquote(match.group(1)) for match in _SCRIPT_TOKEN.finditer(text))
+    return tuple(_unquote(match.group(1)) for match in re.finditer(_SCRIPT_WORD, text))
 
 
 def _unquote(word: str) -> str:
     parts: list[str] = []
-    for double, single, escaped, bare in _SCRIPT_PART.findall(word):
-        parts.append(_ESCAPE.sub(_escape, double) or single or _ESCAPE.sub(_escape, escaped) or bare)
+    for double, single, escaped, bare in re.findall(_SCRIPT_PART, word):
+        parts.append(re.sub(_ESCAPE, _escape, double) or single or re.sub(_ESCAPE, _escape, escaped) or bare)
     return "".join(parts)
 
 

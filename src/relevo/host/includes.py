@@ -16,7 +16,7 @@ from relevo.host.files import read_configuration
 MAX_ALTERNATIVES: Final = 10_000
 """Files or alternatives in braces that one include may name."""
 
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_BRACES: Final = r"\{([^{}]*)\}"
 
 
 def _expand_braces(pattern: str) -> list[str]:
@@ -25,7 +25,7 @@ def _expand_braces(pattern: str) -> list[str]:
     waiting = [pattern]
     while waiting:
         present = waiting.pop()
-        match = next((each for each in _BRACES.finditer(present) if "," in each[1]), None)
+        match = next((each for each in re.finditer(_BRACES, present) if "," in each[1]), None)
         if match is None:
             found.append(present)
         else:

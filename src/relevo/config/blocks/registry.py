@@ -33,8 +33,8 @@ MAX_KNOWN: Final = 1024
 OURS: Final = "Relevo"
 """``since`` of a keyword that keepalived does not have."""
 
-_HOMES: dict[str, dict[str, Keyword[Any]]] = {}
-"""Keyword → the blocks that have it, with its row there: for findings about a keyword in the wrong block."""
+_BLOCKS: list[Block] = []
+"""All blocks: for findings about a keyword in the wrong one."""
 
 
 class Again(enum.Enum):
@@ -292,9 +292,9 @@ class Block(msgspec.Struct, frozen=True, eq=False):
     plans: dict[type[msgspec.Struct], Plan] = {}
 
     def __post_init__(self) -> None:
+        _BLOCKS.append(self)
         for keyword in self.keywords:
             self.table[keyword.name] = keyword
-            _HOMES.setdefault(keyword.name, {}).setdefault(self.name, keyword)
             if keyword.target and self.model_of(keyword) is None:
                 raise AssertionError(f"{self.name}.{keyword.name}: no model of the block has a field '{keyword.target}'")
 
@@ -356,7 +356,7 @@ class Block(msgspec.Struct, frozen=True, eq=False):
         word = statement.keyword
         where = f"in '{self.name}'" if self.name else "outside any block"
         behind = " with its block" if statement.block is not None else ""
-        elsewhere = _HOMES.get(word, {})
+        elsewhere = _homes(word)
         alias = next((row.alias_of for row in elsewhere.values() if row.alias_of in self.table), "")
         message = f"unknown keyword '{word}' {where}: ignored{behind}"
         if word in REMOVED:
@@ -370,6 +370,15 @@ class Block(msgspec.Struct, frozen=True, eq=False):
             near = self._nearest(word) if len(findings) < MAX_GUESSES else []
             hint = f"did you mean '{near[0]}'?" if near else "see docs/reference/keywords.md"
         findings.add(Severity.WARNING, statement.place(), message, hint, word)
+
+
+def _homes(word: str) -> dict[str, Keyword[Any]]:
+    """Return the blocks that have a keyword, with its row there."""
+    found: dict[str, Keyword[Any]] = {}
+    for block in _BLOCKS:
+        if word in block.table:
+            found.setdefault(block.name, block.table[word])
+    return found
 
 
 def _named(blocks: Mapping[str, Any] | list[str]) -> str:
