@@ -10,7 +10,7 @@ import msgspec
 from relevo.cli.options import compiled_or_exit, config_id_option
 from relevo.config import Compiled, Finding, Places, Severity, exit_status, render
 from relevo.config.export import plain_finding, sarif
-from relevo.host.files import DEFAULT_CONFIGURATION
+from relevo.host.configuration_file import DEFAULT_CONFIGURATION
 from relevo.model import Configuration
 from relevo.observe.configuration import without_secrets
 

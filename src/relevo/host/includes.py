@@ -11,7 +11,7 @@ from typing import Final
 
 from relevo.config import Included, Surroundings
 from relevo.errors import ConfigurationError
-from relevo.host.files import read_configuration
+from relevo.host.configuration_file import read_configuration
 
 MAX_ALTERNATIVES: Final = 10_000
 """Files or alternatives in braces that one include may name."""
