@@ -76,7 +76,8 @@ class Line(msgspec.Struct, eq=False, gc=False):
 class Words(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The words of a line. Equal lines share them.
 
-    A ``single`` line is one statement: ``keyword``, ``args``, and perhaps the brace at the end that ``opens`` its block.
+    A ``single`` line is one statement: ``keyword``, ``args``, and perhaps the brace at the end that ``opens`` its block. One that
+    ``closes`` a block does nothing else.
     """
 
     all: list[str]
@@ -84,6 +85,7 @@ class Words(msgspec.Struct, frozen=True, eq=False, gc=False):
     keyword: str = ""
     args: list[str] = []
     opens: bool = False
+    closes: bool = False
 
     @classmethod
     def of(cls, line: str) -> Words:
@@ -92,7 +94,7 @@ class Words(msgspec.Struct, frozen=True, eq=False, gc=False):
         opens = len(found) > 1 and found[-1] is OPEN
         statement = found[:-1] if opens else found
         if not statement or Brace in map(type, statement):
-            return cls(found)
+            return cls(found, closes=len(found) == 1 and found[0] is CLOSE)
         return cls(found, True, statement[0], statement[1:], opens)
 
 

@@ -67,7 +67,7 @@ class _Parser:
         self.open: list[tuple[list[Statement], Statement]] = []  # (enclosing list, statement whose block is open)
         self.current = self.top
         self.count = 0
-        self.suspect: Statement | None = None  # the first block that a brace further left than its own keyword closes
+        self.closed: list[tuple[Statement, Line]] = []  # blocks and the lines that close them, if both begin a line
 
     def read(self, lines: Iterable[Read]) -> None:
         for line, words in lines:
@@ -76,6 +76,8 @@ class _Parser:
                 self.current.append(Statement(words.keyword, words.args, line, 0))
                 if words.opens:
                     self._open_block(line, len(words.all) - 1)
+            elif words.closes:
+                self._close_block(line, 0)
             else:
                 self._braces(line, words.all)
             if self.count > MAX_STATEMENTS:
@@ -83,7 +85,7 @@ class _Parser:
                 break
 
     def _braces(self, line: Line, found: list[str]) -> None:
-        """Take a line with braces before its end, or with a brace alone."""
+        """Take a line whose braces stand elsewhere than usual."""
         start = 0
         for index, word in enumerate(found):
             if type(word) is not Brace:
@@ -118,14 +120,18 @@ class _Parser:
             self._report(line, index, "'}' closes nothing", "remove it, or look above for a block closed too early")
             return
         self.current, opener = self.open.pop()
-        if self.suspect is None and index == 0 and opener.first == 0 and _stands_left(line, opener.source):
-            self.suspect = opener
+        if index == 0 and opener.first == 0:
+            self.closed.append((opener, line))
 
     def finish(self) -> None:
-        """Report the blocks that are open at the end, first the one that lacks its brace according to the indentation."""
+        """Report the blocks that are open at the end, first the one that lacks its brace according to the indentation.
+
+        That is the first block that a brace further left than its own keyword closes.
+        """
         unclosed = [opener for _, opener in self.open]
-        if unclosed and self.suspect is not None:
-            unclosed[-1] = self.suspect
+        suspect = next((opener for opener, line in self.closed if _stands_left(line, opener.source)), None) if unclosed else None
+        if suspect is not None:
+            unclosed[-1] = suspect
         for opener in unclosed:
             message = f"block '{opener.keyword}' is never closed"
             self.findings.add(Severity.ERROR, opener.place(), message, "add a '}' after its last line", opener.keyword)
