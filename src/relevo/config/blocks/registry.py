@@ -14,7 +14,6 @@ from typing import Any, Final, Generic, TypeVar, overload
 import msgspec
 
 from relevo.config.blocks.arguments import Argument
-from relevo.config.blocks.keepalived_keywords import REMOVED
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.secrets import is_secret
@@ -353,6 +352,8 @@ class Block(msgspec.Struct, frozen=True, eq=False):
         return near or get_close_matches(word, self.table, n=1, cutoff=0.75)
 
     def _unknown(self, statement: Statement, findings: Findings) -> None:
+        from relevo.config.blocks.keepalived_keywords import REMOVED
+
         word = statement.keyword
         where = f"in '{self.name}'" if self.name else "outside any block"
         behind = " with its block" if statement.block is not None else ""
