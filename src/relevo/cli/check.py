@@ -10,7 +10,7 @@ import msgspec
 from relevo.cli.options import compiled_or_exit, config_id_option
 from relevo.config import Compiled, Finding, Places, Severity, exit_status, render
 from relevo.config.export import plain_finding, sarif
-from relevo.host.files import DEFAULT_CONFIGURATION
+from relevo.host.configuration_file import DEFAULT_CONFIGURATION
 from relevo.model import Configuration
 from relevo.observe.configuration import without_secrets
 
@@ -28,9 +28,9 @@ def check(file: str, as_json: bool, as_sarif: bool, strict: bool, offline: bool,
 
     Findings concern the file and, unless --offline is given, this machine and its data plane.
     """
-    places = Places()
+    places = None if offline else Places()
     compiled = compiled_or_exit(file, config_id, places)
-    if not offline:
+    if places is not None:
         from relevo.daemon.preflight import Preflight  # data planes and asyncio: half the time of a start
 
         Preflight(compiled, places, file).look()

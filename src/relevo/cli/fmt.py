@@ -10,7 +10,8 @@ from relevo.cli.options import config_id_option, exit_unreadable
 from relevo.config import Surroundings, compile_text
 from relevo.config.formatting import formatted
 from relevo.errors import ConfigurationError
-from relevo.host.files import DEFAULT_CONFIGURATION, read_configuration, replace_configuration
+from relevo.host.configuration_file import DEFAULT_CONFIGURATION, read_configuration
+from relevo.host.files import replace_configuration
 from relevo.host.includes import read_included, surroundings
 from relevo.model import Configuration
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -34,6 +35,7 @@ class _DefaultUp(click.Group):
 @click.group(cls=_DefaultUp, no_args_is_help=True)
 def lab() -> None:
     """Build the cluster of FILES (one director each) with its servers and a client. Nothing is left behind."""
+    gc.enable()
 
 
 _files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))

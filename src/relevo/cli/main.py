@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 
@@ -11,6 +12,7 @@ def main() -> None:
         from relevo.daemon.launch import split
 
         split("relevo")
+    gc.disable()  # a command ends before it has garbage worth looking for; the lab, which lasts, enables it
     from relevo.cli.commands import main as command_line
 
     command_line()

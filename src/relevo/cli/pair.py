@@ -13,7 +13,7 @@ from relevo.config.agreement import Node, look_at_pair
 from relevo.config.export import plain_finding
 from relevo.config.pair import peer_of
 from relevo.errors import ConfigurationError
-from relevo.host.files import read_configuration
+from relevo.host.configuration_file import read_configuration
 from relevo.host.includes import read_included, surroundings
 
 

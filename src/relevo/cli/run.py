@@ -11,7 +11,8 @@ from relevo.cli.options import config_id_option
 from relevo.daemon.launch import Start, hand_over
 from relevo.daemon.options import Options
 from relevo.daemon.reading import read_apart
-from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
+from relevo.host.configuration_file import DEFAULT_CONFIGURATION
+from relevo.host.files import runtime_directory, state_directory
 
 EXIT_NO_CONFIGURATION: Final = 6
 """keepalived's exit status for a file that cannot be read (lib/scheduler.h)."""

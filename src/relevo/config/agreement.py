@@ -13,7 +13,7 @@ from relevo.config.compile import Compiled
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.place import Place, Places
 from relevo.model import Configuration, SyncDaemon, VrrpInstance
-from relevo.wire.vrrp import PRIORITY_OWNER
+from relevo.model.vrrp import PRIORITY_OWNER
 
 
 @dataclass(frozen=True, slots=True)

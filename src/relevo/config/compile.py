@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+import msgspec
 
 from relevo.config.assemble import configuration
 from relevo.config.blocks.registry import Fields
@@ -20,13 +21,16 @@ from relevo.config.tree import Statement, parse
 from relevo.model import Configuration
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """The model of a configuration, its findings, and its lines for displaying them."""
+class Compiled(msgspec.Struct, frozen=True):
+    """The model of a configuration, and its findings."""
 
     configuration: Configuration
     findings: Findings
-    sources: dict[str, list[str]] = field(repr=False)
+
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """Return the lines of every file, for displaying the findings."""
+        return self.findings.sources
 
 
 def compile_text(
@@ -51,7 +55,7 @@ def compile_text(
         ROOT.evaluate(tree.statements, root)
         model = configuration(root, places or Places(wanted=False))
         findings.hide_secrets()
-    return Compiled(model, findings, tree.sources)
+    return Compiled(model, findings)
 
 
 @contextmanager

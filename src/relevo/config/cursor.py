@@ -16,7 +16,6 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
 import msgspec
@@ -29,7 +28,6 @@ from relevo.model import Endpoint, Script
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
-_TAIL = re.compile(r"[-/].*")
 MAX_DIGITS: Final = 20
 """Digits of a number that are read: more are out of every range, and ``int`` refuses 4300."""
 
@@ -168,6 +166,8 @@ class Cursor(msgspec.Struct, eq=False, gc=False):
             return folded[text.casefold()]
         if text.casefold() in folded:
             raise self.reject(f"'{text}' is not {what}: case counts, in keepalived too", f"write {folded[text.casefold()]}")
+        from difflib import get_close_matches
+
         near = get_close_matches(text.casefold(), folded, n=1)
         hint = f"did you mean '{folded[near[0]]}'?" if near else f"one of: {' '.join(listed)}"
         raise self.reject(f"'{text}' is not {what}", hint)
@@ -178,7 +178,7 @@ class Cursor(msgspec.Struct, eq=False, gc=False):
         """Return the canonical text of an IPv4 or IPv6 literal. A prefix length or range after it causes a warning."""
         text = self.word(what)
         if "/" in text or "-" in text:  # keepalived cuts both off without a message
-            literal = _TAIL.sub("", text)
+            literal = re.sub(r"[-/].*", "", text)
             found = self.as_address(literal, what)
             self.warn(f"'{text[len(literal) :]}' after the address {literal} is ignored", f"write {literal}")
             return found

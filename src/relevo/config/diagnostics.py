@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from relevo.config.place import Place
 from relevo.config.secrets import MASK, SHORTEST, masked_line, masked_message
@@ -44,8 +46,7 @@ _STATUS = {
 _RANK = list(Severity)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One message for the administrator, with position and hint."""
 
     severity: Severity
@@ -55,14 +56,16 @@ class Finding:
     keyword: str = ""
 
 
-@dataclass(slots=True)
 class Findings:
-    """The findings of one compilation, in the order of the text; ``sources`` are the lines of every file that was read."""
+    """The findings of one compilation, in the order of the text; ``sources`` are the lines of every file that was read.
 
-    items: list[Finding] = field(default_factory=list)
-    sources: dict[str, list[str]] = field(default_factory=dict, repr=False)
-    secrets: set[str] = field(default_factory=set, repr=False)
-    """Secrets that came out of definitions: their own lines do not tell that they are."""
+    ``secrets`` came out of definitions: their own lines do not tell that they are.
+    """
+
+    def __init__(self, sources: dict[str, list[str]] | None = None) -> None:
+        self.items: list[Finding] = []
+        self.sources = {} if sources is None else sources
+        self.secrets: set[str] = set()
 
     def hide_secrets(self) -> None:
         """Mask the secrets of definitions in every finding and in the lines for the excerpts."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.place import How, Place, Step
@@ -38,17 +39,17 @@ SPECIAL: Final = re.compile(r"[$@~]")
 Draw = Callable[[int, int], int]
 """``draw(low, high)`` returns a random number of that range."""
 
-_DEFINITION: Final = re.compile(r"\$([A-Za-z_]\w*)=[ \t]*", re.ASCII)
-_USE: Final = re.compile(r"\$(?:\{([A-Za-z_]\w*)((?: +\w+)*) *\}|([A-Za-z_]\w*)(?=[ \t,)]|\Z))", re.ASCII)
-_SELECTED: Final = re.compile(r"@(\^?)([^ \t]*)[ \t]+(.*)", re.DOTALL)
-_SEQUENCE: Final = re.compile(r"~SEQ(x?)[ \t]*\([ \t]*([^ \t,)]+)[ \t]*,([^)]*)\)[ \t]*")
-_LIST: Final = re.compile(r"~LST[ \t]*\(")
-_NAMED: Final = re.compile(r"^[ \t]*instance[ \t]+([^\s{}#!\"]+)[ \t]*(?:[#!].*)?$", re.MULTILINE)
-_SEED: Final = re.compile(r"^[ \t]*random_seed[ \t]+([0-9]{1,10})", re.MULTILINE)
+# Patterns are compiled on first use: most files need none of them, and compiling them all takes longer than reading those files.
+_DEFINITION: Final = r"(?a)\$([A-Za-z_]\w*)=[ \t]*"
+_USE: Final = r"(?a)\$(?:\{([A-Za-z_]\w*)((?: +\w+)*) *\}|([A-Za-z_]\w*)(?=[ \t,)]|\Z))"
+_SELECTED: Final = r"(?s)@(\^?)([^ \t]*)[ \t]+(.*)"
+_SEQUENCE: Final = r"~SEQ(x?)[ \t]*\([ \t]*([^ \t,)]+)[ \t]*,([^)]*)\)[ \t]*"
+_LIST: Final = r"~LST[ \t]*\("
+_NAMED: Final = r"(?m)^[ \t]*instance[ \t]+([^\s{}#!\"]+)[ \t]*(?:[#!].*)?$"
+_SEED: Final = r"(?m)^[ \t]*random_seed[ \t]+([0-9]{1,10})"
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a file can ask about the machine: nothing that a test or another machine could not say instead.
 
     ``config_id`` selects ``@id`` lines; ``folder`` is that of the file, ``environment`` for ``${_ENV NAME}``. ``random`` makes
@@ -58,7 +59,7 @@ class Surroundings:
     config_id: str = ""
     folder: str = ""
     instance: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
     random: Callable[[int | None], Draw] = lambda seed: lambda low, high: low
 
 
@@ -66,8 +67,7 @@ NOWHERE: Final = Surroundings()
 """Surroundings without any name, for texts that are not a machine's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(msgspec.Struct, frozen=True):
     """The lines that a name stands for, and where it is defined."""
 
     lines: tuple[str, ...]
@@ -117,9 +117,9 @@ class Expander:
 
     def see(self, text: str) -> None:
         """Look for ``random_seed`` and ``instance`` in a file: they count before the lines that set them."""
-        if not self._instance and "instance" in text and (named := _NAMED.search(text)):
+        if not self._instance and "instance" in text and (named := re.search(_NAMED, text)):
             self._instance = named[1]
-        if self._seed is None and "random_seed" in text and (found := _SEED.search(text)):
+        if self._seed is None and "random_seed" in text and (found := re.search(_SEED, text)):
             self._seed = int(found[1])
 
     def expand(self, line: Line, folder: str) -> Iterator[Line]:
@@ -213,7 +213,7 @@ class Expander:
                 text = self._selected(text)
             if not text:
                 break
-            if defined := _DEFINITION.match(text):
+            if defined := re.match(_DEFINITION, text):
                 self._define(defined[1], text[defined.end() :], line)
                 break
             if text.startswith(("~SEQ", "~LST")):
@@ -237,7 +237,7 @@ class Expander:
     def _selected(self, text: str) -> str:
         """Return what follows ``@id`` or ``@^id`` if this node is meant, else nothing; the next ``@`` is looked at too."""
         while text.startswith("@"):
-            match = _SELECTED.match(text)
+            match = re.match(_SELECTED, text)
             if match is None:
                 return ""
             meant = bool(match[2]) and match[2] == self._surroundings.config_id
@@ -248,7 +248,7 @@ class Expander:
 
     def _next_use(self, text: str, folder: str) -> tuple[re.Match[str], Definition] | None:
         """Return the first use of a definition in ``text``; one of several lines counts only at the end."""
-        for match in _USE.finditer(text) if "$" in text else ():
+        for match in re.finditer(_USE, text) if "$" in text else ():
             definition = self._find(match[1] or match[3], match[2] or "", folder)
             if definition is not None and (len(definition.lines) == 1 or match.end() == len(text)):
                 return match, definition
@@ -284,7 +284,7 @@ class Expander:
 
     def _note_undefined(self, line: Line) -> None:
         """Note a name that is not defined, once; not in a line with a secret, of which it may be a part."""
-        for match in _USE.finditer(line.text.rstrip()) if "$" in line.text else ():
+        for match in re.finditer(_USE, line.text.rstrip()) if "$" in line.text else ():
             name = match[1] or match[3]
             if name not in self._noted and secret_start(line.text) == len(line.text):
                 self._noted.add(name)
@@ -322,7 +322,7 @@ class Expander:
             yield from self._process(body, line, folder, chain, depth + 1)
 
     def _sequence(self, text: str, folder: str) -> tuple[Iterator[list[tuple[str, str]]], str] | None:
-        match = _SEQUENCE.match(text)
+        match = re.match(_SEQUENCE, text)
         if match is None:
             return None
         limits = match[3]
@@ -367,7 +367,7 @@ def _integer(text: str) -> int | None:
 
 def _list(text: str) -> tuple[Iterator[list[tuple[str, str]]], str] | None:
     """Read ``~LST(NAME, …)`` or ``~LST({NAME, …}, {…}, …)``; missing values are empty."""
-    match = _LIST.match(text)
+    match = re.match(_LIST, text)
     end = text.find(")")
     if match is None or end < 0:
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 
 class How(enum.StrEnum):
@@ -15,8 +16,7 @@ class How(enum.StrEnum):
     BECOMES = "read as"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One include or expansion between the written text and a line; ``text`` is the line that it became."""
 
     how: How
@@ -28,8 +28,7 @@ class Step:
         return f"{self.how.value}: {self.text}" if self.how is How.BECOMES else f"{self.how.value} {self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Source position of a word: line and column count from 1, ``length`` is in characters.
 
     ``chain`` lists the includes and expansions that produced the line, the nearest first.

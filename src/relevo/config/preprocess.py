@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.macros import NOWHERE, SPECIAL, Expander, Surroundings
@@ -25,8 +25,7 @@ INCLUDES: Final = {"include": "", "includer": "r", "includem": "rm", "includew":
 _WILDCARDS: Final = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
-class Included:
+class Included(msgspec.Struct, frozen=True):
     """A file an ``include`` names: its ``text``, or ``error`` saying why it could not be read.
 
     ``missing`` is a name, a wildcard or an alternative in braces for which there is no file.
@@ -54,7 +53,7 @@ class Preprocessor:
         self._folder = surroundings.folder
         self._expander = Expander(surroundings, findings)
         self._included = 0
-        self._words: dict[str, Words] = {}
+        self._words: dict[str, Words] = {}  # lines that need no look: those such as "TCP_CHECK {" are there by the thousand
 
     def read(self, text: str, file: str, chain: tuple[Step, ...] = (), outer: tuple[str, ...] = ()) -> Iterator[Read]:
         """Yield the lines of ``text`` that have words. ``outer`` are the files that include it, the outermost first."""
@@ -62,28 +61,26 @@ class Preprocessor:
         self._findings.sources[file] = lines
         self._expander.see(text)
         special = SPECIAL.search(text) is not None
-        known = self._words  # lines such as "TCP_CHECK {" are there by the thousand
+        known = self._words
         for number, written in enumerate(lines, 1):
-            if len(written) > MAX_LINE_LENGTH or "\0" in written:
-                self._refuse(Line(file, number, written, chain))
-                continue
-            if special and (self._expander.collecting or SPECIAL.search(written)):
-                line = Line(file, number, written, chain)
+            line = Line(file, number, written, chain)
+            expanded = special and (self._expander.collecting or SPECIAL.search(written))
+            if not expanded and written in known:
+                yield line, known[written]
+            elif len(written) > MAX_LINE_LENGTH or "\0" in written:
+                self._refuse(line)
+            elif expanded:
                 self._look_at(line)
                 for made in self._expander.expand(line, self._folder_of(file, outer)):
                     yield from self._line(made, Words.of(made.text), outer)
-                continue
-            found = known.get(written)
-            if found is None:
-                found = known[written] = Words.of(written)
-            if found.all:
-                line = Line(file, number, written, chain)
+            else:
+                found = Words.of(written)
                 if '"' in written or not written.isascii():
-                    self._look_at(line)
-                if found.all[0] in INCLUDES:
-                    yield from self._include(line, found.all, outer)
-                else:
-                    yield line, found
+                    if found.all:
+                        self._look_at(line)
+                elif found.all and found.all[0] not in INCLUDES:
+                    known[written] = found
+                yield from self._line(line, found, outer)
         self._expander.finish()
 
     def _folder_of(self, file: str, outer: tuple[str, ...]) -> str:
@@ -107,6 +104,8 @@ class Preprocessor:
     def _look_at_blanks(self, line: Line) -> None:
         odd = odd_blanks(line.text)
         if odd:
+            import unicodedata
+
             column, character = odd[0]
             name = unicodedata.name(character, "an odd blank").lower()
             message = f"U+{ord(character):04X} ({name}) is taken for a blank; keepalived takes it for part of a word"

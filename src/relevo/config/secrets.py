@@ -11,7 +11,7 @@ from typing import Final
 
 from relevo.config.source import words
 
-_CANDIDATE = re.compile(r'(?<![^\s{"])(\$?[A-Za-z_][\w-]*)(=|[\s"]+)(?=[^\s{}])')
+_CANDIDATE: Final = r'(?<![^\s{"])(\$?[A-Za-z_][\w-]*)(=|[\s"]+)(?=[^\s{}])'
 _LETTERS = re.compile(r"[^a-z]")
 _TELLING: Final = ("pas", "psw", "pwd", "secret", "token")
 _HARMLESS: Final = ("passive", "authtype", "authentication", "authhmac", "bypass")
@@ -30,7 +30,7 @@ def is_secret(word: str) -> bool:
 
 def secret_start(text: str) -> int:
     """Return the index in ``text`` at which the secret begins; its length if there is none."""
-    return next((match.end() for match in _CANDIDATE.finditer(text) if is_secret(match[1])), len(text))
+    return next((match.end() for match in re.finditer(_CANDIDATE, text) if is_secret(match[1])), len(text))
 
 
 def masked_line(text: str) -> str:

@@ -39,17 +39,14 @@ OPEN: Final = Brace("{")
 CLOSE: Final = Brace("}")
 
 _PLAIN = re.compile(r'[^"#!\\{}]*\Z')
-_TOKEN = re.compile(
-    r"""
+_PART: Final = r"""(?xs)
       (?P<blank>\s+)
     | (?P<comment>[#!].*)
     | (?P<brace>[{}])
     | "(?P<quoted>[^"]*)(?P<closed>"?)
     | (?P<word>(?:\\[#!]|[^\s"#!{}])+)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_ESCAPED = re.compile(r"\\([#!])")
+    """  # compiled on first use, as are those below
+_ESCAPED: Final = r"\\([#!])"
 
 
 class Line(msgspec.Struct, eq=False, gc=False):
@@ -77,20 +74,28 @@ class Line(msgspec.Struct, eq=False, gc=False):
 
 
 class Words(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """The words of a line: of one without braces the ``keyword`` and its ``args``, too. Equal lines share them."""
+    """The words of a line. Equal lines share them.
+
+    A ``single`` line is one statement: ``keyword``, ``args``, and perhaps the brace at the end that ``opens`` its block. One that
+    ``closes`` a block does nothing else.
+    """
 
     all: list[str]
-    braces: bool
+    single: bool = False
     keyword: str = ""
     args: list[str] = []
+    opens: bool = False
+    closes: bool = False
 
     @classmethod
     def of(cls, line: str) -> Words:
         """Split ``line`` into words."""
         found = words(line)
-        if not found or Brace in map(type, found):
-            return cls(found, braces=bool(found))
-        return cls(found, False, found[0], found[1:])
+        opens = len(found) > 1 and found[-1] is OPEN
+        statement = found[:-1] if opens else found
+        if not statement or Brace in map(type, statement):
+            return cls(found, closes=len(found) == 1 and found[0] is CLOSE)
+        return cls(found, True, statement[0], statement[1:], opens)
 
 
 def words(line: str) -> list[str]:
@@ -108,7 +113,7 @@ def words(line: str) -> list[str]:
 def located_words(line: str) -> list[tuple[str, int, int]]:
     """Words of ``line`` with column (from 1) and length as written."""
     found: list[tuple[str, int, int]] = []
-    for match in _TOKEN.finditer(line):
+    for match in re.finditer(_PART, line):
         kind = match.lastgroup
         if kind in ("blank", "comment"):
             continue
@@ -116,7 +121,8 @@ def located_words(line: str) -> list[tuple[str, int, int]]:
         if kind == "brace":
             found.append((OPEN if match.group() == "{" else CLOSE, column, length))
         elif kind == "word":
-            found.append((_ESCAPED.sub(r"\1", match.group()), column, length))
+            word = match.group()
+            found.append((re.sub(_ESCAPED, r"\1", word) if "\\" in word else word, column, length))
         else:
             found.append((Quoted(match.group("quoted")), column, length))
     return found
@@ -126,7 +132,7 @@ def without_comment(line: str) -> str:
     """Return ``line`` without its comment and outer blanks. Escapes stay; no blank remains before a backslash at the end."""
     text = line.strip()
     if "#" in text or "!" in text:
-        for match in _TOKEN.finditer(text):
+        for match in re.finditer(_PART, text):
             if match.lastgroup == "comment":
                 text = text[: match.start()].rstrip()
                 break
@@ -135,7 +141,7 @@ def without_comment(line: str) -> str:
 
 def open_quote(line: str) -> int:
     """Return the column of a double quote that is never closed, 0 if there is none."""
-    return next((m.start() + 1 for m in _TOKEN.finditer(line) if m.group("quoted") is not None and not m.group("closed")), 0)
+    return next((m.start() + 1 for m in re.finditer(_PART, line) if m.group("quoted") is not None and not m.group("closed")), 0)
 
 
 @lru_cache(maxsize=64)
@@ -152,27 +158,27 @@ def odd_blanks(line: str) -> list[tuple[int, str]]:
     if line.isascii():
         return []
     found = []
-    for match in _TOKEN.finditer(line):
+    for match in re.finditer(_PART, line):
         if match.lastgroup == "blank":
             found += [(match.start() + i + 1, c) for i, c in enumerate(match.group()) if c not in " \t\n\f\r\v"]
     return found
 
 
-_SCRIPT_TOKEN = re.compile(r"""\s*((?:"(?:\\.|[^"\\])*"?|'[^']*'?|\\.|[^\s"'\\])+)""", re.DOTALL)
-_SCRIPT_PART = re.compile(r'"((?:\\.|[^"\\])*)"?|\'([^\']*)\'?|(\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.))|([^"\'\\]+)', re.DOTALL)
+_SCRIPT_WORD: Final = r"""(?s)\s*((?:"(?:\\.|[^"\\])*"?|'[^']*'?|\\.|[^\s"'\\])+)"""
+_SCRIPT_PART: Final = r'(?s)"((?:\\.|[^"\\])*)"?|\'([^\']*)\'?|(\\(?:[0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.))|([^"\'\\]+)'
 _ESCAPES = {"a": "\a", "b": "\b", "E": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.)", re.DOTALL)
+_ESCAPE: Final = r"(?s)\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|c.|.)"
 
 
 def script_words(text: str) -> tuple[str, ...]:
     """Split a command as keepalived's "script" keywords do: both quotes group, and C escapes work."""
-    return tuple(_unquote(match.group(1)) for match in _SCRIPT_TOKEN.finditer(text))
+    return tuple(_unquote(match.group(1)) for match in re.finditer(_SCRIPT_WORD, text))
 
 
 def _unquote(word: str) -> str:
     parts: list[str] = []
-    for double, single, escaped, bare in _SCRIPT_PART.findall(word):
-        parts.append(_ESCAPE.sub(_escape, double) or single or _ESCAPE.sub(_escape, escaped) or bare)
+    for double, single, escaped, bare in re.findall(_SCRIPT_PART, word):
+        parts.append(re.sub(_ESCAPE, _escape, double) or single or re.sub(_ESCAPE, _escape, escaped) or bare)
     return "".join(parts)
 
 

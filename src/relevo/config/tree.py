@@ -6,7 +6,7 @@ line or open the next one; ``{ a b }`` on one line is a block of one statement; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -14,8 +14,8 @@ import msgspec
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.macros import NOWHERE, Surroundings
 from relevo.config.place import Place
-from relevo.config.preprocess import Preprocessor, Reader
-from relevo.config.source import OPEN, Brace, Line, Words
+from relevo.config.preprocess import Preprocessor, Read, Reader
+from relevo.config.source import OPEN, Brace, Line
 
 MAX_BLOCK_DEPTH: Final = 32
 """Nesting of blocks; the language itself needs five."""
@@ -45,8 +45,7 @@ class Statement(msgspec.Struct, eq=False, gc=False):
         return self.source.place(max(0, self.first + word))
 
 
-@dataclass(slots=True)
-class Tree:
+class Tree(msgspec.Struct):
     """Top-level statements of a configuration, and the lines of every file read."""
 
     statements: list[Statement]
@@ -56,11 +55,7 @@ class Tree:
 def parse(text: str, file: str, reader: Reader, findings: Findings, surroundings: Surroundings = NOWHERE) -> Tree:
     """Parse ``text`` and its includes; malformed parts are reported and left out."""
     parser = _Parser(findings)
-    for line, words in Preprocessor(reader, findings, surroundings).read(text, file):
-        parser.line(line, words)
-        if parser.count > MAX_STATEMENTS:
-            findings.add(Severity.FATAL, line.place(), f"more than {MAX_STATEMENTS} statements")
-            break
+    parser.read(Preprocessor(reader, findings, surroundings).read(text, file))
     parser.finish()
     return Tree(parser.top, findings.sources)
 
@@ -72,14 +67,25 @@ class _Parser:
         self.open: list[tuple[list[Statement], Statement]] = []  # (enclosing list, statement whose block is open)
         self.current = self.top
         self.count = 0
-        self.suspect: Statement | None = None  # the first block that a brace further left than its own keyword closes
+        self.closed: list[tuple[Statement, Line]] = []  # blocks and the lines that close them, if both begin a line
 
-    def line(self, line: Line, words: Words) -> None:
-        if not words.braces:
-            self.count += 1
-            self.current.append(Statement(words.keyword, words.args, line, 0))
-            return
-        found = words.all
+    def read(self, lines: Iterable[Read]) -> None:
+        for line, words in lines:
+            if words.single:
+                self.count += 1
+                self.current.append(Statement(words.keyword, words.args, line, 0))
+                if words.opens:
+                    self._open_block(line, len(words.all) - 1)
+            elif words.closes:
+                self._close_block(line, 0)
+            else:
+                self._braces(line, words.all)
+            if self.count > MAX_STATEMENTS:
+                self.findings.add(Severity.FATAL, line.place(), f"more than {MAX_STATEMENTS} statements")
+                break
+
+    def _braces(self, line: Line, found: list[str]) -> None:
+        """Take a line whose braces stand elsewhere than usual."""
         start = 0
         for index, word in enumerate(found):
             if type(word) is not Brace:
@@ -114,14 +120,18 @@ class _Parser:
             self._report(line, index, "'}' closes nothing", "remove it, or look above for a block closed too early")
             return
         self.current, opener = self.open.pop()
-        if self.suspect is None and index == 0 and opener.first == 0 and _stands_left(line, opener.source):
-            self.suspect = opener
+        if index == 0 and opener.first == 0:
+            self.closed.append((opener, line))
 
     def finish(self) -> None:
-        """Report the blocks that are open at the end, first the one that lacks its brace according to the indentation."""
+        """Report the blocks that are open at the end, first the one that lacks its brace according to the indentation.
+
+        That is the first block that a brace further left than its own keyword closes.
+        """
         unclosed = [opener for _, opener in self.open]
-        if unclosed and self.suspect is not None:
-            unclosed[-1] = self.suspect
+        suspect = next((opener for opener, line in self.closed if _stands_left(line, opener.source)), None) if unclosed else None
+        if suspect is not None:
+            unclosed[-1] = suspect
         for opener in unclosed:
             message = f"block '{opener.keyword}' is never closed"
             self.findings.add(Severity.ERROR, opener.place(), message, "add a '}' after its last line", opener.keyword)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from relevo.config import Compiled, Places, Severity, compile_text, exit_status, flatten
-from relevo.host.files import read_configuration
+from relevo.host.configuration_file import read_configuration
 from relevo.host.includes import read_included, surroundings
 
 BLOCKING: Final = (Severity.MISSING, Severity.FATAL)

@@ -18,7 +18,7 @@ from relevo.daemon.channel import AsyncChannel
 from relevo.daemon.mailer import Count, Finish, FromMailer, Password, Post, Settings, Stored, WantPassword
 from relevo.daemon.messages import LogLine
 from relevo.errors import ConfigurationError
-from relevo.host.files import read_configuration
+from relevo.host.configuration_file import read_configuration
 from relevo.host.fork import fork
 from relevo.model import Mail
 from relevo.observe.snapshot import MailSnapshot

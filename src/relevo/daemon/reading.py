@@ -141,7 +141,7 @@ def begin(file: str, config_id: str | None, *, strict: bool) -> tuple[int, socke
 
 def _read(owner: socket.socket, file: str, config_id: str | None, strict: bool) -> None:
     """Serve the compiler with files, and pass its result on."""
-    from relevo.host.files import read_configuration
+    from relevo.host.configuration_file import read_configuration
     from relevo.host.includes import read_included
 
     ours, theirs = socket.socketpair()

@@ -1,4 +1,4 @@
-"""Files: configurations, keys, and the daemon's directories."""
+"""Files that are written, keys, and the daemon's directories."""
 
 from __future__ import annotations
 
@@ -8,36 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from relevo.errors import ConfigurationError, HostError
+from relevo.host.configuration_file import without_waiting
 
-DEFAULT_CONFIGURATION: Final = "/etc/keepalived/keepalived.conf"
-MAX_CONFIGURATION: Final = 256 << 20
-"""Largest configuration file in bytes: ten times one of 100 000 real servers."""
 MIN_KEY: Final = 16
 """Shortest key in bytes: a shorter one can be found by trying."""
 MAX_KEY: Final = 4096
 PID_FILE_MODE: Final = 0o644
-
-
-def read_configuration(path: str, *, undecodable: str = "replace") -> str:
-    """Return the text of a configuration file; ``ConfigurationError`` if it cannot be read, or is no regular file.
-
-    Opening never waits: a pipe without a writer would hang a reload. ``undecodable`` is what becomes of bytes that are no UTF-8,
-    as ``bytes.decode`` names it.
-    """
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigurationError(f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'not a file'}")
-            data = file.read(MAX_CONFIGURATION + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"cannot read {path}: {reason}", hint="name the file with -f") from error
-    if data is None:  # a file of /proc that would have to be waited for
-        raise ConfigurationError(f"{path} has nothing to read now")
-    if len(data) > MAX_CONFIGURATION:
-        raise ConfigurationError(f"{path} is larger than {MAX_CONFIGURATION} bytes")
-    return data.decode("utf-8", undecodable)
 
 
 def replace_configuration(path: str, text: str) -> None:
@@ -88,14 +64,10 @@ def remove_pid_file(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # opening a pipe without a writer must not block
-
-
 def read_key(path: str) -> bytes:
     """Return the key in a file, without trailing line ends; ``HostError`` if it is no key, or if others may read the file."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise HostError(f"{path} is not a file")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import random
 import re
-import socket
 import stat
+from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
 from relevo.config import Included, Surroundings
 from relevo.errors import ConfigurationError
-from relevo.host.files import read_configuration
+from relevo.host.configuration_file import read_configuration
 
 MAX_ALTERNATIVES: Final = 10_000
 """Files or alternatives in braces that one include may name."""
 
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_BRACES: Final = r"\{([^{}]*)\}"
 
 
 def _expand_braces(pattern: str) -> list[str]:
@@ -27,7 +25,7 @@ def _expand_braces(pattern: str) -> list[str]:
     waiting = [pattern]
     while waiting:
         present = waiting.pop()
-        match = next((each for each in _BRACES.finditer(present) if "," in each[1]), None)
+        match = next((each for each in re.finditer(_BRACES, present) if "," in each[1]), None)
         if match is None:
             found.append(present)
         else:
@@ -42,6 +40,8 @@ def read_included(pattern: str, including: str) -> list[Included]:
 
     An alternative in braces without a match is named as missing. As in keepalived, only regular files are read, and no programs.
     """
+    import glob
+
     folder = os.path.dirname(os.path.abspath(including))
     found: list[Included] = []
     try:
@@ -71,9 +71,15 @@ def _include(path: str) -> Included:
 
 def surroundings(file: str, config_id: str | None = None) -> Surroundings:
     """Return what a configuration file can ask about this machine; by default ``@id`` lines are those of its short name."""
+
+    def draw(seed: int | None) -> Callable[[int, int], int]:
+        import random
+
+        return random.Random(seed).randint  # noqa: S311 - a number in a configuration, no secret
+
     return Surroundings(
-        config_id=socket.gethostname().partition(".")[0] if config_id is None else config_id,
+        config_id=os.uname().nodename.partition(".")[0] if config_id is None else config_id,
         folder=os.path.dirname(os.path.abspath(file)),
         environment=os.environ,
-        random=lambda seed: random.Random(seed).randint,  # noqa: S311 - a number in a configuration, no secret
+        random=draw,
     )

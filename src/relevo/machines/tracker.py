@@ -15,7 +15,7 @@ from typing import Final
 
 from relevo.machines.faults import Fault, FaultKind
 from relevo.model import Tracked, TrackerKind
-from relevo.wire.vrrp import PRIORITY_OWNER
+from relevo.model.vrrp import PRIORITY_OWNER
 
 FAULT_SUM: Final = -254
 """Product of a file's number and its weight from which on there is FAULT."""

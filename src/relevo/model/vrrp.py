@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from relevo.model.script import Script
 from relevo.model.trackers import Tracked
+
+PRIORITY_OWNER: Final = 255
+"""Priority of the router that owns the addresses."""
 
 
 class AuthenticationType(enum.StrEnum):

@@ -12,9 +12,9 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_interface
 
 from relevo.model import VirtualAddress, VrrpInstance
+from relevo.model.vrrp import PRIORITY_OWNER
 from relevo.node.effects import AddAddress, RemoveAddress
 from relevo.node.observation import ObservedAddress, SetAddress, World, is_local_everywhere
-from relevo.wire.vrrp import PRIORITY_OWNER
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 """Names of scopes (iproute2's ``rt_scopes``); others are numbers."""

@@ -8,12 +8,13 @@ from relevo.machines.faults import Fault, FaultKind
 from relevo.machines.tracker import Standing, evaluate
 from relevo.machines.vrrp import VrrpMachine
 from relevo.model import Configuration, TrackerKind, VrrpInstance
+from relevo.model.vrrp import PRIORITY_OWNER
 from relevo.node.effects import ClosePort, Effect, OpenPort, PortSpec, SendPacket
 from relevo.node.network import virtual_addresses
 from relevo.node.observation import World, is_local_everywhere
 from relevo.node.sources import Sources
 from relevo.wire import vrrp as wire
-from relevo.wire.vrrp import PRIORITY_OWNER, Advert, AdvertRefusal, Envelope
+from relevo.wire.vrrp import Advert, AdvertRefusal, Envelope
 
 MAX_FAILED_ADVERTS: Final = 3
 """Adverts in a row that may fail to be sent: backups take over after three intervals."""

@@ -22,7 +22,6 @@ AUTH_NONE: Final = 0
 AUTH_PASS: Final = 1
 AUTH_LENGTH: Final = 8
 PRIORITY_STOP: Final = 0
-PRIORITY_OWNER: Final = 255
 TTL: Final = 255
 """An advert with another TTL crossed a router and may be forged (RFC 9568 §5.1.1.3)."""
 TOS: Final = 0xC0

@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from relevo.alerts.outbox import Outbox
 from relevo.alerts.spool import Spool
-from relevo.host.files import read_configuration
+from relevo.host.configuration_file import read_configuration
 from relevo.model import Endpoint, Mail
 
 ADDRESS = "127.0.0.1"

@@ -19,7 +19,8 @@ from relevo.daemon.launch import Start, hand_over, split
 from relevo.daemon.options import Options, Part
 from relevo.daemon.reading import read_apart
 from relevo.errors import ConfigurationError, RelevoError
-from relevo.host.files import DEFAULT_CONFIGURATION, runtime_directory, state_directory
+from relevo.host.configuration_file import DEFAULT_CONFIGURATION
+from relevo.host.files import runtime_directory, state_directory
 from relevo.model.process import PlaneAtStop, Processes
 from relevo.observe.configuration import without_secrets
 

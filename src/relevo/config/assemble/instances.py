@@ -48,11 +48,10 @@ from relevo.model import (
     VrrpNotify,
     VrrpTransport,
 )
+from relevo.model.vrrp import PRIORITY_OWNER
 
 MAX_ADVERTISED: Final = 255
 """Addresses in an advert: the count is one byte (RFC 9568 §5.2.5)."""
-OWNER: Final = 255
-"""Priority of the router that owns the addresses."""
 SECRET_LENGTH: Final = 8
 """Bytes of the secret in an advert (RFC 2338 §5.3.10)."""
 
@@ -134,7 +133,7 @@ class Instances:
             fields.report(Severity.WARNING, ADDRESSES.key, message)
             addresses, excluded = addresses[:MAX_ADVERTISED], (*addresses[MAX_ADVERTISED:], *excluded)
         starts_as_master = fields.given(STATE, False)
-        priority = fields.given(PRIORITY, OWNER if starts_as_master else 100)
+        priority = fields.given(PRIORITY, PRIORITY_OWNER if starts_as_master else 100)
         self._note_sync_daemon(fields)
         strict = fields.effective(STRICT, False)
         instance = fields.into(
@@ -143,7 +142,7 @@ class Instances:
             interface=interface,
             virtual_router_id=router_id,
             priority=priority,
-            starts_as_master=starts_as_master or priority == OWNER,
+            starts_as_master=starts_as_master or priority == PRIORITY_OWNER,
             version=version,
             advert_interval_s=_advert_interval(fields, version),
             authentication=authentication,
@@ -319,7 +318,7 @@ def _authentication(fields: Fields, version: int) -> Authentication | None:
 
 def _preempt(fields: Fields, starts_as_master: bool, priority: int) -> bool:
     preempt = fields.given(PREEMPT, True)
-    if not preempt and (starts_as_master or priority == OWNER):
+    if not preempt and (starts_as_master or priority == PRIORITY_OWNER):
         message = "nopreempt has no effect with state MASTER: ignored"
         fields.report(Severity.WARNING, PREEMPT.key, message, "write state BACKUP on every node")
         return True

@@ -11,7 +11,7 @@ from relevo.config.blocks.vrrp_behaviour import ACCEPT
 from relevo.config.cursor import Rejected
 from relevo.config.diagnostics import Severity
 from relevo.model import VrrpInstance
-from relevo.wire.vrrp import PRIORITY_OWNER
+from relevo.model.vrrp import PRIORITY_OWNER
 
 DOWN_TIMER_ADVERTS = 3
 """RFC 9568 §6.1: the master-down interval is three advert intervals and the skew time."""

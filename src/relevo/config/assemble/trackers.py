@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -50,23 +49,22 @@ from relevo.model import (
     VrrpScript,
 )
 from relevo.model.trackers import MAX_QUORUM
-from relevo.wire.vrrp import PRIORITY_OWNER
+from relevo.model.vrrp import PRIORITY_OWNER
 
 DEFAULT_FILE_WEIGHT: Final = 1
 
 
-@dataclass(slots=True)
-class Sources:
+class Sources(msgspec.Struct):
     """What can be tracked: the declared trackers, their own weights and blocks, and the virtual servers.
 
     ``order`` has the position in the file of each top-level statement, by identity.
     """
 
     trackers: Trackers
-    weights: dict[tuple[TrackerKind, str], Weight] = field(default_factory=dict)
-    blocks: dict[tuple[TrackerKind, str], Statement] = field(default_factory=dict)
+    weights: dict[tuple[TrackerKind, str], Weight] = {}
+    blocks: dict[tuple[TrackerKind, str], Statement] = {}
     services: tuple[VirtualServer, ...] = ()
-    order: dict[int, int] = field(default_factory=dict)
+    order: dict[int, int] = {}
 
     def declare(self, kind: TrackerKind, name: str, weight: Weight, fields: Fields) -> None:
         """Record the weight and the place of a declaration."""
@@ -158,8 +156,7 @@ def _process(fields: Fields, found: Sources) -> TrackProcess:
 # -- lists -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """A resolved line of a ``track_…`` list. ``own_weight``: the line names the weight itself."""
 
     tracked: Tracked

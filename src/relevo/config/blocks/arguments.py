@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, Generic, TypeVar
+
+import msgspec
 
 from relevo.config.cursor import FALSE, TRUE, Cursor
 from relevo.config.diagnostics import Severity
@@ -24,8 +25,7 @@ FOREVER_S: Final = 4294.967295
 """Longest connect_timeout and gratuitous ARP delay of keepalived: 32 bits of microseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Argument(Generic[T]):
+class Argument(msgspec.Struct, Generic[T], frozen=True):
     """The argument of a keyword. ``read`` reads it from a cursor, or raises ``Rejected`` after a finding.
 
     ``syntax`` describes it (empty: no argument), ``unit`` is that of a number, ``limits`` its range. ``block`` is the block of
@@ -195,8 +195,7 @@ def entries(cursor: Cursor) -> Iterator[Cursor]:
         yield Cursor(Entry(cursor.statement.keyword, [line.keyword, *line.args], line.source, line.first - 1), cursor.findings)
 
 
-@dataclass(frozen=True, slots=True)
-class Located(Generic[T]):
+class Located(msgspec.Struct, Generic[T], frozen=True):
     """A value of a list, and its line."""
 
     value: T

@@ -6,8 +6,9 @@ A kind is one file in ``blocks/checkers``: it declares its block, and registers 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from relevo.config.blocks.arguments import FOREVER_S, MAX_UINT, address, boolean, integer, seconds, text
 from relevo.config.blocks.registry import Block, Fields, Keyword
@@ -80,8 +81,7 @@ def timing(*, delay_before_retry_s: float) -> tuple[Keyword[Any], ...]:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
+class Common(msgspec.Struct, frozen=True):
     """Settings of every check, after those of its servers are applied."""
 
     timing: CheckTiming
@@ -89,8 +89,7 @@ class Common:
     bind: Endpoint | None
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """A kind of checker: its keyword, its block, and how a check is made of it (``None``: left out, after a finding)."""
 
     name: str

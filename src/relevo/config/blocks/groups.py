@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from relevo.config.blocks.arguments import Argument, Located, entries, listing
 from relevo.config.cursor import Cursor, Rejected
@@ -15,16 +16,14 @@ MAX_MEMBERS = 4096
 MAX_MARK = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """An address and port, or a firewall mark with the unspecified address of its IP version."""
 
     endpoint: Endpoint
     mark: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """A named list."""
 
     name: str

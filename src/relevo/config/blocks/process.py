@@ -24,7 +24,6 @@ _PERMISSIONS: Final = {
     for who, shift in (("USR", 6), ("GRP", 3), ("OTH", 0))
     for what, bit in (("R", 4), ("W", 2), ("X", 1))
 } | {f"IRWX{who[0]}": 7 << shift for who, shift in (("USR", 6), ("GRP", 3), ("OTH", 0))}
-_SEVERAL: Final = re.compile(r"[|\s]+")
 
 
 def _cpus(cursor: Cursor) -> tuple[int, ...]:
@@ -38,7 +37,7 @@ def _umask(cursor: Cursor) -> int:
     """A number as in C (0 begins an octal one), or names such as ``IRGRP | IWOTH``."""
     if not cursor.more():
         cursor.word("a mask")
-    words = [word for word in _SEVERAL.split(" ".join(map(str, cursor.rest()))) if word]
+    words = [word for word in re.split(r"[|\s]+", " ".join(map(str, cursor.rest()))) if word]
     mask = 0
     for word in words:
         if word in _PERMISSIONS:

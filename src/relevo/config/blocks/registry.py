@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
 
 from relevo.config.blocks.arguments import Argument
-from relevo.config.blocks.keepalived_keywords import REMOVED
 from relevo.config.cursor import Cursor, Rejected
 from relevo.config.diagnostics import Findings, Severity
 from relevo.config.secrets import is_secret
@@ -35,8 +32,8 @@ MAX_KNOWN: Final = 1024
 OURS: Final = "Relevo"
 """``since`` of a keyword that keepalived does not have."""
 
-_HOMES: dict[str, dict[str, Keyword[Any]]] = {}
-"""Keyword → the blocks that have it, with its row there: for findings about a keyword in the wrong block."""
+_BLOCKS: list[Block] = []
+"""All blocks: for findings about a keyword in the wrong one."""
 
 
 class Again(enum.Enum):
@@ -72,43 +69,45 @@ class Inherited:
         self.made: Any = None
 
 
-class Outer(dict[str, "Fields"]):
-    """The blocks whose values a block inherits, by name.
+class Outer(msgspec.Struct, eq=False):
+    """The blocks whose values a block inherits: the ``nearest`` one, and the ``rest``.
 
     It remembers what a model gets of them: the servers of a service inherit the same, and a configuration has thousands.
     """
 
-    __slots__ = ("_known", "_nearest", "_rest")
-
-    def __init__(self, nearest: Fields | None = None, rest: Outer | None = None) -> None:
-        super().__init__(rest or ())
-        self._nearest = nearest
-        self._rest = rest
-        self._known: dict[Plan, Inherited] = {}
-        if nearest is not None:
-            self[nearest.block.name] = nearest
+    nearest: Fields | None = None
+    rest: Outer | None = None
+    known: dict[Plan, Inherited] = {}
 
     def with_block(self, fields: Fields) -> Outer:
         """Return these blocks and ``fields``, which is nearer than all of them."""
         return Outer(fields, self)
 
+    def value(self, sources: Iterable[tuple[str, str]], default: Any) -> Any:
+        """Return the first value that the blocks have of ``sources``, which are blocks and keywords; else ``default``."""
+        for block, key in sources:
+            outer: Outer | None = self
+            while outer is not None and outer.nearest is not None and outer.nearest.block.name != block:
+                outer = outer.rest
+            if outer is not None and outer.nearest is not None and key in outer.nearest:
+                return outer.nearest[key]
+        return default
+
     def inherited(self, plan: Plan) -> Inherited:
         """Return the values that a model inherits, and the defaults of rows without one."""
-        found = self._known.get(plan)
+        found = self.known.get(plan)
         if found is None:
-            nearest, rest = self._nearest, self._rest
+            nearest, rest = self.nearest, self.rest
             if nearest is not None and rest is not None and plan.sources.get(nearest.block.name, _NOTHING).isdisjoint(nearest):
-                return rest.inherited(plan)
-            found = self._known[plan] = Inherited(self._collect(plan))
+                found = rest.inherited(plan)
+            else:
+                found = Inherited(self._collect(plan))
+            self.known[plan] = found
         return found
 
     def _collect(self, plan: Plan) -> dict[str, Any]:
-        found = {}
-        for target, sources, default in plan.rows:
-            value = next((self[block][key] for block, key in sources if key in self.get(block, ())), default)
-            if value is not None:
-                found[target] = value
-        return found
+        values = ((target, self.value(sources, default)) for target, sources, default in plan.rows)
+        return {target: value for target, value in values if value is not None}
 
 
 class Fields(dict[str, Any]):
@@ -161,22 +160,20 @@ class Fields(dict[str, Any]):
         """Return the value of ``row`` here, or the nearest one it inherits, else its default, else ``otherwise``."""
         if row.key in self:
             return self[row.key]
-        for block, key in row.sources:
-            outer = self.above.get(block)
-            if outer is not None and key in outer:
-                return outer[key]
-        return otherwise if row.default is None else row.default
+        return self.above.value(row.sources, otherwise if row.default is None else row.default)
 
     def into(self, model: type[S], **computed: Any) -> S:
         """Make a ``model`` of the values whose rows go there, given or inherited; ``computed`` ones come first.
 
         What is neither given nor inherited keeps the row's default, else the model's.
         """
-        return model(**{**self.values_for(model), **computed})
+        values = self.values_for(model)
+        values.update(computed)
+        return model(**values)
 
     def values_for(self, model: type[msgspec.Struct]) -> dict[str, Any]:
         """Return those values, by field of ``model``."""
-        plan = self.block.plans[model]
+        plan = self.block.plan(model)
         found = self.above.inherited(plan).values.copy()
         targets = plan.targets
         for key, value in self.items():
@@ -186,7 +183,7 @@ class Fields(dict[str, Any]):
 
     def shared(self, model: type[msgspec.Struct], make: Callable[[dict[str, Any]], T]) -> T:
         """Return what ``make`` makes of those values. Blocks that give none of them, below the same blocks, share one."""
-        plan = self.block.plans[model]
+        plan = self.block.plan(model)
         if not plan.targets.keys().isdisjoint(self):
             return make(self.values_for(model))
         inherited = self.above.inherited(plan)
@@ -196,8 +193,7 @@ class Fields(dict[str, Any]):
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Keyword(Generic[T]):
+class Keyword(msgspec.Struct, Generic[T], frozen=True):
     """One keyword of one block.
 
     ``target`` is the model's field of its value (by default the field of the same name, if there is one); ``assemble`` reads a
@@ -207,7 +203,8 @@ class Keyword(Generic[T]):
     deprecated or misspelt word work, with a warning. ``below`` is a keyword (and its value) that must precede this one.
     ``why`` says what a keyword that does not work means for the user.
 
-    ``known`` are arguments that were read without a finding, with their values: ten thousand servers have the same weight.
+    Three fields are not given: ``key`` names the value in the block, ``sources`` are the parts of ``inherits``, and ``known`` are
+    arguments that were read without a finding, with their values: ten thousand servers have the same weight.
     """
 
     name: str
@@ -227,25 +224,34 @@ class Keyword(Generic[T]):
     merge: Callable[[T, T, Cursor], T] | None = None
     standing: Standing = Standing.WORKS
     why: str = ""
-    key: str = field(init=False)
-    sources: tuple[tuple[str, str], ...] = field(init=False)
-    secret: bool = field(init=False)
-    instead: str = field(init=False)
-    known: dict[str, T] | None = field(init=False, repr=False, compare=False)
+    key: str = ""
+    sources: tuple[tuple[str, str], ...] = ()
+    known: dict[str, T] = {}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", self.sets or self.alias_of or self.name)
-        parts = (source.partition(".") for source in self.inherits)
-        object.__setattr__(self, "sources", tuple((block, keyword) for block, _, keyword in parts))
-        object.__setattr__(self, "secret", is_secret(self.name))
-        object.__setattr__(self, "instead", "" if self.otherwise is None else f"{self.otherwise:g}")
+        msgspec.structs.force_setattr(self, "key", self.sets or self.alias_of or self.name)
+        if self.inherits:
+            parts = (source.partition(".") for source in self.inherits)
+            msgspec.structs.force_setattr(self, "sources", tuple((block, keyword) for block, _, keyword in parts))
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value is a secret."""
+        return is_secret(self.name)
+
+    @property
+    def instead(self) -> str:
+        """The value after a refused argument, as a message shows it."""
+        return "" if self.otherwise is None else f"{self.otherwise:g}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether an argument has the same value wherever it stands, and may be remembered."""
         alone = self.again is Again.LAST and self.merge is None and self.below is None and not self.note
-        same = alone and self.standing is Standing.WORKS and not self.secret and not self.argument.takes_block
-        object.__setattr__(self, "known", {} if same else None)
+        return alone and self.standing is Standing.WORKS and not self.argument.takes_block and not self.secret
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, eq=False):
     """Which values of a block go to a model.
 
     ``targets`` are the model's fields by keyword; ``rows`` have a field, the keywords that it inherits from, and its default;
@@ -270,28 +276,35 @@ NO_BLOCKS: Final = Outer()
 """What a block inherits from that stands in no other: the defaults of its rows."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """A block of keywords. ``header`` reads the words before the brace; ``models`` are what the values go to."""
+class Block(msgspec.Struct, frozen=True, eq=False):
+    """A block of keywords. ``header`` reads the words before the brace; ``models`` are what the values go to.
+
+    Two fields are not given: ``table`` has the keywords by name, ``plans`` are made on first use.
+    """
 
     name: str
     keywords: tuple[Keyword[Any], ...]
     models: tuple[type[msgspec.Struct], ...] = ()
     header: Callable[[Cursor, Fields], None] | None = None
     syntax: str = ""
-    table: dict[str, Keyword[Any]] = field(init=False)
-    plans: dict[type[msgspec.Struct], Plan] = field(init=False)
+    table: dict[str, Keyword[Any]] = {}
+    plans: dict[type[msgspec.Struct], Plan] = {}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "table", {keyword.name: keyword for keyword in self.keywords})
-        object.__setattr__(self, "plans", {model: self._plan(model) for model in self.models})
+        _BLOCKS.append(self)
         for keyword in self.keywords:
-            _HOMES.setdefault(keyword.name, {}).setdefault(self.name, keyword)
+            self.table[keyword.name] = keyword
             if keyword.target and self.model_of(keyword) is None:
                 raise AssertionError(f"{self.name}.{keyword.name}: no model of the block has a field '{keyword.target}'")
 
-    def _plan(self, model: type[msgspec.Struct]) -> Plan:
-        return Plan.of([row for row in self.keywords if row.key == row.name and self.model_of(row) is model])
+    def plan(self, model: type[msgspec.Struct]) -> Plan:
+        """Return which values go to ``model``, one of ``models``."""
+        found = self.plans.get(model)
+        if found is None:
+            assert model in self.models
+            rows = [row for row in self.keywords if row.key == row.name and self.model_of(row) is model]
+            found = self.plans[model] = Plan.of(rows)
+        return found
 
     def model_of(self, keyword: Keyword[Any]) -> type[msgspec.Struct] | None:
         """Return the model that a keyword's value goes to, ``None`` for one that the assembler reads."""
@@ -316,30 +329,35 @@ class Block:
 
     def evaluate(self, statements: list[Statement], fields: Fields) -> None:
         """Read every statement into ``fields``; one that is refused is left out, with its finding."""
+        table, origin = self.table, fields.origin
         for statement in statements:
-            keyword = self.table.get(statement.keyword)
+            keyword = table.get(statement.keyword)
             if keyword is None:
                 if statement.keyword or statement.block is None:  # a brace without a keyword is reported already
                     self._unknown(statement, fields.findings)
                 continue
             known, args = keyword.known, statement.args
-            if known is not None and len(args) == 1 and args[0] in known and statement.block is None:
+            if len(args) == 1 and args[0] in known and statement.block is None:
                 fields[keyword.key] = known[args[0]]
-                fields.origin[keyword.key] = statement
+                origin[keyword.key] = statement
             else:
                 _take(keyword, statement, fields)
 
     def _nearest(self, word: str) -> list[str]:
         """Return at most one similar keyword; those that work come first."""
+        from difflib import get_close_matches
+
         works = [row.name for row in self.keywords if row.standing is Standing.WORKS]
         near = get_close_matches(word, works, n=1, cutoff=0.75)
         return near or get_close_matches(word, self.table, n=1, cutoff=0.75)
 
     def _unknown(self, statement: Statement, findings: Findings) -> None:
+        from relevo.config.blocks.keepalived_keywords import REMOVED
+
         word = statement.keyword
         where = f"in '{self.name}'" if self.name else "outside any block"
         behind = " with its block" if statement.block is not None else ""
-        elsewhere = _HOMES.get(word, {})
+        elsewhere = _homes(word)
         alias = next((row.alias_of for row in elsewhere.values() if row.alias_of in self.table), "")
         message = f"unknown keyword '{word}' {where}: ignored{behind}"
         if word in REMOVED:
@@ -355,6 +373,15 @@ class Block:
         findings.add(Severity.WARNING, statement.place(), message, hint, word)
 
 
+def _homes(word: str) -> dict[str, Keyword[Any]]:
+    """Return the blocks that have a keyword, with its row there."""
+    found: dict[str, Keyword[Any]] = {}
+    for block in _BLOCKS:
+        if word in block.table:
+            found.setdefault(block.name, block.table[word])
+    return found
+
+
 def _named(blocks: Mapping[str, Any] | list[str]) -> str:
     return " or ".join(sorted(f"in '{block}'" if block else "outside any block" for block in blocks))
 
@@ -365,7 +392,7 @@ def _instead(keyword: Keyword[Any]) -> str:
 
 def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
     """Read a statement into ``fields``."""
-    findings = fields.findings
+    findings = fields.cursor.findings
     if keyword.note:
         findings.add(Severity.WARNING, statement.place(), keyword.note, _instead(keyword), keyword.name)
     if keyword.below is not None and not _stands_below(keyword, fields, statement):
@@ -373,7 +400,7 @@ def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
     if keyword.again is Again.JOIN and keyword.argument.block is not None and keyword.key in fields:
         keyword.argument.block.evaluate(statement.block or [], fields[keyword.key])
         return
-    cursor, before = Cursor(statement, findings, keyword.instead), len(findings)
+    cursor, before = Cursor(statement, findings, keyword.instead), len(findings.items)
     try:
         value = keyword.argument.read(cursor)
     except Rejected:
@@ -381,19 +408,19 @@ def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
             return
         value = keyword.otherwise
     else:
-        if cursor.position < len(statement.args) or statement.block is not None:
+        if cursor.position < len(statement.args) or (statement.block is not None and not keyword.argument.takes_block):
             _look_behind(keyword, cursor)
     if keyword.standing is not Standing.WORKS:
         _say_standing(keyword, cursor)
         return
     _store(fields, keyword, value, cursor)
-    if len(findings) == before:
-        _remember(keyword, statement.args, value)
+    if len(statement.args) == 1 and len(findings.items) == before:
+        _remember(keyword, statement.args[0], value)
 
 
-def _remember(keyword: Keyword[Any], args: list[str], value: Any) -> None:
-    if keyword.known is not None and len(args) == 1 and type(args[0]) is str and len(keyword.known) < MAX_KNOWN:
-        keyword.known[args[0]] = value
+def _remember(keyword: Keyword[Any], word: str, value: Any) -> None:
+    if type(word) is str and len(keyword.known) < MAX_KNOWN and keyword.plain:
+        keyword.known[word] = value
 
 
 def _say_standing(keyword: Keyword[Any], cursor: Cursor) -> None:

@@ -88,13 +88,13 @@ def _granularity(cursor: Cursor) -> int:
         return ipaddress.IPv4Network(f"0.0.0.0/{word}").prefixlen
     except ValueError:
         hint = "write 255.255.255.0 or 24"
-        if not _DOTTED.fullmatch(word):
+        if not re.fullmatch(_DOTTED, word):
             raise cursor.reject(f"'{word}' is not a netmask", hint) from None
         cursor.report(Severity.ERROR, f"'{word}' has holes for a netmask: an address is a client, unlike in keepalived", hint)
         return 128
 
 
-_DOTTED = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10}){0,3}")
+_DOTTED: Final = r"[0-9]{1,10}(\.[0-9]{1,10}){0,3}"
 """Return an IPv4 netmask as keepalived reads it, contiguous or not."""
 
 

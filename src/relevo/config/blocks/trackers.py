@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from relevo.config.blocks.arguments import (
     Argument,
@@ -31,8 +32,7 @@ LONGEST_INTERVAL_S: Final = 4294.0
 SHORTEST_INTERVAL_S: Final = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """A line of a ``track_…`` list; what it does not say is ``None``, and comes from the declaration of the source."""
 
     name: str
@@ -40,8 +40,7 @@ class Reference:
     reverse: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(msgspec.Struct, frozen=True):
     """``weight N [reverse]`` of a declaration."""
 
     value: int
@@ -169,8 +168,7 @@ VRRP_SCRIPT: Final = Block(
 # -- track_file ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class InitFile:
+class InitFile(msgspec.Struct, frozen=True):
     """``init_file [N] [overwrite]``."""
 
     value: int = 0
@@ -205,8 +203,7 @@ TRACK_FILE: Final = Block("track_file", (FILE, FILE_WEIGHT, INIT_FILE), (TrackFi
 # -- vrrp_track_process ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """``process NAME [PARAMETER …]``."""
 
     name: str
@@ -266,8 +263,7 @@ TRACK_PROCESS: Final = Block(
 # -- lists -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceReference:
+class ServiceReference(msgspec.Struct, frozen=True):
     """The words that name a virtual server, as after ``virtual_server``, and what its line says."""
 
     words: tuple[str, ...]

@@ -26,7 +26,8 @@ from relevo.machines.vrrp.events import (
 )
 from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
-from relevo.wire.vrrp import PRIORITY_OWNER, PRIORITY_STOP
+from relevo.model.vrrp import PRIORITY_OWNER
+from relevo.wire.vrrp import PRIORITY_STOP
 
 
 class VrrpMachine:

@@ -1,11 +1,9 @@
-"""The kinds of checkers, one file each, which registers itself: a new checker is a new file here and a type in ``model/checks``."""
+"""The kinds of checkers, one file each, which registers itself.
 
-import importlib
-import pkgutil
+A new checker is a new file here, which is imported below, and a type in ``model/checks``.
+"""
 
+from relevo.config.blocks.checkers import http, missing, tcp  # noqa: F401 - they register their kinds
 from relevo.config.blocks.checks import KINDS
-
-for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
 
 __all__ = ["KINDS"]
