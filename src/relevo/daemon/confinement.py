@@ -192,6 +192,7 @@ COMPILER: Final = Role(
     64845,
     "turns the text of a configuration into a model, and opens nothing",
     ends_with_parent=True,
+    modules=("difflib", "random", "unicodedata", "relevo.config.blocks.keepalived_keywords"),
 )
 ROLES: Final = (DIRECTOR, *dict.fromkeys(BALANCERS.values()), PROXY, MAIL, COMPILER)
 

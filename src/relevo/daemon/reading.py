@@ -9,6 +9,7 @@ costs a reload, not the daemon.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import resource
@@ -201,6 +202,7 @@ def _compile(reader: socket.socket, file: str, config_id: str | None, strict: bo
     from relevo.host.includes import surroundings
 
     around = surroundings(file, config_id)
+    gc.disable()  # the process ends before it has garbage
     frames = Deframer()
     refused = _confine()
 

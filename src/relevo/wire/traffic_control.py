@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import struct
+import sys
 from typing import Final
 
 from relevo.wire.netlink import ACK, DUMP, NESTED, REQUEST, Fault, Malformed, Message, attribute, message
@@ -20,7 +20,8 @@ _CLSACT: Final = 0xFFFF0000
 _CLSACT_PARENT: Final = 0xFFFFFFF1
 INGRESS: Final = 0xFFFFFFF2
 """Parent of the filters for incoming packets (TC_H_MIN_INGRESS of clsact)."""
-_ALL_PROTOCOLS: Final = socket.htons(0x0003)
+_ALL_PROTOCOLS: Final = int.from_bytes(b"\x00\x03", sys.byteorder)
+"""ETH_P_ALL, in network order."""
 _HANDLE: Final = 1
 """Number of our filter in its priority, so that a second one replaces it."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import ast
+import importlib.util
 import os
+import pkgutil
 import socket
 import subprocess
 import tempfile
@@ -12,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from relevo import config
 from relevo.daemon import confinement
 from relevo.daemon.confinement import ROLES, Role, confine, identity
 from relevo.host import landlock, seccomp
 from relevo.host.landlock import READ
 from tests.intruder import attempts, files_in
 
+NOT_COMPILED = ("relevo.config.formatting", "relevo.config.pair", "relevo.config.edits")
+"""Modules of commands, which no daemon uses."""
 USER = 65533
 """An ordinary user for tests that run as root."""
 
@@ -89,6 +94,29 @@ def test_without_confinement_an_intruder_achieves_much(
     monkeypatch.setattr(seccomp, "prepare", lambda *arguments, **named: None)
     found = inside(confinement.COMPILER, files, victim)
     assert {"fork", "socket of AF_INET", "socket of AF_UNIX"} <= set(found)
+
+
+def late_imports(module: str) -> set[str]:
+    """Return what functions of a module of ours import when they are called."""
+    found = set()
+    source = importlib.util.find_spec(module)
+    assert source is not None
+    assert source.origin is not None
+    for function in ast.walk(ast.parse(Path(source.origin).read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import):
+                    found |= {each.name for each in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                    found.add(node.module)
+    return found
+
+
+def test_what_the_compiler_imports_late_is_imported_before() -> None:
+    names = [each.name for each in pkgutil.walk_packages(config.__path__, "relevo.config.")]
+    late = set().union(*(late_imports(name) for name in names if name not in NOT_COMPILED))
+    late |= {"random"}  # of the surroundings
+    assert late == set(confinement.COMPILER.modules)
 
 
 def test_every_role_has_a_user_of_its_own() -> None:
