@@ -11,6 +11,8 @@ from relevo.errors import ConfigurationError
 DEFAULT_CONFIGURATION: Final = "/etc/keepalived/keepalived.conf"
 MAX_CONFIGURATION: Final = 256 << 20
 """Largest configuration file in bytes: ten times one of 100 000 real servers."""
+KERNELS: Final = ("/proc/", "/sys/", "/dev/")
+"""Where regular files are not files on a disk: to read one may wait, never end, or do something."""
 
 
 def read_configuration(path: str, *, undecodable: str = "replace") -> str:
@@ -19,6 +21,8 @@ def read_configuration(path: str, *, undecodable: str = "replace") -> str:
     Opening never waits: a pipe without a writer would hang a reload. ``undecodable`` is what becomes of bytes that are no UTF-8,
     as ``bytes.decode`` names it.
     """
+    if os.path.realpath(path).startswith(KERNELS):
+        raise ConfigurationError(f"{path} is the kernel's, and no configuration")
     try:
         with open(path, "rb", opener=without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -28,8 +32,6 @@ def read_configuration(path: str, *, undecodable: str = "replace") -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError(f"cannot read {path}: {reason}", hint="name the file with -f") from error
-    if data is None:  # a file of /proc that would have to be waited for
-        raise ConfigurationError(f"{path} has nothing to read now")
     if len(data) > MAX_CONFIGURATION:
         raise ConfigurationError(f"{path} is larger than {MAX_CONFIGURATION} bytes")
     return data.decode("utf-8", undecodable)

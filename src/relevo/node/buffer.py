@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from relevo.node.effects import Effect, InstanceChanged, Log
 from relevo.severity import Severity
+
+MAX_WARNED: Final = 4096
+"""Keys of warnings that are remembered; with more there are no new ones, because packets can make keys without end."""
 
 
 class EffectBuffer:
@@ -24,6 +28,8 @@ class EffectBuffer:
 
     def warn_once(self, key: tuple[str, str], text: str) -> None:
         """Write a warning, unless the last one of this ``key`` has the same text."""
+        if key not in self._logged and len(self._logged) >= MAX_WARNED:
+            return
         if self._logged.get(key) != text:
             self._logged[key] = text
             self.log(text, Severity.WARNING)

@@ -49,6 +49,7 @@ def _instance(router: Router, trackers: tuple[TrackerSnapshot, ...], offset: flo
         priority_zero_sent=counters.priority_zero_sent,
         priority_zero_received=counters.priority_zero_received,
         address_list_mismatches=counters.address_list_mismatches,
+        unanswered=counters.unanswered,
         refused={str(k): v for k, v in counters.refused.items()},
     )
 

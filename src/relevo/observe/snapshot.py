@@ -109,6 +109,7 @@ class InstanceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     priority_zero_sent: int = 0
     priority_zero_received: int = 0
     address_list_mismatches: int = 0
+    unanswered: int = 0
     refused: dict[str, int] = {}
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from relevo.errors import HostError
+from relevo.errors import ConfigurationError, HostError
+from relevo.host.configuration_file import read_configuration
 from relevo.host.files import MAX_KEY, MIN_KEY, read_key, remove_pid_file, write_pid_file
+from relevo.host.includes import read_included
 
 
 def key_file(folder: Path, content: bytes, mode: int = 0o600) -> str:
@@ -75,3 +77,17 @@ def test_a_pid_file_is_never_empty_and_a_device_stays_one(tmp_path):
     os.close(reader_end)
     with pytest.raises(HostError, match="cannot write"):
         write_pid_file(tmp_path / "no" / "pid", 1)
+
+
+@pytest.mark.parametrize(
+    "path", ["/proc/version", "/proc/kmsg", "/sys/kernel/notes", "/dev/null", "/proc/self/environ"]
+)
+def test_what_the_kernel_makes_is_no_configuration(tmp_path: Path, path: str) -> None:
+    link = tmp_path / "link.conf"
+    link.symlink_to(path)
+    for each in (path, str(link)):
+        with pytest.raises(ConfigurationError, match="the kernel's"):
+            read_configuration(each)
+        (included,) = read_included(each, str(tmp_path / "main.conf"))
+        assert included.text == ""
+        assert "the kernel's" in included.error or included.missing or "executed" in included.error

@@ -1,5 +1,7 @@
 """Inputs and effects of one virtual router. Times are seconds from its start; its own priority is 100 by default."""
 
+import itertools
+
 import pytest
 
 from relevo.errors import ImpossibleTransition
@@ -25,6 +27,7 @@ from relevo.machines.vrrp import (
     Transition,
     states,
 )
+from relevo.machines.vrrp.limits import MAX_SOURCES
 from relevo.model import GarpPolicy, VirtualAddress
 from tests.unit.machines.exerciser import assert_sound, force, walk
 from tests.unit.machines.routers import (
@@ -432,6 +435,38 @@ def test_a_master_outranks_a_lower_advert():
     line = f"(VI_1) Received advert from {HIGH} with lower priority 50, ours 100, forcing new election"
     assert machine.receive(heard(50), 0.5) == [Log(line), LowerPriority(HIGH), SendAdvert(100), Announce(4)]
     assert machine.deadline() == 1.5, "the advert counts as the one of this interval"
+
+
+def test_a_flood_of_lower_adverts_is_answered_once_in_an_interval_and_counted_in_the_log():
+    machine = master(garp=GarpPolicy(delay_s=0.0))
+    given = [at / 1000 for at in range(500, 20_500)]
+    effects = [(at, effect) for at in given for effect in machine.receive(heard(50), at)]
+    sent = [at for at, effect in effects if isinstance(effect, SendAdvert)]
+    assert len(sent) == 20
+    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(sent))
+    assert len([effect for _, effect in effects if isinstance(effect, (LowerPriority, Announce))]) == 40
+    lines = [effect.message for _, effect in effects if isinstance(effect, Log)]
+    assert len(lines) == 2
+    assert lines[1] == f"{lines[0]} (9999 more since the last line)"
+    assert machine.counters.unanswered == 20_000 - 20
+
+
+def test_a_flood_of_adverts_of_priority_0_is_answered_once_in_an_interval():
+    machine = master()
+    effects = [effect for at in range(500, 3500) for effect in machine.receive(heard(0), at / 1000)]
+    assert effects == [SendAdvert(100)] * 3
+
+
+def test_a_flood_of_priority_0_writes_a_line_now_and_then_on_a_backup():
+    machine = backup()
+    lines = [line for at in range(2000) for line in logs(machine.receive(heard(0), at / 1000))]
+    assert lines == ["(VI_1) Backup received priority 0 advertisement"]
+
+
+def test_no_more_than_a_few_senders_are_warned_of():
+    machine = backup()
+    lines = [line for n in range(2000) for line in logs(machine.receive(heard(50, f"10.0.{n // 250}.{n % 250 + 1}"), n / 1000))]
+    assert len(lines) == MAX_SOURCES
 
 
 def test_a_second_burst_follows_a_lower_advert_after_its_own_delay():

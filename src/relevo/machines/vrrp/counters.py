@@ -16,4 +16,6 @@ class Counters:
     priority_zero_sent: int = 0
     priority_zero_received: int = 0
     address_list_mismatches: int = 0
+    unanswered: int = 0
+    """Adverts of lower priority, or of priority 0, that came to a master within an interval of an answer."""
     refused: dict[str, int] = field(default_factory=dict)

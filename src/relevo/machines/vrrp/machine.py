@@ -24,6 +24,7 @@ from relevo.machines.vrrp.events import (
     SendAdvert,
     Transition,
 )
+from relevo.machines.vrrp.limits import Quiet
 from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
 from relevo.model.vrrp import PRIORITY_OWNER
@@ -58,7 +59,7 @@ class VrrpMachine:
         self._resume = False
         self._restart_reason = ""
         self._received: AdvertReceived | None = None
-        self._warned: set[str] = set()
+        self._quiet = Quiet()
 
     @property
     def has_addresses(self) -> bool:
@@ -213,7 +214,12 @@ class VrrpMachine:
 
     def _shorten_wait(self, now: float) -> list[Effect]:
         self._timers.set(Symbol.MASTER_DOWN_TIMER, now + self.skew_s())
-        return [Log(f"({self.instance.name}) Backup received priority 0 advertisement")]
+        return self._say("priority 0", "Backup received priority 0 advertisement", now)
+
+    def _say(self, kind: str, text: str, now: float) -> list[Effect]:
+        """Write a line about an advert, unless one of its kind has just been written."""
+        line = self._quiet.line(kind, f"({self.instance.name}) {text}", now)
+        return [Log(line)] if line else []
 
     def _follow(self, now: float) -> list[Effect]:
         received = self._last_received()
@@ -239,9 +245,8 @@ class VrrpMachine:
             self.counters.address_list_mismatches += 1
 
     def _warn_of_tie(self, received: AdvertReceived) -> list[Effect]:
-        if received.advert.priority != self.priority or received.source in self._warned:
+        if received.advert.priority != self.priority or not self._quiet.first_of(received.source):
             return []
-        self._warned.add(received.source)
         what = f"equal priority {self.priority} advert received from {received.source}: the higher address wins"
         return [Log(f"({self.instance.name}) WARNING - {what}", warning=True)]
 
@@ -253,9 +258,8 @@ class VrrpMachine:
             said: list[Effect] = [Log(verdict.message)] if verdict.message else []
             return [*said, *self._stay_behind(received, now)]
         self._preempted = f"{received.source} has only priority {received.advert.priority}"
-        if received.source in self._warned:
+        if not self._quiet.first_of(received.source):
             return []
-        self._warned.add(received.source)
         what = f"received lower priority ({received.advert.priority}) advert from {received.source} - discarding"
         return [Log(f"({self.instance.name}) {what}")]
 
@@ -335,6 +339,13 @@ class VrrpMachine:
         self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)
         return self._send(self.priority)
 
+    def _answer_zero(self, now: float) -> list[Effect]:
+        """Send the other master, which is leaving, an advert."""
+        if self._quiet.may_answer(now, self.instance.advert_interval_s):
+            return self._advertise(now)
+        self.counters.unanswered += 1
+        return []
+
     def _announce_again(self, now: float) -> list[Effect]:
         return [Announce(self._second_burst)]
 
@@ -351,9 +362,13 @@ class VrrpMachine:
         return self._send(self.priority)
 
     def _outrank(self, now: float) -> list[Effect]:
-        received, garp, name = self._last_received(), self.instance.garp, self.instance.name
+        received, garp = self._last_received(), self.instance.garp
         what = f"with lower priority {received.advert.priority}, ours {self.priority}, forcing new election"
-        effects: list[Effect] = [Log(f"({name}) Received advert from {received.source} {what}"), LowerPriority(received.source)]
+        effects = self._say("lower priority", f"Received advert from {received.source} {what}", now)
+        if not self._quiet.may_answer(now, self.instance.advert_interval_s):
+            self.counters.unanswered += 1
+            return effects
+        effects.append(LowerPriority(received.source))
         if not self.instance.lower_prio_no_advert:
             effects += self._send(self.priority)
             self._timers.set(Symbol.ADVERT_TIMER, now + self.instance.advert_interval_s)

@@ -116,7 +116,7 @@ TRANSITIONS: Final = {
     (_M, Symbol.STOP): Rule("_leave", (_L,)),
     (_M, Symbol.FAIL): Rule("_fail", (_F,)),
     (_M, Symbol.PRIORITY): Rule("_ignore", (_M,)),
-    (_M, Symbol.ADVERT_ZERO): Rule("_advertise", (_M,)),
+    (_M, Symbol.ADVERT_ZERO): Rule("_answer_zero", (_M,)),
     (_M, Symbol.ADVERT_HIGHER): Rule("_give_way", (_B,)),
     (_M, Symbol.ADVERT_LOWER): Rule("_outrank", (_M,)),
     (_M, Symbol.GROUP_MASTER): Rule("_ignore", (_M,)),

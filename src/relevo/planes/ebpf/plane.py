@@ -194,7 +194,9 @@ class EbpfPlane:
             self._instance.forget_timeouts()
             self._instance.set_timeouts(self._timeouts)
             _set_sysctls(self._instance, {})
-            self._table = Table(self._instance, local_address_towards, maglev_size=self._maglev_size)
+            self._table = Table(
+                self._instance, local_address_towards, maglev_size=self._maglev_size, adopt=self._instance.adopted
+            )
             self._attacher = Attacher(self._instance, self._hooks)
         return self._instance, self._table
 

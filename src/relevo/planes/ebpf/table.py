@@ -76,9 +76,11 @@ FEW_LISTS: Final = 4096
 
 
 class Table:
-    """The services of an instance. Reads the tables that a previous daemon left."""
+    """The services of an instance. ``adopt`` reads the tables that a previous daemon left."""
 
-    def __init__(self, instance: Instance, outer_source: OuterSource, *, maglev_size: int = maglev.DEFAULT_SIZE) -> None:
+    def __init__(
+        self, instance: Instance, outer_source: OuterSource, *, maglev_size: int = maglev.DEFAULT_SIZE, adopt: bool = True
+    ) -> None:
         self._instance = instance
         self._outer_source = outer_source
         self._maglev_size = maglev_size
@@ -93,7 +95,7 @@ class Table:
         self._real = AddressFilter(instance.settings.server_filter)
         self._closed: frozenset[str] | None = None
         self.services: dict[ServiceKey, Service] = {}
-        if instance.adopted:
+        if adopt:
             self._adopt()
 
     # -- memory ------------------------------------------------------------------------------------------------
