@@ -79,9 +79,7 @@ def test_a_pid_file_is_never_empty_and_a_device_stays_one(tmp_path):
         write_pid_file(tmp_path / "no" / "pid", 1)
 
 
-@pytest.mark.parametrize(
-    "path", ["/proc/version", "/proc/kmsg", "/sys/kernel/notes", "/dev/null", "/proc/self/environ"]
-)
+@pytest.mark.parametrize("path", ["/proc/version", "/proc/kmsg", "/sys/kernel/notes", "/dev/null", "/proc/self/environ"])
 def test_what_the_kernel_makes_is_no_configuration(tmp_path: Path, path: str) -> None:
     link = tmp_path / "link.conf"
     link.symlink_to(path)
