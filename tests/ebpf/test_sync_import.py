@@ -31,6 +31,7 @@ from tests.ebpf.packets import (
     server,
     syn,
 )
+from tests.ebpf.test_opening import flow, random_clients
 from tests.unit.wire.test_fuzz import COUNT, corrupted
 
 families = pytest.mark.parametrize("family", [4, 6])
@@ -200,11 +201,55 @@ def test_entries_for_which_the_table_has_no_room_are_counted(director: Director,
     assert director.server(key).active == len(held)
 
 
-def test_a_time_out_longer_than_the_clock_s_range_is_capped(director: Director, importer: SyncImport) -> None:
+@pytest.mark.parametrize("seconds", [ipvs_sync.MAX_SECONDS, 901])
+def test_no_entry_lives_longer_than_a_connection_of_this_node(director: Director, importer: SyncImport, seconds: int) -> None:
     director.serve()
-    importer.receive([entry(seconds=ipvs_sync.MAX_SECONDS)], 0.0)
-    assert director.expires_in(director.connection()) > 20 * 86_400
+    importer.receive([entry(seconds=seconds)], 0.0)
+    assert director.expires_in(director.connection()) == pytest.approx(900, abs=1)
     assert port_from(director.connection().client_port) == CLIENT_PORT
+
+
+@pytest.mark.parametrize("seconds", [ipvs_sync.MAX_SECONDS, 0, 40])
+def test_no_template_lives_longer_than_the_service_s(director: Director, importer: SyncImport, seconds: int) -> None:
+    director.serve(4, Protocol.TCP, persistence_timeout_s=60)
+    importer.receive([entry(client_port=0, state=1, flags=TEMPLATE | INACTIVE, seconds=seconds)], 0.0)
+    (template,) = director.templates()
+    assert director.expires_in(template) == pytest.approx(min(seconds or 60, 60), abs=1)
+
+
+def forged(director: Director) -> list[Entry]:
+    """Entries of a sender that knows the service and a server: twice as many as the table has room for."""
+    count = director.instance.maps["buckets"].max_entries * 8 * 2
+    return [entry(client=packed(f"10.7.{n >> 16}.1"), client_port=n & 0xFFFF) for n in range(count)]
+
+
+def test_new_clients_take_the_place_of_imports_that_fill_the_table(director: Director, importer: SyncImport) -> None:
+    director.serve()
+    importer.receive(forged(director), 0.0)
+    assert importer.refused[NO_ROOM] > 0
+    template = bytearray(bytes(syn()))
+    verdicts = {director.run(flow(template, client, port))[0] for client, port in random_clients(4, 1000, 7)}
+    assert verdicts == {REDIRECT}
+    assert sum(not each.flags & ConnectionFlag.FOREIGN for each in director.connections()) == 1000
+
+
+def test_imports_take_no_place_of_this_node_s_connections_and_used_ones_stay(director: Director, importer: SyncImport) -> None:
+    """Half of the connections are half-open, which new clients may replace."""
+    director.serve()
+    importer.receive([entry()], 0.0)
+    assert director.run(syn(flags="PA"))[0] == REDIRECT  # the peer's connection goes on here
+    template = bytearray(bytes(syn()))
+    clients = list(random_clients(4, 500, 9))
+    for client, port in clients:
+        assert director.run(flow(template, client, port))[0] == REDIRECT
+    before = {(bytes(each.client), each.client_port) for each in director.connections()}
+    importer.receive(forged(director), 0.0)
+    present = {(bytes(each.client), each.client_port) for each in director.connections()}
+    assert before <= present
+    for client, port in random_clients(4, 1000, 11):
+        director.run(flow(template, client, port))
+    used = [each for each in director.connections() if port_from(each.client_port) == CLIENT_PORT and each.packets > 3]
+    assert len(used) == 1
 
 
 def test_corrupt_messages_are_imported_or_counted_and_the_table_stays_consistent(

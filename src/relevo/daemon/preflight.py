@@ -44,12 +44,15 @@ class Preflight:
         except PlaneError as error:
             self._add(Severity.FATAL, str(error), error.hint, "global_defs", "data_plane")
             return
-        for lacking in shortcomings(self.model, catalogue.capabilities(plane.name)):
+        capabilities = catalogue.capabilities(plane.name)
+        for lacking in shortcomings(self.model, capabilities):
             name = next((s.name for s in self.model.virtual_servers if lacking.message.startswith(f"{s.name}: ")), "")
             path = ("virtual_server", name) if name else ("global_defs",)
             self._add(Severity.NOTE, lacking.message, lacking.hint, *path, lacking.keyword)
         if plane.name != "proxy":
             self._look_for_neighbours()
+        if capabilities.sync_keys:
+            self._look_for_sync_key()
 
     def _add(self, severity: Severity, message: str, hint: str, *path: str) -> None:
         """Add a finding at the place of ``path``, whose last part is a keyword."""
@@ -97,7 +100,7 @@ class Preflight:
                 )
         daemon = self.model.global_defs.lvs_sync_daemon
         if daemon is not None:
-            yield daemon.interface, "lvs_sync_daemon", ("global_defs", "lvs_sync_daemon", ""), "connections are not synchronised"
+            yield daemon.interface, "lvs_sync_daemon", self._sync_path(), "connections are not synchronised"
 
     def _look_for_scripts(self) -> None:
         """Report the users that do not exist, and the scripts that cannot run, each once."""
@@ -132,6 +135,22 @@ class Preflight:
             return
         message = f"mail server {server.address} is not found: {problem}"
         self._add(Severity.WARNING, message, "mails wait until it is; --offline skips this check", "global_defs", "smtp_server")
+
+    def _look_for_sync_key(self) -> None:
+        daemon = self.model.global_defs.lvs_sync_daemon
+        if daemon is not None and not daemon.key_file:
+            message = f"connections are synchronised without a key: every host on {daemon.interface} can send forged ones"
+            hint = "lvs_sync_key file:PATH, where all directors are Relevo's; forged connections yield to those of this node"
+            self._add(Severity.NOTE, message, hint, *self._sync_path())
+
+    def _sync_path(self) -> tuple[str, str, str]:
+        """Return the path of what declares the sync daemon: today's keyword, or that of old releases."""
+        blocks = [("global_defs", ""), *(("vrrp_instance", instance.name) for instance in self.model.vrrp_instances)]
+        for block in blocks:
+            for keyword in ("lvs_sync_daemon", "lvs_sync_daemon_interface"):
+                if self.places.of(*block, keyword) != self.places.of(*block):
+                    return (*block, keyword)
+        return ("global_defs", "", "lvs_sync_daemon")
 
     def _scripts(self) -> Iterator[tuple[Script, tuple[str, ...]]]:
         """Yield each script with its path."""

@@ -43,6 +43,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_checksums: frozenset[TunnelChecksum] = frozenset((TunnelChecksum.NONE,))
     keeps_connections: bool
     """Whether connections can be handed over to another director."""
+    sync_keys: bool = False
+    """Whether messages of connection synchronisation can have a key."""
     sysctls: frozenset[str] = frozenset()
     """Sysctls of IPVS (``net.ipv4.vs.*``) that the plane has."""
     template_lag_s: float = 0.0

@@ -86,6 +86,7 @@ def capabilities_of_ebpf() -> Capabilities:
         one_packet=True,
         tunnels=frozenset(TUNNELS),
         keeps_connections=True,
+        sync_keys=True,
         sysctls=frozenset((*SYSCTL_FLAGS, *SYNC_SYSCTLS)),
     )
 

@@ -171,7 +171,10 @@ class SyncImport:
             state = entry.state if entry.protocol == ipvs_sync.TCP else TcpState.UDP
             seconds = entry.seconds
         settings = self.instance.settings
-        jiffies = jiffies_of(seconds, settings.hz) or settings.timeout[state]
+        # What others send cannot live longer than what is made here: it would fill the table for as long as it says.
+        longest = jiffies_of(target.service.entry.persistence_timeout_s or TEMPLATE_S, settings.hz)
+        longest = longest if entry.is_template else settings.timeout[state]
+        jiffies = min(jiffies_of(seconds, settings.hz) or longest, longest)
         virtual = entry.virtual
         if entry.is_template and not entry.protocol:
             virtual = entry.mark.to_bytes(4, "big")

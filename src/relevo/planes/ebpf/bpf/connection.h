@@ -244,15 +244,26 @@ GLOBAL int on_delete(__u32 number, __u32 which)
 	return 0;
 }
 
-/* In order of preference for a new entry, the best last. */
-enum vacancy { TAKEN, HALF_OPEN, EXPIRED, FREE };
-
 /*
- * Writes `work->fresh` into bucket `b`: into a free slot, else over an expired entry, else (with `evict`) over a half-open
- * connection. Copies the replaced entry to `work->former`; its server is 0 when there was none. Returns the slot, or
- * BUCKET_SLOTS.
+ * Writes `work->fresh` into a slot of a bucket, whose lock the caller holds. Copies the replaced entry to `work->former`; its
+ * server is 0 when there was none.
  */
-INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, int evict)
+INLINE void put(struct bucket *b, int slot, struct scratch *work, __u8 tag)
+{
+	if (b->tag[slot])
+		work->former = b->slot[slot];
+	b->tag[slot] = 0; /* readers never see a mix of both entries */
+	barrier();
+	b->slot[slot] = work->fresh;
+	barrier();
+	b->tag[slot] = tag;
+}
+
+/* In order of preference for a new entry, the best last. */
+enum vacancy { TAKEN, EXPIRED, FREE };
+
+/* Writes `work->fresh` into bucket `b`: into a free slot, else over an expired entry. Returns the slot, or BUCKET_SLOTS. */
+INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now)
 {
 	enum vacancy best = TAKEN;
 	int i, slot = BUCKET_SLOTS;
@@ -267,25 +278,64 @@ INLINE int claim(struct bucket *b, struct scratch *work, __u8 tag, __u32 now, in
 			vacancy = FREE;
 		else if (is_expired(e, now))
 			vacancy = EXPIRED;
-		else if (evict && e->state == STATE_SYN_RECV && !(e->flags & CONNECTION_TEMPLATE))
-			vacancy = HALF_OPEN;
 		if (vacancy > best) {
 			best = vacancy;
 			slot = i;
 		}
 	}
-	if (slot != BUCKET_SLOTS) {
-		slot &= BUCKET_SLOTS - 1;
-		if (b->tag[slot])
-			work->former = b->slot[slot];
-		b->tag[slot] = 0; /* readers never see a mix of both entries */
-		barrier();
-		b->slot[slot] = work->fresh;
-		barrier();
-		b->tag[slot] = tag;
-	}
+	if (slot != BUCKET_SLOTS)
+		put(b, slot & (BUCKET_SLOTS - 1), work, tag);
 	bpf_spin_unlock(&b->lock);
-	if (best == HALF_OPEN)
+	return slot;
+}
+
+/*
+ * Entries that yield to a new connection when a bucket is full, the first to go last. Imports are those that no packet has used
+ * here: whoever can send sync messages can make such entries without end. A handshake that has just begun outlasts them.
+ */
+enum yielding { STAYS, IN_HANDSHAKE, UNUSED_IMPORT, HALF_OPEN };
+
+INLINE enum yielding yielding_of(const struct settings *s, const struct connection *e, __u32 now)
+{
+	if (e->flags & CONNECTION_FOREIGN && (e->flags & CONNECTION_TEMPLATE ? !e->master : e->packets <= s->sync_threshold))
+		return UNUSED_IMPORT;
+	if (e->state != STATE_SYN_RECV || e->flags & CONNECTION_TEMPLATE)
+		return STAYS;
+	return now + s->timeout[STATE_SYN_RECV] - e->expires < s->hz ? IN_HANDSHAKE : HALF_OPEN;
+}
+
+/* Writes the scratch's `fresh` over an entry of a full bucket that yields to it. Returns the slot, or BUCKET_SLOTS. */
+GLOBAL int evict(__u32 bucket, __u32 tag, __u32 now, __u32 which)
+{
+	const struct settings *settings = the_settings();
+	struct bucket *b = bpf_map_lookup_elem(&buckets, &bucket);
+	struct scratch *work = the_scratch(which);
+	enum yielding best = STAYS;
+	int i, slot = BUCKET_SLOTS;
+	__u32 expires = 0;
+
+	if (!settings || !b || !work)
+		return BUCKET_SLOTS;
+	for (i = 0; i < BUCKET_SLOTS; i++) {
+		enum yielding yielding = yielding_of(settings, &b->slot[i], now);
+
+		if (yielding > best) {
+			best = yielding;
+			slot = i;
+			expires = b->slot[i].expires;
+		}
+	}
+	if (slot == BUCKET_SLOTS)
+		return BUCKET_SLOTS;
+	slot &= BUCKET_SLOTS - 1;
+	work->former.server = 0;
+	bpf_spin_lock(&b->lock);
+	if (b->slot[slot].expires == expires) /* else another CPU has used or replaced it meanwhile */
+		put(b, slot, work, tag);
+	else
+		slot = BUCKET_SLOTS;
+	bpf_spin_unlock(&b->lock);
+	if (slot != BUCKET_SLOTS)
 		count(COUNT_EVICTED);
 	return slot;
 }
@@ -308,18 +358,21 @@ GLOBAL __u32 insert(__u32 now, __u32 which)
 	first = bpf_map_lookup_elem(&buckets, &bucket);
 	if (!first)
 		return NOWHERE;
-	slot = claim(first, work, tag_of(hash), now, 0);
+	slot = claim(first, work, tag_of(hash), now);
 	if (slot == BUCKET_SLOTS) {
 		bucket = second_choice(settings, hash);
 		b = bpf_map_lookup_elem(&buckets, &bucket);
 		if (!b)
 			return NOWHERE;
 		ADD(first->spilled, 1); /* before the entry is written: a look-up must not miss it */
-		slot = claim(b, work, tag_of(hash), now, 0);
-		if (slot == BUCKET_SLOTS) {
+		slot = claim(b, work, tag_of(hash), now);
+		if (slot == BUCKET_SLOTS && !(work->fresh.flags & CONNECTION_FOREIGN)) /* an import takes nobody's place */
+			slot = evict(bucket, tag_of(hash), now, which);
+		if (slot == BUCKET_SLOTS)
 			ADD(first->spilled, -1);
+		if (slot == BUCKET_SLOTS && !(work->fresh.flags & CONNECTION_FOREIGN)) {
 			bucket = first_choice(settings, hash);
-			slot = claim(first, work, tag_of(hash), now, 1);
+			slot = evict(bucket, tag_of(hash), now, which);
 		}
 	}
 	if (slot == BUCKET_SLOTS)
