@@ -203,6 +203,8 @@ class DirectorWorker:
                     self._close(router)
                 case do.SendPacket():
                     answers += self._send(effect)
+                case do.LimitSenders(router=router, senders=senders):
+                    self._limit(router, senders)
                 case do.AddAddress() | do.RemoveAddress():
                     answers += self._operate(effect)
                 case do.Announce(link=link, address=address):
@@ -237,6 +239,11 @@ class DirectorWorker:
             del self._by_descriptor[port.socket.fileno()]
             self._epoll.unregister(port.socket.fileno())
             port.socket.close()
+
+    def _limit(self, router: str, senders: tuple[str, ...] | None) -> None:
+        port = self._by_router.get(router)
+        if port is not None and (reason := port.socket.limit(senders)):
+            self._log(f"({router}) the socket cannot be limited: {reason}", Severity.WARNING)
 
     def _send(self, effect: do.SendPacket) -> list[see.Input]:
         port = self._by_router.get(effect.router)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relevo.errors import HostError
+from relevo.host.socket_filter import SO_DETACH_FILTER, accept_senders, attach_filter
 from relevo.node.effects import PortSpec
+from relevo.node.flood import SAMPLE
 from relevo.node.observation import Link
 from relevo.wire import arp, ndp
 from relevo.wire.ip import decode_ipv4
@@ -73,6 +76,10 @@ class RawPort:
             Envelope(packet.source, packet.destination, packet.ttl if _checked(packet.destination) else None),
         )
 
+    def limit(self, senders: Sequence[str] | None) -> str:
+        """Receive from ``senders`` and a sample of others, or from everybody; return an empty string or the error."""
+        return _limit(self._receiver, senders)
+
     def close(self) -> None:
         """Close both sockets."""
         self._receiver.close()
@@ -82,6 +89,17 @@ class RawPort:
 def _checked(destination: str) -> bool:
     """Whether the TTL is checked: multicast adverts must not have crossed a router; unicast ones may."""
     return 224 <= int(destination.partition(".")[0]) < 240
+
+
+def _limit(sock: socket.socket, senders: Sequence[str] | None) -> str:
+    try:
+        if senders is None:
+            sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        else:
+            attach_filter(sock, accept_senders(senders, SAMPLE))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _raw_socket(link: Link) -> socket.socket:
@@ -130,6 +148,10 @@ class UdpPort:
         except OSError:
             return None
         return Arrived(data, Envelope(source, self.source))
+
+    def limit(self, senders: Sequence[str] | None) -> str:
+        """Receive from ``senders`` and a sample of others, or from everybody; return an empty string or the error."""
+        return _limit(self._socket, senders)
 
     def close(self) -> None:
         """Close the socket."""

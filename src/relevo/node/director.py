@@ -26,10 +26,12 @@ from relevo.node.effects import (
     GroupChanged,
     InstanceChanged,
     InstanceNoticed,
+    LimitSenders,
     LocalAddresses,
     RemoveAddress,
     state_name,
 )
+from relevo.node.flood import SAMPLE, FloodGuard
 from relevo.node.groups import Groups, judge
 from relevo.node.network import expected_after
 from relevo.node.observation import Input, Kind, Observation, SetAddress, World, own_addresses
@@ -73,6 +75,7 @@ class Director:
         self._plane_ready = plane_ready
         self._synced = synced
         self._announcements = Announcements()
+        self._floods: dict[tuple[str, ...], FloodGuard] = {}  # by the routers of a socket
         self._out = EffectBuffer()
         self._local: LocalAddresses | None = None  # the first state is reported even if it is empty
 
@@ -115,6 +118,7 @@ class Director:
         due = [router.machine.deadline() for router in self.routers.values()]
         due += [trouble.retry_at for router in self.routers.values() for trouble in (router.port, router.sending)]
         due += [self._announcements.deadline(), self.addresses.retry_at]
+        due += [guard.deadline for guard in self._floods.values()]
         return min((at for at in due if at is not None), default=None)
 
     def expire(self, now: float) -> list[Effect]:
@@ -129,6 +133,7 @@ class Director:
         if self.addresses.retry_at is not None and self.addresses.retry_at <= now:
             self.addresses.try_again()
             retried = True
+        self._end_floods(now)
         effects = self._settle(now) if retried or self._out.state_changed else self._out.flush()
         return [*announced, *effects]
 
@@ -174,17 +179,50 @@ class Director:
         if number is not None and not any(r.instance.virtual_router_id == number for r in self.routers.values()):
             self.unknown[AdvertRefusal.UNKNOWN_ROUTER] += 1
             self._log_unknown(number, given)
+            self._watch_for_flood(given, False, now)
+            return
         source = given.envelope.source if given.envelope is not None else "?"
+        useful = None
         for name in given.routers:
             router = self.routers.get(name)
             if router is None or number not in (None, router.instance.virtual_router_id) or router.is_deaf:
                 continue
             advert = router.decode(given.payload, given.envelope)
             if not isinstance(advert, AdvertRefusal):
+                unanswered = router.machine.counters.unanswered
                 self._feed(router, vrrp.AdvertReceived(advert, source), now)
-            elif router.refuse(advert) and advert is not AdvertRefusal.OWN:
+                useful = router.machine.counters.unanswered == unanswered
+                continue
+            useful = bool(useful)
+            if router.refuse(advert) and advert is not AdvertRefusal.OWN:
                 why = advert.value.replace("_", " ")
                 self._out.log(f"({name}) advert from {source} dropped: {why}; further ones are only counted", Severity.WARNING)
+
+        if useful is not None:
+            self._watch_for_flood(given, useful, now)
+
+    def _watch_for_flood(self, given: see.PacketReceived, useful: bool, now: float) -> None:
+        """Count a packet, and limit the senders of its socket if it is one too many."""
+        if given.envelope is None or not given.routers:
+            return
+        guard = self._floods.setdefault(given.routers, FloodGuard())
+        begins = guard.limited_to is None
+        routers = [self.routers[name] for name in given.routers if name in self.routers]
+        trusted = {each for r in routers for each in (r.machine.master_address, *r.instance.unicast_peers)}
+        if not guard.take(given.envelope.source, useful=useful, trusted=trusted, now=now):
+            return
+        assert guard.limited_to is not None
+        self._out.packets.append(LimitSenders(given.routers[0], guard.limited_to))
+        if begins:
+            what = f"a flood of adverts, the last from {given.envelope.source}"
+            only = f"{', '.join(guard.limited_to) or 'nobody'} and one in {SAMPLE} packets of others"
+            self._out.log(f"({given.routers[0]}) {what}: listening to {only}", Severity.WARNING)
+
+    def _end_floods(self, now: float) -> None:
+        for routers, guard in self._floods.items():
+            if guard.expire(now):
+                self._out.packets.append(LimitSenders(routers[0], None))
+                self._out.log(f"({routers[0]}) the flood of adverts has ended")
 
     def _log_unknown(self, number: int, given: see.PacketReceived) -> None:
         if self.configuration.global_defs.log_unknown_vrids and given.envelope is not None:
@@ -195,6 +233,7 @@ class Director:
         name = router.instance.name
         match given:
             case see.PortOpened():
+                self._floods = {names: guard for names, guard in self._floods.items() if name not in names}  # a new socket
                 router.opened = router.spec is not None
                 router.port.end()
             case see.PortFailed(reason=reason, hint=hint):

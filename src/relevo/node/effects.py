@@ -47,6 +47,14 @@ class ClosePort:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSenders:
+    """Have the socket of ``router`` receive from ``senders`` and one in so many packets of others; ``None``: from everybody."""
+
+    router: str
+    senders: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class SendPacket:
     """Send an advert on the socket of ``router``; the answer to a failure is ``SendFailed``."""
 
@@ -120,6 +128,7 @@ Effect = (
     Log
     | OpenPort
     | ClosePort
+    | LimitSenders
     | SendPacket
     | AddAddress
     | RemoveAddress

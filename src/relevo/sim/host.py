@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from relevo.model import Configuration, TrackerKind
@@ -15,6 +16,7 @@ from relevo.node.effects import (
     Effect,
     GroupChanged,
     InstanceChanged,
+    LimitSenders,
     LocalAddresses,
     Log,
     OpenPort,
@@ -22,6 +24,7 @@ from relevo.node.effects import (
     RemoveAddress,
     SendPacket,
 )
+from relevo.node.flood import SAMPLE
 from relevo.node.observation import (
     Configure,
     Input,
@@ -62,6 +65,8 @@ class Host:
         self.sources: dict[SourceKey, int | None] = {}
         self._segments: dict[str, str] = {}
         self._ports: dict[str, PortSpec] = {}
+        self._senders: dict[str, tuple[str, ...] | None] = {}  # in a flood, by router
+        self._others: Counter[str] = Counter()
         self._executed: list[Effect] | None = None  # during a reload
         self._refused = False
         simulation.hosts[name] = self
@@ -136,6 +141,11 @@ class Host:
     def deliver(self, segment: str, source: str, destination: str, payload: bytes) -> None:
         """Deliver a packet to every socket that it matches."""
         for router, spec in list(self._ports.items()):
+            senders = self._senders.get(router)
+            if senders is not None and source not in senders:
+                self._others[router] += 1
+                if self._others[router] % SAMPLE:
+                    continue
             if self._receives(spec, segment, destination):
                 ttl = TTL if is_multicast(destination) else None
                 self._give(PacketReceived((router,), payload, Envelope(source, destination, ttl)))
@@ -166,6 +176,9 @@ class Host:
                     answers.append(self._open(router, spec))
                 case ClosePort(router=router):
                     self._ports.pop(router, None)
+                    self._senders.pop(router, None)
+                case LimitSenders(router=router, senders=senders):
+                    self._senders[router] = senders
                 case SendPacket():
                     failed = self._send(effect)
                     answers += [SendFailed(effect.router, effect.destination, failed)] if failed else []

@@ -1,0 +1,54 @@
+"""Filters of sockets in the language of the Berkeley packet filter, of which Linux has the older form too (socket(7))."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+SO_ATTACH_FILTER: Final = 26
+SO_DETACH_FILTER: Final = 27
+
+_LOAD_WORD: Final = 0x20
+_JUMP_EQUAL: Final = 0x15
+_JUMP_GREATER_EQUAL: Final = 0x35
+_RETURN: Final = 0x06
+_NETWORK_HEADER: Final = -0x100000 & 0xFFFFFFFF
+"""Offsets from here are those in the IP header, whatever the socket's data begin with (SKF_NET_OFF)."""
+_RANDOM: Final = -0x1000 + 56 & 0xFFFFFFFF
+"""A random number (SKF_AD_OFF + SKF_AD_RANDOM)."""
+_SOURCE_IN_IPV4: Final = 12
+_ALL: Final = 0xFFFFFFFF
+
+
+class Instruction(NamedTuple):
+    """One instruction: its code, how many to skip if it is true or false, and its operand (linux/filter.h)."""
+
+    code: int
+    if_true: int
+    if_false: int
+    operand: int
+
+
+def accept_senders(senders: Sequence[str], sample: int) -> list[Instruction]:
+    """Return a filter that passes IPv4 packets of ``senders``, and one in ``sample`` packets of others."""
+    count = len(senders)
+    program = [Instruction(_LOAD_WORD, 0, 0, _NETWORK_HEADER + _SOURCE_IN_IPV4 & 0xFFFFFFFF)]
+    for number, sender in enumerate(senders):
+        (address,) = struct.unpack("!I", socket.inet_aton(sender))
+        program.append(Instruction(_JUMP_EQUAL, count - number + 2, 0, address))  # to the end
+    program += [
+        Instruction(_LOAD_WORD, 0, 0, _RANDOM),
+        Instruction(_JUMP_GREATER_EQUAL, 0, 1, (1 << 32) // sample),
+        Instruction(_RETURN, 0, 0, 0),
+        Instruction(_RETURN, 0, 0, _ALL),
+    ]
+    return program
+
+
+def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
+    """Have a socket receive what ``program`` passes, in place of a former filter; ``OSError`` if the kernel refuses it."""
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in program))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))
