@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from relevo.daemon import confinement
 from relevo.host import landlock, seccomp
 from relevo.lab.namespaces import NetworkNamespaces, bring_up, netlink, own_bpf_file_system
 from tests.intruder import files_in
@@ -98,6 +99,9 @@ def intruded(folder: Path, plane: str, expected: set[str], user: int | None = No
                 wait_until(lambda: all(f"INTRUDER in {name} has tried" in log.read_text() for name in expected), 40.0, "tries")
                 wait_until(lambda: "Entering MASTER STATE" in log.read_text() or user is not None, 20.0, "a master")
                 assert victim.poll() is None
+                lines = Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+                kept = int(next(line.split()[1] for line in lines if line.startswith("CapPrm")), 16)
+                assert kept & ~sum(1 << number for number in confinement.SUPERVISOR) == 0
             finally:
                 daemon.terminate()
                 daemon.wait(20)

@@ -197,6 +197,16 @@ COMPILER: Final = Role(
 ROLES: Final = (DIRECTOR, *dict.fromkeys(BALANCERS.values()), PROXY, MAIL, COMPILER)
 
 
+_FILES: Final = frozenset(
+    (privileges.CAP_CHOWN, privileges.CAP_DAC_OVERRIDE, privileges.CAP_DAC_READ_SEARCH, privileges.CAP_FOWNER)
+)
+_USERS: Final = frozenset((privileges.CAP_SETUID, privileges.CAP_SETGID, privileges.CAP_SETPCAP, privileges.CAP_KILL))
+_LIMITS: Final = frozenset((privileges.CAP_SYS_NICE, privileges.CAP_SYS_RESOURCE, privileges.CAP_IPC_LOCK))
+SUPERVISOR: Final = _FILES.union(_USERS, _LIMITS, *(role.capabilities for role in ROLES))
+"""Capabilities of the supervisor after its start: files of every user, its children's users and limits, and all that a child
+that is started again must have."""
+
+
 # -- users -------------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +270,14 @@ def _has_account(user: str) -> bool:
 
 
 # -- giving up ---------------------------------------------------------------------------------------------------------
+
+
+def settle() -> None:
+    """Give up what only the start of the supervisor needs: mounting, namespaces, modules. ``OSError`` if the system refuses.
+
+    Scripts that it executes as root have root's power all the same: the kernel gives it to every program of root's.
+    """
+    libc.keep_capabilities(SUPERVISOR)
 
 
 def confine(role: Role, files: Iterable[tuple[Path, Access]] = ()) -> list[str]:

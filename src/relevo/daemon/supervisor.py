@@ -142,6 +142,7 @@ class Supervisor:
         self.scheduled.configure(self.configuration.global_defs.reload)
         gc.collect()
         gc.freeze()
+        confinement.settle()
         self.spawned("main", os.getpid())
         self.workers.start_missing()
         self._starting = False

@@ -10,10 +10,21 @@ from typing import Final
 from relevo.host import libc
 from relevo.model.process import ProcessSettings
 
+CAP_CHOWN: Final = 0
+CAP_DAC_OVERRIDE: Final = 1
+CAP_DAC_READ_SEARCH: Final = 2
+CAP_FOWNER: Final = 3
+CAP_KILL: Final = 5
+CAP_SETGID: Final = 6
+CAP_SETUID: Final = 7
+CAP_SETPCAP: Final = 8
 CAP_NET_BIND_SERVICE: Final = 10
 CAP_NET_ADMIN: Final = 12
 CAP_NET_RAW: Final = 13
+CAP_IPC_LOCK: Final = 14
 CAP_SYS_ADMIN: Final = 21
+CAP_SYS_NICE: Final = 23
+CAP_SYS_RESOURCE: Final = 24
 CAP_PERFMON: Final = 38
 CAP_BPF: Final = 39
 
