@@ -54,6 +54,7 @@ def compile_text(
         root = Fields(Cursor(top, findings), ROOT)
         ROOT.evaluate(tree.statements, root)
         model = configuration(root, places or Places(wanted=False))
+        findings.count_the_rest()
         findings.hide_secrets()
     return Compiled(model, findings)
 

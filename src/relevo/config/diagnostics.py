@@ -8,6 +8,7 @@ A finding never stops the compiler, so that one pass reports everything. The exi
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -56,6 +57,10 @@ class Finding(msgspec.Struct, frozen=True):
     keyword: str = ""
 
 
+MAX_FINDINGS: Final = 1000
+"""Findings of one severity that are kept; the rest is counted. A file that is no configuration has one on every line."""
+
+
 class Findings:
     """The findings of one compilation, in the order of the text; ``sources`` are the lines of every file that was read.
 
@@ -66,6 +71,8 @@ class Findings:
         self.items: list[Finding] = []
         self.sources = {} if sources is None else sources
         self.secrets: set[str] = set()
+        self._counts: Counter[Severity] = Counter()
+        self._left_out: dict[Severity, Place] = {}
 
     def hide_secrets(self) -> None:
         """Mask the secrets of definitions in every finding and in the lines for the excerpts."""
@@ -76,10 +83,21 @@ class Findings:
                 lines[:] = [line.replace(secret, "*" * len(secret)) if secret in line else line for line in lines]
 
     def add(self, severity: Severity, place: Place, message: str, hint: str = "", keyword: str = "") -> None:
-        """Record one finding, without the secrets of its line."""
+        """Record one finding, without the secrets of its line; beyond ``MAX_FINDINGS`` it is counted."""
+        self._counts[severity] += 1
+        if self._counts[severity] > MAX_FINDINGS:
+            self._left_out.setdefault(severity, place)
+            return
         line = line_of(self.sources, place)
         message, hint, keyword = (masked_message(text, line) for text in (message, hint, keyword))
         self.items.append(Finding(severity, place, message, hint, keyword))
+
+    def count_the_rest(self) -> None:
+        """Add a finding for each severity of which some were left out."""
+        for severity, place in self._left_out.items():
+            message = f"from here on, {self._counts[severity] - MAX_FINDINGS} more of this severity"
+            self.items.append(Finding(severity, place, message, f"mend the {MAX_FINDINGS} above first"))
+        self._left_out.clear()
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.items)

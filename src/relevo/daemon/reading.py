@@ -30,8 +30,6 @@ READ_S: Final = 120.0
 """Seconds that a reading may take: ten times those of 100 000 real servers on a slow machine."""
 MAX_MEMORY: Final = 4 << 30
 """Bytes of address space of the compiler: a file of the largest size takes less."""
-MAX_FINDINGS: Final = 1000
-"""Findings that are passed on; the rest is counted."""
 _CHUNK: Final = 1 << 20
 
 
@@ -227,12 +225,10 @@ def _compile(reader: socket.socket, file: str, config_id: str | None, strict: bo
         try:
             compiled = compile_text(main.text, file, read, surroundings=around)
             found = compiled.findings.in_order()
-            some = found[:MAX_FINDINGS]
-            more = (f"{len(found) - MAX_FINDINGS} more findings",) if len(found) > MAX_FINDINGS else ()
             reading = Reading(
                 compiled.configuration,
-                (*refused, *(_encodable(f"{each.place}: {each.severity.value}: {each.message}") for each in some), *more),
-                (*refused, *(_encodable(render(each, compiled.sources)) for each in some), *more),
+                (*refused, *(_encodable(f"{each.place}: {each.severity.value}: {each.message}") for each in found)),
+                (*refused, *(_encodable(render(each, compiled.sources)) for each in found)),
                 _encodable(blocking_problem(compiled, strict=strict)),
                 exit_status(compiled.findings),
             )

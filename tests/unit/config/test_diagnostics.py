@@ -1,10 +1,12 @@
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.config import Compiled, Finding, Findings, Place, Severity, exit_status, render
+from relevo.config.diagnostics import MAX_FINDINGS
 from relevo.config.secrets import masked_line, masked_message
 from tests.unit.config.compiling import INSTANCE, compiled, rendered, with_globals, with_instance
 
@@ -243,3 +245,13 @@ def test_secrets_are_not_in_the_repr_of_what_was_compiled():
     result = with_instance("authentication {\nauth_type PASS\nauth_pass hush\n}")
     assert "hush" not in repr(result)
     assert "hush" not in repr(result.findings)
+
+
+def test_findings_without_end_are_counted_after_the_first_thousand():
+    result = compiled("nonsense\n" * 5000 + "vrrp_instance V {\n  virtual_router_id\n}\n")
+    first = next(iter(result.findings))
+    alike = [finding for finding in result.findings if finding.severity is first.severity]
+    assert len(alike) == MAX_FINDINGS + 1
+    assert re.fullmatch(r"from here on, 40\d\d more of this severity", alike[-1].message)
+    assert alike[-1].place.line == MAX_FINDINGS + 1
+    assert exit_status(result.findings) == 2, "a graver one that comes later is not among those that are counted"

@@ -16,7 +16,7 @@ from relevo import config
 from relevo.config import Compiled
 from relevo.daemon import reading
 from relevo.daemon.configuration import compile_file
-from relevo.daemon.reading import MAX_FINDINGS, read_apart
+from relevo.daemon.reading import read_apart
 from relevo.errors import ConfigurationError
 from tests.unit.proxy.rig import wait_until
 
@@ -80,15 +80,6 @@ def test_names_that_are_no_unicode_do_not_end_the_reading(tmp_path: Path) -> Non
     found = read(tmp_path / "main.conf")
     assert found.error == ""
     assert any(r"\udcff.conf" in finding and "nonsense" in finding for finding in found.findings)
-
-
-def test_findings_beyond_a_limit_are_counted(tmp_path: Path) -> None:
-    file = tmp_path / "conf"
-    file.write_text("nonsense\n" * (MAX_FINDINGS + 7))
-    count = len(compile_file(str(file)).findings)
-    found = read(file)
-    assert len(found.findings) == len(found.rendered) == MAX_FINDINGS + 1
-    assert found.findings[-1] == found.rendered[-1] == f"{count - MAX_FINDINGS} more findings"
 
 
 def test_the_compiler_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
