@@ -18,7 +18,7 @@ MAX_REQUEST: Final = 65_536
 IDLE_S: Final = 30.0
 """A client that sends nothing, or does not read its answer, for this long is disconnected."""
 MAX_CLIENTS: Final = 32
-"""Simultaneous clients."""
+"""Simultaneous clients. One more takes the place of the one that has been silent for longest."""
 MAX_QUOTED: Final = 64
 """Characters of an unknown command in the error."""
 
@@ -38,6 +38,7 @@ class ControlServer:
         self._handle = handle
         self._server: asyncio.Server | None = None
         self._clients = 0
+        self._silent: dict[asyncio.StreamWriter, None] = {}  # clients that are not being answered, the longest first
 
     async def open(self) -> None:
         """Start listening; ``HostError`` if another daemon listens there."""
@@ -47,15 +48,18 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients += 1
         try:
-            if self._clients > MAX_CLIENTS:
+            if self._clients > MAX_CLIENTS and not self._drop_a_silent_one():
                 writer.write(_line(RequestRefusal(f"more than {MAX_CLIENTS} clients")))
                 return
             while True:
+                self._silent[writer] = None
                 async with asyncio.timeout(IDLE_S):
                     line = await reader.readline()
                 if not line:
                     return
+                self._silent.pop(writer, None)
                 writer.write(_line(await self._answer(line)))
+                self._silent[writer] = None
                 async with asyncio.timeout(IDLE_S):
                     await writer.drain()
         except ValueError:
@@ -64,7 +68,17 @@ class ControlServer:
             writer.transport.abort()
         finally:
             self._clients -= 1
+            self._silent.pop(writer, None)
             writer.close()
+
+    def _drop_a_silent_one(self) -> bool:
+        """Disconnect the client that has been silent for longest; return False if all of them wait for answers."""
+        if not self._silent:
+            return False
+        silent = next(iter(self._silent))
+        del self._silent[silent]
+        silent.transport.abort()
+        return True
 
     async def _answer(self, line: bytes) -> Any:
         try:
