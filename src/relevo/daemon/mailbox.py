@@ -17,8 +17,8 @@ from relevo.daemon import mailer
 from relevo.daemon.channel import AsyncChannel
 from relevo.daemon.mailer import Count, Finish, FromMailer, Password, Post, Settings, Stored, WantPassword
 from relevo.daemon.messages import LogLine
-from relevo.errors import ConfigurationError
-from relevo.host.configuration_file import read_configuration
+from relevo.errors import HostError
+from relevo.host.files import read_password
 from relevo.host.fork import fork
 from relevo.model import Mail
 from relevo.observe.snapshot import MailSnapshot
@@ -130,9 +130,9 @@ class Mailbox:
         if not self._mail.password_file:
             return Password()
         try:
-            return Password(read_configuration(self._mail.password_file).rstrip("\r\n"))
-        except ConfigurationError as error:
-            return Password(error=str(error))
+            return Password(read_password(self._mail.password_file))
+        except HostError as error:
+            return Password(error=f"{error} ({error.hint})" if error.hint else str(error))
 
     def _ended(self) -> None:
         """Count what the process did; start another if alerts came while it ended, or if it died with mails waiting."""

@@ -13,6 +13,7 @@ from relevo.host.configuration_file import without_waiting
 MIN_KEY: Final = 16
 """Shortest key in bytes: a shorter one can be found by trying."""
 MAX_KEY: Final = 4096
+MAX_PASSWORD: Final = 4096
 PID_FILE_MODE: Final = 0o644
 
 
@@ -66,19 +67,32 @@ def remove_pid_file(path: Path) -> None:
 
 def read_key(path: str) -> bytes:
     """Return the key in a file, without trailing line ends; ``HostError`` if it is no key, or if others may read the file."""
+    key = _read_private(path, "the key", MAX_KEY)
+    if not MIN_KEY <= len(key) <= MAX_KEY:
+        raise HostError(f"{path}: a key has {MIN_KEY} to {MAX_KEY} bytes", hint=f"openssl rand -base64 32 > {path}")
+    return key
+
+
+def read_password(path: str) -> str:
+    """Return the password in a file, without trailing line ends; ``HostError`` as for ``read_key``."""
+    try:
+        return _read_private(path, "the password", MAX_PASSWORD).decode()
+    except UnicodeDecodeError:
+        raise HostError(f"{path}: the password is no UTF-8") from None
+
+
+def _read_private(path: str, what: str, limit: int) -> bytes:
+    """Return at most one byte more than ``limit`` of a file that nobody but its owner may read."""
     try:
         with open(path, "rb", opener=without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise HostError(f"{path} is not a file")
             if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise HostError(f"{path}: others may read the key", hint=f"chmod 600 {path}")
-            key = file.read(MAX_KEY + 1).rstrip(b"\r\n")
+                raise HostError(f"{path}: others may read {what}", hint=f"chmod 600 {path}")
+            return file.read(limit + 1).rstrip(b"\r\n")
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from error
-    if not MIN_KEY <= len(key) <= MAX_KEY:
-        raise HostError(f"{path}: a key has {MIN_KEY} to {MAX_KEY} bytes", hint=f"openssl rand -base64 32 > {path}")
-    return key
 
 
 def runtime_directory(given: str | None) -> Path:

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import enum
 import grp
+import itertools
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -31,6 +33,8 @@ DEFAULT_USER: Final = "keepalived_script"
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs without a path are looked for if the environment has no PATH."""
+INTERPRETERS: Final = r"env|(ba|da|k|z)?sh|busybox|(python|perl|ruby|php|lua|node|tclsh)[0-9.]*"
+"""Programs whose first argument, if it is a file, is what runs."""
 TO_OPEN: Final = "<"
 """First character of a script that is a file: it succeeds if the file can be opened (keepalived.conf(5), "script")."""
 
@@ -94,8 +98,10 @@ def prepare(script: Script, defaults: GlobalDefs) -> Command:
         if found is None:
             raise HostError(f"{program} is not in PATH")
         program = found
-    if defaults.enable_script_security and (danger := insecure(program, identity)):
-        raise HostError(danger)
+    if defaults.enable_script_security:
+        for path in (program, *interpreted(script.argv)):
+            if danger := insecure(path, identity):
+                raise HostError(danger)
     return Command((program, *script.argv[1:]), identity)
 
 
@@ -220,6 +226,16 @@ async def end_session(process: asyncio.subprocess.Process) -> None:
                 await process.wait()
         except TimeoutError:
             continue
+
+
+def interpreted(argv: Sequence[str]) -> list[str]:
+    """Return the file that an interpreter at the beginning of a command line runs: who can write to it, can say what runs."""
+    words = list(argv)
+    while words and re.fullmatch(INTERPRETERS, os.path.basename(words[0])):
+        words = list(itertools.dropwhile(lambda word: word.startswith("-") or "=" in word, words[1:]))
+        if words and os.path.isfile(words[0]) and "/" in words[0]:
+            return words[:1]
+    return []
 
 
 def insecure(path: str, identity: Identity | None) -> str:

@@ -169,6 +169,7 @@ def test_nothing_is_imported_without_privileges(tmp_path: Path, monkeypatch: pyt
 
 def _deliver_with_everything(tmp_path: Path, context: ssl.SSLContext) -> None:
     (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "password").chmod(0o600)
 
     async def test() -> None:
         inbox = Inbox()

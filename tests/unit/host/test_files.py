@@ -8,7 +8,7 @@ import pytest
 
 from relevo.errors import ConfigurationError, HostError
 from relevo.host.configuration_file import read_configuration
-from relevo.host.files import MAX_KEY, MIN_KEY, read_key, remove_pid_file, write_pid_file
+from relevo.host.files import MAX_KEY, MIN_KEY, read_key, read_password, remove_pid_file, write_pid_file
 from relevo.host.includes import read_included
 
 
@@ -89,3 +89,22 @@ def test_what_the_kernel_makes_is_no_configuration(tmp_path: Path, path: str) ->
         (included,) = read_included(each, str(tmp_path / "main.conf"))
         assert included.text == ""
         assert "the kernel's" in included.error or included.missing or "executed" in included.error
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
+def test_a_password_that_others_may_read_is_none(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\r\n")
+    file.chmod(0o600)
+    assert read_password(str(file)) == "secret"
+    file.chmod(mode)
+    with pytest.raises(HostError, match="others may read the password"):
+        read_password(str(file))
+
+
+def test_a_password_that_is_no_text_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff")
+    file.chmod(0o600)
+    with pytest.raises(HostError, match="no UTF-8"):
+        read_password(str(file))

@@ -13,8 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from relevo.errors import HostError
 from relevo.host import run_command as module
-from relevo.host.run_command import CommandResult, Identity, Outcome, find_identity, insecure, run_command, wait_by_descriptors
+from relevo.host.run_command import (
+    CommandResult,
+    Identity,
+    Outcome,
+    find_identity,
+    insecure,
+    interpreted,
+    prepare,
+    run_command,
+    wait_by_descriptors,
+)
+from relevo.model import GlobalDefs, Script
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="not root: commands keep this user")
 
@@ -257,3 +269,30 @@ def test_a_command_of_the_system_is_secure_and_one_that_does_not_run_as_root_nee
     one = script(tmp_path, "one", "exit 0")
     Path(one).chmod(0o777)
     assert insecure(one, Identity(65_534, 65_534)) == ""
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["/bin/sh", "/bin/bash -x", "/usr/bin/env bash", "/usr/bin/env -i A=1 python3.11 -u", "busybox sh"],
+)
+def test_the_file_that_an_interpreter_runs_is_looked_at_too(tmp_path: Path, before: str) -> None:
+    script = tmp_path / "script"
+    script.touch()
+    assert interpreted([*before.split(), str(script), "/etc/passwd"]) == [str(script)]
+
+
+@pytest.mark.parametrize("line", ["/bin/sh -c true", "/bin/sh", "/usr/bin/logger SCRIPT", "/bin/sh missing", "/opt/mysh SCRIPT"])
+def test_what_is_no_interpreter_or_no_file_is_not(tmp_path: Path, line: str) -> None:
+    assert interpreted(line.replace("SCRIPT", "/etc/passwd").split()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root's scripts")
+def test_a_script_that_others_can_write_to_does_not_run_as_root_by_way_of_a_shell(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o777)
+    defaults = GlobalDefs(enable_script_security=True, script_user="root")
+    with pytest.raises(HostError, match="can be written by others"):
+        prepare(Script(("/bin/sh", str(script))), defaults)
+    script.chmod(0o755)
+    assert prepare(Script(("/bin/sh", str(script))), defaults).argv == ("/bin/sh", str(script))
