@@ -189,9 +189,9 @@ class Director:
                 continue
             advert = router.decode(given.payload, given.envelope)
             if not isinstance(advert, AdvertRefusal):
-                unanswered = router.machine.counters.unanswered
                 self._feed(router, vrrp.AdvertReceived(advert, source), now)
-                useful = router.machine.counters.unanswered == unanswered
+                # Adverts of lower priority than ours are of use only from the master that a backup follows.
+                useful = advert.priority >= router.machine.priority or source == router.machine.master_address
                 continue
             useful = bool(useful)
             if router.refuse(advert) and advert is not AdvertRefusal.OWN:
