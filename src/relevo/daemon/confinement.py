@@ -275,9 +275,11 @@ def _has_account(user: str) -> bool:
 def settle() -> None:
     """Give up what only the start of the supervisor needs: mounting, namespaces, modules. ``OSError`` if the system refuses.
 
-    Scripts that it executes as root have root's power all the same: the kernel gives it to every program of root's.
+    Scripts that it executes as root have root's power all the same: the kernel gives it to every program of root's. One that is
+    not root has what its service manager gave it, and its scripts inherit that.
     """
-    libc.keep_capabilities(SUPERVISOR)
+    if os.geteuid() == 0:
+        libc.keep_capabilities(SUPERVISOR)
 
 
 def confine(role: Role, files: Iterable[tuple[Path, Access]] = ()) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from relevo.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_generated_pages_agree_with_the_code() -> None:
@@ -54,3 +54,9 @@ def test_our_own_keywords_are_listed_as_differences() -> None:
     ours = set(re.findall(r"^\| `([a-z_]+)` \|.*\[Relevo\]", keywords, re.M))
     assert ours
     assert {word for word in ours if word not in differences} == set()
+
+
+def test_every_test_that_the_threats_name_exists() -> None:
+    named = re.findall(r"`(tests/[a-z_/0-9]+\.py)::(test_[a-z0-9_]+)`", (ROOT / "docs" / "reference" / "threats.md").read_text())
+    assert len(named) > 20
+    assert [(file, test) for file, test in named if f"def {test}(" not in (ROOT / file).read_text()] == []
