@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+FUZZ   ?= 100000
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bpf demo test check format bench coverage docs clean
+.PHONY: help bpf demo test check format bench coverage fuzz docs clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,9 @@ bench: bpf ## measure beside keepalived and HAProxy; prints ratios
 
 coverage: $(STAMP) ## measure how the unit tests cover the core packages
 	@$(BIN)/coverage run -m pytest -q tests/unit && $(BIN)/coverage report --include 'src/relevo/model/*,src/relevo/config/*,src/relevo/wire/*,src/relevo/machines/*,src/relevo/schedulers/*'
+
+fuzz: $(STAMP) ## feed every parser corrupt input: make fuzz FUZZ=1000000
+	@RELEVO_FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -s tests/unit/config/test_fuzz.py tests/unit/wire/test_fuzz.py
 
 docs: $(STAMP) ## write the generated reference pages anew
 	@$(BIN)/python scripts/reference
