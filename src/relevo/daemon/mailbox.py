@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from relevo.alerts.message import Alert
 from relevo.daemon import mailer
 from relevo.daemon.channel import AsyncChannel
@@ -23,6 +25,7 @@ from relevo.host.fork import fork
 from relevo.model import Mail
 from relevo.observe.snapshot import MailSnapshot
 from relevo.severity import Severity
+from relevo.wire.framing import FrameTooLong
 
 MAX_UNSTORED: Final = 10_000
 """Alerts that wait for a mail process: as many as its queue takes."""
@@ -67,6 +70,10 @@ class Mailbox:
         if not self._mail.recipients or self._mail.server is None:
             return
         if len(self._unstored) >= MAX_UNSTORED:
+            if not self._lost:
+                self._log(
+                    f"SMTP alert dropped: {MAX_UNSTORED} wait for the mail process; further ones are only counted", Severity.ERROR
+                )
             self._lost += 1
             return
         self._number += 1
@@ -79,6 +86,8 @@ class Mailbox:
 
     async def flush(self, limit_s: float) -> None:
         """Wait until all mails are sent, at most ``limit_s`` seconds; the rest stays on disk."""
+        if self._process is None and self._unstored:  # it died, and another would start later
+            self._start()
         self._stopping = True
         process = self._process
         if process is None:
@@ -113,18 +122,26 @@ class Mailbox:
 
     async def _listen(self, channel: AsyncChannel[FromMailer]) -> None:
         await channel.open()
-        async for message in channel.messages():
-            match message:
-                case Stored(number=number):
-                    self._unstored.pop(number, None)
-                case Count():
-                    self._count = message
-                case LogLine(text=text, severity=severity):
-                    self._log(text, severity)
-                case WantPassword():
-                    channel.send(self._password())
+        try:
+            async for message in channel.messages():
+                self._take(message, channel)
+        except (msgspec.MsgspecError, FrameTooLong) as error:
+            self._log(f"mail process: a message that is none ({error}): killed", Severity.ERROR)
+            if self._process is not None:
+                self._process.kill()
         channel.close()
         self._ended()
+
+    def _take(self, message: FromMailer, channel: AsyncChannel[FromMailer]) -> None:
+        match message:
+            case Stored(number=number):
+                self._unstored.pop(number, None)
+            case Count():
+                self._count = message
+            case LogLine(text=text, severity=severity):
+                self._log(text, severity)
+            case WantPassword():
+                channel.send(self._password())
 
     def _password(self) -> Password:
         if not self._mail.password_file:

@@ -16,11 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
 from relevo.daemon.messages import FromWorker, Stop, TakeSnapshot, ToWorker
 from relevo.host.fork import fork
 from relevo.observe.snapshot import WorkerSnapshot
 from relevo.severity import Severity
+from relevo.wire.framing import FrameTooLong
 
 QUICK_DEATH_S: Final = 0.2
 """A worker that ends sooner than this, in seconds, or before it is ready, has failed to start."""
@@ -170,8 +173,12 @@ class Workers:
         """Process the messages of a worker until it ends."""
         assert worker.channel is not None
         await worker.channel.open()
-        async for message in worker.channel.messages():
-            self._owner.handle(worker, message)
+        try:
+            async for message in worker.channel.messages():
+                self._owner.handle(worker, message)
+        except (msgspec.MsgspecError, FrameTooLong) as error:
+            self._owner.log(f"{worker.role} worker: a message that is none ({error}): killed", Severity.ERROR)
+            worker.kill()
         worker.channel.close()
         if worker.report is not None and not worker.report.done():
             worker.report.set_result(None)  # there will be no answer

@@ -7,6 +7,7 @@ import os
 import ssl
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -87,6 +88,63 @@ def test_an_alert_whose_process_dies_is_sent_by_the_next(tmp_path: Path, monkeyp
             await until(lambda: inbox.subjects == ["[LVS_1] a"], "the mail")
             assert "was ended by signal 9" in log.text
             await box.flush(1.0)
+
+    run(test)
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 64, b"\0\0\0\1\xc1", b"\0\0\0\2\x93\1"])
+def test_a_process_that_sends_what_is_no_message_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    serve = mailer.serve
+
+    def lie(folder: Path, sock: Any) -> None:
+        sock.sendall(data)
+        time.sleep(60)
+
+    async def test() -> None:
+        inbox = Inbox()
+        async with mail_server(inbox) as server:
+            box, log = mailbox(tmp_path, server)
+            monkeypatch.setattr(mailer, "serve", lie)
+            box.send(Alert("a", "body"))
+            monkeypatch.setattr(mailer, "serve", serve)
+            await until(lambda: inbox.subjects == ["[LVS_1] a"], "the mail")
+            assert "a message that is none" in log.text
+            await box.flush(1.0)
+
+    run(test)
+
+
+def test_an_alert_of_a_process_that_died_is_sent_when_the_daemon_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = mailer.serve
+    monkeypatch.setattr(mailboxes, "RESTART_S", 3600.0)
+
+    async def test() -> None:
+        inbox = Inbox()
+        async with mail_server(inbox) as server:
+            box, _ = mailbox(tmp_path, server)
+            monkeypatch.setattr(mailer, "serve", lambda folder, sock: os.kill(os.getpid(), 9))
+            box.send(Alert("a", "body"))
+            monkeypatch.setattr(mailer, "serve", serve)
+            await until(lambda: box._process is None, "the death of the process")
+            await box.flush(10.0)
+            assert inbox.subjects == ["[LVS_1] a"]
+
+    run(test)
+
+
+def test_alerts_without_end_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailboxes, "MAX_UNSTORED", 3)
+
+    async def test() -> None:
+        box, log = mailbox(tmp_path, Endpoint("127.0.0.1", 9))
+        monkeypatch.setattr(mailer, "serve", lambda folder, sock: time.sleep(60))
+        for _ in range(10):
+            box.send(Alert("a", "body"))
+        assert (box.snapshot().waiting, box.snapshot().dropped) == (3, 7)
+        assert log.text.count("SMTP alert dropped") == 1
+        await box.flush(0.1)
 
     run(test)
 

@@ -65,3 +65,18 @@ def test_a_burst_of_scripts_that_end_loses_no_signal(tmp_path: Path, monkeypatch
             await stopped.wait()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 64, b"\0\0\0\1\xc1", b"\0\0\0\2\x93\1"])
+def test_a_worker_that_sends_what_is_no_message_is_killed(tmp_path: Path, data: bytes) -> None:
+    async def work() -> int:
+        supervisor = Supervisor(Options("-", tmp_path, tmp_path), Configuration())
+        ours, theirs = socket.socketpair()
+        victim = await asyncio.create_subprocess_exec("sleep", "60")
+        worker = Worker("balancer", victim.pid, AsyncChannel(ours, decode_from_worker), None, 0.0)
+        theirs.sendall(data)
+        async with asyncio.timeout(10):
+            await supervisor.workers.listen(worker)
+            return await victim.wait()
+
+    assert asyncio.run(work()) == -9
