@@ -44,13 +44,32 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
+_running: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_daemon_is_left() -> Iterator[None]:
+    """A test that fails leaves its daemon running, with the addresses of the next test."""
+    yield
+    for process in _running:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    _running.clear()
+
+
 def daemon(
     folder: Path, text: str = CONF, *, stderr: IO[str] | int = subprocess.PIPE, **environment: str
 ) -> subprocess.Popen[str]:
     (folder / "conf").write_text(text)
     argv = [sys.executable, "-m", "relevo", "run", "-l", "-f", str(folder / "conf")]
     argv += ["--run-dir", str(folder / "run"), "--state-dir", str(folder / "state")]
-    return subprocess.Popen(argv, stderr=stderr, text=True, env={**os.environ, **environment})
+    _running.append(subprocess.Popen(argv, stderr=stderr, text=True, env={**os.environ, **environment}))
+    return _running[-1]
 
 
 def relevo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -143,3 +162,28 @@ def test_a_worker_that_always_dies_gives_the_address_up_and_is_not_restarted_wit
     assert len(killed) < 40
     process.kill()
     process.wait()
+
+
+def test_locked_memory_can_grow_without_privileges(folder: Path) -> None:
+    """A director that may lock memory no more goes on when a reload makes it larger."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may lock memory")
+    log = folder / "log"
+    text = f"global_defs {{\n vrrp_no_swap\n}}\n{CONF}"
+    with log.open("w") as file:
+        process = daemon(folder, text, stderr=file)
+    wait_until(lambda: "VI_1: MASTER" in relevo(folder, "status").stdout, 15.0, "master")
+    director = next(int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    locked = next(line for line in Path(f"/proc/{director}/status").read_text().splitlines() if line.startswith("VmLck"))
+    assert int(locked.split()[1]) > 4096
+    more = [
+        CONF.replace("VI_1", f"VI_{n}").replace("router_id 9", f"router_id {n + 20}").replace("6.69", f"7.{n}")
+        for n in range(2, 200)
+    ]
+    (folder / "conf").write_text(text + "".join(more))
+    assert relevo(folder, "reload").returncode == 0
+    wait_until(lambda: "VI_199: MASTER" in relevo(folder, "status").stdout, 30.0, "the new ones")
+    process.terminate()
+    assert process.wait(20) == 0
+    assert "Traceback" not in log.read_text()
+    assert "director worker" not in log.read_text()

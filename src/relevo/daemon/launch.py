@@ -6,6 +6,7 @@ reads, it imports what it will need.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -65,7 +66,8 @@ def split(program: str) -> None:
 def hand_over(start: Start) -> NoReturn:
     """Have the process from which ``split`` parted run the daemon."""
     assert _daemon is not None, "split() comes first"
-    _daemon.sendall(msgspec.msgpack.encode(start, enc_hook=_encode_path))
+    with contextlib.suppress(BrokenPipeError):  # it was ended meanwhile
+        _daemon.sendall(msgspec.msgpack.encode(start, enc_hook=_encode_path))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(os.EX_OK)

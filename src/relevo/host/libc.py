@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 from typing import Final
 
@@ -102,8 +103,15 @@ def file_system_type(path: str) -> int:
 
 
 def lock_memory() -> None:
-    """Keep all memory of this process, present and future, out of the swap area (mlockall(2))."""
+    """Keep the memory of this process out of the swap area (mlockall(2)): all, or the present one where that is limited.
+
+    Without CAP_IPC_LOCK, which is dropped later, the limit of locked memory would become one of all memory.
+    """
     mcl_current, mcl_future = 1, 2
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (OSError, ValueError):
+        mcl_future = 0
     _check(_libc.mlockall(mcl_current | mcl_future), "mlockall")
 
 
