@@ -71,6 +71,8 @@ class Findings:
         self.items: list[Finding] = []
         self.sources = {} if sources is None else sources
         self.secrets: set[str] = set()
+        self.added = 0
+        """Findings so far, those that were only counted among them."""
         self._counts: Counter[Severity] = Counter()
         self._left_out: dict[Severity, Place] = {}
 
@@ -84,6 +86,7 @@ class Findings:
 
     def add(self, severity: Severity, place: Place, message: str, hint: str = "", keyword: str = "") -> None:
         """Record one finding, without the secrets of its line; beyond ``MAX_FINDINGS`` it is counted."""
+        self.added += 1
         self._counts[severity] += 1
         if self._counts[severity] > MAX_FINDINGS:
             self._left_out.setdefault(severity, place)

@@ -255,3 +255,11 @@ def test_findings_without_end_are_counted_after_the_first_thousand():
     assert re.fullmatch(r"from here on, 40\d\d more of this severity", alike[-1].message)
     assert alike[-1].place.line == MAX_FINDINGS + 1
     assert exit_status(result.findings) == 2, "a graver one that comes later is not among those that are counted"
+
+
+def test_an_argument_whose_finding_was_only_counted_has_its_finding_in_the_next_file():
+    """Arguments without a finding are remembered: one that was left out is a finding too."""
+    blocks = "".join(f"vrrp_instance V{n} {{\n  garp_master_repeat 471{n % 9}2\n}}\n" for n in range(MAX_FINDINGS + 50))
+    late = "vrrp_instance W {\n  garp_master_repeat 4713\n}\n"
+    compiled(blocks + late)
+    assert any("at most 100" in finding.message for finding in compiled(late).findings)

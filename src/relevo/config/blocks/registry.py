@@ -400,7 +400,7 @@ def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
     if keyword.again is Again.JOIN and keyword.argument.block is not None and keyword.key in fields:
         keyword.argument.block.evaluate(statement.block or [], fields[keyword.key])
         return
-    cursor, before = Cursor(statement, findings, keyword.instead), len(findings.items)
+    cursor, before = Cursor(statement, findings, keyword.instead), findings.added
     try:
         value = keyword.argument.read(cursor)
     except Rejected:
@@ -414,7 +414,7 @@ def _take(keyword: Keyword[Any], statement: Statement, fields: Fields) -> None:
         _say_standing(keyword, cursor)
         return
     _store(fields, keyword, value, cursor)
-    if len(statement.args) == 1 and len(findings.items) == before:
+    if len(statement.args) == 1 and findings.added == before:
         _remember(keyword, statement.args[0], value)
 
 
