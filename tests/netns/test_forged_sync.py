@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.usefixtures(
 TABLE = int(os.environ.get("RELEVO_TABLE", "8192"))
 CLIENTS = int(os.environ.get("RELEVO_CLIENTS", "200"))
 HELD = 50
+BURST = max(2000, TABLE // 32)
+"""Entries that are forged before the backup is asked whether it has room for more."""
 SYNC_ID = 51
 """The article's virtual router."""
 
@@ -80,8 +82,9 @@ def test_a_takeover_with_a_full_table_serves_new_clients_and_keeps_the_others(tm
 
         def refuses() -> bool:
             nonlocal done
-            forge(cluster, 2000, done)
-            done += 2000
+            forge(cluster, BURST, done)
+            done += BURST
+            assert [still_alive(sock, WEB) for sock in held] == [True] * HELD, "in use, or the server would close them"
             return sync(cluster, second).refused.get("no_room", 0) > TABLE // 8
 
         wait_until(refuses, 300, "the table is full")
