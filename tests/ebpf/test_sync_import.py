@@ -228,13 +228,15 @@ def test_new_clients_take_the_place_of_imports_that_fill_the_table(director: Dir
     importer.receive(forged(director), 0.0)
     assert importer.refused[NO_ROOM] > 0
     template = bytearray(bytes(syn()))
-    verdicts = {director.run(flow(template, client, port))[0] for client, port in random_clients(4, 1000, 7)}
-    assert verdicts == {REDIRECT}
-    assert sum(not each.flags & ConnectionFlag.FOREIGN for each in director.connections()) == 1000
+    clients = random_clients(4, 1000, 7)
+    # A few at first: on a slow machine the handshakes of many become older than a second, and yield before imports do.
+    assert {director.run(flow(template, client, port))[0] for client, port in clients[:20]} == {REDIRECT}
+    assert sum(not each.flags & ConnectionFlag.FOREIGN for each in director.connections()) == 20
+    assert {director.run(flow(template, client, port))[0] for client, port in clients[20:]} == {REDIRECT}
 
 
 def test_imports_take_no_place_of_this_node_s_connections_and_used_ones_stay(director: Director, importer: SyncImport) -> None:
-    """Half of the connections are half-open, which new clients may replace."""
+    """The connections of new clients are half-open here: others of theirs may replace them, but no import."""
     director.serve()
     importer.receive([entry()], 0.0)
     assert director.run(syn(flags="PA"))[0] == REDIRECT  # the peer's connection goes on here
