@@ -15,7 +15,6 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.interop.pair import Node, Pair
@@ -134,15 +133,14 @@ def measure(program: str, kind: str, keepalived: str) -> list[str]:
         pair.close()
 
 
-def main(rounds: int = 1, only: Callable[[str], bool] = lambda program: True) -> None:
+def main(rounds: int = 1) -> None:
     keepalived = shutil.which("keepalived", path=os.environ["PATH"] + ":/usr/sbin") or ""
     rows = []
     for _ in range(rounds):
         for kind in KINDS:
             for program in ("relevo", *(["keepalived"] if keepalived else [])):
-                if only(program):
-                    print(f"  {kind}, {program}", file=sys.stderr)
-                    rows.append(measure(program, kind, keepalived))
+                print(f"  {kind}, {program}", file=sys.stderr)
+                rows.append(measure(program, kind, keepalived))
     show(
         "Floods of adverts",
         rows,

@@ -43,7 +43,7 @@ def attempts(role: Role, files: dict[str, Path], victim: int) -> Iterator[str]:
     ``files``: "secret" may be read by every user, "open" be written by every user, "folder" takes files of every user; "program"
     can be executed. ``victim`` is a process of the same user or another. None of them is the role's business.
     """
-    readable = any(access & Access.READ_FILE and _beneath(files["secret"], path) for path, access in role.files)
+    readable = any(access & Access.READ_FILE and files["secret"].is_relative_to(path) for path, access in role.files)
     for what, act in _on_files(files).items():
         if not (readable and what == "read a file"):
             yield from _outcome(what, act)
@@ -62,10 +62,6 @@ def attempts(role: Role, files: dict[str, Path], victim: int) -> Iterator[str]:
             yield from _call(name)
     yield from _outcome("type into the terminal", lambda: _check(_libc.ioctl(0, TIOCSTI, ctypes.byref(ctypes.c_char(b"x")))))
     yield from _outcome("become root", lambda: os.setuid(0))
-
-
-def _beneath(file: Path, folder: Path) -> bool:
-    return file.is_relative_to(folder)
 
 
 def _on_files(files: dict[str, Path]) -> dict[str, Callable[[], object]]:

@@ -380,7 +380,8 @@ def serve(
         catalogue.prepare(plane, confinement.identity(role))
         lacking += confinement.confine(role)
     except PlaneError as error:
-        lacking.append(f"{error}: the balancer keeps root, to try again")
+        lacking.append(f"{error}: the balancer keeps its user and files, to try again")
+        lacking += confinement.drop_capabilities(role)
     gc.collect()
     gc.freeze()
     channel: AsyncChannel[ToWorker] = AsyncChannel(sock, decode_to_worker)

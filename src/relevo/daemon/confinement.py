@@ -282,6 +282,16 @@ def settle() -> None:
         libc.keep_capabilities(SUPERVISOR)
 
 
+def drop_capabilities(role: Role) -> list[str]:
+    """Keep the capabilities of ``role`` alone, for a process that cannot give up the rest; return what was refused, as text."""
+    try:
+        libc.no_new_privileges()
+        libc.keep_capabilities(role.capabilities)
+    except OSError as error:
+        return [f"{role.name}: it keeps its capabilities: {error.strerror}"]
+    return []
+
+
 def confine(role: Role, files: Iterable[tuple[Path, Access]] = ()) -> list[str]:
     """Keep what ``role`` has in the table, and ``files``; return what the system refused to take away, as text.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from relevo.daemon.mailer import Count, Finish, FromMailer, Password, Post, Sett
 from relevo.daemon.messages import LogLine
 from relevo.errors import HostError
 from relevo.host.files import read_password
-from relevo.host.fork import fork
+from relevo.host.fork import fork, how_it_ended, kill
 from relevo.model import Mail
 from relevo.observe.snapshot import MailSnapshot
 from relevo.severity import Severity
@@ -165,8 +164,7 @@ class Mailbox:
             if self._unstored:
                 self._start()
             return
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        self._log(f"mail process {how}: next try in {RESTART_S:g} s", Severity.ERROR)
+        self._log(f"mail process {how_it_ended(status)}: next try in {RESTART_S:g} s", Severity.ERROR)
         self._restart = asyncio.get_running_loop().call_later(RESTART_S, self._start)
 
 
@@ -180,8 +178,7 @@ class _Process:
 
     def kill(self) -> None:
         """Kill the process; ``reap`` follows."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        kill(self.pid)
 
     def reap(self) -> int:
         """Wait for the process, whose channel has ended, and return its exit status; negative is a signal."""

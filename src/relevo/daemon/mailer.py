@@ -116,6 +116,7 @@ class Mailer:
         self.outbox = Outbox(Spool(Path()), self._log, self._password, self._report)
         self._passwords: asyncio.Queue[Password] = asyncio.Queue()
         self._used_at = 0.0
+        self._finishing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Run until the supervisor has ended, or nothing has waited for ``IDLE_S``."""
@@ -148,7 +149,7 @@ class Mailer:
                     self._passwords.put_nowait(message)
                 case Finish(limit_s=limit_s):
                     # Its delivery may need the password: go on listening meanwhile.
-                    asyncio.get_running_loop().create_task(self._finish(limit_s), name="finish")
+                    self._finishing = asyncio.create_task(self._finish(limit_s), name="finish")
 
     async def _finish(self, limit_s: float) -> None:
         await self.outbox.flush(limit_s)

@@ -7,9 +7,7 @@ body of a worker, and handles its messages and its end.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -20,7 +18,7 @@ import msgspec
 
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
 from relevo.daemon.messages import FromWorker, Stop, TakeSnapshot, ToWorker
-from relevo.host.fork import fork
+from relevo.host.fork import fork, how_it_ended, kill
 from relevo.observe.snapshot import WorkerSnapshot
 from relevo.severity import Severity
 from relevo.wire.framing import FrameTooLong
@@ -59,8 +57,7 @@ class Worker:
 
     def kill(self) -> None:
         """Kill the process."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        kill(self.pid)
 
 
 class Owner(Protocol):
@@ -247,7 +244,7 @@ class Workers:
         if role not in self._owner.roles():
             del self.present[role]
             return
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        how = how_it_ended(status)
         if not self._owner.respawns():
             self._owner.log(f"{role} worker {how}: stopping, because dead workers are not started again", Severity.ERROR)
             del self.present[role]

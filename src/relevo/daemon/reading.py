@@ -13,7 +13,6 @@ import gc
 import math
 import os
 import resource
-import signal
 import socket
 import time
 from typing import Final
@@ -22,7 +21,7 @@ import msgspec
 
 from relevo.daemon import confinement
 from relevo.errors import ConfigurationError, RelevoError
-from relevo.host.fork import fork
+from relevo.host.fork import fork, how_it_ended, kill
 from relevo.model import Configuration
 from relevo.wire.framing import MAX_BODY, Deframer, FrameTooLong, frame
 
@@ -121,8 +120,7 @@ def result_of(data: bytearray) -> Reading:
 def end(pid: int, sock: socket.socket) -> None:
     """End a reader, whether or not it is done."""
     sock.close()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    kill(pid)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
 
@@ -158,8 +156,7 @@ def _read(owner: socket.socket, file: str, config_id: str | None, strict: bool) 
             body = _next_frame(ours, frames)
             if body is None:
                 _, status = os.waitpid(pid, 0)
-                how = os.waitstatus_to_exitcode(status)
-                why = f"was ended by signal {-how}" if how < 0 else f"ended with status {how}"
+                why = how_it_ended(os.waitstatus_to_exitcode(status))
                 body = _encode(Reading(error=f"the process that compiles the file {why}"))
                 break
             if body[:1] == _RESULT:

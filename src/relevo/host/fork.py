@@ -39,6 +39,17 @@ def fork(body: Callable[[], None], name: str, keep: list[int]) -> int:
     return pid
 
 
+def kill(pid: int) -> None:
+    """Kill a child, if it still runs."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def how_it_ended(status: int) -> str:
+    """Return the exit status of a child in words; negative is a signal (``os.waitstatus_to_exitcode``)."""
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+
+
 def _live(body: Callable[[], None], name: str, keep: list[int], parent: int) -> NoReturn:
     status = 1
     try:

@@ -98,6 +98,8 @@ def _limit(sock: socket.socket, senders: Sequence[str] | None) -> str:
         else:
             attach_filter(sock, accept_senders(senders, SAMPLE))
     except OSError as error:
+        if senders is None and error.errno == errno.ENOENT:
+            return ""  # there was no filter
         return error.strerror or str(error)
     return ""
 

@@ -205,10 +205,15 @@ class Director:
         """Count a packet, and limit the senders of its socket if it is one too many."""
         if given.envelope is None or not given.routers:
             return
-        guard = self._floods.setdefault(given.routers, FloodGuard())
+        guard = self._floods.get(given.routers)
+        if guard is None:
+            guard = self._floods[given.routers] = FloodGuard()
         begins = guard.limited_to is None
-        routers = [self.routers[name] for name in given.routers if name in self.routers]
-        trusted = {each for r in routers for each in (r.machine.master_address, *r.instance.unicast_peers)}
+
+        def trusted() -> set[str]:
+            routers = [self.routers[name] for name in given.routers if name in self.routers]
+            return {each for r in routers for each in (r.machine.master_address, *r.instance.unicast_peers)}
+
         if not guard.take(given.envelope.source, useful=useful, trusted=trusted, now=now):
             return
         assert guard.limited_to is not None
@@ -219,10 +224,19 @@ class Director:
             self._out.log(f"({given.routers[0]}) {what}: listening to {only}", Severity.WARNING)
 
     def _end_floods(self, now: float) -> None:
-        for routers, guard in self._floods.items():
-            if guard.expire(now):
-                self._out.packets.append(LimitSenders(routers[0], None))
-                self._out.log(f"({routers[0]}) the flood of adverts has ended")
+        for names, guard in list(self._floods.items()):
+            left = [name for name in names if name in self.routers]
+            if guard.expire(now) and left:
+                self._out.packets.append(LimitSenders(left[0], None))
+                self._out.log(f"({left[0]}) the flood of adverts has ended")
+            if not left:
+                del self._floods[names]
+
+    def _forget_flood(self, router: str) -> None:
+        """Begin to count anew at a socket that has been opened: one that routers share may still have its filter."""
+        for names in [names for names in self._floods if router in names]:
+            if self._floods.pop(names).limited_to is not None:
+                self._out.packets.append(LimitSenders(router, None))
 
     def _log_unknown(self, number: int, given: see.PacketReceived) -> None:
         if self.configuration.global_defs.log_unknown_vrids and given.envelope is not None:
@@ -233,7 +247,7 @@ class Director:
         name = router.instance.name
         match given:
             case see.PortOpened():
-                self._floods = {names: guard for names, guard in self._floods.items() if name not in names}  # a new socket
+                self._forget_flood(name)
                 router.opened = router.spec is not None
                 router.port.end()
             case see.PortFailed(reason=reason, hint=hint):

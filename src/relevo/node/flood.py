@@ -8,7 +8,7 @@ packets of all others, by which a new router is found and the end of the flood i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 SAMPLE: Final = 1024
@@ -40,8 +40,8 @@ class FloodGuard:
         """When the flood has ended, if nothing comes until then."""
         return None if self.limited_to is None else self._quiet_at
 
-    def take(self, sender: str, *, useful: bool, trusted: Collection[str], now: float) -> bool:
-        """Count a packet; return whether ``limited_to`` has changed. ``trusted`` senders are read in any case."""
+    def take(self, sender: str, *, useful: bool, trusted: Callable[[], Collection[str]], now: float) -> bool:
+        """Count a packet; return whether ``limited_to`` has changed. The ``trusted`` senders are read in any case."""
         if now - self._second >= 1.0:
             self._second, self._useless = now, 0
             self._by_sender.clear()
@@ -61,7 +61,7 @@ class FloodGuard:
             self._known.pop(sender, None)
         for each in [each for each, at in self._known.items() if now - at > KNOWN_S]:
             del self._known[each]
-        wanted = tuple(sorted({*self._known, *trusted} - {""}))[: 2 * MAX_SENDERS]
+        wanted = tuple(sorted({*self._known, *trusted()} - {""}))[: 2 * MAX_SENDERS]
         if wanted == self.limited_to:
             return False
         self.limited_to = wanted

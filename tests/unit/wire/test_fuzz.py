@@ -204,7 +204,7 @@ def read_events(data):
         found = list(proc_connector.decode_events(data))
     except Malformed as refused:
         return [refused.fault]
-    return [event.kind.name for event in found] or ["nothing"]
+    return ["accepted", *(event.kind.name for event in found)] if found else ["nothing"]
 
 
 def control_seeds():
@@ -220,19 +220,20 @@ def read_control(data):
 
 
 CASES = {
-    "advert": (advert_seeds(), read_advert),
-    "packet": (packet_seeds(), read_packet),
-    "links": (link_seeds(), read_links),
-    "process-events": (event_seeds(), read_events),
-    "control": (control_seeds(), read_control),
-    "sync": (sync_seeds(), read_sync),
-    "authenticated-sync": (message_seeds(), read_message),
-    "netlink": (netlink_seeds(), read_netlink),
+    "sync": (sync_seeds(), read_sync, 6),
+    "authenticated-sync": (message_seeds(), read_message, 6),
+    "netlink": (netlink_seeds(), read_netlink, 6),
+    "advert": (advert_seeds(), read_advert, 6),
+    "packet": (packet_seeds(), read_packet, 6),
+    "links": (link_seeds(), read_links, 4),
+    "process-events": (event_seeds(), read_events, 4),
+    "control": (control_seeds(), read_control, 6),
 }
+"""Examples, what reads them, and how many outcomes there are at least, acceptance among them."""
 
 
-@pytest.mark.parametrize(("seeds", "read"), CASES.values(), ids=CASES)
-def test_corrupt_messages_are_read_or_refused_and_leak_no_memory(seeds, read):
+@pytest.mark.parametrize(("seeds", "read", "least"), CASES.values(), ids=CASES)
+def test_corrupt_messages_are_read_or_refused_and_leak_no_memory(seeds, read, least):
     chance = random.Random(4)
     outcomes = Counter()
     for _ in range(500):  # fills the caches
@@ -247,5 +248,5 @@ def test_corrupt_messages_are_read_or_refused_and_leak_no_memory(seeds, read):
     tracemalloc.stop()
     assert after - before < GROWTH
     reasons = {str(outcome) for outcome in outcomes}
-    assert reasons & {"accepted", "FORK"}
-    assert len(reasons) >= 4, reasons
+    assert "accepted" in reasons
+    assert len(reasons) >= least, reasons

@@ -204,7 +204,10 @@ class EbpfPlane:
     def open_for(self, uid: int, gid: int) -> None:
         """Load or adopt the instance, and make its pins those of another user, who shall own this process later."""
         self.open()
-        give_pins(self._path, uid, gid)
+        try:
+            give_pins(self._path, uid, gid)
+        except OSError as error:
+            raise syscall.as_plane_error("pins of the ebpf plane", error) from error
 
     def capabilities(self) -> Capabilities:
         return capabilities_of_ebpf()
