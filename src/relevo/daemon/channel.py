@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from relevo.daemon.messages import FromWorker, ToWorker
-from relevo.wire.framing import Deframer, frame
+from relevo.wire.framing import Deframer, decoder, frame
 
 MAX_UNSENT: Final = 16 << 20
 """Bytes that the director buffers for a supervisor that does not read. Further messages are dropped; adverts go on."""
@@ -19,8 +19,8 @@ MAX_UNSENT: Final = 16 << 20
 M = TypeVar("M")
 
 _encode = msgspec.msgpack.Encoder().encode
-decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
-decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+decode_to_worker = decoder(ToWorker)
+decode_from_worker = decoder(FromWorker)
 
 
 def pack(message: Any) -> bytes:
@@ -36,7 +36,7 @@ class Unpacker(Generic[M]):
         self._frames = Deframer()
 
     def feed(self, data: bytes) -> list[M]:
-        """Add bytes; return the messages that they complete."""
+        """Add bytes; return the messages that they complete; ``Unreadable`` for what is none."""
         return [self._decode(body) for body in self._frames.feed(data)]
 
 

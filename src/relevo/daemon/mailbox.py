@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from relevo.alerts.message import Alert
 from relevo.daemon import mailer
 from relevo.daemon.channel import AsyncChannel
@@ -24,7 +22,7 @@ from relevo.host.fork import fork, how_it_ended, kill
 from relevo.model import Mail
 from relevo.observe.snapshot import MailSnapshot
 from relevo.severity import Severity
-from relevo.wire.framing import FrameTooLong
+from relevo.wire.framing import Unreadable
 
 MAX_UNSTORED: Final = 10_000
 """Alerts that wait for a mail process: as many as its queue takes."""
@@ -124,7 +122,7 @@ class Mailbox:
         try:
             async for message in channel.messages():
                 self._take(message, channel)
-        except (msgspec.MsgspecError, FrameTooLong) as error:
+        except Unreadable as error:
             self._log(f"mail process: a message that is none ({error}): killed", Severity.ERROR)
             if self._process is not None:
                 self._process.kill()

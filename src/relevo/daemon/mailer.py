@@ -22,6 +22,7 @@ from relevo.errors import ConfigurationError
 from relevo.host.landlock import OWN, READ
 from relevo.model import Mail
 from relevo.severity import Severity
+from relevo.wire.framing import decoder
 
 IDLE_S: Final = 5.0
 """Seconds after which a process without a mail ends."""
@@ -88,8 +89,8 @@ class WantPassword(msgspec.Struct, frozen=True, tag=True):
 
 FromMailer = Stored | Count | WantPassword | LogLine
 
-decode_to_mailer = msgspec.msgpack.Decoder(ToMailer).decode
-decode_from_mailer = msgspec.msgpack.Decoder(FromMailer).decode
+decode_to_mailer = decoder(ToMailer)
+decode_from_mailer = decoder(FromMailer)
 
 
 def serve(folder: Path, sock: socket.socket) -> None:

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from relevo.daemon.channel import AsyncChannel, decode_from_worker
 from relevo.daemon.messages import FromWorker, Stop, TakeSnapshot, ToWorker
 from relevo.host.fork import fork, how_it_ended, kill
 from relevo.observe.snapshot import WorkerSnapshot
 from relevo.severity import Severity
-from relevo.wire.framing import FrameTooLong
+from relevo.wire.framing import Unreadable
 
 QUICK_DEATH_S: Final = 0.2
 """A worker that ends sooner than this, in seconds, or before it is ready, has failed to start."""
@@ -173,7 +171,7 @@ class Workers:
         try:
             async for message in worker.channel.messages():
                 self._owner.handle(worker, message)
-        except (msgspec.MsgspecError, FrameTooLong) as error:
+        except Unreadable as error:
             self._owner.log(f"{worker.role} worker: a message that is none ({error}): killed", Severity.ERROR)
             worker.kill()
         worker.channel.close()

@@ -23,7 +23,7 @@ from relevo.daemon import confinement
 from relevo.errors import ConfigurationError, RelevoError
 from relevo.host.fork import fork, how_it_ended, kill
 from relevo.model import Configuration
-from relevo.wire.framing import MAX_BODY, Deframer, FrameTooLong, frame
+from relevo.wire.framing import MAX_BODY, Deframer, Unreadable, decoder, frame
 
 READ_S: Final = 120.0
 """Seconds that a reading may take: ten times those of 100 000 real servers on a slow machine."""
@@ -73,7 +73,7 @@ class _Main(msgspec.Struct, frozen=True):
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_reading: Final = msgspec.msgpack.Decoder(Reading).decode
+_decode_reading: Final = decoder(Reading)
 
 
 def read_apart(file: str, config_id: str | None, *, strict: bool) -> Reading:
@@ -112,9 +112,10 @@ def result_of(data: bytearray) -> Reading:
     if not data:
         return Reading(error="the process that reads the file ended without a result")
     try:
-        return _decode_reading(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        reading: Reading = _decode_reading(data)
+    except Unreadable as error:
         return Reading(error=f"the process that reads the file sent no configuration: {error}")
+    return reading
 
 
 def end(pid: int, sock: socket.socket) -> None:
@@ -150,7 +151,7 @@ def _read(owner: socket.socket, file: str, config_id: str | None, strict: bool) 
         main = _Main(error=str(error), hint=error.hint)
     ours.sendall(frame(_encode(main)))
     frames = Deframer()
-    decode = msgspec.msgpack.Decoder(_Include).decode
+    decode = decoder(_Include)
     try:
         while True:
             body = _next_frame(ours, frames)
@@ -166,7 +167,7 @@ def _read(owner: socket.socket, file: str, config_id: str | None, strict: bool) 
             found = read_included(os.fsdecode(wanted.pattern), os.fsdecode(wanted.including))
             answer = [_Included(os.fsencode(each.path), each.text, each.error, each.missing) for each in found]
             ours.sendall(frame(_encode(answer)))
-    except (OSError, FrameTooLong, msgspec.MsgspecError) as error:
+    except (OSError, Unreadable) as error:
         body = _encode(Reading(error=f"the process that compiles the file does not keep to the protocol: {error}"))
     owner.sendall(body)
 
@@ -209,13 +210,13 @@ def _compile(reader: socket.socket, file: str, config_id: str | None, strict: bo
             os._exit(1)  # nobody waits for the result
         return answer
 
-    decode = msgspec.msgpack.Decoder(list[_Included]).decode
+    decode = decoder(list[_Included])
 
     def read(pattern: str, including: str) -> list[Included]:
         answer = decode(ask(_QUESTION + _encode(_Include(os.fsencode(pattern), os.fsencode(including)))))
         return [Included(os.fsdecode(each.path), each.text, each.error, each.missing) for each in answer]
 
-    main = msgspec.msgpack.decode(ask(b""), type=_Main)
+    main = decoder(_Main)(ask(b""))
     if main.error:
         reading = Reading(error=main.error, hint=main.hint)
     else:

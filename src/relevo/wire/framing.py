@@ -1,9 +1,12 @@
-"""Frames of a stream between Relevo's processes: four bytes of length (big endian), then the body."""
+"""Messages between Relevo's processes: four bytes of length (big endian), then the body, MessagePack."""
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
 
 _LENGTH: Final = struct.Struct("!I")
 LENGTH_SIZE: Final = _LENGTH.size
@@ -11,8 +14,25 @@ MAX_BODY: Final = 512 << 20
 """Longest body in bytes: enough for the configuration of a million servers, or a list of a million connections."""
 
 
-class FrameTooLong(ValueError):
-    """A length above ``MAX_BODY``: the stream is not framed."""
+class Unreadable(ValueError):
+    """Bytes that are no message: too long, encoded otherwise, of another type, or nested without end."""
+
+
+def decoder(kind: Any) -> Callable[[bytes | bytearray], Any]:
+    """Return a function that decodes bodies of a type (one of msgspec's), and raises only ``Unreadable``.
+
+    The other process may have been broken into. MessagePack that is nested deeply enough is not refused by msgspec, but ends
+    in a ``RecursionError``.
+    """
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    def read(body: bytes | bytearray) -> Any:
+        try:
+            return decode(body)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+            raise Unreadable(str(error)) from error
+
+    return read
 
 
 def frame(body: bytes) -> bytes:
@@ -21,10 +41,10 @@ def frame(body: bytes) -> bytes:
 
 
 def body_size(head: bytes | bytearray) -> int:
-    """Return the length in the first four bytes; ``FrameTooLong`` if it is above ``MAX_BODY``."""
+    """Return the length in the first four bytes; ``Unreadable`` if it is above ``MAX_BODY``."""
     (size,) = _LENGTH.unpack_from(head)
     if size > MAX_BODY:
-        raise FrameTooLong(f"a message of {size} bytes")
+        raise Unreadable(f"a message of {size} bytes")
     return int(size)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ from relevo.daemon.messages import (
 )
 from relevo.model import Configuration, GlobalDefs
 from relevo.severity import Severity
+from relevo.wire.framing import Unreadable, frame
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 FROM_WORKER = st.one_of(
@@ -85,6 +87,28 @@ def test_the_beginning_of_a_message_waits_for_its_end(messages: list[ToWorker], 
     cut = len(stream) - min(missing, len(last))
     assert unpacker.feed(stream[:cut]) == messages[:-1]
     assert unpacker.feed(stream[cut:]) == messages[-1:]
+
+
+NESTED = b"\x83\xa4type\xa7LogLine\xa4text\xa1a\xa5other" + b"\x91" * 100_000 + b"\x90"
+"""A line for the log with a field that nobody reads, nested so deeply that reading past it exhausts the stack."""
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        frame(b""),
+        frame(b"\xc1"),
+        frame(b"\x80"),
+        frame(b"\x81\xa4type\xa5Other"),
+        frame(NESTED),
+        b"\xff\xff\xff\xff",
+        frame(NESTED[:40]),
+    ],
+    ids=["empty", "reserved", "untyped", "unknown", "nested", "endless", "cut off"],
+)
+def test_what_is_no_message_is_refused_with_one_error(stream: bytes) -> None:
+    with pytest.raises(Unreadable):
+        Unpacker(decode_from_worker).feed(stream)
 
 
 def test_the_director_never_waits_for_a_supervisor_that_does_not_read() -> None:

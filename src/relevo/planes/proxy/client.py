@@ -99,4 +99,5 @@ class ProxyPlane(UserSpace):
         writer.write(pack(request))
         await writer.drain()
         size = body_size(await reader.readexactly(LENGTH_SIZE))
-        return decode_reply(await reader.readexactly(size))
+        reply: Reply = decode_reply(await reader.readexactly(size))
+        return reply

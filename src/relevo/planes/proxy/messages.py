@@ -6,7 +6,7 @@ import msgspec
 
 from relevo.model.table import Connection, ConnectionFilter, Operation, ServiceState
 from relevo.planes.port import Refused
-from relevo.wire.framing import frame
+from relevo.wire.framing import decoder, frame
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
@@ -48,8 +48,8 @@ class Reply(msgspec.Struct, frozen=True):
 Request = Apply | Observe | ListConnections | DropConnections | SetLocal
 
 encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Request).decode
-decode_reply = msgspec.msgpack.Decoder(Reply).decode
+decode_request = decoder(Request)
+decode_reply = decoder(Reply)
 
 
 def pack(message: Request | Reply) -> bytes:

@@ -11,8 +11,6 @@ import select
 import socket
 from collections.abc import Callable
 
-import msgspec
-
 from relevo.planes.proxy.engine import Engine
 from relevo.planes.proxy.messages import (
     Apply,
@@ -52,7 +50,7 @@ class Commander:
             self.close()
         except BlockingIOError:
             return
-        except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
+        except (OSError, ValueError):
             self.close()
 
     def _handle(self, body: bytes) -> Reply:
