@@ -228,10 +228,19 @@ class Cluster:
         """End a process of the lab and wait for it; KILL goes to its whole group."""
         self._kill(key, number)
 
+    def pid(self, key: str) -> int | None:
+        """Process id of a process of the lab, which leads its group; ``None`` if it does not run."""
+        return self._processes[key] if self.running(key) else None
+
     def running(self, key: str) -> bool:
         """Whether a process of the lab still runs."""
         pid = self._processes.get(key)
-        return pid is not None and os.waitpid(pid, os.WNOHANG) == (0, 0)
+        if pid is None:
+            return False
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            return True
+        del self._processes[key]
+        return False
 
     def _start(self, key: str, host: Host, work: Callable[[], NoReturn]) -> None:
         parent = os.getpid()
