@@ -173,6 +173,19 @@ def test_two_masters_of_a_healed_segment_settle_within_an_interval_and_the_skew(
     assert cluster.run(20.0 + two).masters() == [0]
 
 
+@settings(max_examples=60)
+@given(st.floats(5.0, 30.0), st.floats(4.0, 30.0), st.sampled_from((0, 1)), st.sampled_from((2, 3)))
+def test_the_neighbours_know_the_only_master_after_there_were_two(at, lasts, which, version):
+    """Whose advert comes first decides whether the master that stays learns that there were two."""
+    cluster = started((150, 100, 90), version=version).run(at)
+    cluster.lan.deaf = {f"n{which}"}
+    assert len(cluster.run(at + lasts).masters()) == 2
+    cluster.lan.deaf = set()
+    two, _ = bounds(cluster)
+    assert cluster.run(at + lasts + 2 * two).masters() == [0]
+    assert cluster.lan.owners == {VIP.address: "n0"}
+
+
 EVENTS = st.lists(
     st.tuples(st.floats(0.0, 40.0), st.integers(0, 2), st.sampled_from(("start", "start", "crash", "down", "up", "up"))),
     max_size=12,
@@ -191,6 +204,7 @@ def test_a_segment_that_loses_nothing_has_one_master_within_the_bounds(prioritie
     assert_within_bounds(cluster)
     able = cluster.history[-1][2][0]
     assert len(cluster.masters()) == (1 if able else 0)
+    assert not able or cluster.lan.owners == {VIP.address: f"n{cluster.masters()[0]}"}
     if preempt and able:
         best = max(able, key=lambda n: priorities[n])
         assert priorities[cluster.masters()[0]] == priorities[best]

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from relevo.lab.client import Prober
@@ -194,8 +195,7 @@ def main() -> int:
         plane = options.plane or plane_of(seed)
         chosen = rounds(seed)
         if options.rounds:
-            chosen = (each for each in chosen if each.number in options.rounds)
-            chosen = (each for each, _ in zip(chosen, options.rounds, strict=False))
+            chosen = islice((each for each in chosen if each.number in options.rounds), len(set(options.rounds)))
         report = Soak(seed, plane).run(chosen, time.monotonic() + 60 * options.minutes)
         failed |= bool(report.violations)
         print_report(seed, plane, report)

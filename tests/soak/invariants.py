@@ -12,7 +12,7 @@ from tests.soak.plan import Round
 from tests.soak.rig import PRIORITIES, ROUTERS, SERVERS, SYNCED, Process, Rig
 
 SETTLE_S: Final = 25.0
-"""Within it the cluster is as usual: checks, a full synchronisation, and a worker's restart after several crashes take seconds."""
+"""Within it the cluster is as usual: checks, a full synchronisation, and the restart of a worker take seconds."""
 ASKED: Final = 6
 """Requests of each service, from as many clients."""
 CALM_GAP_S: Final = 1.0

@@ -60,7 +60,7 @@ def configuration(folder: Path, number: int, plane: str, written: Written) -> st
         waits = "  preempt_when_synced 10\n" if plane == "ebpf" and name == SYNCED else ""
         out.append(
             f"vrrp_instance {name} {{\n  interface eth0\n  state BACKUP\n  virtual_router_id {identity}\n  priority {priority}\n"
-            f"  advert_int 0.1\n{waits}  track_file {{\n    gate weight 1\n  }}\n  notify \"/bin/sh {folder}/record.sh {number}\"\n"
+            f'  advert_int 0.1\n{waits}  track_file {{\n    gate weight 1\n  }}\n  notify "/bin/sh {folder}/record.sh {number}"\n'
             f"  virtual_ipaddress {{\n    {address}/24\n  }}\n}}\n"
         )
     for index, (name, address) in enumerate(ROUTERS.items()):
@@ -71,7 +71,11 @@ def configuration(folder: Path, number: int, plane: str, written: Written) -> st
         if written.extra_server:
             servers.append((f"192.168.6.{9 + index}", 1))  # nobody has this address
         for server, weight in servers:
-            check = "TCP_CHECK {\n      connect_timeout 1\n    }" if index else "HTTP_GET {\n      url {\n        path /\n        status_code 200\n      }\n      connect_timeout 1\n    }"
+            check = (
+                "TCP_CHECK {\n      connect_timeout 1\n    }"
+                if index
+                else "HTTP_GET {\n      url {\n        path /\n        status_code 200\n      }\n      connect_timeout 1\n    }"
+            )
             out.append(f"  real_server {server} 80 {{\n    weight {weight}\n    {check}\n  }}\n")
         out.append("}\n")
     return "".join(out)

@@ -111,6 +111,7 @@ class WiredNamespaces(Namespaces):
             return
         for end in self._ends[host.name]:
             fcntl.ioctl(end, TUNSETCARRIER, struct.pack("i", connected))
+
     def _await_carrier(self, host: Host) -> None:
         if host.name not in self._ends:  # a TAP device has its carrier at once
             super()._await_carrier(host)

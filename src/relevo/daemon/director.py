@@ -38,6 +38,7 @@ from relevo.daemon.messages import Stop as StopWorker
 from relevo.errors import HostError
 from relevo.host import privileges
 from relevo.host.addresses import AddressTable
+from relevo.host.claims import PAUSE_S, ClaimListener
 from relevo.host.interfaces import Interfaces, change_monitor, drain
 from relevo.host.vrrp_port import NeighbourSender, RawPort, UdpPort, open_port
 from relevo.model import Configuration
@@ -78,6 +79,8 @@ class DirectorWorker:
         self._monitor = change_monitor()
         self._epoll.register(self._monitor.fileno(), select.EPOLLIN)
         self._epoll.register(channel.socket.fileno(), select.EPOLLIN)
+        self._claims: ClaimListener | None = None
+        self._hear_at: float | None = None  # when claims are read again
         self._offset = time.time() - time.monotonic()
         self._executed: list[do.Effect] | None = None  # during a reload
         self.director = Director(
@@ -106,12 +109,15 @@ class DirectorWorker:
                 self.channel.flush()
 
     def _wait(self) -> None:
-        due = self.director.deadline()
+        due = min((at for at in (self.director.deadline(), self._hear_at) if at is not None), default=None)
         timeout = None if due is None else max(0.0, due - time.monotonic())
         readable, _, _ = select.select([self._epoll], [], [], timeout)
+        if self._hear_at is not None and self._hear_at <= time.monotonic():
+            self._hear_again()
         if not readable:
             return
-        for descriptor, _ in self._epoll.poll(0):
+        ready = [descriptor for descriptor, _ in self._epoll.poll(0)]
+        for descriptor in ready:
             if descriptor == self.channel.socket.fileno():
                 self._read_supervisor()
             elif descriptor == self._monitor.fileno():
@@ -119,6 +125,8 @@ class DirectorWorker:
                 self._observe()
             elif descriptor in self._by_descriptor:
                 self._read_packets(self._by_descriptor[descriptor])
+        if self._claims is not None and self._claims.fileno() in ready:  # an advert is read before the announcement behind it
+            self._read_claims(self._claims)
 
     def _give(self, given: see.Input) -> None:
         self._execute(self.director.receive(given, time.monotonic()))
@@ -188,6 +196,17 @@ class DirectorWorker:
                 return
             self._give(see.PacketReceived(tuple(port.routers), arrived.payload, arrived.envelope))
 
+    def _read_claims(self, claims: ClaimListener) -> None:
+        for interface, claim in claims.receive():
+            self._give(see.AddressClaimed(claim.address, interface, claim.hardware_address, claim.gratuitous))
+        self._epoll.unregister(claims.fileno())
+        self._hear_at = time.monotonic() + PAUSE_S
+
+    def _hear_again(self) -> None:
+        assert self._claims is not None
+        self._epoll.register(self._claims.fileno(), select.EPOLLIN)
+        self._hear_at = None
+
     # -- effects -----------------------------------------------------------------------------------------------
 
     def _execute(self, effects: list[do.Effect]) -> None:
@@ -205,6 +224,8 @@ class DirectorWorker:
                     answers += self._send(effect)
                 case do.LimitSenders(router=router, senders=senders):
                     self._limit(router, senders)
+                case do.HearClaims(addresses=addresses):
+                    self._hear_claims(addresses)
                 case do.AddAddress() | do.RemoveAddress():
                     answers += self._operate(effect)
                 case do.Announce(link=link, address=address):
@@ -244,6 +265,16 @@ class DirectorWorker:
         port = self._by_router.get(router)
         if port is not None and (reason := port.socket.limit(senders)):
             self._log(f"({router}) the socket cannot be limited: {reason}", Severity.WARNING)
+
+    def _hear_claims(self, addresses: frozenset[str]) -> None:
+        try:
+            if self._claims is None and addresses:
+                self._claims = ClaimListener()
+                self._hear_again()
+            if self._claims is not None:
+                self._claims.listen_for(addresses)
+        except HostError as error:
+            self._log(str(error), Severity.WARNING)
 
     def _send(self, effect: do.SendPacket) -> list[see.Input]:
         port = self._by_router.get(effect.router)

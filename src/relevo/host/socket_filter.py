@@ -19,7 +19,13 @@ _NETWORK_HEADER: Final = -0x100000 & 0xFFFFFFFF
 """Offsets from here are those in the IP header, whatever the socket's data begin with (SKF_NET_OFF)."""
 _RANDOM: Final = -0x1000 + 56 & 0xFFFFFFFF
 """A random number (SKF_AD_OFF + SKF_AD_RANDOM)."""
+_PACKET_TYPE: Final = -0x1000 + 4 & 0xFFFFFFFF
+"""Whom a packet is for, of those of ``AF_PACKET`` (SKF_AD_OFF + SKF_AD_PKTTYPE)."""
+_OUTGOING: Final = 4
 _SOURCE_IN_IPV4: Final = 12
+_SENDER_IN_ARP: Final = 14
+MAX_ADDRESSES: Final = 250
+"""Addresses in one program: a jump skips at most 255 instructions."""
 _ALL: Final = 0xFFFFFFFF
 
 
@@ -46,6 +52,24 @@ def accept_senders(senders: Sequence[str], sample: int) -> list[Instruction]:
         Instruction(_RETURN, 0, 0, _ALL),
     ]
     return program
+
+
+def accept_claims(addresses: Sequence[str]) -> list[Instruction]:
+    """Return a filter that passes ARP messages of others whose sender has one of ``addresses``; with too many, of any sender."""
+    count = len(addresses)
+    reject = Instruction(_RETURN, 0, 0, 0)
+    program = [
+        Instruction(_LOAD_WORD, 0, 0, _PACKET_TYPE),
+        Instruction(_JUMP_EQUAL, 0, 1, _OUTGOING),
+        reject,
+    ]
+    if count <= MAX_ADDRESSES:
+        program.append(Instruction(_LOAD_WORD, 0, 0, _NETWORK_HEADER + _SENDER_IN_ARP & 0xFFFFFFFF))
+        for number, each in enumerate(addresses):
+            (address,) = struct.unpack("!I", socket.inet_aton(each))
+            program.append(Instruction(_JUMP_EQUAL, count - number, 0, address))  # to the end
+        program.append(reject)
+    return [*program, Instruction(_RETURN, 0, 0, _ALL)]
 
 
 def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:

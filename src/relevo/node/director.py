@@ -24,6 +24,7 @@ from relevo.node.effects import (
     ClosePort,
     Effect,
     GroupChanged,
+    HearClaims,
     InstanceChanged,
     InstanceNoticed,
     LimitSenders,
@@ -33,7 +34,7 @@ from relevo.node.effects import (
 )
 from relevo.node.flood import SAMPLE, FloodGuard
 from relevo.node.groups import Groups, judge
-from relevo.node.network import expected_after
+from relevo.node.network import expected_after, virtual_addresses
 from relevo.node.observation import Input, Kind, Observation, SetAddress, World, own_addresses
 from relevo.node.router import Router, identity_change
 from relevo.node.sources import SourceKey, Sources
@@ -76,6 +77,7 @@ class Director:
         self._synced = synced
         self._announcements = Announcements()
         self._floods: dict[tuple[str, ...], FloodGuard] = {}  # by the routers of a socket
+        self._heard: frozenset[str] = frozenset()  # the addresses whose other owners are heard
         self._out = EffectBuffer()
         self._local: LocalAddresses | None = None  # the first state is reported even if it is empty
 
@@ -99,6 +101,9 @@ class Director:
                 self._take_observation(given, now)
             case see.PacketReceived():
                 self._take_packet(given, now)
+                return self._settle(now) if self._out.state_changed else self._out.flush()
+            case see.AddressClaimed():
+                self._take_claim(given, now)
                 return self._settle(now) if self._out.state_changed else self._out.flush()
             case see.PortOpened(router=name) | see.PortFailed(router=name) | see.SendFailed(router=name):
                 if name in self.routers:
@@ -200,6 +205,17 @@ class Director:
 
         if useful is not None:
             self._watch_for_flood(given, useful, now)
+
+    def _take_claim(self, given: see.AddressClaimed, now: float) -> None:
+        if any(link.hardware_address == given.hardware_address for link in self.world.links.values()):
+            return  # a loop of the network brings back what this node sends
+        for router in self.routers.values():
+            interface = router.instance.interface
+            if any(
+                each.address == given.address and (each.device or interface) == given.interface
+                for each in virtual_addresses(router.instance)
+            ):
+                self._feed(router, vrrp.Claimed(given.address, given.hardware_address, given.announced), now)
 
     def _watch_for_flood(self, given: see.PacketReceived, useful: bool, now: float) -> None:
         """Count a packet, and limit the senders of its socket if it is one too many."""
@@ -339,6 +355,7 @@ class Director:
         """Update faults, priorities, ports and addresses after a change; return all effects."""
         virtual = self.virtual()
         self._match_ports(virtual)
+        self._match_claims()
         self._judge(virtual, now)
         self._match_network(now)
         return self._out.flush()
@@ -412,6 +429,14 @@ class Director:
             waits = router.port.fault is not None and router.port.retry_at is not None
             wanted = None if waits or (self.stopping and router.spec is None) else router.wanted_spec(self.world, virtual)
             self._out.packets += router.match_port(wanted)
+
+    def _match_claims(self) -> None:
+        """Hear who else has the virtual addresses. Adverts in UDP are for machines whose addresses are not on a LAN."""
+        instances = (router.instance for router in self.routers.values() if not router.instance.transport.udp_port)
+        wanted = frozenset(each.address for i in instances for each in virtual_addresses(i) if ":" not in each.address)
+        if wanted != self._heard:
+            self._heard = wanted
+            self._out.packets.append(HearClaims(wanted))
 
     def _match_network(self, now: float) -> None:
         """Add and remove addresses; announce those that a master gets without a takeover."""

@@ -55,6 +55,13 @@ class LimitSenders:
 
 
 @dataclass(frozen=True, slots=True)
+class HearClaims:
+    """Report from now on who else announces or uses one of ``addresses``, as ``AddressClaimed``."""
+
+    addresses: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class SendPacket:
     """Send an advert on the socket of ``router``; the answer to a failure is ``SendFailed``."""
 
@@ -129,6 +136,7 @@ Effect = (
     | OpenPort
     | ClosePort
     | LimitSenders
+    | HearClaims
     | SendPacket
     | AddAddress
     | RemoveAddress

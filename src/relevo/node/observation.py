@@ -115,6 +115,16 @@ class PacketReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressClaimed:
+    """Somebody else used ``address`` on ``interface``, or ``announced`` it; ``hardware_address`` is his."""
+
+    address: str
+    interface: str
+    hardware_address: bytes
+    announced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class PortOpened:
     """The socket that ``OpenPort`` asked for is open."""
 
@@ -175,6 +185,7 @@ Input = (
     | NetworkObserved
     | Observation
     | PacketReceived
+    | AddressClaimed
     | PortOpened
     | PortFailed
     | SendFailed

@@ -15,6 +15,7 @@ from relevo.node.effects import (
     ClosePort,
     Effect,
     GroupChanged,
+    HearClaims,
     InstanceChanged,
     LimitSenders,
     LocalAddresses,
@@ -26,6 +27,7 @@ from relevo.node.effects import (
 )
 from relevo.node.flood import SAMPLE
 from relevo.node.observation import (
+    AddressClaimed,
     Configure,
     Input,
     NetworkObserved,
@@ -69,6 +71,7 @@ class Host:
         self._others: Counter[str] = Counter()
         self._executed: list[Effect] | None = None  # during a reload
         self._refused = False
+        self._heard: frozenset[str] = frozenset()
         simulation.hosts[name] = self
 
     # -- control ------------------------------------------------------------------------------------------------
@@ -88,6 +91,7 @@ class Host:
     ) -> None:
         """Start a director, as after a boot or the death of its worker."""
         self._ports.clear()
+        self._heard = frozenset()
         self.director = Director(
             configuration, self.kernel.world(), resume=resume, placed=placed, plane_ready=plane_ready, sources=self.sources
         )
@@ -150,6 +154,13 @@ class Host:
                 ttl = TTL if is_multicast(destination) else None
                 self._give(PacketReceived((router,), payload, Envelope(source, destination, ttl)))
 
+    def hear(self, segment: str, sender: str, address: str) -> None:
+        """Hear that another host has announced an address, on every link of the segment."""
+        if address in self._heard:
+            for link in self.kernel.links.values():
+                if link.up and self._segments.get(link.name) == segment:
+                    self._give(AddressClaimed(address, link.name, sender.encode().ljust(6, b"\0")[:6]))
+
     def _receives(self, spec: PortSpec, segment: str, destination: str) -> bool:
         if spec.link is None:
             return destination == spec.source
@@ -201,6 +212,11 @@ class Host:
         match effect:
             case Announce(link=link, address=address):
                 self.announced.append((self.simulation.now, link.name, address))
+                present = self.kernel.links.get(link.name)
+                if present is not None and present.up:
+                    self.simulation.announce(self, self._segments.get(link.name, ""), address)
+            case HearClaims(addresses=addresses):
+                self._heard = addresses
             case Log():
                 self.log.append(effect)
             case InstanceChanged() | GroupChanged():

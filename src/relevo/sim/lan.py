@@ -14,11 +14,17 @@ LATENCY_S: Final = 0.001
 
 @dataclass(slots=True)
 class Segment:
-    """A LAN. ``loss`` is the fraction of lost packets; ``cut`` are names of disconnected hosts."""
+    """A LAN. ``loss`` is the fraction of lost packets; ``cut`` are names of disconnected hosts, ``deaf`` those of
+    hosts whose adverts it does not carry, and none to them.
+
+    ``owners`` is what the neighbours believe: which host announced an address last.
+    """
 
     name: str
     loss: float = 0.0
     cut: set[str] = field(default_factory=set)
+    deaf: set[str] = field(default_factory=set)
+    owners: dict[str, str] = field(default_factory=dict)
 
 
 class Member(Protocol):
@@ -32,6 +38,10 @@ class Member(Protocol):
 
     def expire(self) -> None:
         """Act on what is due."""
+        ...
+
+    def hear(self, segment: str, sender: str, address: str) -> None:
+        """Hear that a host has announced an address."""
         ...
 
     def deliver(self, segment: str, source: str, destination: str, payload: bytes) -> None:
@@ -61,12 +71,23 @@ class Simulation:
     def carry(self, sender: Member, segment: str, destination: str, source: str, payload: bytes) -> None:
         """Deliver a packet to the other hosts of a segment."""
         lan = self.segment(segment)
-        if sender.name in lan.cut:
+        silent = lan.cut | lan.deaf
+        if sender.name in silent:
             return
         for host in self.hosts.values():
-            if host is sender or host.name in lan.cut or (lan.loss and self.random.random() < lan.loss):
+            if host is sender or host.name in silent or (lan.loss and self.random.random() < lan.loss):
                 continue
             self.at(self.now + LATENCY_S, lambda host=host: host.deliver(segment, source, destination, payload))  # type: ignore[misc]
+
+    def announce(self, sender: Member, segment: str, address: str) -> None:
+        """Tell the neighbours, and the other hosts of a segment, that an address is the sender's."""
+        lan = self.segment(segment)
+        if sender.name in lan.cut:
+            return
+        self.at(self.now + LATENCY_S, lambda: lan.owners.update({address: sender.name}))
+        for host in self.hosts.values():
+            if host is not sender and host.name not in lan.cut:
+                self.at(self.now + LATENCY_S, lambda host=host: host.hear(segment, sender.name, address))  # type: ignore[misc]
 
     def run(self, until: float) -> Simulation:
         """Process every event up to then."""

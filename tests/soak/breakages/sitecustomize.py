@@ -1,4 +1,4 @@
-"""Faults that are put into the program on purpose: Python imports this module at its start where ``PYTHONPATH`` has its folder."""
+"""Faults that are put into the program on purpose. Python imports this module at its start if ``PYTHONPATH`` has its folder."""
 
 import os
 

@@ -9,6 +9,7 @@ from relevo.machines.vrrp import (
     TIMERS,
     Announce,
     AskGroup,
+    Claimed,
     HandOver,
     Log,
     LowerPriority,
@@ -52,6 +53,8 @@ from tests.unit.machines.routers import (
 INIT, BACKUP, MASTER, FAULT, LEAVING = State.INIT, State.BACKUP, State.MASTER, State.FAULT, State.LEAVING
 HANDING_OVER = State.HANDING_OVER
 
+CLAIM = Claimed("10.0.0.240", bytes.fromhex("02005e000133"))
+
 INPUTS = {
     Symbol.START: Start(),
     Symbol.STOP: Stop(),
@@ -61,6 +64,7 @@ INPUTS = {
     Symbol.ADVERT_ZERO: heard(0),
     Symbol.ADVERT_HIGHER: heard(200),
     Symbol.ADVERT_LOWER: heard(50),
+    Symbol.CLAIM: CLAIM,
     Symbol.GROUP_MASTER: Order(MASTER),
     Symbol.GROUP_BACKUP: Order(BACKUP),
     Symbol.HAND_OVER: HandOver(),
@@ -511,6 +515,7 @@ def test_a_master_gives_way_to_a_higher_priority():
         Log("(VI_1) Entering BACKUP STATE"),
         Transition(MASTER, BACKUP, f"{HIGH} has priority 200"),
     ]
+    machine.receive(CLAIM, 0.501)  # the other one announces: there is no last word
     assert machine.deadline() == pytest.approx(0.5 + 3.609375)
     assert (machine.master_address, machine.master_priority) == (HIGH, 200)
 
@@ -553,6 +558,56 @@ def test_unequal_priorities_decide_whatever_the_addresses(priority, state, sourc
 def test_a_handing_over_master_may_send_one_more_advert():
     effects = acts(master(higher_prio_send_advert=True).receive(heard(200), 0.5))
     assert effects[:1] == [SendAdvert(100)]
+
+
+def test_a_master_that_was_there_all_along_is_told_that_there_were_two():
+    machine = master()
+    assert SendAdvert(100) not in machine.receive(heard(200), 0.5)
+    assert machine.receive(heard(200), 1.2) == []
+    assert machine.expire(1.5) == [SendAdvert(100)]
+    assert machine.state is BACKUP
+    assert machine.receive(heard(200), 1.6) == []
+
+
+def test_a_master_that_has_just_taken_over_needs_no_last_word():
+    machine = master()
+    machine.receive(heard(200), 0.5)
+    assert machine.receive(CLAIM, 0.501) == []
+    assert machine.receive(heard(200), 1.5) == []
+    assert machine.expire(1.6) == []
+
+
+def test_an_address_that_is_used_is_not_announced():
+    machine = master()
+    machine.receive(heard(200), 0.5)
+    machine.receive(Claimed("10.0.0.240", bytes(6), announced=False), 0.501)
+    assert machine.expire(1.5) == [SendAdvert(100)]
+
+
+def test_a_router_that_keeps_to_the_rfc_says_no_last_word():
+    machine = master(lower_prio_no_advert=True)
+    machine.receive(heard(200), 0.5)
+    assert machine.expire(2.0) == []
+
+
+def test_a_master_whose_address_another_uses_says_so_and_announces_it_again_now_and_then():
+    machine, said, announced = master(), [], []
+    for tenth in range(5, 305):
+        now = tenth / 10
+        effects = [*machine.receive(CLAIM, now), *machine.expire(now)]
+        said += [(now, effect.message) for effect in effects if isinstance(effect, Log)]
+        announced += [(now, effect.count) for effect in effects if isinstance(effect, Announce) and now > 6]
+        assert all(effect.warning for effect in effects if isinstance(effect, Log))
+    line = "(VI_1) 02:00:5e:00:01:33 uses 10.0.0.240 too"
+    assert said == [(at, line if at < 1 else f"{line} (99 more since the last line)") for at in (0.5, 10.5, 20.5, 30.4)[:3]]
+    assert announced == [(11.5, 1), (21.5, 1)]
+
+
+def test_whoever_takes_over_behind_his_announcement_is_not_contested():
+    machine = master()
+    machine.receive(CLAIM, 0.5)
+    machine.receive(heard(200), 0.501)
+    assert not [effect for effect in machine.expire(3.0) if isinstance(effect, Announce)]
 
 
 def test_a_router_that_gave_way_takes_over_again_when_the_other_leaves():

@@ -47,6 +47,15 @@ class AdvertReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """Somebody else, with ``hardware_address``, used the virtual ``address``, or ``announced`` it."""
+
+    address: str
+    hardware_address: bytes
+    announced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """The sync group orders a state, MASTER or BACKUP."""
 
@@ -98,6 +107,7 @@ Input = (
     | SetFaults
     | SetPriority
     | AdvertReceived
+    | Claimed
     | Order
     | HandOver
     | Restore

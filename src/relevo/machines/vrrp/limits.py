@@ -6,6 +6,8 @@ from typing import Final
 
 LOG_EVERY_S: Final = 10.0
 """A line about adverts of one kind is written at most once in so many seconds; the next one counts those that were left out."""
+DEFEND_EVERY_S: Final = 10.0
+"""A master whose address somebody else uses announces it again at most once in so many seconds (RFC 5227, DEFEND_INTERVAL)."""
 MAX_SOURCES: Final = 64
 """Senders that are warned of: a LAN has a handful of routers, and forged ones have no end."""
 

@@ -17,6 +17,7 @@ from relevo.machines.vrrp.events import (
     AdvertReceived,
     Announce,
     AskGroup,
+    Claimed,
     Effect,
     Input,
     Log,
@@ -24,7 +25,7 @@ from relevo.machines.vrrp.events import (
     SendAdvert,
     Transition,
 )
-from relevo.machines.vrrp.limits import Quiet
+from relevo.machines.vrrp.limits import DEFEND_EVERY_S, Quiet
 from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
 from relevo.model.vrrp import PRIORITY_OWNER
@@ -59,6 +60,8 @@ class VrrpMachine:
         self._resume = False
         self._restart_reason = ""
         self._received: AdvertReceived | None = None
+        self._claimed: Claimed | None = None
+        self._may_defend_at = 0.0
         self._quiet = Quiet()
 
     @property
@@ -121,6 +124,9 @@ class VrrpMachine:
                 return Symbol.RESTART
             case AdvertReceived():
                 return self._classify_advert(given)
+            case Claimed():
+                self._claimed = given
+                return Symbol.CLAIM
             case _:
                 return PLAIN.get(type(given))
         return None
@@ -389,7 +395,38 @@ class VrrpMachine:
         effects: list[Effect] = [Log(text)]
         if self.instance.higher_prio_send_advert:
             effects += self._send(self.priority)
-        return [*effects, *self._become_backup(now, f"{source} has priority {priority}", received)]
+        effects += self._become_backup(now, f"{source} has priority {priority}", received)
+        if not self.instance.lower_prio_no_advert:
+            self._timers.set(Symbol.LAST_WORD_TIMER, now + self.instance.advert_interval_s)
+        return effects
+
+    def _hear_announcement(self, now: float) -> list[Effect]:
+        """Say no last word to a master that has just taken over: it announces the addresses."""
+        if self._last_claim().announced:
+            self._timers.cancel(Symbol.LAST_WORD_TIMER)
+        return []
+
+    def _say_last_word(self, now: float) -> list[Effect]:
+        """Tell a master that was there all along that there were two, by one advert of lower priority.
+
+        It then announces its addresses again (as keepalived does, too). Without it, the neighbours go on sending to this node,
+        where nobody answers any more, until their caches expire. A master that has just taken over has announced them.
+        """
+        return self._send(self.priority)
+
+    def _hear_claim(self, now: float) -> list[Effect]:
+        claimed = self._last_claim()
+        who = claimed.hardware_address.hex(":")
+        if self._timers.get(Symbol.DEFEND_TIMER) is None:
+            # Not at once: whoever takes over announces right behind the advert that makes this node give way.
+            due = max(now + self.instance.advert_interval_s, self._may_defend_at)
+            self._timers.set(Symbol.DEFEND_TIMER, due)
+        line = self._quiet.line("claim", f"({self.instance.name}) {who} uses {claimed.address} too", now)
+        return [Log(line, warning=True)] if line else []
+
+    def _defend(self, now: float) -> list[Effect]:
+        self._may_defend_at = now + DEFEND_EVERY_S
+        return [Announce(1)]
 
     def _give_way_with_group(self, now: float) -> list[Effect]:
         return self._become_backup(now, "with its sync group")
@@ -458,6 +495,10 @@ class VrrpMachine:
 
     def _fault_reason(self) -> str:
         return "; ".join(map(str, self.faults))
+
+    def _last_claim(self) -> Claimed:
+        assert self._claimed is not None
+        return self._claimed
 
     def _last_received(self) -> AdvertReceived:
         assert self._received is not None

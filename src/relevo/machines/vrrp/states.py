@@ -56,6 +56,7 @@ class Symbol(enum.StrEnum):
     ADVERT_ZERO = "advert_zero"
     ADVERT_HIGHER = "advert_higher"
     ADVERT_LOWER = "advert_lower"
+    CLAIM = "claim"
     GROUP_MASTER = "group_master"
     GROUP_BACKUP = "group_backup"
     HAND_OVER = "hand_over"
@@ -68,6 +69,8 @@ class Symbol(enum.StrEnum):
     GARP_TIMER = "garp_timer"
     REFRESH_TIMER = "refresh_timer"
     LEAVE_TIMER = "leave_timer"
+    LAST_WORD_TIMER = "last_word_timer"
+    DEFEND_TIMER = "defend_timer"
 
 
 TIMERS: Final = (
@@ -76,6 +79,8 @@ TIMERS: Final = (
     Symbol.GARP_TIMER,
     Symbol.REFRESH_TIMER,
     Symbol.LEAVE_TIMER,
+    Symbol.LAST_WORD_TIMER,
+    Symbol.DEFEND_TIMER,
 )
 
 _I, _B, _M, _F, _L, _H = State.INIT, State.BACKUP, State.MASTER, State.FAULT, State.LEAVING, State.HANDING_OVER
@@ -90,6 +95,7 @@ TRANSITIONS: Final = {
     (_I, Symbol.ADVERT_ZERO): Rule("_ignore", (_I,)),
     (_I, Symbol.ADVERT_HIGHER): Rule("_ignore", (_I,)),
     (_I, Symbol.ADVERT_LOWER): Rule("_ignore", (_I,)),
+    (_I, Symbol.CLAIM): Rule("_ignore", (_I,)),
     (_I, Symbol.GROUP_MASTER): Rule("_ignore", (_I,)),
     (_I, Symbol.GROUP_BACKUP): Rule("_ignore", (_I,)),
     (_I, Symbol.HAND_OVER): Rule("_ignore", (_I,)),
@@ -104,6 +110,7 @@ TRANSITIONS: Final = {
     (_B, Symbol.ADVERT_ZERO): Rule("_shorten_wait", (_B,)),
     (_B, Symbol.ADVERT_HIGHER): Rule("_follow", (_B,)),
     (_B, Symbol.ADVERT_LOWER): Rule("_consider_preemption", (_B,)),
+    (_B, Symbol.CLAIM): Rule("_hear_announcement", (_B,)),
     (_B, Symbol.GROUP_MASTER): Rule("_take_over_with_group", (_M,)),
     (_B, Symbol.GROUP_BACKUP): Rule("_wait_again", (_B,)),
     (_B, Symbol.HAND_OVER): Rule("_suppress_preemption", (_B,)),
@@ -112,6 +119,7 @@ TRANSITIONS: Final = {
     (_B, Symbol.RESTART): Rule("_start_over", (_B,)),
     (_B, Symbol.PLANE): Rule("_take_plane_up", (_B,)),
     (_B, Symbol.MASTER_DOWN_TIMER): Rule("_take_over", (_M, _B)),
+    (_B, Symbol.LAST_WORD_TIMER): Rule("_say_last_word", (_B,)),
     # State: MASTER. RFC 9568 §6.4.3: advertises; yields to a higher priority only.
     (_M, Symbol.STOP): Rule("_leave", (_L,)),
     (_M, Symbol.FAIL): Rule("_fail", (_F,)),
@@ -119,6 +127,7 @@ TRANSITIONS: Final = {
     (_M, Symbol.ADVERT_ZERO): Rule("_answer_zero", (_M,)),
     (_M, Symbol.ADVERT_HIGHER): Rule("_give_way", (_B,)),
     (_M, Symbol.ADVERT_LOWER): Rule("_outrank", (_M,)),
+    (_M, Symbol.CLAIM): Rule("_hear_claim", (_M,)),
     (_M, Symbol.GROUP_MASTER): Rule("_ignore", (_M,)),
     (_M, Symbol.GROUP_BACKUP): Rule("_give_way_with_group", (_B,)),
     (_M, Symbol.HAND_OVER): Rule("_begin_hand_over", (_H,)),
@@ -129,6 +138,7 @@ TRANSITIONS: Final = {
     (_M, Symbol.ADVERT_TIMER): Rule("_advertise", (_M,)),
     (_M, Symbol.GARP_TIMER): Rule("_announce_again", (_M,)),
     (_M, Symbol.REFRESH_TIMER): Rule("_refresh", (_M,)),
+    (_M, Symbol.DEFEND_TIMER): Rule("_defend", (_M,)),
     # State: FAULT. It has a fault: no adverts until it recovers.
     (_F, Symbol.STOP): Rule("_stop", (_I,)),
     (_F, Symbol.RECOVER): Rule("_recover", (_B,)),
@@ -136,6 +146,7 @@ TRANSITIONS: Final = {
     (_F, Symbol.ADVERT_ZERO): Rule("_ignore", (_F,)),
     (_F, Symbol.ADVERT_HIGHER): Rule("_ignore", (_F,)),
     (_F, Symbol.ADVERT_LOWER): Rule("_ignore", (_F,)),
+    (_F, Symbol.CLAIM): Rule("_ignore", (_F,)),
     (_F, Symbol.GROUP_MASTER): Rule("_ignore", (_F,)),
     (_F, Symbol.GROUP_BACKUP): Rule("_ignore", (_F,)),
     (_F, Symbol.HAND_OVER): Rule("_ignore", (_F,)),
@@ -150,6 +161,7 @@ TRANSITIONS: Final = {
     (_L, Symbol.ADVERT_ZERO): Rule("_ignore", (_L,)),
     (_L, Symbol.ADVERT_HIGHER): Rule("_release", (_I,)),
     (_L, Symbol.ADVERT_LOWER): Rule("_release", (_I,)),
+    (_L, Symbol.CLAIM): Rule("_ignore", (_L,)),
     (_L, Symbol.GROUP_MASTER): Rule("_ignore", (_L,)),
     (_L, Symbol.GROUP_BACKUP): Rule("_ignore", (_L,)),
     (_L, Symbol.HAND_OVER): Rule("_ignore", (_L,)),
@@ -165,6 +177,7 @@ TRANSITIONS: Final = {
     (_H, Symbol.ADVERT_ZERO): Rule("_ignore", (_H,)),
     (_H, Symbol.ADVERT_HIGHER): Rule("_finish_hand_over", (_B,)),
     (_H, Symbol.ADVERT_LOWER): Rule("_finish_hand_over", (_B,)),
+    (_H, Symbol.CLAIM): Rule("_ignore", (_H,)),
     (_H, Symbol.GROUP_MASTER): Rule("_ignore", (_H,)),
     (_H, Symbol.GROUP_BACKUP): Rule("_give_way_with_group", (_B,)),
     (_H, Symbol.HAND_OVER): Rule("_ignore", (_H,)),
