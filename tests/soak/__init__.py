@@ -2,6 +2,6 @@
 
 ``python -m tests.soak --seeds 1,2 --minutes 30`` (``make soak``) runs it; ``--rounds 17-19`` runs some rounds of a seed again.
 
-``plan`` draws the rounds, ``faults`` does what they say, ``rig`` is the cluster, ``wire`` its bad cables, ``invariants`` what must
-hold. ``breakages`` are faults that are put into the program on purpose: each must be found.
+``plan`` draws the rounds, ``faults`` does what they say, ``rig`` is the cluster, ``wire`` its bad cables, ``invariants`` what
+must hold. ``breakages`` are faults that are put into the program on purpose: each must be found.
 """

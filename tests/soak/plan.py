@@ -16,8 +16,8 @@ BOTH: Final = (0, 1)
 class Kind:
     """A kind of fault.
 
-    ``acts_on``: a round has one fault of those that act on the same; on ``process``, one a director. ``ends``: processes end by it, so
-    that it is left out of the gentle blocks. ``moves``: an address may move. ``forgets``: a director loses its table of
+    ``acts_on``: a round has one fault of those that act on the same; on ``process``, one a director. ``ends``: processes end by
+    it, so that it is left out of the gentle blocks. ``moves``: an address may move. ``forgets``: a director loses its table of
     connections. ``kills``: servers end, and their connections with them. Without ``moves``, no router may change its state.
     """
 

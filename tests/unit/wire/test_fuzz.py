@@ -232,7 +232,7 @@ def read_control(data):
     try:
         return ["accepted", type(msgspec.json.decode(data, type=schema.Request)).__name__]
     except (msgspec.MsgspecError, RecursionError) as refused:
-        return [type(refused).__name__, str(refused)[:20]]
+        return [type(refused).__name__, str(refused).partition("'")[0][:13]]
 
 
 def worker_seeds():

@@ -31,11 +31,16 @@ FLAGS: Final = (
 )
 
 
+def _zig() -> Path | None:
+    """Return the folder of the ``ziglang`` wheel, ``None`` if it is not installed."""
+    spec = importlib.util.find_spec("ziglang")
+    return Path(spec.submodule_search_locations[0]) if spec is not None and spec.submodule_search_locations else None
+
+
 def compiler() -> list[str]:
     """Return the command that compiles for BPF with the kernel's user-space headers, or an empty list without a compiler."""
-    spec = importlib.util.find_spec("ziglang")
-    if spec is not None and spec.submodule_search_locations:
-        headers = Path(spec.submodule_search_locations[0]) / "lib" / "libc" / "include"
+    if zig := _zig():
+        headers = zig / "lib" / "libc" / "include"
         includes = [f"-isystem{headers / name}" for name in ("any-linux-any", "x86-linux-any")]
         return [sys.executable, "-m", "ziglang", "cc", "-target", "bpfel-freestanding", *includes]
     clang = shutil.which("clang")
@@ -61,7 +66,9 @@ def build(program: str) -> str:
     OBJECTS.mkdir(exist_ok=True)
     target = object_file(program)
     fresh = target.with_suffix(".new")
-    arguments = [*command, *FLAGS, "-c", str(SOURCES / f"{program}.bpf.c"), "-o", str(fresh)]
+    # The paths of this machine stay out of the debugging information, so that the same source gives the same object anywhere.
+    maps = [f"-ffile-prefix-map={path}={name}" for path, name in ((Path.cwd(), "."), (_zig(), "zig"), (SOURCES, "bpf")) if path]
+    arguments = [*command, *FLAGS, *maps, "-c", str(SOURCES / f"{program}.bpf.c"), "-o", str(fresh)]
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
