@@ -6,7 +6,7 @@ FUZZ   ?= 100000
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help bpf demo test check format bench coverage fuzz docs clean
+.PHONY: help bpf demo test check format bench coverage fuzz soak release docs clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ coverage: $(STAMP) ## measure how the unit tests cover the core packages
 
 fuzz: $(STAMP) ## feed every parser corrupt input: make fuzz FUZZ=1000000
 	@RELEVO_FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -s tests/unit/config/test_fuzz.py tests/unit/wire/test_fuzz.py
+
+soak: bpf ## faults of every kind for hours: make soak SOAK="--seeds 1-4 --minutes 30"
+	@$(BIN)/python -m tests.soak $(SOAK)
+
+release: $(STAMP) ## build what is released, the same bytes on any machine
+	@packaging/release
 
 docs: $(STAMP) ## write the generated reference pages anew
 	@$(BIN)/python scripts/reference

@@ -6,6 +6,7 @@ An editable install compiles none: ``make bpf`` does that in the checkout. How t
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +16,6 @@ from setuptools import build_meta
 from setuptools.build_meta import (
     build_editable,
     build_sdist,
-    build_wheel,
     get_requires_for_build_editable,
     get_requires_for_build_sdist,
     prepare_metadata_for_build_editable,
@@ -43,6 +43,15 @@ def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
     return [*build_meta.get_requires_for_build_wheel(config_settings), COMPILER]
 
 
+def build_wheel(*arguments: Any, **named: Any) -> Any:
+    """Build a wheel whose files have the same modes whatever the umask is: the same source gives the same bytes."""
+    former = os.umask(0o022)
+    try:
+        return build_meta.build_wheel(*arguments, **named)
+    finally:
+        os.umask(former)
+
+
 class BuildPy(build_py):
     """Puts the objects beside the modules that read them; ``tool.setuptools.cmdclass`` names it."""
 
@@ -51,6 +60,8 @@ class BuildPy(build_py):
         super().run()
         if not self.editable_mode:
             compile_programs(Path(self.build_lib, PLANE))
+            for file in Path(self.build_lib).rglob("*"):
+                file.chmod(0o755 if file.is_dir() else 0o644)  # those of the checkout depend on its owner's umask
 
 
 def compile_programs(plane: Path) -> None:

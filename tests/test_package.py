@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 SOURCE = ("MANIFEST.in", "README.md", "LICENSE", "pyproject.toml", "packaging", "src")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "objects")
+EPOCH = "1700000000"
 OBJECTS = {f"relevo/planes/ebpf/objects/{program}.bpf.o" for program in PROGRAMS}
 
 
@@ -53,7 +54,7 @@ def source(folder: Path) -> Path:
 
 def build(made: Path, requirements: Path, *options: str) -> tuple[Path, str]:
     """Build a source distribution and, in an environment of its own, a wheel from that; return it and what the build said."""
-    done = run("-m", "build", *options, str(made), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(requirements))
+    done = run("-m", "build", *options, str(made), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(requirements), SOURCE_DATE_EPOCH=EPOCH)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = (made / "dist").glob("*.whl")
     return wheel, done.stdout + done.stderr
@@ -69,6 +70,20 @@ def test_a_wheel_has_the_programs_and_all_else_that_the_checkout_has(wheel: Path
     assert {name for name in names if name.endswith(".o")} == OBJECTS
     sources = {path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".c", ".h")}
     assert {str(path.relative_to(ROOT / "src")) for path in sources} - names == set()
+
+
+def test_the_same_source_gives_the_same_wheel(wheel: Path, requirements: Path, tmp_path: Path) -> None:
+    """Elsewhere, later, and with another umask."""
+    folder = tmp_path / "another" / "folder"
+    folder.mkdir(parents=True)
+    former = os.umask(0o002)
+    try:
+        again, _ = build(source(folder), requirements)
+    finally:
+        os.umask(former)
+    parts = [[(each.filename, each.CRC) for each in zipfile.ZipFile(built).infolist()] for built in (wheel, again)]
+    assert parts[0] == parts[1]
+    assert wheel.read_bytes() == again.read_bytes(), "the same files, and other times or modes"
 
 
 @pytest.mark.usefixtures("ebpf")

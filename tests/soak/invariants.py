@@ -20,9 +20,12 @@ CALM_GAP_S: Final = 1.0
 GAP_S: Final = 8.0
 """What may come on top of the faults' own time in the others."""
 GROWTH_KB: Final = 1_500
-"""What a process may grow in a block of rounds, from its fifth round on: its heap's own breathing."""
+"""What a process may grow in a block of rounds: its heap's own breathing."""
+GROWTH_DESCRIPTORS: Final = 2
 SETTLED: Final = 4
-"""Rounds of a block after which memory is looked at."""
+"""Rounds of a block after which processes are measured."""
+COMPARED: Final = 4
+"""Rounds at both ends of what was measured."""
 
 
 def unusual(rig: Rig) -> list[str]:
@@ -104,12 +107,24 @@ def may_lose(done: Round, plane: str, lost: str) -> bool:
 
 
 def growth(samples: list[dict[str, Process]]) -> Iterator[str]:
-    """Yield the processes that grew over the rounds of a block. One that was replaced begins anew."""
-    for role in samples[-1] if len(samples) > SETTLED else ():
+    """Yield the processes that grew over the rounds of a block. One that was replaced begins anew.
+
+    What it has at least in the last rounds is compared with what it had at most in the first: connections come and go.
+    """
+    for role in samples[-1] if samples else ():
         same = [each[role] for each in samples[SETTLED:] if role in each and each[role].pid == samples[-1][role].pid]
-        if not same:
+        if len(same) < 2 * COMPARED:
             continue
-        if same[-1].memory_kb - same[0].memory_kb > GROWTH_KB:
-            yield f"{role} grew from {same[0].memory_kb} kB to {same[-1].memory_kb} kB in {len(same)} rounds"
-        if same[-1].descriptors > same[0].descriptors + 2:
-            yield f"{role} has {same[-1].descriptors} descriptors, {same[0].descriptors} {len(same)} rounds before"
+        first, last = same[:COMPARED], same[-COMPARED:]
+        for what, allowed, of in (("kB", GROWTH_KB, _memory), ("descriptors", GROWTH_DESCRIPTORS, _descriptors)):
+            before, now = max(map(of, first)), min(map(of, last))
+            if now > before + allowed:
+                yield f"{role} has {now} {what}, and had {before} {len(same)} rounds before"
+
+
+def _memory(process: Process) -> int:
+    return process.memory_kb
+
+
+def _descriptors(process: Process) -> int:
+    return process.descriptors
