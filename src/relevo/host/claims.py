@@ -22,11 +22,10 @@ class ClaimListener:
 
     def __init__(self) -> None:
         try:
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # hears nothing before it is bound
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(arp.ETHERTYPE))
         except OSError as error:
             raise HostError(f"cannot hear who else has the virtual addresses: {error.strerror}") from error
         self._socket.setblocking(False)
-        self._listens = False
 
     def fileno(self) -> int:
         """Return the descriptor, which is readable when there is something to read."""
@@ -36,9 +35,6 @@ class ClaimListener:
         """Receive messages of senders with these IPv4 addresses from now on; ``HostError`` if the kernel refuses."""
         try:
             attach_filter(self._socket, accept_claims(sorted(addresses)))
-            if not self._listens:
-                self._socket.bind(("", arp.ETHERTYPE))
-                self._listens = True
         except OSError as error:
             raise HostError(f"cannot hear who else has the virtual addresses: {error.strerror}") from error
 

@@ -15,6 +15,10 @@ from typing import Final
 from relevo.machines.machine import Rule, Timers, find_rule
 from relevo.model.checks import CheckTiming
 
+LOCAL_PAUSE_S: Final = 1.0
+"""Seconds between two probes that do not leave this node. A router takes over again within a few seconds of its recovery, and its
+servers must be in service by then, whatever ``delay_loop`` is."""
+
 
 class State(enum.StrEnum):
     """Verdict on the server; UNPROVEN before the first result."""
@@ -52,10 +56,14 @@ class Failure(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Result of a probe: ``failure`` is ``None`` if it passed; ``detail`` is free text in either case."""
+    """Result of a probe: ``failure`` is ``None`` if it passed; ``detail`` is free text in either case.
+
+    ``local``: this node could not even ask, because it has no address or route now.
+    """
 
     failure: Failure | None = None
     detail: str = ""
+    local: bool = False
 
     @property
     def passed(self) -> bool:
@@ -194,13 +202,18 @@ class CheckMachine:
 
     def _stay_down(self, now: float) -> list[Effect]:
         self.failures += 1
-        self._again(now, self.timing.delay_loop_s, _D)
+        self._again(now, self._pause_s(), _D)
         return [FailureNoted(self.failures, self._reason())]
 
     def _go_down(self, now: float) -> list[Effect]:
         self.failures += 1
-        self._again(now, self.timing.delay_loop_s, _D)
+        self._again(now, self._pause_s(), _D)
         return [Verdict(False, self._reason())]
+
+    def _pause_s(self) -> float:
+        """Return when a server that is down is asked again. If this node is cut off, it knows soon that it is not any more."""
+        local = self.last is not None and self.last.local
+        return min(self.timing.delay_loop_s, LOCAL_PAUSE_S) if local else self.timing.delay_loop_s
 
     def _fail_once(self, now: float) -> list[Effect]:
         return self._fail_again(now)

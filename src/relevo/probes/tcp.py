@@ -11,6 +11,8 @@ from relevo.machines.check import Failure, Result
 from relevo.model import Endpoint, TcpCheck
 from relevo.probes.registry import probe_for
 
+_LOCAL = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+"""Errors of a node without an address, a route or a link."""
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
 
@@ -28,9 +30,9 @@ def failed(error: BaseException, limit_s: float) -> Result:
         case OSError() if error.errno == errno.ETIMEDOUT:
             return Result(Failure.TIMEOUT, "the kernel gave up")
         case OSError() if error.errno in _UNREACHABLE:
-            return Result(Failure.UNREACHABLE, error.strerror or "")
+            return Result(Failure.UNREACHABLE, error.strerror or "", local=error.errno in _LOCAL)
         case OSError():
-            return Result(Failure.LOCAL, error.strerror or str(error))
+            return Result(Failure.LOCAL, error.strerror or str(error), local=error.errno in _LOCAL)
         case _:
             return Result(Failure.PROTOCOL, str(error) or type(error).__name__)
 

@@ -53,6 +53,16 @@ def test_every_pair_of_the_table_is_walked(monkeypatch):
     walk(monkeypatch, check, REACH, feed)
 
 
+def test_a_node_that_is_cut_off_asks_again_soon():
+    cut_off = Result(Failure.UNREACHABLE, "Network is unreachable", local=True)
+    machine = after(PASSED, *[cut_off] * 3)
+    assert (machine.state, machine.deadline()) == (State.DOWN, 10 + 3 + 3 + 1)
+    probe(machine, cut_off, machine.deadline())
+    assert machine.deadline() == 18
+    probe(machine, REFUSED, machine.deadline())
+    assert machine.deadline() == 28, "the server says so itself"
+
+
 @pytest.mark.parametrize("state", State)
 def test_up_follows_from_the_state(state):
     assert REACH[state]().up is (state in (State.UNPROVEN_UP, State.UP, State.RETRYING))

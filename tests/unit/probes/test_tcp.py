@@ -112,7 +112,7 @@ def test_an_unreachable_network_differs_from_a_refusal(monkeypatch: pytest.Monke
         raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", unreachable)
-    assert probe(tcp(Endpoint(ADDRESS, 1))) == Result(Failure.UNREACHABLE, "Network is unreachable")
+    assert probe(tcp(Endpoint(ADDRESS, 1))) == Result(Failure.UNREACHABLE, "Network is unreachable", local=True)
 
 
 def test_a_thousand_probes_leave_no_descriptor_open() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Collection
 
 
@@ -58,7 +58,7 @@ class Numbers:
     def __init__(self, first: int, end: int, used: Collection[int]) -> None:
         self._unused = iter([n for n in range(first, end) if n not in used] if used else range(first, end))
         self._left = end - first - sum(first <= n < end for n in used)
-        self._freed: deque[int] = deque()
+        self._freed: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
         return self._left + len(self._freed)
@@ -66,10 +66,16 @@ class Numbers:
     def take(self) -> int:
         """Return an index, which is in use from now on; ``IndexError`` if none is free."""
         if not self._left:
-            return self._freed.popleft()
+            if not self._freed:
+                raise IndexError("no index is free")
+            return self._freed.popitem(last=False)[0]
         self._left -= 1
         return next(self._unused)
 
     def give(self, number: int) -> None:
         """Return an index that is in use no more."""
-        self._freed.append(number)
+        self._freed[number] = None
+
+    def take_again(self, number: int) -> None:
+        """Take a certain index that was given back and is still free."""
+        del self._freed[number]

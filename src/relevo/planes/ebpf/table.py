@@ -94,6 +94,8 @@ class Table:
         self._virtual = AddressFilter(instance.settings.virtual_filter)
         self._real = AddressFilter(instance.settings.server_filter)
         self._closed: frozenset[str] | None = None
+        self._left: dict[tuple[ServiceKey, Endpoint], int] = {}  # removed servers → their slots, which nobody has taken since
+        self._last_in: dict[int, tuple[ServiceKey, Endpoint]] = {}  # the same by slot
         self.services: dict[ServiceKey, Service] = {}
         if adopt:
             self._adopt()
@@ -303,11 +305,7 @@ class Table:
         reason = self._cannot_carry(entry)
         if reason:
             return reason
-        number = self._free_servers.take()
-        value = self._server_value(number)
-        generation = value.generation
-        ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
-        value.generation = generation + 2 if generation & 1 == 0 else generation + 1
+        number, value = self._take_slot(key, entry)
         value.service = service.number
         self._instance.maps["traffic"].update(number.to_bytes(4, "little"), bytes(ctypes.sizeof(Counters)))
         server = Server(entry, number, value, entry.weight)
@@ -316,6 +314,35 @@ class Table:
         service.servers.insert(0, server)
         self._changed(service)
         return ""
+
+    def _take_slot(self, key: ServiceKey, entry: ServerEntry) -> tuple[int, ServerValue]:
+        """Return the slot for a server, empty but for its generation.
+
+        A server that returns has its former slot and generation, if nobody had the slot since: its connections go on, and are
+        still counted. A check that fails for a moment then ends those only whose packets came meanwhile (IPVS is alike).
+        """
+        number = self._left.get((key, entry.endpoint), 0)
+        value = self._server_value(number)
+        if number and value.forwarding == FORWARDINGS[entry.forwarding]:
+            self._free_servers.take_again(number)
+            del self._left[self._last_in.pop(number)]
+            kept = {name: getattr(value, name) for name in ("active", "inactive", "templates")}
+            generation = value.generation - 1
+        else:
+            number = self._free_servers.take()
+            value = self._server_value(number)
+            former = self._last_in.pop(number, None)
+            if former is not None:
+                del self._left[former]
+            if value.forwarding == FORWARDINGS[Forwarding.FULLNAT]:
+                self._release_ports(number, value)
+            kept = {}
+            generation = value.generation + 2 if value.generation & 1 == 0 else value.generation + 1
+        ctypes.memset(ctypes.byref(value), 0, ctypes.sizeof(value))
+        value.generation = generation
+        for name, count in kept.items():
+            setattr(value, name, count)
+        return number, value
 
     def _describe_server(self, server: Server) -> None:
         entry, value = server.entry, server.value
@@ -405,23 +432,25 @@ class Table:
         former = service.value.former
         for name in COUNTER_NAMES:
             setattr(former, name, getattr(former, name) + getattr(traffic, name))
-        if server.entry.forwarding is Forwarding.FULLNAT:
-            self._release_ports(server)
         server.value.generation += 1
         server.value.weight = 0
         self._real.discard(server.entry.endpoint.address)
         self._free_servers.give(server.number)
+        who = (service.entry.key, server.entry.endpoint)
+        self._last_in.pop(self._left.get(who, 0), None)  # it left another slot before, with another forwarding method
+        self._left[who] = server.number
+        self._last_in[server.number] = who
 
-    def _release_ports(self, server: Server) -> None:
-        """Free the local ports of a removed server: another server may have its slot when its connections end."""
+    def _release_ports(self, number: int, value: ServerValue) -> None:
+        """Free the local ports of a slot's former server: another one will have the slot when its connections end."""
         translations, buckets = self._instance.maps["translations"], self._instance.maps["buckets"]
-        remote = bytes(server.value.address.bytes)
+        remote = bytes(value.address.bytes)
         for key in list(translations.keys()):
             place = int.from_bytes(translations.lookup(key) or NOWHERE.to_bytes(4, "little"), "little")
             if key[: len(remote)] != remote or place == NOWHERE:
                 continue
             data = buckets.lookup((place // BUCKET_SLOTS).to_bytes(4, "little"))
-            if data and Bucket.from_buffer_copy(data).slot[place % BUCKET_SLOTS].server == server.number:
+            if data and Bucket.from_buffer_copy(data).slot[place % BUCKET_SLOTS].server == number:
                 translations.delete(key)
 
     def _forget_clients(self, service: Service) -> None:

@@ -229,7 +229,7 @@ GLOBAL int on_delete(__u32 number, __u32 which)
 	key = former->server;
 	server = bpf_map_lookup_elem(&servers, &key);
 	if (server) {
-		if (server->generation == former->generation)
+		if (counts_for(server, former->generation))
 			count_out(server, former->flags);
 		if (former->flags & CONNECTION_FULLNAT) {
 			translation_of(former, server, &work->translation);

@@ -58,6 +58,15 @@ INLINE void update_overload(struct server *s)
 		s->overloaded = 0;
 }
 
+/*
+ * Whether `s` counts the connections that were made in `generation`: it is that server, or the free slot that it left. A server
+ * that returns to its slot finds the number of its connections right.
+ */
+INLINE int counts_for(const struct server *s, __u32 generation)
+{
+	return (s->generation & ~1U) == generation;
+}
+
 #define ADD(counter, number) __sync_fetch_and_add(&(counter), number)
 
 INLINE void count_in(struct server *s, int flags)

@@ -156,7 +156,7 @@ GLOBAL int change_state(__u32 number, __u32 former, __u32 state)
 		release_template(e, master);
 	bucket = e->server;
 	server = bpf_map_lookup_elem(&servers, &bucket);
-	if (server && server->generation == e->generation && ((was ^ is) & CONNECTION_ACTIVE)) {
+	if (server && counts_for(server, e->generation) && ((was ^ is) & CONNECTION_ACTIVE)) {
 		int step = is & CONNECTION_ACTIVE ? 1 : -1;
 
 		ADD(server->active, step);
