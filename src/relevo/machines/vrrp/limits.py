@@ -6,8 +6,6 @@ from typing import Final
 
 LOG_EVERY_S: Final = 10.0
 """A line about adverts of one kind is written at most once in so many seconds; the next one counts those that were left out."""
-DEFEND_EVERY_S: Final = 10.0
-"""A master whose address somebody else uses announces it again at most once in so many seconds (RFC 5227, DEFEND_INTERVAL)."""
 MAX_SOURCES: Final = 64
 """Senders that are warned of: a LAN has a handful of routers, and forged ones have no end."""
 
@@ -42,3 +40,33 @@ class Quiet:
             return False
         self._warned.add(source)
         return True
+
+
+class Defence:
+    """When a master whose address somebody else uses announces it again: soon at first, then more and more rarely.
+
+    Two masters that meet for a moment (a switch that fails, an advert that is lost) leave neighbours that send to the wrong one:
+    a second sets that right. Two that never hear each other would take the neighbours from each other for ever.
+    """
+
+    FIRST_S: Final = 1.0
+    LONGEST_S: Final = 600.0
+    FORGET_S: Final = 60.0
+    """Seconds without a claim after which the next one is a new conflict."""
+
+    def __init__(self) -> None:
+        self._heard_at = float("-inf")
+        self._next_at = float("-inf")
+        self._pause_s = self.FIRST_S
+
+    def due(self, now: float, interval_s: float) -> float:
+        """Return when a claim that came now is answered: not at once, as the advert of a new master precedes its claim."""
+        if now - self._heard_at > self.FORGET_S and now >= self._next_at:
+            self._pause_s = self.FIRST_S
+        self._heard_at = now
+        return max(now + interval_s, self._next_at)
+
+    def done(self, now: float) -> None:
+        """Record an answer."""
+        self._next_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, self.LONGEST_S)

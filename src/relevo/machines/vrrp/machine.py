@@ -25,7 +25,7 @@ from relevo.machines.vrrp.events import (
     SendAdvert,
     Transition,
 )
-from relevo.machines.vrrp.limits import DEFEND_EVERY_S, Quiet
+from relevo.machines.vrrp.limits import Defence, Quiet
 from relevo.machines.vrrp.states import State, Symbol
 from relevo.model import VrrpInstance
 from relevo.model.vrrp import PRIORITY_OWNER
@@ -61,7 +61,7 @@ class VrrpMachine:
         self._restart_reason = ""
         self._received: AdvertReceived | None = None
         self._claimed: Claimed | None = None
-        self._may_defend_at = 0.0
+        self._defence = Defence()
         self._quiet = Quiet()
 
     @property
@@ -417,15 +417,14 @@ class VrrpMachine:
     def _hear_claim(self, now: float) -> list[Effect]:
         claimed = self._last_claim()
         who = claimed.hardware_address.hex(":")
+        due = self._defence.due(now, self.instance.advert_interval_s)
         if self._timers.get(Symbol.DEFEND_TIMER) is None:
-            # Not at once: whoever takes over announces right behind the advert that makes this node give way.
-            due = max(now + self.instance.advert_interval_s, self._may_defend_at)
             self._timers.set(Symbol.DEFEND_TIMER, due)
         line = self._quiet.line("claim", f"({self.instance.name}) {who} uses {claimed.address} too", now)
         return [Log(line, warning=True)] if line else []
 
     def _defend(self, now: float) -> list[Effect]:
-        self._may_defend_at = now + DEFEND_EVERY_S
+        self._defence.done(now)
         return [Announce(1)]
 
     def _give_way_with_group(self, now: float) -> list[Effect]:
