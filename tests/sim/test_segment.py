@@ -186,6 +186,29 @@ def test_the_neighbours_know_the_only_master_after_there_were_two(at, lasts, whi
     assert cluster.lan.owners == {VIP.address: "n0"}
 
 
+@settings(max_examples=40)
+@given(st.floats(5.0, 20.0), st.floats(4.0, 10.0), st.sampled_from(("crash", "fault")))
+def test_the_neighbours_know_the_master_that_was_cut_off_after_its_successor_failed(at, lasts, how):
+    cluster = started((150, 100)).run(at)
+    cluster.lan.cut = {"n0"}
+    assert len(cluster.run(at + lasts).masters()) == 2
+    host, own = cluster.hosts[1], SetAddress(1, "10.0.0.2", 24)
+    if how == "crash":
+        host.crash()  # a new daemon finds the address
+    else:
+        host.kernel.remove(own)
+        host.observe()
+    cluster.run(at + lasts + 0.5)
+    cluster.lan.cut = set()
+    if how == "crash":
+        host.start(Configuration(vrrp_instances=(cluster.instances[1],)))
+    else:
+        host.kernel.add(own)
+        host.observe()
+    assert cluster.run(at + lasts + 5.0).masters() == [0]
+    assert cluster.lan.owners == {VIP.address: "n0"}
+
+
 EVENTS = st.lists(
     st.tuples(st.floats(0.0, 40.0), st.integers(0, 2), st.sampled_from(("start", "start", "crash", "down", "up", "up"))),
     max_size=12,

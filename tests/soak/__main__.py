@@ -101,12 +101,16 @@ class Soak:
         return self._rig, []
 
     def _settle(self, rig: Rig) -> list[str]:
+        """Wait until everything is as usual, and stays so for a round of checks."""
         begun = time.monotonic()
-        while found := invariants.unusual(rig):
-            if time.monotonic() - begun > invariants.SETTLE_S:
+        usual_since = None
+        while usual_since is None or time.monotonic() - usual_since < invariants.STAYS_S:
+            found = invariants.unusual(rig)
+            if found and time.monotonic() - begun > invariants.SETTLE_S:
                 return [f"{each} ({invariants.SETTLE_S:.0f} s after everything was mended)" for each in found]
+            usual_since = None if found else usual_since or time.monotonic()
             time.sleep(0.1)
-        self.report.settled_s = max(self.report.settled_s, time.monotonic() - begun)
+        self.report.settled_s = max(self.report.settled_s, usual_since - begun)
         return []
 
     def _round(self, now: Round) -> list[str]:

@@ -13,6 +13,8 @@ from tests.soak.rig import PRIORITIES, ROUTERS, SERVERS, SYNCED, Process, Rig
 
 SETTLE_S: Final = 25.0
 """Within it the cluster is as usual: checks, a full synchronisation, and the restart of a worker take seconds."""
+STAYS_S: Final = 2.5
+"""For so long it must stay as usual: a check that began while a server was out of reach fails within it."""
 ASKED: Final = 6
 """Requests of each service, from as many clients."""
 CALM_GAP_S: Final = 1.0

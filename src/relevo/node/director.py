@@ -306,6 +306,7 @@ class Director:
         for new in changes.added:
             self.routers[new.name] = Router(new.value, grouped=False)
             self.routers[new.name].machine.hold_until = self._hold_until
+            self.routers[new.name].machine.was_announced = self._has_left(new.value)
         for stopped, effects in self.groups.configure(configuration.sync_groups, self.routers, now):
             self._carry_orders(stopped, effects, now)  # first: a group must not react to a former member
         for gone in changes.removed:
@@ -320,6 +321,11 @@ class Director:
             self._feed(self.routers[new.name], vrrp.SetPlaneReady(self._plane_ready), now)
         for group in self.groups.machines.values():
             self._unite(group, now)
+
+    def _has_left(self, instance: VrrpInstance) -> bool:
+        """Whether a daemon that was master here has left addresses behind."""
+        present = {each.set.address for each in self.world.addresses}
+        return any(each.address in present for each in virtual_addresses(instance))
 
     def _order_routers(self, configuration: Configuration) -> None:
         self.routers = {instance.name: self.routers[instance.name] for instance in configuration.vrrp_instances}

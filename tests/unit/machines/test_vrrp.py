@@ -577,6 +577,33 @@ def test_a_master_that_has_just_taken_over_needs_no_last_word():
     assert machine.expire(1.6) == []
 
 
+def test_a_master_that_failed_tells_the_one_that_was_there_all_along_when_it_hears_it():
+    machine = master()
+    machine.receive(failing("eth0"), 1.0)
+    machine.receive(failing(), 2.0)
+    assert machine.receive(heard(200), 2.5) == []
+    assert machine.receive(heard(200), 3.4) == []
+    assert machine.expire(3.5) == [SendAdvert(100)]
+    assert machine.receive(heard(200), 4.4) == []
+    assert machine.expire(6.0) == []
+
+
+def test_no_last_word_makes_a_master_give_way():
+    machine = master()
+    machine.receive(heard(200), 0.5)
+    machine.receive(SetPriority(220), 0.6)
+    assert machine.expire(2.0) == []
+
+
+@pytest.mark.parametrize("at", [1.5, 2.2])
+def test_a_master_that_failed_says_nothing_to_one_that_has_announced_itself(at):
+    machine = master()
+    machine.receive(failing("eth0"), 1.0)
+    for now, given in sorted([(2.0, failing()), (2.5, heard(200)), (at, CLAIM)], key=lambda each: each[0]):
+        machine.receive(given, now)
+    assert machine.expire(4.0) == []
+
+
 def test_an_address_that_is_used_is_not_announced():
     machine = master()
     machine.receive(heard(200), 0.5)

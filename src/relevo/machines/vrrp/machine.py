@@ -35,7 +35,8 @@ from relevo.wire.vrrp import PRIORITY_STOP
 class VrrpMachine:
     """A virtual router. ``own_address`` is the source of its adverts; it breaks ties of priority.
 
-    Before ``hold_until`` it does not take over (keepalived.conf(5), "vrrp_startup_delay").
+    Before ``hold_until`` it does not take over (keepalived.conf(5), "vrrp_startup_delay"). ``was_announced``: the neighbours may
+    still send to this node, which was master, and no other has announced the addresses since.
     """
 
     def __init__(self, instance: VrrpInstance, own_address: str, *, grouped: bool = False) -> None:
@@ -43,6 +44,7 @@ class VrrpMachine:
         self.own_address = own_address
         self.grouped = grouped
         self.hold_until = 0.0
+        self.was_announced = False
         self.state = State.INIT
         self.priority = instance.priority
         self.faults: tuple[Fault, ...] = ()
@@ -231,6 +233,7 @@ class VrrpMachine:
         received = self._last_received()
         self.preemption.reset()
         self._preempted = ""
+        self._await_announcement(now)
         return [*self._stay_behind(received, now), *self._warn_of_tie(received)]
 
     def _stay_behind(self, received: AdvertReceived, now: float) -> list[Effect]:
@@ -322,6 +325,7 @@ class VrrpMachine:
         garp, name = self.instance.garp, self.instance.name
         self.master_interval_s = self.instance.advert_interval_s
         self.counters.became_master += 1
+        self.was_announced = True
         self.preemption.suppressed = False
         effects: list[Effect] = [*self._send(self.priority), Announce(garp.repeat), *first]
         effects += self._enter(State.MASTER, now, reason)
@@ -396,13 +400,21 @@ class VrrpMachine:
         if self.instance.higher_prio_send_advert:
             effects += self._send(self.priority)
         effects += self._become_backup(now, f"{source} has priority {priority}", received)
-        if not self.instance.lower_prio_no_advert:
-            self._timers.set(Symbol.LAST_WORD_TIMER, now + self.instance.advert_interval_s)
+        self._await_announcement(now)
         return effects
+
+    def _await_announcement(self, now: float) -> None:
+        """Give a master an interval to announce the addresses that this node has announced before."""
+        instance = self.instance
+        if not self.was_announced or instance.lower_prio_no_advert or instance.transport.udp_port:
+            return  # adverts in UDP are for addresses that are not on a LAN
+        if self._timers.get(Symbol.LAST_WORD_TIMER) is None:
+            self._timers.set(Symbol.LAST_WORD_TIMER, now + self.instance.advert_interval_s)
 
     def _hear_announcement(self, now: float) -> list[Effect]:
         """Say no last word to a master that has just taken over: it announces the addresses."""
         if self._last_claim().announced:
+            self.was_announced = False
             self._timers.cancel(Symbol.LAST_WORD_TIMER)
         return []
 
@@ -412,6 +424,9 @@ class VrrpMachine:
         It then announces its addresses again (as keepalived does, too). Without it, the neighbours go on sending to this node,
         where nobody answers any more, until their caches expire. A master that has just taken over has announced them.
         """
+        if self.master_priority < self.priority:  # it would give way
+            return []
+        self.was_announced = False
         return self._send(self.priority)
 
     def _hear_claim(self, now: float) -> list[Effect]:

@@ -146,7 +146,7 @@ TRANSITIONS: Final = {
     (_F, Symbol.ADVERT_ZERO): Rule("_ignore", (_F,)),
     (_F, Symbol.ADVERT_HIGHER): Rule("_ignore", (_F,)),
     (_F, Symbol.ADVERT_LOWER): Rule("_ignore", (_F,)),
-    (_F, Symbol.CLAIM): Rule("_ignore", (_F,)),
+    (_F, Symbol.CLAIM): Rule("_hear_announcement", (_F,)),
     (_F, Symbol.GROUP_MASTER): Rule("_ignore", (_F,)),
     (_F, Symbol.GROUP_BACKUP): Rule("_ignore", (_F,)),
     (_F, Symbol.HAND_OVER): Rule("_ignore", (_F,)),
