@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import compile as compile_bench
-from bench import cost, failover, flood, footprint, forwarding, proxy, survival, synchronisation
+from bench import cost, failover, flood, flood_traffic, footprint, forwarding, proxy, survival, synchronisation
 
 BENCHES = {
     "compile": lambda quick: compile_bench.main(3 if quick else 7),
@@ -21,6 +21,7 @@ BENCHES = {
     "failover": lambda quick: failover.main(3 if quick else 5, (0.1, 0.01) if quick else failover.INTERVALS),
     "failover-loaded": lambda quick: failover.main(3 if quick else 5, (0.01,), loaded=True),
     "flood": lambda quick: flood.main(),
+    "flood-traffic": lambda quick: flood_traffic.main(),
     "synchronisation": lambda quick: synchronisation.main(*((100, 10_000) if quick else (1000, 100_000))),
     "footprint": lambda quick: footprint.main(5 if quick else 11),
 }

@@ -49,8 +49,8 @@ class Report:
 class Soak:
     """Runs the rounds of a seed on one cluster; a violation makes a new one."""
 
-    def __init__(self, seed: int, plane: str, say: bool = True) -> None:
-        self.seed, self.plane, self._say = seed, plane, say
+    def __init__(self, seed: int, plane: str, settle_s: float) -> None:
+        self.seed, self.plane, self._settle_s = seed, plane, settle_s
         self.report = Report()
         self._rig: Rig | None = None
         self._stack = contextlib.ExitStack()
@@ -77,8 +77,7 @@ class Soak:
         return self.report
 
     def _tell(self, text: str) -> None:
-        if self._say:
-            print(f"[seed {self.seed}] {text}", file=sys.stderr, flush=True)
+        print(f"[seed {self.seed}] {text}", file=sys.stderr, flush=True)
 
     def _keep_logs(self, done: Round) -> None:
         assert self._rig is not None
@@ -106,8 +105,8 @@ class Soak:
         usual_since = None
         while usual_since is None or time.monotonic() - usual_since < invariants.STAYS_S:
             found = invariants.unusual(rig)
-            if found and time.monotonic() - begun > invariants.SETTLE_S:
-                return [f"{each} ({invariants.SETTLE_S:.0f} s after everything was mended)" for each in found]
+            if found and time.monotonic() - begun > self._settle_s:
+                return [f"{each} ({self._settle_s:.0f} s after everything was mended)" for each in found]
             usual_since = None if found else usual_since or time.monotonic()
             time.sleep(0.1)
         self.report.settled_s = max(self.report.settled_s, usual_since - begun)
@@ -186,6 +185,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="for each seed")
     parser.add_argument("--rounds", type=numbers, help="run only these rounds of each seed")
     parser.add_argument("--plane", choices=("ebpf", "proxy"), help="for every seed")
+    parser.add_argument(
+        "--settle", type=float, default=invariants.SETTLE_S, help="seconds after which everything must be as usual"
+    )
     parser.add_argument("--break", dest="breakage", default="", help="put a fault into the program; see tests/soak/breakages")
     options = parser.parse_args()
     reason = unavailable_reason() or ("" if os.geteuid() == 0 else "only root can")
@@ -200,7 +202,7 @@ def main() -> int:
         chosen = rounds(seed)
         if options.rounds:
             chosen = islice((each for each in chosen if each.number in options.rounds), len(set(options.rounds)))
-        report = Soak(seed, plane).run(chosen, time.monotonic() + 60 * options.minutes)
+        report = Soak(seed, plane, options.settle).run(chosen, time.monotonic() + 60 * options.minutes)
         failed |= bool(report.violations)
         print_report(seed, plane, report)
     return int(failed)

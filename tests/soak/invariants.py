@@ -19,6 +19,10 @@ ASKED: Final = 6
 """Requests of each service, from as many clients."""
 CALM_GAP_S: Final = 1.0
 """Longest time without an answer in a round in which no address may move and no server ends."""
+CLEAN: Final = {"power", "kill", "stop", "unplug", "silence", "interface", "flush", "gate", "priority", "failover", "worker"}
+"""Faults after which the other director is master within four intervals."""
+CLEAN_GAP_S: Final = 2.0
+"""Longest time without an answer when one of them is all that happens."""
 GAP_S: Final = 8.0
 """What may come on top of the faults' own time in the others."""
 GROWTH_KB: Final = 1_500
@@ -97,6 +101,8 @@ def longest_gap_s(done: Round) -> float:
     """Return how long a service may be without an answer in a round."""
     if not done.moves and not any(fault.kind.kills for fault in done.faults):
         return CALM_GAP_S
+    if len(done.faults) == 1 and done.faults[0].kind.name in CLEAN:
+        return CLEAN_GAP_S
     return sum(fault.lasts_s for fault in done.faults) + GAP_S
 
 

@@ -1,6 +1,7 @@
 """Faults that are put into the program on purpose. Python imports this module at its start if ``PYTHONPATH`` has its folder."""
 
 import os
+from itertools import count
 
 
 def keeps_the_address():
@@ -26,28 +27,37 @@ def forgets_connections():
 
 
 def leaks():
-    """Each check leaves memory and a descriptor behind."""
+    """Each result of a check leaves memory behind."""
     from relevo.machines.check import CheckMachine
 
     left = []
     receive = CheckMachine.receive
 
     def leaking(self, *given):
-        left.append(bytearray(os.urandom(8_192)))
+        left.append(os.urandom(20_000))
         return receive(self, *given)
 
     CheckMachine.receive = leaking
 
 
 def loses_notifications():
-    """Every third notification is not sent."""
-    from relevo.alerts import notify
+    """Every third script is not run."""
+    from relevo.alerts.notify import Notifier
 
-    count = iter(range(1_000_000_000))
-    inner = notify.arguments
-    notify.arguments = lambda *given: inner(*given) if next(count) % 3 else ["/bin/true"]
+    numbers = count()
+    run = Notifier.run
+
+    def losing(self, script, *arguments):
+        if script is not None and next(numbers) % 3:
+            run(self, script, *arguments)
+
+    Notifier.run = losing
 
 
 _name = os.environ.get("RELEVO_BREAKAGE", "")
 if _name:
-    globals()[_name]()
+    try:
+        globals()[_name]()
+    except BaseException as error:  # Python would go on without it
+        os.write(2, f"breakage {_name}: {error!r}\n".encode())
+        os._exit(3)
