@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import random
+import select
 import socket
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from relevo.planes.proxy.pipes import PipePool
+from relevo.planes.proxy.relay import Relay
 from tests.unit.proxy.rig import SERVERS, Backend, Process, dial, echo, read_all, read_exactly, read_line, reset, wait_until
 
 Make = Callable[..., Backend]
@@ -277,3 +283,36 @@ def test_a_storm_of_connections_leaves_no_descriptor_behind(plane: Process, back
     state = plane.wait_idle(key)
     wait_until(lambda: sorted(plane.descriptors()) == before, "the same descriptors as at the start")
     assert state.refused == {}
+
+
+class Owner:
+    """What a relay needs, and no more."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pipes = PipePool()
+
+    def later(self, task: Callable[[], None]) -> None:
+        pass
+
+    connect_failed = half_closed = forget = later
+
+
+def test_a_connection_that_has_ended_leaves_no_garbage() -> None:
+    """Cycles would stay until a collection, which the proxy makes rarely: memory would follow the number of connections."""
+    owner = Owner()
+    assignment = SimpleNamespace(server=SimpleNamespace(connections=set(), bytes_in=0, bytes_out=0))
+    gc.collect()
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            near, far = ([stack.enter_context(end) for end in socket.socketpair()] for _ in range(2))
+            near[0].setblocking(False)
+            relay = Relay(owner, near[0], ("127.0.0.1", 1), assignment)  # type: ignore[arg-type]
+            far[0].setblocking(False)
+            relay.attach(far[0], b"")
+            near[1].sendall(b"a request")
+            relay.on_server(select.EPOLLOUT)
+            assert far[1].recv(100) == b"a request"
+            relay.close()
+    del relay, near, far, stack
+    assert gc.collect() == 0

@@ -27,7 +27,7 @@ from relevo.planes.proxy.listener import REBIND_S, TcpListener
 from relevo.planes.proxy.loop import EDGES, Loop
 from relevo.planes.proxy.pipes import PipePool
 from relevo.planes.proxy.proxy_protocol import header
-from relevo.planes.proxy.relay import Relay
+from relevo.planes.proxy.relay import NO_FLOW, Relay
 from relevo.planes.proxy.udp import UdpListener
 from relevo.planes.table import Assignment, Server, Service, ServiceTable
 
@@ -402,6 +402,7 @@ class Engine(Loop):
         for flow in (relay.up, relay.down):
             if flow.pipe is not None:
                 self.pipes.put(flow.pipe, clean=True)
+        relay.up = relay.down = NO_FLOW
         for side in (relay.client, relay.server):
             self.unwatch(side.fileno())  # the worker has the socket open: closing alone would leave it in the epoll set
             side.close()

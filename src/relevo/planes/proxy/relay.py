@@ -62,8 +62,9 @@ class Flow:
 
     __slots__ = ("eof", "full_reads", "pending", "pipe", "piped", "relay", "shut", "sink", "source", "transferred", "writes")
 
-    def __init__(self, relay: Relay, source: int, sink: int) -> None:
-        self.relay = relay
+    relay: Relay
+
+    def __init__(self, source: int, sink: int) -> None:
         self.source = source
         self.sink = sink
         self.pending = b""
@@ -193,6 +194,11 @@ class Flow:
             self.relay.finished(self)
 
 
+NO_FLOW: Final = Flow(-1, -1)
+"""Both flows of a relay that has ended."""
+NO_FLOW.eof = NO_FLOW.shut = True
+
+
 class Relay:
     """A client's connection and the one to its server. It starts unconnected and ends by ``close`` or ``abort``."""
 
@@ -228,8 +234,9 @@ class Relay:
     def attach(self, server: socket.socket, preface: bytes) -> None:
         """Set the socket to the server; ``preface`` is sent before the client's first byte."""
         self.server = server
-        self.up = Flow(self, self.client.fileno(), server.fileno())
-        self.down = Flow(self, server.fileno(), self.client.fileno())
+        self.up = Flow(self.client.fileno(), server.fileno())
+        self.down = Flow(server.fileno(), self.client.fileno())
+        self.up.relay = self.down.relay = self
         self.up.pending = preface
         self.assignment.server.connections.add(self)
 
@@ -310,3 +317,5 @@ class Relay:
                 flow.piped = 0
             flow.pending = b""
         self.owner.forget(self)
+        # Flows refer to their relay. Without this, every connection would stay in memory until a collection of garbage.
+        self.up = self.down = NO_FLOW

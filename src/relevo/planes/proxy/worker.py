@@ -100,7 +100,7 @@ def serve(commands: socket.socket, alive: socket.socket, ready: Callable[[], Non
     engine.watch(alive.fileno(), select.EPOLLIN | select.EPOLLRDHUP, lambda mask: engine.stop())
     gc.collect()
     gc.freeze()
-    # Relays and flows refer to each other, but closing breaks the cycle: collections find next to nothing, and a full one
+    # Closing breaks the cycle of a relay and its flows, so that collections find next to nothing, and a full one
     # over 10 000 connections would delay every packet by tens of milliseconds.
     gc.set_threshold(200_000, 50, 1000)
     ready()
