@@ -80,5 +80,9 @@ def _load(plane: Path, name: str) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    former, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # bytecode has the path and time of this build
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = former
     return module

@@ -67,6 +67,7 @@ def wheel(requirements: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_wheel_has_the_programs_and_all_else_that_the_checkout_has(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
+    assert not [name for name in names if name.endswith(".pyc")]
     assert {name for name in names if name.endswith(".o")} == OBJECTS
     sources = {path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".c", ".h")}
     assert {str(path.relative_to(ROOT / "src")) for path in sources} - names == set()
