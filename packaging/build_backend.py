@@ -5,17 +5,19 @@ An editable install compiles none: ``make bpf`` does that in the checkout. How t
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import io
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
 from setuptools import build_meta
 from setuptools.build_meta import (
     build_editable,
-    build_sdist,
     get_requires_for_build_editable,
     get_requires_for_build_sdist,
     prepare_metadata_for_build_editable,
@@ -50,6 +52,27 @@ def build_wheel(*arguments: Any, **named: Any) -> Any:
         return build_meta.build_wheel(*arguments, **named)
     finally:
         os.umask(former)
+
+
+def build_sdist(folder: str, *arguments: Any, **named: Any) -> str:
+    """Build a source distribution; with SOURCE_DATE_EPOCH, times and owners in it are those of the source, not of this build."""
+    name: str = build_meta.build_sdist(folder, *arguments, **named)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch:
+        _settle(Path(folder, name), int(epoch))
+    return name
+
+
+def _settle(archive: Path, epoch: int) -> None:
+    """Write an archive anew, in the order of names."""
+    plain = io.BytesIO()
+    with tarfile.open(archive) as source, tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as target:
+        for member in sorted(source.getmembers(), key=lambda each: each.name):
+            member.mtime, member.uid, member.gid, member.uname, member.gname, member.pax_headers = epoch, 0, 0, "", "", {}
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            target.addfile(member, source.extractfile(member) if member.isfile() else None)
+    with archive.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=epoch) as packed:
+        packed.write(plain.getvalue())
 
 
 class BuildPy(build_py):
