@@ -47,7 +47,7 @@ soak: bpf ## faults of every kind for hours: make soak SOAK="--seeds 1-4 --minut
 	@$(BIN)/python -m tests.soak $(SOAK)
 
 release: $(STAMP) ## build what is released, the same bytes on any machine
-	@packaging/release
+	@PYTHON="$(PYTHON)" packaging/release
 
 docs: $(STAMP) ## write the generated reference pages anew
 	@$(BIN)/python scripts/reference

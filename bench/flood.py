@@ -17,11 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-from tests.interop.pair import Node, Pair
+from tests.interop.pair import Pair
 
 from bench.failover import ping_gap
 from bench.measure import show
 from bench.proxy import pids_of
+from relevo.lab.cluster import Cluster
+from relevo.lab.topology import Host
 from relevo.wire.checksum import internet_checksum
 from relevo.wire.vrrp import Advert, encode
 
@@ -92,10 +94,10 @@ class Flood:
         return struct.unpack("Q", data)[0] if data else 0
 
 
-def cpu_s(node: Node, pair: Pair) -> float:
+def cpu_s(cluster: Cluster, host: Host) -> float:
     """Return the CPU time of a director's processes in seconds."""
     total = 0
-    for pid in pids_of(pair.cluster._processes[node.host.name]):
+    for pid in pids_of(cluster._processes[host.name]):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         total += int(fields[11]) + int(fields[12])
     return total / TICK
@@ -109,11 +111,11 @@ def measure(program: str, kind: str, keepalived: str) -> list[str]:
             pair.start(node)
         pair.wait_for_master(high, 15, low)
         time.sleep(1.0)
-        before = [(cpu_s(node, pair), pair.cluster.log_file(node.host).stat().st_size) for node in pair.nodes]
+        before = [(cpu_s(pair.cluster, node.host), pair.cluster.log_file(node.host).stat().st_size) for node in pair.nodes]
         entered = pair.logs().count("Entering")
         flood = Flood(pair, kind)
         time.sleep(SECONDS)
-        after = [(cpu_s(node, pair), pair.cluster.log_file(node.host).stat().st_size) for node in pair.nodes]
+        after = [(cpu_s(pair.cluster, node.host), pair.cluster.log_file(node.host).stat().st_size) for node in pair.nodes]
         false = pair.logs().count("Entering") - entered
         gap = ping_gap(pair, lambda: pair.crash(high), 2.0)
         sent = flood.end()

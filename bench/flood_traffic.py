@@ -21,17 +21,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 from tests.netns.conftest import state_of, wait_for_state, wait_until
+from tests.netns.test_forged_sync import SYNC_ID, forged_entry
 
 from bench.failover import ping_gap
-from bench.flood import SECONDS, TICK, frames
+from bench.flood import SECONDS, cpu_s, frames
 from bench.measure import show
-from bench.proxy import pids_of
 from relevo.api import schema
 from relevo.api.client import SOCKET_NAME
 from relevo.daemon.configuration import compile_file
@@ -40,9 +39,8 @@ from relevo.lab.client import Client
 from relevo.lab.cluster import Cluster
 from relevo.lab.namespaces import bring_up, index_of, netlink
 from relevo.lab.stages import Namespaces
-from relevo.lab.topology import Host, plan
+from relevo.lab.topology import plan
 from relevo.model import Endpoint
-from relevo.planes.ebpf.layout import TcpState
 from relevo.wire import ipvs_sync
 from relevo.wire.arp import ETHERTYPE
 from relevo.wire.checksum import internet_checksum
@@ -51,7 +49,7 @@ VIP = "192.168.6.240"
 WEB = Endpoint(VIP, 80)
 ROUNDS = 3
 FRAMES = 4096
-SYNC_GROUP, SYNC_PORT, SYNC_ID = "224.0.0.81", 8848, 51
+SYNC_GROUP, SYNC_PORT = "224.0.0.81", 8848
 GROUP_MAC = bytes.fromhex("01005e000051")
 SENDER = bytes.fromhex("02aabbccddee")
 CONF = """
@@ -120,24 +118,8 @@ def claims(mac: bytes) -> Iterator[bytes]:
 
 def sync_messages(_mac: bytes) -> Iterator[bytes]:
     chosen = random.Random(7)
-    virtual, server = (ip_address(each).packed for each in (VIP, "192.168.6.4"))
     while True:
-        entries = [
-            ipvs_sync.encode(
-                ipvs_sync.Entry(
-                    protocol=6,
-                    client=b"\x0a\x63" + chosen.randbytes(2),
-                    client_port=chosen.randrange(1024, 65536),
-                    virtual=virtual,
-                    virtual_port=80,
-                    server=server,
-                    server_port=80,
-                    state=TcpState.ESTABLISHED,
-                    seconds=ipvs_sync.MAX_SECONDS,
-                )
-            )
-            for _ in range(30)
-        ]
+        entries = [forged_entry(b"\x0a\x63" + chosen.randbytes(2), chosen.randrange(1024, 65536)) for _ in range(30)]
         for message in ipvs_sync.assemble(SYNC_ID, entries):
             udp = struct.pack("!HHHH", 40000, SYNC_PORT, 8 + len(message), 0) + message
             yield ethernet(f"192.168.6.{chosen.randrange(100, 200)}", SYNC_GROUP, GROUP_MAC, 17, udp)
@@ -206,13 +188,6 @@ class Rig:
             )
         found = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
         return float(found.group(1)) if found else 0.0
-
-    def cpu_s(self, host: Host) -> float:
-        total = 0
-        for pid in pids_of(self.cluster._processes[host.name]):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICK
 
     def logged(self) -> int:
         return max(self.cluster.log_file(host).stat().st_size for host in (self.master, self.backup))
@@ -284,14 +259,14 @@ def measure(kind: str) -> list[str]:
         entered = rig.transitions()
         for number in range(ROUNDS):
             for nowhere in (True, False) if number % 2 else (False, True):
-                before = [rig.cpu_s(host) for host in (rig.master, rig.backup)], rig.logged()
+                before = [cpu_s(rig.cluster, host) for host in (rig.master, rig.backup)], rig.logged()
                 flood = Flood(rig, kind, nowhere)
                 rates[nowhere].append(rig.requests_per_s(seconds))
                 count = flood.end()
                 print(f"    {rates[nowhere][-1]:,.0f} requests/s, {count:,} sent{' nowhere' if nowhere else ''}", file=sys.stderr)
                 if not nowhere:
                     sent.append(count / seconds)
-                    after = [rig.cpu_s(host) for host in (rig.master, rig.backup)], rig.logged()
+                    after = [cpu_s(rig.cluster, host) for host in (rig.master, rig.backup)], rig.logged()
                     busy.append([100 * (b - a) / seconds for a, b in zip(before[0], after[0], strict=True)])
                     logged.append((after[1] - before[1]) / seconds)
         false = rig.transitions() - entered

@@ -33,9 +33,10 @@ def licences(component: dict[str, Any]) -> list[str]:
 
 
 def allowed(expression: str) -> bool:
-    """Whether an SPDX expression leaves a choice that is allowed: one of ``A OR B``, all of ``A AND B``."""
-    text = expression.replace("(", " ").replace(")", " ")
-    return any(all(part.strip() in ALLOWED for part in re.split(r"\sAND\s", choice)) for choice in re.split(r"\sOR\s", text))
+    """Whether an SPDX expression leaves a choice that is allowed: one of ``A OR B``, all of ``A AND B``. Both need a human."""
+    parts = re.split(r"\s+(AND|OR)\s+", expression.strip("() "))
+    names, operators = parts[::2], set(parts[1::2])
+    return len(operators) < 2 and (any if "OR" in operators else all)(name in ALLOWED for name in names)
 
 
 def problems(parts: dict[str, Any], locked: str) -> list[str]:

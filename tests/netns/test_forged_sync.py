@@ -42,27 +42,30 @@ def without_key(folder: Path) -> tuple[str, ...]:
     return tuple(written)
 
 
+def forged_entry(client: bytes, port: int) -> bytes:
+    """An entry of a client that does not exist, which lives as long as an entry can."""
+    virtual, server = (ip_address(each).packed for each in (WEB.address, "192.168.6.4"))
+    return ipvs_sync.encode(
+        ipvs_sync.Entry(
+            protocol=6,
+            client=client,
+            client_port=port,
+            virtual=virtual,
+            virtual_port=80,
+            server=server,
+            server_port=80,
+            state=TcpState.ESTABLISHED,
+            seconds=ipvs_sync.MAX_SECONDS,
+        )
+    )
+
+
 def forge(cluster: Cluster, count: int, done: int) -> None:
-    """Send ``count`` entries of clients that do not exist, which live as long as an entry can."""
+    """Send ``count`` forged entries."""
     with cluster.stage.inside(cluster.topology.client), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(cluster.topology.client.address))
-        virtual, server = (ip_address(each).packed for each in (WEB.address, "192.168.6.4"))
-        entries = [
-            ipvs_sync.encode(
-                ipvs_sync.Entry(
-                    protocol=6,
-                    client=(0x0A_63_00_00 + (number >> 14)).to_bytes(4, "big"),
-                    client_port=1024 + (number & 0x3FFF),
-                    virtual=virtual,
-                    virtual_port=80,
-                    server=server,
-                    server_port=80,
-                    state=TcpState.ESTABLISHED,
-                    seconds=ipvs_sync.MAX_SECONDS,
-                )
-            )
-            for number in range(done, done + count)
-        ]
+        numbers = range(done, done + count)
+        entries = [forged_entry((0x0A_63_00_00 + (each >> 14)).to_bytes(4, "big"), 1024 + (each & 0x3FFF)) for each in numbers]
         for message in ipvs_sync.assemble(SYNC_ID, entries):
             sock.sendto(message, ("224.0.0.81", 8848))
 

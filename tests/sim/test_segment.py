@@ -186,6 +186,18 @@ def test_the_neighbours_know_the_only_master_after_there_were_two(at, lasts, whi
     assert cluster.lan.owners == {VIP.address: "n0"}
 
 
+@pytest.mark.parametrize(("link", "left"), [("eth0", True), ("lo", False)])
+def test_an_address_on_the_loopback_was_not_left_by_a_master(link, left):
+    """A director that is a real server has the virtual address there."""
+    cluster = Cluster((150, 100))
+    kernel = cluster.hosts[1].kernel
+    index = kernel.links[link].index if link in kernel.links else kernel.add_link(link).index
+    kernel.add(SetAddress(index, VIP.address, 32))
+    cluster.at(0.0, 1, "start")
+    cluster.run(0.1)
+    assert cluster.machine(1).was_announced is left
+
+
 @settings(max_examples=40)
 @given(st.floats(5.0, 20.0), st.floats(4.0, 10.0), st.sampled_from(("crash", "fault")))
 def test_the_neighbours_know_the_master_that_was_cut_off_after_its_successor_failed(at, lasts, how):

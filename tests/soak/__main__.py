@@ -43,7 +43,7 @@ class Report:
     longest_gap_s: float = 0.0
     settled_s: float = 0.0
     memory: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Largest memory of a role in the first and in the last gentle block, kB."""
+    """Of each role, what a process had when it was first measured, and the most that one ever had, kB."""
 
 
 class Soak:

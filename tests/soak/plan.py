@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 BLOCK: Final = 24
@@ -81,7 +81,7 @@ class Round:
     """Faults that may overlap."""
 
     number: int
-    faults: tuple[Fault, ...] = field(default=())
+    faults: tuple[Fault, ...] = ()
 
     @property
     def gentle(self) -> bool:

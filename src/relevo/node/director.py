@@ -323,9 +323,14 @@ class Director:
             self._unite(group, now)
 
     def _has_left(self, instance: VrrpInstance) -> bool:
-        """Whether a daemon that was master here has left addresses behind."""
-        present = {each.set.address for each in self.world.addresses}
-        return any(each.address in present for each in virtual_addresses(instance))
+        """Whether a daemon that was master here has left addresses behind. Real servers have them too, but on the loopback."""
+        links = self.world.links
+        return any(
+            each.address == present.address
+            for each in virtual_addresses(instance)
+            if (link := links.get(each.device or instance.interface)) is not None
+            for present in self.world.on(link.index)
+        )
 
     def _order_routers(self, configuration: Configuration) -> None:
         self.routers = {instance.name: self.routers[instance.name] for instance in configuration.vrrp_instances}

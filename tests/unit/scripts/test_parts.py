@@ -39,6 +39,8 @@ MIT = {"license": {"id": "MIT"}}
         ("GPL-2.0-or-later OR Apache-2.0", True),
         ("(MIT AND BSD-3-Clause)", True),
         ("MIT AND GPL-3.0-only", False),
+        ("GPL-3.0-only AND (MIT OR ISC)", False),
+        ("(MIT OR ISC) AND BSD-3-Clause", False),
         ("", False),
     ],
 )
