@@ -1,8 +1,8 @@
 """Floods of everything that anybody can send, from one core, while traffic goes through the eBPF plane.
 
 Adverts of lower priority, ARP claims of the virtual address, forged synchronisation with and without a key, requests to the
-control socket, SYNs of forged clients. The run that each is compared with sends the same to an interface that drops it, so that
-the sender's core is busy there too. Adverts come every 10 ms.
+control socket, SYNs of forged clients; and nothing, whose gap the others are compared with. The run that each is compared with sends the
+same to an interface that drops it, so that the sender's core is busy there too. Adverts come every 10 ms.
 """
 
 from __future__ import annotations
@@ -129,15 +129,17 @@ def adverts(_mac: bytes) -> Iterator[bytes]:
     return itertools.cycle(frames("lower"))
 
 
+NOTHING, CONTROL = "nothing", "control requests"
 KINDS: dict[str, tuple[Callable[[bytes], Iterator[bytes]] | None, bool]] = {
+    NOTHING: (None, False),
     "adverts of lower priority": (adverts, False),
     "ARP claims": (claims, False),
     "synchronisation": (sync_messages, False),
     "synchronisation, key": (sync_messages, True),
-    "control requests": (None, False),
+    CONTROL: (None, False),
     "SYNs": (syns, False),
 }
-"""What makes the frames (none: requests to the control socket), and whether the directors have a key."""
+"""What makes the frames, if these are frames, and whether the directors have a key."""
 
 
 class Rig:
@@ -202,7 +204,9 @@ class Flood:
     def __init__(self, rig: Rig, kind: str, nowhere: bool) -> None:
         make, _ = KINDS[kind]
         self._reader, writer = os.pipe()
-        if make is None:
+        if kind == NOTHING:
+            send = lambda count: time.sleep(0.01)  # noqa: E731
+        elif make is None:
             send = _asks(rig, nowhere)
         else:
             packets = list(itertools.islice(make(rig.mac), FRAMES))

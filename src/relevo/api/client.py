@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import TypeVar
@@ -31,9 +32,9 @@ def ask_raw(path: Path, request: _Request[A], timeout_s: float | None = None) ->
     limit = limit_s(request) if timeout_s is None else timeout_s
     with socket.socket(socket.AF_UNIX) as sock:
         ends = time.monotonic() + limit
-        sock.settimeout(limit)
         try:
-            sock.connect(str(path))
+            _connect(sock, path, limit)
+            sock.settimeout(max(0.001, ends - time.monotonic()))
             sock.sendall(msgspec.json.encode(request) + b"\n")
             received = bytearray()
             while not received.endswith(b"\n"):
@@ -48,3 +49,13 @@ def ask_raw(path: Path, request: _Request[A], timeout_s: float | None = None) ->
             what = error.strerror or "no answer in time"
             raise ControlError(f"no answer from the daemon at {path}: {what}") from error
     return bytes(received)
+
+
+def _connect(sock: socket.socket, path: Path, limit_s: float) -> None:
+    """Connect within ``limit_s``. With a full queue, a socket with Python's time limit would fail at once (EAGAIN); this one waits."""
+    seconds = int(limit_s)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, int((limit_s - seconds) * 1e6)))
+    try:
+        sock.connect(str(path))
+    except BlockingIOError:
+        raise TimeoutError from None

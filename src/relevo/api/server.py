@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +22,11 @@ IDLE_S: Final = 30.0
 """A client that sends nothing, or does not read its answer, for this long is disconnected."""
 MAX_CLIENTS: Final = 32
 """Simultaneous clients. One more takes the place of the one that has been silent for longest."""
+RATE: Final = 100.0
+"""Clients accepted in a second, and requests answered in a second. A status costs half a millisecond in a small cluster, so that
+whoever floods the socket takes a twentieth of a core; the others wait for their turn, first in the queue of the socket."""
+BURST: Final = 200
+"""Clients, and requests, that are not delayed after a time of quiet."""
 MAX_QUOTED: Final = 64
 """Characters of an unknown command in the error."""
 
@@ -30,20 +38,52 @@ class _Named(msgspec.Struct, frozen=True):
     command: str
 
 
+class Turns:
+    """Gives turns at most ``RATE`` times a second in the long run, in the order in which they are asked for."""
+
+    def __init__(self) -> None:
+        self._next_at = 0.0  # when the next turn is due if none is taken in advance
+        self._asked = asyncio.Lock()  # the first waits for its time, the others for it
+
+    async def take(self) -> None:
+        """Return when it is the caller's turn."""
+        loop = asyncio.get_running_loop()
+        async with self._asked:
+            self._next_at = max(self._next_at, loop.time() - BURST / RATE) + 1 / RATE
+            if self._next_at > loop.time():
+                await asyncio.sleep(self._next_at - loop.time())
+
+
 class ControlServer:
     """Listens at ``path``; ``handle`` returns the answer to a request."""
 
     def __init__(self, path: Path, handle: Handler) -> None:
         self._path = path
         self._handle = handle
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._requests = Turns()
         self._clients = 0
         self._silent: dict[asyncio.StreamWriter, None] = {}  # clients that are not being answered, the longest first
 
     async def open(self) -> None:
         """Start listening; ``HostError`` if another daemon listens there."""
-        sock = private_listener(self._path)
-        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
+        self._listener = private_listener(self._path)
+        self._listener.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(self._listener), name="control socket")
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Accept one client a turn: those that come faster wait in the kernel, where they cost nothing."""
+        loop = asyncio.get_running_loop()
+        turns = Turns()
+        while True:
+            await turns.take()
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError:  # no descriptors: the client waits until there is one
+                continue
+            reader = asyncio.StreamReader(limit=MAX_REQUEST)
+            await loop.connect_accepted_socket(partial(asyncio.StreamReaderProtocol, reader, self._serve), sock)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients += 1
@@ -58,6 +98,7 @@ class ControlServer:
                 if not line:
                     return
                 self._silent.pop(writer, None)
+                await self._requests.take()
                 writer.write(_line(await self._answer(line)))
                 self._silent[writer] = None
                 async with asyncio.timeout(IDLE_S):
@@ -94,9 +135,13 @@ class ControlServer:
 
     async def close(self) -> None:
         """Stop listening and remove the socket."""
-        if self._server is not None:
-            self._server.close()
-            self._path.unlink(missing_ok=True)
+        if self._accepting is None or self._listener is None:
+            return
+        self._accepting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._accepting
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
 
 
 def _line(value: Any) -> bytes:

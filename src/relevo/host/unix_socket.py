@@ -19,12 +19,15 @@ def private_listener(path: Path) -> socket.socket:
         raise HostError(f"{path} is too long for a Unix socket", hint=f"at most {MAX_PATH} bytes: give a shorter --run-dir")
     if path.exists():
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
             try:
                 probe.connect(str(path))
-            except OSError:
-                path.unlink(missing_ok=True)
-            else:
+                listens = True
+            except OSError as error:
+                listens = isinstance(error, BlockingIOError)  # its queue is full
+            if listens:
                 raise HostError(f"another Relevo is listening on {path}", hint="stop it, or give this one its own --run-dir")
+            path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import re
 import ssl
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ MAX_HEADERS: Final = 65_536
 """Longest status line and headers in bytes: eight times the limit of Apache."""
 MAX_BODY: Final = 64 << 20
 """Longest body in bytes that is hashed. A page for a health check is small."""
+SLICE: Final = 100
+"""Chunks of a body that are parsed at a time, about two milliseconds: 64 kB in chunks of one byte would take a quarter of a
+second, in which no other check is answered."""
 _STATUS_LINE = re.compile(rb"\A(?:HTTP/\d(?:\.\d)?|ICY) +(\d{3})(?!\d)")
 """``ICY`` is what SHOUTcast servers say; keepalived reads the status after the first blank, whatever is before it."""
 
@@ -168,14 +172,17 @@ async def _head(reader: asyncio.StreamReader, connection: h11.Connection, seen: 
 async def _digest(reader: asyncio.StreamReader, connection: h11.Connection) -> str:
     """Read the body; return its digest."""
     body = _Body()
-    while True:
+    for number in itertools.count(1):
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await reader.read(READ_SIZE))
         elif isinstance(event, h11.Data):
             body.add(bytes(event.data))
         else:
-            return body.digest()
+            break
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
+    return body.digest()
 
 
 async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bool) -> Page:

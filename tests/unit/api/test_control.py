@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -282,6 +284,57 @@ def test_a_path_too_long_for_a_socket_is_an_error(tmp_path: Path) -> None:
         private_listener(tmp_path / ("x" * 120))
 
 
+def test_a_socket_whose_queue_is_full_is_in_use(path: Path) -> None:
+    with private_listener(path), contextlib.ExitStack() as callers:
+        fill(path, callers)
+        with pytest.raises(HostError, match="another Relevo is listening on"):
+            private_listener(path)
+
+
+def fill(path: Path, callers: contextlib.ExitStack) -> None:
+    """Connect until the kernel takes no more."""
+    for _ in range(1000):
+        sock = callers.enter_context(socket.socket(socket.AF_UNIX))
+        sock.setblocking(False)
+        try:
+            sock.connect(str(path))
+        except BlockingIOError:
+            return
+    raise AssertionError("the queue has no end")
+
+
+# -- floods ---------------------------------------------------------------------------------------------------------------
+
+
+def test_requests_in_a_flood_wait_for_their_turn_and_are_all_answered(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "RATE", 100.0)
+    monkeypatch.setattr(control, "BURST", 10)
+
+    async def test() -> None:
+        started = time.monotonic()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"command": "plane"}\n' * 40)
+        for _ in range(40):
+            assert json.loads(await reader.readline()) == FINE
+        assert time.monotonic() - started >= 0.29  # the thirty after the first ten
+        writer.close()
+
+    serving(path, test)
+
+
+def test_clients_in_a_flood_wait_in_the_kernel(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "RATE", 100.0)
+    monkeypatch.setattr(control, "BURST", 10)
+
+    async def test() -> None:
+        started = time.monotonic()
+        for _ in range(40):
+            assert await send(path, b'{"command": "plane"}\n') == FINE
+        assert time.monotonic() - started >= 0.29
+
+    serving(path, test)
+
+
 # -- asking ---------------------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +373,28 @@ def test_ask_fails_without_a_daemon_or_an_answer(path: Path) -> None:
         ask_raw(path, schema.Plane(), 0.05)
     with pytest.raises(ControlError, match="Connection refused"):
         ask_raw(path, schema.Plane())
+
+
+def test_ask_waits_for_a_place_in_a_full_queue(path: Path) -> None:
+    with private_listener(path) as listener, contextlib.ExitStack() as callers:
+        fill(path, callers)
+        with pytest.raises(ControlError, match="no answer in time"):
+            ask_raw(path, schema.Plane(), 0.05)
+
+        callers.close()
+
+        def answer() -> None:
+            request = b""
+            while not request:  # those that have gone keep their places until they are accepted
+                with listener.accept()[0] as connection:
+                    request = connection.recv(1000)
+                    if request:
+                        connection.sendall(b'{"plane": "fine"}\n')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert ask_raw(path, schema.Plane(), 10.0) == b'{"plane": "fine"}\n'
+        thread.join()
 
 
 def test_ask_limits_the_whole_time_of_a_slow_answer(path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from relevo.machines.check import Failure, Result
 from relevo.model import Endpoint, HttpCheck, Url
 from relevo.probes import run_probe
-from relevo.probes.http import MAX_BODY, Page, judge
+from relevo.probes.http import MAX_BODY, SLICE, Page, _answer, judge
 from tests.unit.probes.certificates import self_signed
 from tests.unit.probes.hostile import ADDRESS, answering, forever, http, read_request, server
 
@@ -371,6 +371,24 @@ def test_a_gigabyte_to_be_hashed_is_cut_off_and_costs_no_memory(front: bytes, ag
         result, grown = memory_of(http(target, DIGESTED, timeout_s=8.0))
     assert result == Result(Failure.TOO_LARGE, f"more than {MAX_BODY} bytes")
     assert grown < 16 << 20
+
+
+def test_a_body_in_chunks_of_one_byte_leaves_others_their_turn() -> None:
+    chunks = 10_000
+
+    async def work() -> tuple[Page, int]:
+        reader = asyncio.StreamReader(limit=1 << 20)
+        reader.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
+        turns = 0
+        answer = asyncio.create_task(_answer(reader, hashing=True))
+        while not answer.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return await answer, turns
+
+    page, turns = asyncio.run(work())
+    assert page.digest == hashlib.md5(b"x" * chunks).hexdigest()
+    assert turns >= chunks / SLICE
 
 
 def test_endless_interim_answers_cost_little_memory() -> None:
