@@ -1,8 +1,8 @@
 """Floods of everything that anybody can send, from one core, while traffic goes through the eBPF plane.
 
 Adverts of lower priority, ARP claims of the virtual address, forged synchronisation with and without a key, requests to the
-control socket, SYNs of forged clients; and nothing, whose gap the others are compared with. The run that each is compared with sends the
-same to an interface that drops it, so that the sender's core is busy there too. Adverts come every 10 ms.
+control socket, SYNs of forged clients; and nothing, whose gap the others are compared with. The run that each is compared with
+sends the same to an interface that drops it, so that the sender's core is busy there too. Adverts come every 10 ms.
 """
 
 from __future__ import annotations
