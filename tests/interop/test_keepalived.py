@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import program
-from tests.interop.pair import PASS, Pair
+from tests.interop.pair import AH, PASS, Pair
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
@@ -21,9 +21,14 @@ HARMLESS = re.compile(
 )
 
 KINDS = {
+    "v2": {"version": 2, "interval": 1},
     "v2-pass": {"version": 2, "interval": 1, "more": PASS},
+    "v2-ah": {"version": 2, "interval": 1, "more": AH},
+    "v2-ah-unicast": {"version": 2, "interval": 1, "more": AH, "unicast": True},
     "v3": {"version": 3, "interval": 0.1},
     "v3-unicast": {"version": 3, "interval": 0.1, "unicast": True},
+    "v3-ipv6": {"version": 3, "interval": 0.1, "ipv6": True},
+    "v3-ipv6-unicast": {"version": 3, "interval": 0.1, "ipv6": True, "unicast": True},
 }
 
 

@@ -12,6 +12,7 @@ from relevo.lab.namespaces import NetworkNamespaces, bring_up, index_of, netlink
 from relevo.node.effects import PortSpec
 from relevo.node.flood import SAMPLE
 from relevo.node.observation import Link
+from relevo.wire.vrrp import Envelope
 
 pytestmark = [pytest.mark.slow, pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
@@ -82,6 +83,46 @@ def test_in_a_flood_a_known_sender_is_heard_and_others_now_and_then(cable: tuple
         assert port.limit(None) == ""
         send(made, STRANGER, 10, protocol=protocol)
         assert received(port) == [STRANGER] * 10
+    finally:
+        port.close()
+
+
+LINK_LOCAL = "fe80::1"
+
+
+def test_the_same_over_ipv6(cable: tuple[NetworkNamespaces, Link]) -> None:
+    made, link = cable
+    senders = ("fe80::2", "fe80::3")
+    for name, addresses in (("here", (LINK_LOCAL,)), ("there", senders)):
+        with made.inside(name), netlink() as net:
+            for address in addresses:
+                net.addr("add", index=index_of(net, "eth0"), address=address, prefixlen=64, flags=0x02)
+    with made.inside("here"):
+        port = RawPort(PortSpec(LINK_LOCAL, link, "ff02::12"), link)
+
+    def say(source: str, count: int) -> None:
+        with made.inside("there"), socket.socket(socket.AF_INET6, socket.SOCK_RAW, 112) as sock:
+            index = socket.if_nametoindex("eth0")
+            sock.bind((source, 0, 0, index))
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            for _ in range(count):
+                sock.sendto(b"advert", ("ff02::12", 0, 0, index))
+
+    try:
+        say(senders[0], 1)
+        arrived = port.receive()
+        assert arrived is not None
+        assert (arrived.payload, arrived.envelope) == (b"advert", Envelope(senders[0], "ff02::12", 255))
+        assert port.limit([f"fe80::4:{n}" for n in range(31)] + [senders[1]]) == ""
+        say(senders[0], 40)
+        say(senders[1], 5)
+        heard = received(port)
+        assert heard.count(senders[1]) == 5
+        assert heard.count(senders[0]) <= 3
+        assert port.limit(None) == ""
+        say(senders[0], 10)
+        assert received(port) == [senders[0]] * 10
     finally:
         port.close()
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relevo.machines.vrrp import State
-from relevo.model import Configuration, VirtualAddress, VrrpInstance
+from relevo.model import Authentication, AuthenticationType, Configuration, VirtualAddress, VrrpInstance
 from relevo.node.observation import SetAddress
 from relevo.sim.host import Host
 from relevo.sim.lan import LATENCY_S, Simulation
@@ -33,6 +33,8 @@ class Cluster:
             host = Host(f"n{number}", self.simulation)
             link = host.kernel.add_link("eth0")
             host.kernel.add(SetAddress(link.index, f"10.0.0.{number + 1}", 24))
+            host.kernel.add(SetAddress(link.index, f"fe80::{number + 1}", 64))
+            host.kernel.add(SetAddress(link.index, f"2001:db8::{number + 1}", 64))
             host.attach("eth0", "lan")
             self.hosts.append(host)
 
@@ -255,3 +257,42 @@ def test_a_lossy_segment_has_one_master_again_soon_after_it_loses_nothing(priori
     cluster.run(60.0 + none)
     [winner] = cluster.run(60.0 + none + two).masters()
     assert priorities[winner] == max(priorities)
+
+
+VIP6 = {
+    "addresses": (
+        VirtualAddress(address="fe80::240", prefix_length=64),
+        VirtualAddress(address="2001:db8::240", prefix_length=64),
+    ),
+    "version": 3,
+    "multicast_group": "ff02::12",
+}
+AH = {"authentication": Authentication(AuthenticationType.AH, "secret")}
+KINDS = {
+    "AH": AH,
+    "AH, unicast": AH | {"unicast_peers": ("10.0.0.1", "10.0.0.2")},
+    "IPv6": VIP6,
+    "IPv6, unicast": VIP6 | {"unicast_peers": ("2001:db8::1", "2001:db8::2")},
+    "IPv6, link-local unicast": VIP6 | {"unicast_peers": ("fe80::1", "fe80::2")},
+}
+
+
+@pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
+def test_adverts_of_every_kind_carry_a_cluster_through_crash_return_split_and_stop(changes):
+    cluster = Cluster((100, 150), **changes)
+    cluster.at(0.0, 0, "start")
+    cluster.at(5.0, 1, "start")
+    assert cluster.run(10.0).masters() == [1]
+    cluster.at(10.0, 1, "crash")
+    assert cluster.run(15.0).masters() == [0]
+    cluster.at(15.0, 1, "start")
+    assert cluster.run(25.0).masters() == [1]
+    cluster.lan.cut.add("n0")
+    assert cluster.run(30.0).masters() == [0, 1]
+    cluster.lan.cut.clear()
+    assert cluster.run(35.0).masters() == [1]
+    cluster.at(35.0, 1, "stop")
+    assert cluster.run(38.0).masters() == [0]
+    for number in (0, 1):
+        machine = cluster.machine(number)
+        assert machine is None or machine.counters.refused.keys() <= {"sequence_number"}, machine.counters.refused

@@ -52,7 +52,7 @@ def ask_raw(path: Path, request: _Request[A], timeout_s: float | None = None) ->
 
 
 def _connect(sock: socket.socket, path: Path, limit_s: float) -> None:
-    """Connect within ``limit_s``. If the queue is full this waits, but a socket with Python's time limit fails at once (EAGAIN)."""
+    """Connect within ``limit_s``. If the queue is full this waits; a socket with Python's time limit fails at once (EAGAIN)."""
     seconds = int(limit_s)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, int((limit_s - seconds) * 1e6)))
     try:

@@ -229,7 +229,8 @@ class DirectorWorker:
                 case do.AddAddress() | do.RemoveAddress():
                     answers += self._operate(effect)
                 case do.Announce(link=link, address=address):
-                    reason = self._neighbours.send(link, address)
+                    forwards = ":" in address and self._addresses.forwards_ipv6(link.index)
+                    reason = self._neighbours.send(link, address, router=forwards)
                     if reason:
                         answers.append(see.AnnouncementFailed(address, link.name, reason))
                 case _:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
 
 from relevo.errors import HostError
 from relevo.host.netlink import ROUTE, NetlinkError, NetlinkSocket
@@ -15,6 +17,8 @@ from relevo.wire.netlink import Malformed
 
 Encode = Callable[[int, rtnetlink.Address], bytes]
 
+FORWARDING_S: Final = 5.0
+"""Seconds after which a link's forwarding is looked up again: a burst of announcements asks once, as in keepalived."""
 _GONE = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 
@@ -22,6 +26,7 @@ class AddressTable:
     """The kernel's addresses, in the network namespace of the socket's creation. Failures are a ``HostError``."""
 
     def __init__(self) -> None:
+        self._forwarding: dict[int, tuple[bool, float]] = {}
         try:
             self._socket = NetlinkSocket(ROUTE)
         except OSError as error:
@@ -77,6 +82,18 @@ class AddressTable:
             self._socket.converse(rtnetlink.set_promote_secondaries(number, index, value), number)
         return former
 
+    def forwards_ipv6(self, index: int) -> bool:
+        """Return whether a link forwards IPv6 packets; what it was is remembered for a while."""
+        known = self._forwarding.get(index)
+        if known is None or time.monotonic() - known[1] > FORWARDING_S:
+            number = self._socket.next_sequence()
+            try:
+                value = rtnetlink.forwards_ipv6(self._socket.converse(rtnetlink.get_link(number, index), number)[-1])
+            except (OSError, Malformed, IndexError):  # without IPv6, or the link has gone
+                value = False
+            known = self._forwarding[index] = (value, time.monotonic())
+        return known[0]
+
     def _change(self, what: str, encode: Encode, address: rtnetlink.Address, harmless: tuple[int, ...]) -> None:
         number = self._socket.next_sequence()
         try:
@@ -112,6 +129,7 @@ def _observed(found: rtnetlink.Address, link: str) -> ObservedAddress:
             scope=0 if ipv6 else found.scope,
         ),
         secondary=not ipv6 and bool(found.flags & rtnetlink.SECONDARY),
+        tentative=ipv6 and bool(found.flags & rtnetlink.TENTATIVE) and not found.flags & rtnetlink.OPTIMISTIC,
     )
 
 

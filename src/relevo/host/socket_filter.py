@@ -23,6 +23,7 @@ _PACKET_TYPE: Final = -0x1000 + 4 & 0xFFFFFFFF
 """Whom a packet is for, of those of ``AF_PACKET`` (SKF_AD_OFF + SKF_AD_PKTTYPE)."""
 _OUTGOING: Final = 4
 _SOURCE_IN_IPV4: Final = 12
+_SOURCE_IN_IPV6: Final = 8
 _SENDER_IN_ARP: Final = 14
 MAX_ADDRESSES: Final = 250
 """Addresses in one program: a jump skips at most 255 instructions."""
@@ -38,20 +39,34 @@ class Instruction(NamedTuple):
     operand: int
 
 
-def accept_senders(senders: Sequence[str], sample: int) -> list[Instruction]:
-    """Return a filter that passes IPv4 packets of ``senders``, and one in ``sample`` packets of others."""
-    count = len(senders)
-    program = [Instruction(_LOAD_WORD, 0, 0, _NETWORK_HEADER + _SOURCE_IN_IPV4 & 0xFFFFFFFF)]
-    for number, sender in enumerate(senders):
-        (address,) = struct.unpack("!I", socket.inet_aton(sender))
-        program.append(Instruction(_JUMP_EQUAL, count - number + 2, 0, address))  # to the end
-    program += [
+def accept_senders(senders: Sequence[str], sample: int, *, ipv6: bool = False) -> list[Instruction]:
+    """Return a filter that passes packets of ``senders``, and one in ``sample`` packets of others; all are of one IP version."""
+    program = []
+    for sender in senders:
+        program += _accept_source(sender) if ipv6 else [_equals(sender), Instruction(_RETURN, 0, 0, _ALL)]
+    if not ipv6:
+        program.insert(0, Instruction(_LOAD_WORD, 0, 0, _NETWORK_HEADER + _SOURCE_IN_IPV4 & 0xFFFFFFFF))
+    return [
+        *program,
         Instruction(_LOAD_WORD, 0, 0, _RANDOM),
         Instruction(_JUMP_GREATER_EQUAL, 0, 1, (1 << 32) // sample),
         Instruction(_RETURN, 0, 0, 0),
         Instruction(_RETURN, 0, 0, _ALL),
     ]
-    return program
+
+
+def _equals(address: str) -> Instruction:
+    """Return the comparison with an IPv4 address; the next instruction is skipped if it is another one."""
+    return Instruction(_JUMP_EQUAL, 0, 1, struct.unpack("!I", socket.inet_aton(address))[0])
+
+
+def _accept_source(address: str) -> list[Instruction]:
+    """Return the instructions that pass IPv6 packets of this source, a word of it after the other."""
+    program = []
+    for number, word in enumerate(struct.unpack("!4I", socket.inet_pton(socket.AF_INET6, address))):
+        program.append(Instruction(_LOAD_WORD, 0, 0, _NETWORK_HEADER + _SOURCE_IN_IPV6 + 4 * number & 0xFFFFFFFF))
+        program.append(Instruction(_JUMP_EQUAL, 0, 2 * (3 - number) + 1, word))  # else behind the acceptance
+    return [*program, Instruction(_RETURN, 0, 0, _ALL)]
 
 
 def accept_claims(addresses: Sequence[str]) -> list[Instruction]:

@@ -22,7 +22,7 @@ class AuthenticationType(enum.StrEnum):
 
 
 class Authentication(msgspec.Struct, frozen=True):
-    """Type and password; adverts carry its first eight bytes."""
+    """Type and password, of which eight bytes count. Adverts with PASS carry them; AH signs packets with them."""
 
     type: AuthenticationType
     password: str
@@ -86,7 +86,10 @@ class VrrpTransport(msgspec.Struct, frozen=True):
 
 
 class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
-    """One virtual router. Empty ``unicast_peers`` means multicast; version 2 needs whole seconds in ``advert_interval_s``."""
+    """One virtual router. Empty ``unicast_peers`` means multicast; version 2 needs whole seconds in ``advert_interval_s``.
+
+    Adverts are of the IP version of ``multicast_group``, also where they are unicast.
+    """
 
     name: str
     interface: str
@@ -122,6 +125,16 @@ class VrrpInstance(msgspec.Struct, frozen=True, kw_only=True):
     unicast_fault_no_peer: bool = False
     owner_ignore_adverts: bool = False
 
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether adverts are IPv6 packets, with IPv6 addresses."""
+        return ":" in self.multicast_group
+
+    @property
+    def has_ah(self) -> bool:
+        """Whether adverts have the authentication header of IPsec."""
+        return self.authentication is not None and self.authentication.type is AuthenticationType.AH
+
 
 class SyncGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Instances that change state together (keepalived.conf(5), "vrrp_sync_group")."""
@@ -130,3 +143,8 @@ class SyncGroup(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[str, ...]
     smtp_alert: bool = False
     notify: VrrpNotify = VrrpNotify()
+
+
+def is_link_local(address: str) -> bool:
+    """Whether an IPv6 address is valid on its link alone (fe80::/10)."""
+    return address[:3].lower() in ("fe8", "fe9", "fea", "feb") and address.index(":") == 4

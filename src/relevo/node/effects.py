@@ -21,7 +21,8 @@ class Log:
 class PortSpec:
     """The socket that a router needs: raw on ``link`` (protocol 112), or UDP when ``udp_port`` is not 0.
 
-    With a multicast ``group`` the socket joins it; if it is empty, adverts are unicast, with the time to live ``ttl``.
+    With a multicast ``group`` the socket joins it; without, adverts are unicast, with the time to live or hop limit ``ttl``.
+    With ``ah`` it sends and receives whole IP packets with an authentication header (protocol 51).
     """
 
     source: str
@@ -29,6 +30,7 @@ class PortSpec:
     group: str = ""
     udp_port: int = 0
     ttl: int = 255
+    ah: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,10 +64,14 @@ class SetAddress:
 
 @dataclass(frozen=True, slots=True)
 class ObservedAddress:
-    """An address as the kernel lists it. The kernel removes ``secondary`` ones together with the primary of their subnet."""
+    """An address as the kernel lists it. The kernel removes ``secondary`` ones together with the primary of their subnet.
+
+    A ``tentative`` IPv6 address cannot be used: the kernel still looks for duplicates, or has found one.
+    """
 
     set: SetAddress
     secondary: bool = False
+    tentative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,12 @@ class World:
     def on(self, index: int) -> tuple[SetAddress, ...]:
         """Return the addresses of the link with this index."""
         return tuple(each.set for each in self.addresses if each.set.index == index)
+
+    def usable(self, index: int | None = None) -> tuple[str, ...]:
+        """Return the addresses that packets can have as their source: those of the link with this index, or of all."""
+        return tuple(
+            each.set.address for each in self.addresses if not each.tentative and (index is None or each.set.index == index)
+        )
 
 
 # -- inputs of the director ---------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from relevo.machines.faults import Fault, FaultKind
 from relevo.machines.tracker import Standing, evaluate
 from relevo.machines.vrrp import VrrpMachine
 from relevo.model import Configuration, TrackerKind, VrrpInstance
-from relevo.model.vrrp import PRIORITY_OWNER
+from relevo.model.vrrp import PRIORITY_OWNER, is_link_local
 from relevo.node.effects import ClosePort, Effect, OpenPort, PortSpec, SendPacket
 from relevo.node.network import virtual_addresses
 from relevo.node.observation import World, is_local_everywhere
 from relevo.node.sources import Sources
+from relevo.wire import ah
 from relevo.wire import vrrp as wire
 from relevo.wire.vrrp import Advert, AdvertRefusal, Envelope
 
@@ -64,6 +65,8 @@ class Router:
         self._packets: dict[tuple[int, str], bytes] = {}
         self._failed_adverts = 0
         self.send_errors: dict[str, str] = {}
+        self._sequence = 0  # the last number of AH that was sent or received
+        self._identification = 0
 
     @property
     def is_deaf(self) -> bool:
@@ -103,22 +106,28 @@ class Router:
         instance = self.instance
         if instance.source_address:
             return Fault(FaultKind.NO_SOURCE_ADDRESS, f"the source address {instance.source_address} is not on this machine")
-        return Fault(FaultKind.NO_SOURCE_ADDRESS, f"interface {instance.interface} has no IPv4 address of its own")
+        kind = "IPv6 link-local" if instance.is_ipv6 and not instance.unicast_peers else f"IPv{6 if instance.is_ipv6 else 4}"
+        return Fault(FaultKind.NO_SOURCE_ADDRESS, f"interface {instance.interface} has no {kind} address of its own")
 
     def _source(self, world: World, virtual: frozenset[str]) -> str:
         """Return the source address of adverts, empty if there is none now."""
         instance = self.instance
         if instance.source_address:
-            present = is_local_everywhere(instance.source_address) or any(
-                each.set.address == instance.source_address for each in world.addresses
-            )
+            present = is_local_everywhere(instance.source_address) or instance.source_address in world.usable()
             return instance.source_address if present else ""
         link = world.links.get(instance.interface)
         if link is None:
             return ""
         others = frozenset() if instance.priority == PRIORITY_OWNER else virtual
-        on_link = (each.address for each in world.on(link.index) if ":" not in each.address)
-        return next((address for address in on_link if address not in others), "")
+        on_link = [each for each in world.usable(link.index) if (":" in each) is instance.is_ipv6 and each not in others]
+        if instance.is_ipv6:
+            on_link = [*filter(self._reaches_peers, on_link), *filter(is_link_local, on_link)]
+        return next(iter(on_link), "")
+
+    def _reaches_peers(self, source: str) -> bool:
+        """Whether an IPv6 address is of the peers' kind. Multicast adverts have link-local sources (RFC 9568 §5.1.2.1)."""
+        peers = self.instance.unicast_peers
+        return bool(peers) and is_link_local(source) is all(map(is_link_local, peers))
 
     def wanted_spec(self, world: World, virtual: frozenset[str]) -> PortSpec | None:
         """Return the socket that this router needs now, ``None`` if it can have none."""
@@ -132,8 +141,8 @@ class Router:
         if link is None:
             return None
         if instance.unicast_peers:
-            return PortSpec(source, link, ttl=instance.unicast_ttl)
-        return PortSpec(source, link, instance.multicast_group)
+            return PortSpec(source, link, ttl=instance.unicast_ttl, ah=instance.has_ah)
+        return PortSpec(source, link, instance.multicast_group, ah=instance.has_ah)
 
     def match_port(self, wanted: PortSpec | None) -> list[Effect]:
         """Return the effects that close the present socket and open the ``wanted`` one, as far as they differ."""
@@ -207,7 +216,16 @@ class Router:
         key = (priority, destination)
         if key not in self._packets:
             self._packets[key] = self._encode(priority, destination)
-        return self._packets[key]
+        return self._wrap(self._packets[key], destination) if self.instance.has_ah else self._packets[key]
+
+    def _wrap(self, advert: bytes, destination: str) -> bytes:
+        """Return the packet with the next number in the sequence; the packets to all peers have the same one."""
+        if destination == self.destinations()[0]:
+            self._sequence = self._sequence % ah.MAX_SEQUENCE + 1
+        self._identification = self._identification % 0xFFFF + 1
+        ttl = self.instance.unicast_ttl if self.instance.unicast_peers else wire.TTL
+        header = ah.Header(self.machine.own_address, destination, ttl, self._identification, self._sequence)
+        return ah.wrap(advert, header, wire.secret_of(self.instance))
 
     def _encode(self, priority: int, destination: str) -> bytes:
         instance = self.instance
@@ -216,23 +234,34 @@ class Router:
             virtual_router_id=instance.virtual_router_id,
             priority=priority,
             interval_s=instance.advert_interval_s,
-            addresses=tuple(a.address for a in instance.addresses if ":" not in a.address),
-            secret=wire.secret_of(instance),
-            auth_type=wire.AUTH_PASS if instance.authentication else wire.AUTH_NONE,
+            addresses=tuple(a.address for a in instance.addresses if (":" in a.address) is instance.is_ipv6),
+            secret=b"" if instance.has_ah else wire.secret_of(instance),
+            auth_type=wire.auth_type(instance),
         )
         return wire.encode(advert, self.machine.own_address, destination, pseudo_header=self._pseudo_header())
 
     def _pseudo_header(self) -> bool:
-        return self.instance.checksum_with_pseudo_header and not self.instance.transport.udp_port
+        """Whether checksums cover addresses: not in UDP, where they may be translated on the way."""
+        return (self.instance.checksum_with_pseudo_header or self.instance.is_ipv6) and not self.instance.transport.udp_port
 
     def decode(self, payload: bytes, envelope: Envelope | None) -> Advert | AdvertRefusal:
         """Decode and check a packet from this router's socket; return the advert or why it is refused."""
         if envelope is None:
             return AdvertRefusal.TRUNCATED
+        number = ah.verify(payload, envelope, wire.secret_of(self.instance)) if self.instance.has_ah else self._sequence + 1
+        if isinstance(number, AdvertRefusal):
+            return number
         advert = wire.decode(payload, envelope, pseudo_header=self._pseudo_header())
         if isinstance(advert, AdvertRefusal):
             return advert
-        return wire.admit(advert, envelope, self.instance, self.machine.own_address) or advert
+        refusal = wire.admit(advert, envelope, self.instance, self.machine.own_address)
+        if refusal is None and number <= self._sequence:
+            refusal = AdvertRefusal.SEQUENCE
+        if refusal is not None:
+            return refusal
+        if self.instance.has_ah:
+            self._sequence = number
+        return advert
 
     def refuse(self, refusal: AdvertRefusal) -> bool:
         """Count a refused packet; return whether it is the first with this reason."""

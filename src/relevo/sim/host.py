@@ -44,6 +44,7 @@ from relevo.node.plan import DirectorBefore, director_steps, rehearse_director
 from relevo.node.sources import SourceKey
 from relevo.sim.kernel import Kernel
 from relevo.sim.lan import Simulation
+from relevo.wire import ah
 from relevo.wire.vrrp import TTL, Envelope, is_multicast
 
 
@@ -150,9 +151,10 @@ class Host:
                 self._others[router] += 1
                 if self._others[router] % SAMPLE:
                     continue
-            if self._receives(spec, segment, destination):
+            if self._receives(spec, segment, source, destination):
                 ttl = TTL if is_multicast(destination) else None
-                self._give(PacketReceived((router,), payload, Envelope(source, destination, ttl)))
+                plain = (payload, Envelope(source, destination, ttl))
+                self._give(PacketReceived((router,), *((ah.unwrap(payload) or (payload, None)) if spec.ah else plain)))
 
     def hear(self, segment: str, sender: str, address: str) -> None:
         """Hear that another host has announced an address, on every link of the segment."""
@@ -161,7 +163,9 @@ class Host:
                 if link.up and self._segments.get(link.name) == segment:
                     self._give(AddressClaimed(address, link.name, sender.encode().ljust(6, b"\0")[:6]))
 
-    def _receives(self, spec: PortSpec, segment: str, destination: str) -> bool:
+    def _receives(self, spec: PortSpec, segment: str, source: str, destination: str) -> bool:
+        if (":" in source) is not (":" in spec.source):
+            return False
         if spec.link is None:
             return destination == spec.source
         link = self.kernel.links.get(spec.link.name)

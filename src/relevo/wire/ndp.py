@@ -14,15 +14,20 @@ ALL_NODES_ETHERNET: Final = bytes.fromhex("333300000001")
 _ICMPV6: Final = 58
 _NEIGHBOUR_ADVERTISEMENT: Final = 136
 _OVERRIDE: Final = 0x2000_0000
-"""Override flag: replace the cached entry. Solicited and router flags are 0."""
+"""Override flag: replace the cached entry. The solicited flag is 0."""
+_ROUTER: Final = 0x8000_0000
+"""Router flag. A router whose advertisement lacks it is no default router any more (RFC 4861 §7.2.5)."""
 _TARGET_LINK_LAYER_ADDRESS: Final = 2
 
 
-def neighbour_advertisement(hardware_address: bytes, address: str) -> bytes:
-    """Build the Ethernet frame that advertises ``address`` at ``hardware_address`` (6 bytes) to all nodes of a link."""
+def neighbour_advertisement(hardware_address: bytes, address: str, *, router: bool = False) -> bytes:
+    """Build the Ethernet frame that advertises ``address`` at ``hardware_address`` (6 bytes) to all nodes of a link.
+
+    ``router`` says whether the sender forwards packets of the link.
+    """
     source = IPv6Address(address).packed
     option = struct.pack("!BB", _TARGET_LINK_LAYER_ADDRESS, 1) + hardware_address
-    body = struct.pack("!I", _OVERRIDE) + source + option
+    body = struct.pack("!I", _OVERRIDE | (_ROUTER if router else 0)) + source + option
     length = 4 + len(body)
     pseudo = source + ALL_NODES + struct.pack("!IHBB", length, 0, 0, _ICMPV6)
     checksum = internet_checksum(pseudo + struct.pack("!BBH", _NEIGHBOUR_ADVERTISEMENT, 0, 0) + body)

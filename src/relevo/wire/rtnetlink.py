@@ -24,7 +24,11 @@ INET: Final = 2
 INET6: Final = 10
 SECONDARY: Final = 0x01
 NODAD: Final = 0x02
-"""The same bit as ``IFA_F_NODAD``: IPv6 without duplicate address detection."""
+"""``IFA_F_NODAD``: IPv6 without duplicate address detection."""
+TENTATIVE: Final = 0x48
+"""``IFA_F_TENTATIVE`` and ``IFA_F_DADFAILED``: nothing can be bound to the address."""
+OPTIMISTIC: Final = 0x04
+"""``IFA_F_OPTIMISTIC``: a tentative address that can be used all the same (RFC 4429)."""
 
 _EXCLUSIVE: Final = 0x200
 _CREATE: Final = 0x400
@@ -36,6 +40,9 @@ _XDP_PROG_ID: Final = 4
 _IFLA_INET_CONF: Final = 1
 _PROMOTE_SECONDARIES: Final = 20
 """``IPV4_DEVCONF_PROMOTE_SECONDARIES`` of linux/ip.h; the kernel's array begins at 1."""
+_IFLA_INET6_CONF: Final = 2
+_FORWARDING: Final = 0
+"""``DEVCONF_FORWARDING`` of linux/ipv6.h."""
 
 _ADDRESS = struct.Struct("=BBBBI")
 _LINK = struct.Struct("=BxHiII")
@@ -120,19 +127,29 @@ def set_promote_secondaries(sequence: int, index: int, value: int) -> bytes:
 
 def promote_secondaries(answer: Message) -> int:
     """Read ``promote_secondaries`` from the answer to ``get_link``."""
+    return _setting(answer, INET, _IFLA_INET_CONF, _PROMOTE_SECONDARIES - 1)
+
+
+def forwards_ipv6(answer: Message) -> bool:
+    """Read from the answer to ``get_link`` whether the link forwards IPv6 packets (``net.ipv6.conf.IF.forwarding``)."""
+    return _setting(answer, INET6, _IFLA_INET6_CONF, _FORWARDING) != 0
+
+
+def _setting(answer: Message, family: int, kind: int, number: int) -> int:
+    """Return one of the settings that a link has for an address family."""
+    name = f"settings of IPv{4 if family == INET else 6}"
     if len(answer.payload) < _LINK.size:
         raise Malformed(Fault.TRUNCATED, "link")
     found = attributes(answer.payload[_LINK.size :])
-    for kind in (_IFLA_AF_SPEC, INET, _IFLA_INET_CONF):
-        if kind not in found:
-            raise Malformed(Fault.MISSING, "settings of IPv4")
-        if kind == _IFLA_INET_CONF:
-            break
-        found = attributes(found[kind])
-    at = (_PROMOTE_SECONDARIES - 1) * _NUMBER.size
-    if len(found[_IFLA_INET_CONF]) < at + _NUMBER.size:
-        raise Malformed(Fault.SIZE, "settings of IPv4")
-    return int(_NUMBER.unpack_from(found[_IFLA_INET_CONF], at)[0])
+    for each in (_IFLA_AF_SPEC, family):
+        if each not in found:
+            raise Malformed(Fault.MISSING, name)
+        found = attributes(found[each])
+    if kind not in found:
+        raise Malformed(Fault.MISSING, name)
+    if len(found[kind]) < (number + 1) * _NUMBER.size:
+        raise Malformed(Fault.SIZE, name)
+    return int(_NUMBER.unpack_from(found[kind], number * _NUMBER.size)[0])
 
 
 def decode_links(answers: list[Message]) -> Iterator[Link]:

@@ -1,7 +1,8 @@
-"""VRRP adverts over IPv4: version 2 (RFC 3768, with PASS authentication) and version 3 (RFC 9568).
+"""VRRP adverts: version 2 over IPv4 (RFC 3768, with PASS authentication), and version 3 over IPv4 and IPv6 (RFC 9568).
 
-``admit`` checks an advert against an instance (version, interval, peers, secret); ``machines.vrrp`` handles it after that.
-Addresses are dotted text, intervals are in seconds.
+The address family is that of the packet's source. ``admit`` checks an advert against an instance (version, interval, peers,
+secret); ``machines.vrrp`` handles it after that, ``wire.ah`` the header of IPsec before it. Addresses are text, intervals are in
+seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from relevo.model import VrrpInstance
+from relevo.model import AuthenticationType, VrrpInstance
 from relevo.wire.checksum import internet_checksum
 
 PROTOCOL: Final = 112
@@ -20,10 +21,11 @@ PROTOCOL: Final = 112
 ADVERTISEMENT: Final = 1
 AUTH_NONE: Final = 0
 AUTH_PASS: Final = 1
+AUTH_AH: Final = 2
 AUTH_LENGTH: Final = 8
 PRIORITY_STOP: Final = 0
 TTL: Final = 255
-"""An advert with another TTL crossed a router and may be forged (RFC 9568 §5.1.1.3)."""
+"""An advert with another TTL or hop limit crossed a router and may be forged (RFC 9568 §5.1.1.3, §5.1.2.3)."""
 TOS: Final = 0xC0
 """Internetwork control precedence, as keepalived sends."""
 
@@ -46,6 +48,7 @@ class AdvertRefusal(enum.StrEnum):
     MODE = "multicast_or_unicast"
     AUTHENTICATION_TYPE = "authentication_type"
     AUTHENTICATION = "authentication"
+    SEQUENCE = "sequence_number"
     INTERVAL = "interval"
 
 
@@ -64,15 +67,22 @@ class Advert:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Addresses and TTL of a received packet; the TTL is ``None`` where it is not checked (UDP, unicast)."""
+    """Addresses and TTL or hop limit of a received packet; that is ``None`` where it is not checked (UDP, unicast).
+
+    ``headers`` are those of IP and AH, of a packet that has the latter.
+    """
 
     source: str
     destination: str
     ttl: int | None = None
+    headers: bytes = b""
 
 
 def encode(advert: Advert, source: str, destination: str, *, pseudo_header: bool = True) -> bytes:
-    """Encode ``advert``. ``pseudo_header`` says whether a version 3 checksum covers the addresses of the IP header."""
+    """Encode ``advert``. ``pseudo_header`` says whether a version 3 checksum covers the addresses of the IP header.
+
+    With IPv6 it must (RFC 9568 §5.2.8), unless the advert is carried in UDP.
+    """
     body = b"".join(_packed(address) for address in advert.addresses)
     count = len(advert.addresses)
     if advert.version == 2:
@@ -110,7 +120,11 @@ def decode(data: bytes, envelope: Envelope, *, pseudo_header: bool = True) -> Ad
         return AdvertRefusal.TYPE
     if envelope.ttl is not None and envelope.ttl != TTL:
         return AdvertRefusal.TTL
-    end = _HEADER.size + 4 * data[3]
+    ipv6 = ":" in envelope.source
+    if ipv6 and version == 2:
+        return AdvertRefusal.VERSION
+    size = 16 if ipv6 else 4
+    end = _HEADER.size + size * data[3]
     if len(data) != end + (AUTH_LENGTH if version == 2 else 0):
         return AdvertRefusal.LENGTH
     prefix = b""
@@ -118,7 +132,8 @@ def decode(data: bytes, envelope: Envelope, *, pseudo_header: bool = True) -> Ad
         prefix = _pseudo_header(envelope.source, envelope.destination, len(data))
     if internet_checksum(prefix + data) != 0:
         return AdvertRefusal.CHECKSUM
-    addresses = tuple(".".join(map(str, data[at : at + 4])) for at in range(_HEADER.size, end, 4))
+    text = _text6 if ipv6 else _text4
+    addresses = tuple(text(data[at : at + size]) for at in range(_HEADER.size, end, size))
     if version == 2:
         return Advert(2, data[1], data[2], float(data[5]), addresses, data[end:], data[4])
     return Advert(3, data[1], data[2], (int.from_bytes(data[4:6], "big") & 0xFFF) / 100, addresses)
@@ -141,34 +156,53 @@ def admit(advert: Advert, envelope: Envelope, instance: VrrpInstance, own_addres
     if instance.unicast_peers and envelope.source not in instance.unicast_peers:
         return AdvertRefusal.NOT_A_PEER
     if instance.version == 2:
-        if advert.auth_type != (AUTH_PASS if instance.authentication else AUTH_NONE):
+        if advert.auth_type != auth_type(instance):
             return AdvertRefusal.AUTHENTICATION_TYPE
-        if instance.authentication and advert.secret != secret_of(instance):
+        if advert.auth_type == AUTH_PASS and advert.secret != secret_of(instance):
             return AdvertRefusal.AUTHENTICATION
         if advert.interval_s != instance.advert_interval_s:
             return AdvertRefusal.INTERVAL
     return None
 
 
+def auth_type(instance: VrrpInstance) -> int:
+    """Return the authentication type in adverts of ``instance``, as version 2 numbers them."""
+    if instance.authentication is None:
+        return AUTH_NONE
+    return AUTH_AH if instance.authentication.type is AuthenticationType.AH else AUTH_PASS
+
+
 def secret_of(instance: VrrpInstance) -> bytes:
-    """Return the authentication data in adverts of ``instance``: eight bytes, zero-padded."""
+    """Return the secret of ``instance``: eight bytes, zero-padded. Adverts with PASS carry it, AH has it as its key."""
     if instance.authentication is None:
         return b""
     return instance.authentication.password.encode()[:AUTH_LENGTH].ljust(AUTH_LENGTH, b"\0")
 
 
 def is_multicast(address: str) -> bool:
-    """Whether an IPv4 address is in 224.0.0.0/4."""
+    """Whether an address is in 224.0.0.0/4 or ff00::/8."""
+    if ":" in address:
+        return address[:2].lower() == "ff" and address.index(":") == 4
     return 224 <= int(address.partition(".")[0]) < 240
 
 
 def _packed(address: str) -> bytes:
-    return bytes(map(int, address.split(".")))
+    return ipaddress.IPv6Address(address).packed if ":" in address else bytes(map(int, address.split(".")))
+
+
+def _text4(packed: bytes) -> str:
+    return ".".join(map(str, packed))
+
+
+def _text6(packed: bytes) -> str:
+    return str(ipaddress.IPv6Address(packed))
 
 
 def _pseudo_header(source: str, destination: str, length: int) -> bytes:
-    """Return the bytes RFC 5798 §5.2.8 puts before the packet for its checksum."""
-    return _packed(source) + _packed(destination) + struct.pack("!HH", PROTOCOL, length)
+    """Return the bytes that are put before the packet for its checksum (RFC 5798 §5.2.8, RFC 8200 §8.1)."""
+    form = "!II" if ":" in source else "!HH"
+    values = (length, PROTOCOL) if ":" in source else (PROTOCOL, length)
+    return _packed(source) + _packed(destination) + struct.pack(form, *values)
 
 
 def address_rank(address: str) -> int:

@@ -442,15 +442,6 @@ def test_what_is_odd_in_an_instance_is_reported_and_the_rest_stands(body, report
             "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nvrrp_transport udp 1\nunicast_peer {\n10.0.0.2\n}\n}",
             "error: vrrp_instance 'A' uses UDP without unicast_src_ip and unicast_peer: left out",
         ),
-        (
-            "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nvirtual_ipaddress {\nfe80::1\n}\n}",
-            "error: vrrp_instance 'A' has IPv6 addresses, which this version does not support: left out",
-        ),
-        (
-            "vrrp_instance A {\ninterface eth0\nvirtual_router_id 9\nauthentication {\nauth_type AH\nauth_pass x\n}\n"
-            "virtual_ipaddress {\n10.0.0.1\n}\n}",
-            "error: vrrp_instance 'A' uses auth_type AH, which this version does not support: left out",
-        ),
         (INSTANCE, "error: vrrp_instance 'VI' is there already: left out"),
         (
             INSTANCE.replace("VI", "A"),
@@ -709,3 +700,97 @@ def test_an_empty_name_is_reported(option):
 def test_numbers_have_a_range(keyword, low, high, step):
     values = (low - step, low, high, high + step)
     assert [out_of_range(with_instance(f"{keyword} {value}")) for value in values] == [True, False, False, True]
+
+
+# -- IPv6 and AH ------------------------------------------------------------------------------------------------------
+
+SIX = "virtual_ipaddress {\nfe80::1\n}\n"
+
+
+def bare(body, before=""):
+    return compiled(f"{before}vrrp_instance A {{\ninterface eth0\nvirtual_router_id 9\n{body}\n}}")
+
+
+@pytest.mark.parametrize(
+    ("body", "before", "group", "version", "reported"),
+    [
+        (SIX, "", "ff02::12", 3, []),
+        (SIX, "global_defs {\nvrrp_mcast_group6 ff02::99\n}\n", "ff02::99", 3, []),
+        (SIX + "mcast_dst_ip ff02::7", "", "ff02::7", 3, []),
+        (
+            SIX + "mcast_dst_ip 224.0.0.7",
+            "",
+            "ff02::12",
+            3,
+            ["error: group 224.0.0.7 is of another IP version than the addresses: ff02::12 is used"],
+        ),
+        (SIX + "version 2", "", "ff02::12", 3, ["warning: VRRPv2 is for IPv4 alone: version 3 is used, as in keepalived"]),
+        (SIX, "global_defs {\nvrrp_version 2\n}\n", "ff02::12", 3, []),
+        (
+            "virtual_ipaddress {\n2001:db8::1\nfe80::1\n}",
+            "",
+            "ff02::12",
+            3,
+            ["note: the first IPv6 address should be link-local, and 2001:db8::1 is not (RFC 9568 §5.2.9)"],
+        ),
+        ("virtual_ipaddress {\n2001:db8::1\n}\nunicast_peer {\n2001:db8::2\n}", "", "ff02::12", 3, []),
+        ("no_virtual_ipaddress\nnative_ipv6", "", "ff02::12", 3, []),
+        ("no_virtual_ipaddress\nunicast_src_ip fe80::7\nunicast_peer {\nfe80::8\n}", "", "ff02::12", 3, []),
+        ("no_virtual_ipaddress", "", "224.0.0.18", 2, []),
+        (
+            "native_ipv6\nvirtual_ipaddress {\n10.0.0.1\n}",
+            "",
+            "224.0.0.18",
+            2,
+            ["warning: the first address, 10.0.0.1, decides: adverts are IPv4"],
+        ),
+    ],
+)
+def test_the_first_address_decides_about_ipv6(body, before, group, version, reported):
+    result = bare(body, before)
+    assert messages(result) == reported
+    (found,) = result.configuration.vrrp_instances
+    assert (found.multicast_group, found.version, found.is_ipv6) == (group, version, version == 3)
+
+
+def test_an_advert_over_ipv6_holds_as_many_addresses_as_a_packet():
+    listed = "\n".join(f"fe80::{number:x}" for number in range(1, 92))
+    result = bare(f"virtual_ipaddress {{\n{listed}\n}}")
+    assert messages(result) == ["warning: an advert holds 89 addresses: the rest is treated as excluded"]
+    (found,) = result.configuration.vrrp_instances
+    assert (len(found.addresses), len(found.excluded_addresses)) == (89, 2)
+
+
+def test_instances_of_both_ip_versions_may_have_one_number():
+    other = "vrrp_instance B {\ninterface eth0\nvirtual_router_id 9\nvirtual_ipaddress {\n10.0.0.1\n}\n}\n"
+    assert [each.name for each in bare(SIX, other).configuration.vrrp_instances] == ["B", "A"]
+
+
+AH = "authentication {\nauth_type AH\nauth_pass x\n}\nvirtual_ipaddress {\n10.0.0.1\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "master", "reported"),
+    [
+        (AH, AuthenticationType.AH, False, []),
+        (AH + "priority 255", AuthenticationType.AH, True, []),
+        (
+            AH + "state MASTER\npriority 200",
+            AuthenticationType.AH,
+            False,
+            ["warning: with auth_type AH a node must hear its peer before it becomes master: BACKUP is used, as in keepalived"],
+        ),
+        (AH + "version 3", None, False, ["warning: VRRPv3 has no authentication: left out"]),
+        (
+            AH + "vrrp_transport udp 5\nunicast_src_ip 10.0.0.7\nunicast_peer {\n10.0.0.8\n}",
+            None,
+            False,
+            ["error: AH is a header of IP, and adverts in UDP have none: left out"],
+        ),
+    ],
+)
+def test_ah(body, kind, master, reported):
+    result = bare(body)
+    assert messages(result) == reported
+    (found,) = result.configuration.vrrp_instances
+    assert (found.authentication.type if found.authentication else None, found.starts_as_master) == (kind, master)

@@ -9,6 +9,8 @@ import pytest
 
 from relevo.machines.vrrp import State
 from relevo.model import (
+    Authentication,
+    AuthenticationType,
     Configuration,
     GarpPolicy,
     GlobalDefs,
@@ -31,6 +33,7 @@ from relevo.node.observation import (
     HandOverRequested,
     Kind,
     Observation,
+    ObservedAddress,
     OperationFailed,
     PacketReceived,
     PortFailed,
@@ -41,6 +44,7 @@ from relevo.node.observation import (
 from relevo.severity import Severity
 from relevo.sim.host import Host
 from relevo.sim.lan import Simulation
+from relevo.wire import ah
 from relevo.wire import vrrp as wire
 from relevo.wire.vrrp import Advert, Envelope
 
@@ -527,6 +531,72 @@ def test_ttl_is_checked_for_multicast_only():
     payload = wire.encode(Advert(2, 51, 200, 1.0, ("10.0.0.9",)), PEER, "224.0.0.18")
     host._give(PacketReceived(("V",), payload, Envelope(PEER, "224.0.0.18", 64)))
     assert machine(host).counters.refused == {"ttl": 1}
+
+
+# -- IPv6 and AH ------------------------------------------------------------------------------------------------------
+
+SIX = {
+    "version": 3,
+    "multicast_group": "ff02::12",
+    "addresses": (VirtualAddress(address="fe80::9", prefix_length=64),),
+}
+
+
+def own_source(host):
+    spec = host.director.routers["V"].spec
+    return None if spec is None else spec.source
+
+
+def test_adverts_over_ipv6_come_from_a_link_local_address_that_is_nobody_elses():
+    host = made()
+    for address in ("2001:db8::1", "fe80::9", "fe80::1"):
+        host.kernel.add(SetAddress(1, address, 64))
+    host.start(file(instance(**SIX)))
+    assert own_source(host) == "fe80::1"
+
+
+def test_unicast_adverts_over_ipv6_come_from_an_address_of_the_peers_kind():
+    for peers, expected in ((("2001:db8::2",), "2001:db8::1"), (("fe80::2",), "fe80::1")):
+        host = made()
+        for address in ("fe80::1", "2001:db8::1"):
+            host.kernel.add(SetAddress(1, address, 64))
+        host.start(file(instance(**SIX, unicast_peers=peers)))
+        assert own_source(host) == expected
+
+
+def test_an_address_that_is_still_looked_at_for_duplicates_is_no_source_yet():
+    host = made()
+    host.kernel.addresses.append(ObservedAddress(SetAddress(1, "fe80::1", 64), tentative=True))
+    host.start(file(instance(**SIX)))
+    assert machine(host).reason == "interface eth0 has no IPv6 link-local address of its own"
+    host.kernel.addresses[-1] = ObservedAddress(SetAddress(1, "fe80::1", 64))
+    host.observe()
+    wait(host, 5.0)
+    assert machine(host).state is State.MASTER
+    assert ("eth0", "fe80::9") in addresses(host)
+
+
+def signed(sequence, *, priority=200, key=b"secret\0\0", ttl=255):
+    advert = wire.encode(Advert(2, 51, priority, 1.0, ("10.0.0.9",), b"", wire.AUTH_AH), PEER, "224.0.0.18")
+    return ah.wrap(advert, ah.Header(PEER, "224.0.0.18", ttl, 1, sequence), key)
+
+
+def test_with_ah_a_repeated_or_forged_advert_is_refused():
+    host = started(instance(authentication=Authentication(AuthenticationType.AH, "secret")))
+    sent = host.director.routers["V"]._sequence
+    assert sent > 0
+    host.deliver("eth0", PEER, "224.0.0.18", signed(sent))
+    host.deliver("eth0", PEER, "224.0.0.18", signed(sent + 5, key=b"guessed\0"))
+    host.deliver("eth0", PEER, "224.0.0.18", wire.encode(Advert(2, 51, 200, 1.0, ("10.0.0.9",)), PEER, "224.0.0.18"))
+    assert machine(host).state is State.MASTER
+    assert {**machine(host).counters.refused} == {"sequence_number": 1, "authentication": 1, "truncated": 1}
+    host.deliver("eth0", PEER, "224.0.0.18", signed(sent + 5))
+    assert machine(host).state is State.BACKUP
+    host.deliver("eth0", PEER, "224.0.0.18", signed(sent + 5))
+    assert machine(host).counters.refused["sequence_number"] == 2
+    wait(host, 10.0)
+    assert machine(host).state is State.MASTER
+    assert host.director.routers["V"]._sequence > sent + 5  # it goes on where its predecessor ended
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------

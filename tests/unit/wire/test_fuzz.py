@@ -4,6 +4,7 @@
 that no message had before becomes an example for those that follow: what is behind one check is then reached as well.
 """
 
+import dataclasses
 import gc
 import os
 import random
@@ -22,7 +23,7 @@ from relevo.daemon import messages
 from relevo.daemon.channel import Unpacker, decode_from_worker, pack
 from relevo.machines.sync_peers import MAX_PEERS, SyncPeers
 from relevo.machines.sync_states import MessageReceived, Refused, SetRoles
-from relevo.wire import ipvs_netlink, ipvs_sync, netlink, proc_connector, rtnetlink, sync_messages, traffic_control, vrrp
+from relevo.wire import ah, ipvs_netlink, ipvs_sync, netlink, proc_connector, rtnetlink, sync_messages, traffic_control, vrrp
 from relevo.wire.checksum import internet_checksum
 from relevo.wire.framing import Unreadable
 from relevo.wire.ip import decode_ipv4
@@ -170,10 +171,37 @@ def read_advert(data):
     if len(data) >= 8:
         resummed = data[:6] + struct.pack("!H", internet_checksum(resummed)) + data[8:]
     for each in (data, resummed):
+        advert = vrrp.decode(each, vrrp.Envelope("fe80::2", "ff02::12", 255), pseudo_header=False)
+        outcome.append("over IPv6" if isinstance(advert, vrrp.Advert) else advert)
         for pseudo_header in (False, True):
             advert = vrrp.decode(each, vrrp.Envelope("192.168.6.2", "224.0.0.18", 255), pseudo_header=pseudo_header)
             outcome.append("accepted" if isinstance(advert, vrrp.Advert) else advert)
     vrrp.virtual_router_id(data)
+    return outcome
+
+
+def authenticated_seeds():
+    header = ah.Header("192.168.6.2", "224.0.0.18", 255, 1, 7)
+    return [ah.wrap(each, header, KEY) for each in advert_seeds()]
+
+
+def read_authenticated(data):
+    """Read the data as they are, and with a right digest, as of somebody who knows the key."""
+    outcome = []
+    for resigned in (False, True):
+        found = ah.unwrap(data)
+        if found is None:
+            outcome.append("no packet")
+            continue
+        advert, envelope = found
+        if resigned:
+            head = envelope.headers
+            zero = dataclasses.replace(envelope, headers=head[:-12] + bytes(12))
+            unicast = not vrrp.is_multicast(envelope.destination)
+            envelope = dataclasses.replace(zero, headers=head[:-12] + ah._digest(zero.headers, advert, KEY, unicast=unicast))
+        number = ah.verify(advert, envelope, KEY)
+        outcome += ["accepted"] if isinstance(number, int) else [number]
+        outcome += read_advert(advert)
     return outcome
 
 
@@ -262,6 +290,7 @@ CASES = {
     "authenticated-sync": (message_seeds(), read_message, 6),
     "netlink": (netlink_seeds(), read_netlink, 6),
     "advert": (advert_seeds(), read_advert, 6),
+    "authenticated-advert": (authenticated_seeds(), read_authenticated, 6),
     "packet": (packet_seeds(), read_packet, 6),
     "links": (link_seeds(), read_links, 4),
     "process-events": (event_seeds(), read_events, 4),

@@ -8,6 +8,11 @@ from relevo.wire.ndp import neighbour_advertisement
 MAC = bytes.fromhex("020000000001")
 
 
+def test_a_router_says_that_it_is_one():
+    advertisement = Ether(neighbour_advertisement(MAC, "fd00::9", router=True))[ICMPv6ND_NA]
+    assert (advertisement.R, advertisement.S, advertisement.O) == (1, 0, 1)
+
+
 def test_the_frame_is_what_scapy_reads_and_would_write():
     frame = neighbour_advertisement(MAC, "fd00::9")
     read = Ether(frame)

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.vrrp import VRRP, VRRPv3
 
 from relevo.model import Authentication, AuthenticationType, VrrpInstance
@@ -94,6 +95,45 @@ def test_the_reserved_bits_of_version_3_are_ignored():
     total = int.from_bytes(data[6:8], "big") - 0xF000
     data[6:8] = (total % 0xFFFF).to_bytes(2, "big")
     assert decode(bytes(data), MULTICAST, pseudo_header=False) == example(3)
+
+
+# -- IPv6 -------------------------------------------------------------------------------------------------------------
+
+PEER6, OWN6, GROUP6 = "fe80::3", "fe80::2", "ff02::12"
+ADDRESSES6 = st.ip_addresses(v=6).map(str)
+ADVERTS_6 = st.builds(
+    Advert, st.just(3), BYTE, BYTE, st.integers(0, 4095).map(lambda n: n / 100), st.lists(ADDRESSES6, max_size=20).map(tuple)
+)
+
+
+@given(ADVERTS_6, ADDRESSES6, ADDRESSES6)
+def test_an_advert_over_ipv6_is_decoded_and_scapy_writes_the_same(advert, source, destination):
+    data = encode(advert, source, destination)
+    assert decode(data, Envelope(source, destination, 255)) == advert
+    layer = VRRPv3(
+        vrid=advert.virtual_router_id,
+        priority=advert.priority,
+        adv=round(advert.interval_s * 100),
+        addrlist=list(advert.addresses),
+    )
+    assert bytes(IPv6(src=source, dst=destination, hlim=255) / layer)[40:] == data
+
+
+def test_an_advert_over_ipv6_has_version_3_and_hop_limit_255_and_a_sum_over_its_addresses():
+    data = encode(example(3, addresses=("fe80::9",)), PEER6, GROUP6)
+    assert decode(data, Envelope(PEER6, GROUP6, 255)) == example(3, addresses=("fe80::9",))
+    assert decode(data, Envelope(PEER6, GROUP6, 254)) is AdvertRefusal.TTL
+    assert decode(data, Envelope(OWN6, GROUP6, 255)) is AdvertRefusal.CHECKSUM
+    assert decode(data, MULTICAST) is AdvertRefusal.LENGTH
+    assert decode(encode(example(2), PEER, GROUP), Envelope(PEER6, GROUP6, 255)) is AdvertRefusal.VERSION
+
+
+@given(ADVERTS_6, st.data())
+def test_every_flipped_bit_of_an_advert_over_ipv6_is_refused(advert, data):
+    encoded = bytearray(encode(advert, PEER6, GROUP6))
+    bit = data.draw(st.integers(0, 8 * len(encoded) - 1))
+    encoded[bit // 8] ^= 1 << bit % 8
+    assert isinstance(decode(bytes(encoded), Envelope(PEER6, GROUP6, 255)), AdvertRefusal)
 
 
 # -- scapy as oracle --------------------------------------------------------------------------------------------------
@@ -264,9 +304,19 @@ def test_without_authentication_there_is_no_secret():
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [("223.255.255.255", False), ("224.0.0.0", True), ("239.255.255.255", True), ("240.0.0.0", False), ("10.0.0.1", False)],
+    [
+        ("223.255.255.255", False),
+        ("224.0.0.0", True),
+        ("239.255.255.255", True),
+        ("240.0.0.0", False),
+        ("10.0.0.1", False),
+        ("ff02::12", True),
+        ("fe80::1", False),
+        ("ff::1", False),
+        ("::1", False),
+    ],
 )
-def test_multicast_is_224_to_239(address, expected):
+def test_multicast_is_224_to_239_and_ff00(address, expected):
     assert is_multicast(address) is expected
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from relevo.config.assemble.strict import accepts, keep_to_the_rfc
 from relevo.config.blocks.arguments import Located
-from relevo.config.blocks.global_defs import GARP_INTERVAL, SYNC_DAEMON
+from relevo.config.blocks.global_defs import GARP_INTERVAL, GROUP4, GROUP6, SYNC_DAEMON
 from relevo.config.blocks.registry import NO_BLOCKS, Fields, Keyword
 from relevo.config.blocks.vrrp import (
     ADDRESSES,
@@ -34,7 +34,7 @@ from relevo.config.blocks.vrrp import (
     VERSION,
     name_of,
 )
-from relevo.config.blocks.vrrp_behaviour import GNA_INTERVAL, MIN_GARP, NO_ADDRESSES, STRICT
+from relevo.config.blocks.vrrp_behaviour import GNA_INTERVAL, MIN_GARP, NATIVE_IPV6, NO_ADDRESSES, STRICT
 from relevo.config.cursor import Rejected
 from relevo.config.diagnostics import Severity
 from relevo.config.place import Places
@@ -48,10 +48,12 @@ from relevo.model import (
     VrrpNotify,
     VrrpTransport,
 )
-from relevo.model.vrrp import PRIORITY_OWNER
+from relevo.model.vrrp import PRIORITY_OWNER, is_link_local
 
 MAX_ADVERTISED: Final = 255
 """Addresses in an advert: the count is one byte (RFC 9568 §5.2.5)."""
+MAX_ADVERTISED_IPV6: Final = 89
+"""As many fit into a packet of 1500 bytes, as keepalived counts: peers compare the lists, so that all must end with the same."""
 SECRET_LENGTH: Final = 8
 """Bytes of the secret in an advert (RFC 2338 §5.3.10)."""
 
@@ -108,9 +110,10 @@ class Instances:
                 self._places.record(address.at, word, "vrrp_instance", name, *path)
 
     def _instance(self, fields: Fields) -> VrrpInstance:
-        version = fields.effective(VERSION, 2)
-        authentication = _authentication(fields, version)
         addresses, excluded = _addresses(fields)
+        ipv6 = _family(fields, addresses)
+        version = _version(fields, ipv6)
+        authentication = _authentication(fields, version)
         peers = _peers(fields, addresses)
         transport = fields.effective(INSTANCE_TRANSPORT, VrrpTransport())
         interface = fields.given(INTERFACE) or next((a.device for a in addresses if peers and a.device), "")
@@ -125,15 +128,16 @@ class Instances:
         if not addresses and not excluded and not fields.given(NO_ADDRESSES, False):
             message = "no virtual_ipaddress: the instance has no addresses"
             fields.report(Severity.ERROR, "name", message, "add a virtual_ipaddress block")
-        if addresses and _is_ipv6(addresses[0].address):
-            message = "has IPv6 addresses, which this version does not support: left out"
-            raise _refused(fields, message, "use virtual_ipaddress_excluded")
-        if len(addresses) > MAX_ADVERTISED:
-            message = f"an advert holds {MAX_ADVERTISED} addresses: the rest is treated as excluded"
+        most = MAX_ADVERTISED_IPV6 if ipv6 else MAX_ADVERTISED
+        if len(addresses) > most:
+            message = f"an advert holds {most} addresses: the rest is treated as excluded"
             fields.report(Severity.WARNING, ADDRESSES.key, message)
-            addresses, excluded = addresses[:MAX_ADVERTISED], (*addresses[MAX_ADVERTISED:], *excluded)
-        starts_as_master = fields.given(STATE, False)
-        priority = fields.given(PRIORITY, PRIORITY_OWNER if starts_as_master else 100)
+            addresses, excluded = addresses[:most], (*addresses[most:], *excluded)
+        if ipv6 and addresses and not peers and not is_link_local(addresses[0].address):
+            message = f"the first IPv6 address should be link-local, and {addresses[0].address} is not (RFC 9568 §5.2.9)"
+            fields.report(Severity.NOTE, ADDRESSES.key, message, "begin the list with an address such as fe80::10")
+        priority = fields.given(PRIORITY, PRIORITY_OWNER if fields.given(STATE, False) else 100)
+        starts_as_master = _starts_as_master(fields, authentication, priority)
         self._note_sync_daemon(fields)
         strict = fields.effective(STRICT, False)
         instance = fields.into(
@@ -150,7 +154,7 @@ class Instances:
             excluded_addresses=excluded,
             source_address=source,
             unicast_peers=peers,
-            multicast_group=fields.effective(GROUP_ADDRESS, ""),
+            multicast_group=self._group(fields, ipv6),
             transport=transport,
             preempt=_preempt(fields, starts_as_master, priority),
             preempt_delay_s=_preempt_delay(fields, starts_as_master),
@@ -161,6 +165,16 @@ class Instances:
             accept=accepts(fields, priority, version, strict=strict),
         )
         return keep_to_the_rfc(instance, fields) if strict else instance
+
+    def _group(self, fields: Fields, ipv6: bool) -> str:
+        """Return the multicast group: the instance's own if it is of the right IP version, else the general one."""
+        general = self._defaults.effective(GROUP6 if ipv6 else GROUP4, "")
+        own = fields.given(GROUP_ADDRESS, general)
+        if _is_ipv6(own) is ipv6:
+            return own
+        message = f"group {own} is of another IP version than the addresses: {general} is used"
+        fields.report(Severity.ERROR, GROUP_ADDRESS.key, message, "name a group of that version")
+        return general
 
     def _garp(self, fields: Fields, interface: str) -> GarpPolicy:
         """Return how addresses are announced; the pauses are those of the interface's ``garp_group``, else the general ones."""
@@ -222,6 +236,41 @@ def _is_ipv6(address: str) -> bool:
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------
+
+
+def _family(fields: Fields, addresses: tuple[VirtualAddress, ...]) -> bool:
+    """Return whether adverts are IPv6 packets: the first address decides; without any, what else is there."""
+    if addresses:
+        ipv6 = _is_ipv6(addresses[0].address)
+        if fields.given(NATIVE_IPV6, False) and not ipv6:
+            message = f"the first address, {addresses[0].address}, decides: adverts are IPv4"
+            fields.report(Severity.WARNING, NATIVE_IPV6.key, message, "remove the line")
+        return ipv6
+    if fields.given(NATIVE_IPV6, False):
+        return True
+    told = (fields.given(SOURCE, ""), *(peer.value for peer in fields.given(PEERS, ())), fields.given(GROUP_ADDRESS, ""))
+    return _is_ipv6(next(filter(None, told), ""))
+
+
+def _version(fields: Fields, ipv6: bool) -> int:
+    """Return the version of the protocol. IPv6 is in version 3 alone, and whoever wrote 2 must know that."""
+    version = fields.effective(VERSION, 2)
+    if not ipv6 or version == 3:
+        return version
+    if VERSION.key in fields:
+        message = "VRRPv2 is for IPv4 alone: version 3 is used, as in keepalived"
+        fields.report(Severity.WARNING, VERSION.key, message, "write version 3")
+    return 3
+
+
+def _starts_as_master(fields: Fields, authentication: Authentication | None, priority: int) -> bool:
+    """Return whether the instance begins as master. With AH it must first hear the number that its peer has reached."""
+    wanted = fields.given(STATE, False)
+    if wanted and authentication and authentication.type is AuthenticationType.AH and priority != PRIORITY_OWNER:
+        message = "with auth_type AH a node must hear its peer before it becomes master: BACKUP is used, as in keepalived"
+        fields.report(Severity.WARNING, STATE.key, message, "write state BACKUP")
+        return False
+    return wanted
 
 
 def _addresses(fields: Fields) -> tuple[tuple[VirtualAddress, ...], tuple[VirtualAddress, ...]]:
@@ -308,12 +357,14 @@ def _authentication(fields: Fields, version: int) -> Authentication | None:
         message = "VRRPv3 has no authentication: left out"
         fields.report(Severity.WARNING, AUTHENTICATIONS.key, message, "remove the block, or write version 2")
         return None
-    if kind == AuthenticationType.AH:
-        raise _refused(fields, "uses auth_type AH, which this version does not support: left out", "write auth_type PASS")
     if len(secret.encode("utf-8", "surrogatepass")) > SECRET_LENGTH:
         message = f"only the first {SECRET_LENGTH} bytes of auth_pass are used, as in keepalived"
         found.report(Severity.WARNING, AUTH_PASS.key, message, f"an advert has room for {SECRET_LENGTH}")
-    return Authentication(AuthenticationType.PASS, secret)
+    if kind == AuthenticationType.AH and fields.effective(INSTANCE_TRANSPORT, VrrpTransport()).udp_port:
+        message = "AH is a header of IP, and adverts in UDP have none: left out"
+        fields.report(Severity.ERROR, AUTHENTICATIONS.key, message, "write auth_type PASS, or remove vrrp_transport")
+        return None
+    return Authentication(AuthenticationType(kind), secret)
 
 
 def _preempt(fields: Fields, starts_as_master: bool, priority: int) -> bool:

@@ -267,6 +267,8 @@ SYNC_KEY: Final = Keyword(
     "lvs_sync_key", secret_file("key"), "key that authenticates synchronisation between Relevo's directors", since=OURS
 )
 
+GROUP4: Final = Keyword("vrrp_mcast_group4", multicast(4), "group of the adverts over IPv4", default="224.0.0.18")
+GROUP6: Final = Keyword("vrrp_mcast_group6", multicast(6), "group of the adverts over IPv6", default="ff02::12")
 GARP_INTERVAL: Final = Keyword(
     "vrrp_garp_interval",
     PAUSE,
@@ -297,7 +299,8 @@ KEYWORDS: tuple[Keyword[Any], ...] = (
     Keyword("script_timeout", seconds(0.1, 3600, "a time limit"), "time limit of notify scripts", target="script_timeout_s", since=OURS),
     ENABLE_SCRIPT_SECURITY,
     VRRP_VERSION,
-    Keyword("vrrp_mcast_group4", multicast(4), "group of the adverts", default="224.0.0.18"),
+    GROUP4,
+    GROUP6,
     Keyword("vrrp_garp_master_delay", GARP_DELAY, "delay of the second gratuitous ARP burst; 0: there is none", default=5.0),
     Keyword("vrrp_garp_master_repeat", BURST, "messages in a burst", default=5),
     Keyword("vrrp_garp_master_refresh", GARP_REFRESH, "interval of refreshing while master; 0: never", default=0.0, otherwise=0.0),

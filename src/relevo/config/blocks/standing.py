@@ -110,7 +110,6 @@ GLOBALS: Final[tuple[Keyword[Any], ...]] = (
     later("iproute_usr_dir", text("a folder"), "where names of routing tables are", _ROUTES),
     later("vmac_prefix", text("a prefix"), "names of VMAC interfaces", "VMACs are not supported yet"),
     later("vmac_addr_prefix", text("a prefix"), "names of VMAC interfaces of addresses", "VMACs are not supported yet"),
-    later("vrrp_mcast_group6", text("an address"), "IPv6 group of the adverts", "VRRP over IPv6 is not supported yet"),
     later("include_check", WORDS, "include problems are errors", "use the keywords includer, includem, includew, includeb and includea"),
 )  # fmt: skip
 
@@ -194,7 +193,6 @@ INSTANCE_ROWS: Final[tuple[Keyword[Any], ...]] = (
     unneeded("debug", WORDS, "never had an effect in keepalived either", "it never had one in keepalived either"),
     unneeded("kernel_rx_buf_size", BUFFER, "receive buffer", "the director reads each socket at once"),
     unneeded("linkbeat_use_polling", flag(), "poll the state of the link", _LINKBEAT),
-    unneeded("native_ipv6", flag(), "force IPv6; deprecated", "the first address decides"),
     later("use_vmac", WORDS, "a virtual hardware address", _VMAC),
     later("use_vmac_addr", flag(), "the same for addresses on other interfaces", _VMAC),
     later("vmac_xmit_base", flag(), "adverts by the base interface", "they always go there"),

@@ -292,8 +292,7 @@ GROUP_ADDRESS: Final = Keyword(
     "mcast_dst_ip",
     multicast(),
     "multicast group of this instance",
-    inherits=("global_defs.vrrp_mcast_group4",),
-    default="224.0.0.18",
+    default_text="`vrrp_mcast_group4` or `vrrp_mcast_group6` of `global_defs`",
 )
 INSTANCE_TRANSPORT: Final = Keyword(
     "vrrp_transport", TRANSPORT, "transport of the adverts", inherits=("global_defs.vrrp_transport",), since=OURS

@@ -54,6 +54,7 @@ NO_ACCEPT: Final = Keyword(
     "no_accept", flag(value=False), "drop packets for the addresses, unless the priority is 255", sets="accept"
 )
 NO_ADDRESSES: Final = Keyword("no_virtual_ipaddress", flag(), "the instance has no addresses on purpose")
+NATIVE_IPV6: Final = Keyword("native_ipv6", flag(), "adverts over IPv6, of an instance without addresses; deprecated")
 GNA_INTERVAL: Final = Keyword("vrrp_gna_interval", PAUSE, "pause between neighbour advertisements", default=0.0)
 MIN_GARP: Final = Keyword("vrrp_min_garp", boolean(), "one message, and no second burst", default_text="off")
 
@@ -91,6 +92,7 @@ INSTANCE_ROWS: Final[tuple[Keyword[Any], ...]] = (
     ACCEPT,
     NO_ACCEPT,
     NO_ADDRESSES,
+    NATIVE_IPV6,
     Keyword("unicast_ttl", integer(0, 255, "a time to live"), "time to live of unicast adverts"),
     Keyword("unicast_fault_no_peer", flag(), "no unicast_peer means FAULT, not multicast"),
     Keyword("owner_ignore_adverts", boolean(), "ignore adverts with priority 255", inherits=("global_defs.vrrp_owner_ignore_adverts",)),
