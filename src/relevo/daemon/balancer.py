@@ -21,6 +21,7 @@ from relevo.daemon.messages import (
     LocalAddresses,
     LogLine,
     Masters,
+    Observed,
     PlaneAnswer,
     PlaneCall,
     PlaneRestarted,
@@ -28,6 +29,7 @@ from relevo.daemon.messages import (
     Ready,
     Rehearse,
     Reload,
+    ScriptEnded,
     ServerEvent,
     ServiceFound,
     ShutdownNotice,
@@ -37,11 +39,13 @@ from relevo.daemon.messages import (
     TakeSnapshot,
     ToWorker,
 )
+from relevo.daemon.script_checks import ScriptChecks
 from relevo.errors import PlaneError
 from relevo.host import privileges
 from relevo.host.keys import keys_in, use_keys
-from relevo.machines.check import Failure, Result
-from relevo.model import Check, Configuration, PlaneTimeouts
+from relevo.machines.check import Result
+from relevo.model import Configuration, PlaneTimeouts, TrackerKind
+from relevo.model.checks import MiscCheck, NetworkCheck
 from relevo.model.process import PlaneAtStop
 from relevo.node import balancer as node
 from relevo.node.balancer import Balancer
@@ -52,11 +56,9 @@ from relevo.observe.balancer import ServiceView
 from relevo.observe.snapshot import BalancerSnapshot
 from relevo.planes import catalogue
 from relevo.planes.port import Plane
-from relevo.probes import run_probe
+from relevo.probes import Engine
 from relevo.severity import Severity
 
-MAX_PROBES: Final = 512
-"""Probes that run at the same time; further ones wait."""
 AUDIT_S: Final = 5.0
 """Seconds between reconciliations without any event: the plane's process may have died."""
 RETRY_S: Final = 0.2
@@ -82,11 +84,11 @@ class BalancerWorker:
         self.balancer = Balancer(random.Random().random)  # noqa: S311 - spreads checks in time, protects nothing
         self.local: frozenset[str] | None = None
         self._first = configuration
-        self._probes: dict[CheckKey, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._offset = time.time() - time.monotonic()
         self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(MAX_PROBES)
+        self._engine: Engine[CheckKey] = Engine(self._finish)
+        self._scripts = ScriptChecks(channel.send)
         self._stopping = asyncio.Event()
         self._at_stop = PlaneAtStop.KEEP  # also when the supervisor dies
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,8 +105,9 @@ class BalancerWorker:
         keeper = asyncio.create_task(self._keep_plane(), name="reconcile")
         listener = asyncio.create_task(self._listen(), name="supervisor")
         await self._stopping.wait()
-        for task in (keeper, listener, *self._probes.values()):
+        for task in (keeper, listener):
             task.cancel()
+        self._engine.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._reload is not None:  # the reload that removed every service, and with them this process
@@ -144,19 +147,29 @@ class BalancerWorker:
                     use_keys(keys)
                 case Rehearse(configuration=configuration, number=number):
                     self._task(self._rehearse(configuration, number))
-                case LocalAddresses(addresses=addresses):
-                    self.local = addresses
-                    self._wake.set()
-                case Masters(instances=instances):
-                    self._execute(self.balancer.set_masters(instances))
-                case PlaneRestarted():
-                    self._wake.set()
                 case Stop(plane=at_stop):
                     self._at_stop = at_stop
                     break
                 case _:
-                    pass  # for the director
+                    self._observe(message)
         self._stopping.set()
+
+    def _observe(self, message: ToWorker) -> None:
+        """Take what has changed around this process."""
+        match message:
+            case LocalAddresses(addresses=addresses):
+                self.local = addresses
+                self._wake.set()
+            case Masters(instances=instances):
+                self._execute(self.balancer.set_masters(instances))
+            case PlaneRestarted():
+                self._wake.set()
+            case ScriptEnded():
+                self._finish(self._scripts.ended(message))
+            case Observed(kind=TrackerKind.FILE, name=name, value=value):
+                self._execute(self.balancer.file_read(name, value, time.monotonic()))
+            case _:
+                pass  # for the director
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -168,11 +181,13 @@ class BalancerWorker:
     def _execute(self, effects: list[node.Effect]) -> None:
         for effect in effects:
             match effect:
-                case node.StartProbe(key=key, check=check):
-                    self._probes[key] = asyncio.create_task(self._probe(key, check), name=f"check {key[1]}")
+                case node.StartProbe(key=key, check=MiscCheck() as check):
+                    self._scripts.start(key, check)
+                case node.StartProbe(key=key, check=NetworkCheck() as check):
+                    self._engine.start(key, check)
                 case node.AbandonProbe(key=key):
-                    if key in self._probes:
-                        self._probes.pop(key).cancel()
+                    self._engine.cancel(key)
+                    self._scripts.cancel(key)
                 case node.MatchTable():
                     self._wake.set()
                 case _:
@@ -204,14 +219,9 @@ class BalancerWorker:
     def _expire(self) -> None:
         self._execute(self.balancer.expire(time.monotonic()))
 
-    async def _probe(self, key: CheckKey, check: Check) -> None:
-        async with self._slots:
-            try:
-                result = await run_probe(check)
-            except Exception as error:  # an exception of a checker is a failed check
-                result = Result(Failure.LOCAL, f"{type(error).__name__}: {error}")
-        self._probes.pop(key, None)
-        self._execute(self.balancer.finish_probe(key, result, time.monotonic()))
+    def _finish(self, results: list[tuple[CheckKey, Result]]) -> None:
+        now = time.monotonic()
+        self._execute([effect for key, result in results for effect in self.balancer.finish_probe(key, result, now)])
 
     # -- the plane ---------------------------------------------------------------------------------------------
 
@@ -365,10 +375,12 @@ def serve(
     plane_reason: str,
     local: frozenset[str] | None,
     masters: frozenset[str],
+    numbers: dict[str, int],
 ) -> None:
     """Run the balancer worker.
 
-    ``local`` are the virtual addresses on this node, ``None`` without VRRP; ``masters`` are the instances that are master.
+    ``local`` are the virtual addresses on this node, ``None`` without VRRP; ``masters`` are the instances that are master,
+    ``numbers`` those in the tracked files, by name.
     """
     settings = configuration.global_defs.processes.balancer
     lacking = privileges.apply_settings(settings)
@@ -390,6 +402,7 @@ def serve(
         worker = BalancerWorker(configuration, channel, plane, plane_reason)
         worker.local = local
         worker.balancer.masters = masters
+        worker.balancer.checks.numbers = numbers
         await worker.run(lacking)
 
     asyncio.run(work())

@@ -163,8 +163,25 @@ class StepsTaken(msgspec.Struct, frozen=True, tag=True):
     error: str = ""
 
 
+class RunCheck(msgspec.Struct, frozen=True, tag=True):
+    """Run the command of MISC_CHECK ``check`` of a real server, counted from 0; the answer is ``ScriptEnded``."""
+
+    number: int
+    service: str
+    server: str
+    check: int
+
+
+class CancelCheck(msgspec.Struct, frozen=True, tag=True):
+    """Nobody needs the result of this ``RunCheck`` any more."""
+
+    number: int
+
+
 FromWorker = (
     Ready
+    | RunCheck
+    | CancelCheck
     | PlaneReady
     | LogLine
     | InstanceEvent
@@ -249,6 +266,14 @@ class CompleteSync(msgspec.Struct, frozen=True, tag_field="command", tag="comple
     """Sync every connection to the other directors now."""
 
 
+class ScriptEnded(msgspec.Struct, frozen=True, tag=True):
+    """Answer to ``RunCheck``: the exit status, -1 of a command that was killed, ``None`` of one that cannot run; and why."""
+
+    number: int
+    status: int | None
+    reason: str = ""
+
+
 class PlaneCall(msgspec.Struct, frozen=True, tag=True):
     """Call the plane for a client of the control socket or a hand-over. The ``PlaneAnswer`` has the same number."""
 
@@ -258,6 +283,7 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
 
 ToWorker = (
     PlaneCall
+    | ScriptEnded
     | HandOver
     | Synced
     | PlaneReady

@@ -10,11 +10,13 @@ from typing import Final
 
 from relevo.config import Compiled, Place, Places, Severity
 from relevo.errors import HostError, PlaneError
+from relevo.host import pcre
 from relevo.host.addresses import local_networks
 from relevo.host.interfaces import Interfaces
 from relevo.host.names import name_problem
 from relevo.host.run_command import prepare, problem_of
-from relevo.model import Forwarding, Script, TrackerKind, VrrpNotify
+from relevo.model import Check, Forwarding, HttpCheck, Script, TrackerKind, VrrpNotify
+from relevo.model.checks import MiscCheck
 from relevo.planes import catalogue
 from relevo.planes.port import shortcomings
 
@@ -38,6 +40,7 @@ class Preflight:
         """Add all of them."""
         self._look_for_interfaces()
         self._look_for_scripts()
+        self._look_at_expressions()
         self._look_for_mail_server()
         try:
             plane = catalogue.choose(self.model)
@@ -126,8 +129,9 @@ class Preflight:
                 problem = str(error)
             if problem:
                 owner = path[0] if len(path) == 2 else f"{path[0]} '{path[1]}'"
-                message = f"{path[-1]} of {owner} cannot run: {problem}"
-                self._add(Severity.WARNING, message, "--offline skips this check", *path)
+                what = "misc_path" if path[-2] == "real_server" else path[-1]
+                message = f"{what} of {owner} cannot run: {problem}"
+                self._add_at(self.places.of(*path), Severity.WARNING, message, "--offline skips this check", what)
 
     def _look_for_mail_server(self) -> None:
         server = self.model.global_defs.mail.server
@@ -152,6 +156,27 @@ class Preflight:
                     return (*block, keyword)
         return ("global_defs", "", "lvs_sync_daemon")
 
+    def _look_at_expressions(self) -> None:
+        """Report the expressions of HTTP checks that are invalid, each once."""
+        seen: set[tuple[str, tuple[str, ...]]] = set()
+        for check, path in self._checks():
+            for url in check.urls if isinstance(check, HttpCheck) else ():
+                if not url.regex or (url.regex, url.regex_options) in seen:
+                    continue
+                seen.add((url.regex, url.regex_options))
+                try:
+                    pcre.pattern(url.regex, url.regex_options)
+                except HostError as error:
+                    message = f"{error}: the check always fails"
+                    self._add_at(self.places.of(*path), Severity.ERROR, message, error.hint or "see pcre2pattern(3)", "regex")
+
+    def _checks(self) -> Iterator[tuple[Check, tuple[str, ...]]]:
+        """Yield each check with the path of its server."""
+        for service in self.model.virtual_servers:
+            for server in service.real_servers:
+                for check in server.checks:
+                    yield check, ("virtual_server", service.name, "real_server", server.endpoint.address)
+
     def _scripts(self) -> Iterator[tuple[Script, tuple[str, ...]]]:
         """Yield each script with its path."""
         processes, fifos = self.model.global_defs.processes, self.model.global_defs.fifos
@@ -164,8 +189,8 @@ class Preflight:
         ):
             if script is not None:
                 yield script, ("global_defs", keyword)
-        for tracked in self.model.trackers.scripts:
-            yield tracked.script, ("vrrp_script", tracked.name, "script")
+        yield from ((each.script, ("vrrp_script", each.name, "script")) for each in self.model.trackers.scripts)
+        yield from ((check.script, path) for check, path in self._checks() if isinstance(check, MiscCheck))
         for instance in self.model.vrrp_instances:
             yield from _notify_scripts(instance.notify, "vrrp_instance", instance.name)
         for group in self.model.sync_groups:

@@ -28,10 +28,12 @@ from relevo.api.server import ControlServer
 from relevo.daemon import balancer, confinement, director, dumps, messages
 from relevo.daemon.alerting import Event, alert
 from relevo.daemon.around import Around, enter
+from relevo.daemon.check_scripts import CheckScripts
 from relevo.daemon.commands import Commands
 from relevo.daemon.mailbox import Mailbox
 from relevo.daemon.messages import (
     BalancerReport,
+    CancelCheck,
     DirectorReport,
     FromWorker,
     InstanceEvent,
@@ -45,6 +47,7 @@ from relevo.daemon.messages import (
     PlaneRestarted,
     Ready,
     Resume,
+    RunCheck,
     StepsTaken,
     Stop,
     Synced,
@@ -58,11 +61,13 @@ from relevo.daemon.trackers import TrackerDriver
 from relevo.errors import ControlError, HostError
 from relevo.host import privileges, systemd
 from relevo.host.addresses import AddressTable
+from relevo.host.echo_range import EchoRange
 from relevo.host.files import remove_pid_file
 from relevo.host.keys import keys_in
 from relevo.host.run_command import wait_by_descriptors
 from relevo.host.unix_socket import private_listener
 from relevo.model import Configuration, TrackerKind
+from relevo.model.checks import PingCheck
 from relevo.model.process import PlaneAtStop
 from relevo.node.observation import Observation
 from relevo.observe.snapshot import (
@@ -92,6 +97,8 @@ class Supervisor:
         self.dispatcher = Dispatcher(self.mailbox, self.notifier, self.fifos)
         self.around = Around(self.log)
         self.trackers = TrackerDriver(self._observe, self.log, connector)
+        self.echo_range = EchoRange()
+        self.check_scripts = CheckScripts(lambda ended: self.workers.send("balancer", ended), self.log)
         self.workers = Workers(self)
         self.commands = Commands(self)
         self.reloads = Reloads(self)
@@ -137,6 +144,8 @@ class Supervisor:
         self.fifos.configure(self.configuration.global_defs)
         self.mailbox.recover()
         self._handle_signals(loop)
+        self.check_scripts.configure(self.configuration)
+        self._allow_echo()
         self.trackers.configure(self.configuration, starting=True)
         remove_marker(self.configuration.global_defs.reload.marker)  # of a daemon that was killed while it read
         self.scheduled.configure(self.configuration.global_defs.reload)
@@ -178,6 +187,8 @@ class Supervisor:
         await self.complete_sync()
         for role in ("director", "balancer", "proxy"):
             await self.workers.end(role, Stop(self._at_stop))
+        await self.check_scripts.stop()
+        self.echo_range.restore()
         await self.trackers.stop()
         await self.notifier.flush(FLUSH_S)
         await self.mailbox.flush(FLUSH_S)
@@ -266,13 +277,14 @@ class Supervisor:
             case "director":
                 return lambda: director.serve(self.configuration, sock, resume)
             case "balancer":
-                return lambda: self._balance(sock, resume.masters)
+                return lambda: self._balance(sock, resume)
             case _:
                 return lambda: self._proxy(sock)
 
-    def _balance(self, sock: socket.socket, masters: frozenset[str]) -> None:
+    def _balance(self, sock: socket.socket, resume: Resume) -> None:
         plane = catalogue.make(self.plane.name, self.options.runtime, self.configuration)
-        balancer.serve(self.configuration, sock, plane, self.plane.reason, self.local, masters)
+        numbers = {each.name: each.value or 0 for each in resume.sources if each.kind is TrackerKind.FILE}
+        balancer.serve(self.configuration, sock, plane, self.plane.reason, self.local, resume.masters, numbers)
 
     def _proxy(self, sock: socket.socket) -> None:
         assert self._proxy_listener is not None
@@ -285,6 +297,7 @@ class Supervisor:
         self.reloads.lost(role)
         self.commands.lost(role)
         if role == "balancer":
+            self.check_scripts.cancel_all()
             self._set_synced(False)
 
     def restarted(self, role: str) -> None:
@@ -326,6 +339,16 @@ class Supervisor:
                 self.workers.send("director", message)
             case SyncEvent(in_sync=in_sync):
                 self._set_synced(in_sync)
+            case RunCheck() | CancelCheck():
+                self.check_scripts.handle(message)
+            case Ready():
+                worker.ready = True
+                self._notify_systemd(ready=True)
+            case _:
+                self._take_answer(worker, message)
+
+    def _take_answer(self, worker: Worker, message: FromWorker) -> None:
+        match message:
             case PlaneAnswer():
                 self.commands.answered(message)
             case StepsTaken():
@@ -333,9 +356,6 @@ class Supervisor:
             case DirectorReport(snapshot=snapshot) | BalancerReport(snapshot=snapshot):
                 if worker.report is not None and not worker.report.done():
                     worker.report.set_result(snapshot)
-            case Ready():
-                worker.ready = True
-                self._notify_systemd(ready=True)
 
     def _mastery(self, event: InstanceEvent) -> None:
         (self.masters.add if event.state == "MASTER" else self.masters.discard)(event.name)
@@ -355,9 +375,22 @@ class Supervisor:
             self.workers.send("balancer", LocalAddresses(addresses))
 
     def _observe(self, observation: Observation) -> None:
-        """Pass the value of a tracker to the director."""
+        """Pass the value of a tracker to the director, and the number in a file to the balancer too."""
         assert isinstance(observation.kind, TrackerKind)
-        self.workers.send("director", Observed(observation.kind, observation.name, observation.value))
+        observed = Observed(observation.kind, observation.name, observation.value)
+        self.workers.send("director", observed)
+        if observation.kind is TrackerKind.FILE:
+            self.workers.send("balancer", observed)
+
+    def _allow_echo(self) -> None:
+        """Let the balancer send echo requests if a check needs them."""
+        servers = (server for service in self.configuration.virtual_servers for server in service.real_servers)
+        if any(isinstance(check, PingCheck) for server in servers for check in server.checks):
+            role = confinement.BALANCERS[self.plane.name]
+            if text := self.echo_range.allow(confinement.identity(role)[1]):
+                self.log(text, Severity.WARNING)
+        else:
+            self.echo_range.restore()
 
     def _set_synced(self, synced: bool) -> None:
         """Forward the state of synchronisation to the director, for ``preempt_when_synced``."""
@@ -402,6 +435,8 @@ class Supervisor:
         self.configuration = configuration
         self.reloaded_at = time.time()
         self.dispatcher.configure(configuration)
+        self.check_scripts.configure(configuration)
+        self._allow_echo()
         self.fifos.configure(configuration.global_defs)
         self.scheduled.configure(configuration.global_defs.reload)
         self.dispatcher.repeat_states()

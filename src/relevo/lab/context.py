@@ -93,7 +93,7 @@ class Context:
 
     def removal_bound_s(self, service: VirtualServer) -> float:
         """Longest time that the checks may take to notice a dead server."""
-        timings = [(c.timing, c.connect_timeout_s) for r in service.real_servers for c in r.checks]
+        timings = [(c.timing, c.limit_s) for r in service.real_servers for c in r.checks]
         waits = [
             t.delay_loop_s / self.cluster.speed_up + t.retry * (t.delay_before_retry_s + limit) + limit for t, limit in timings
         ]

@@ -50,20 +50,33 @@ class Failure(enum.StrEnum):
     PROTOCOL = "not http"
     STATUS = "status"
     DIGEST = "digest"
+    REGEX = "regex"
     TOO_LARGE = "too large"
+    REPLY = "wrong reply"
+    SCRIPT = "script failed"
+    FILE = "number in a file"
     LOCAL = "local error"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What a check makes of the weight of its server: it is added, or with ``instead`` takes the place of the declared one."""
+
+    value: int
+    instead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """Result of a probe: ``failure`` is ``None`` if it passed; ``detail`` is free text in either case.
 
-    ``local``: this node could not even ask, because it has no address or route now.
+    ``local``: this node could not even ask, because it has no address or route now. ``weight`` is ``None`` for that of the file.
     """
 
     failure: Failure | None = None
     detail: str = ""
     local: bool = False
+    weight: Weight | None = None
 
     @property
     def passed(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from relevo.machines.check import Weight
 from relevo.machines.machine import Rule, find_rule
 from relevo.model import Endpoint, Forwarding, RealServer, ServiceKey, VirtualServer
 from relevo.model.table import Desired, ServerEntry, ServiceEntry
@@ -36,6 +37,9 @@ class Symbol(enum.StrEnum):
 
 CheckName = tuple[str, int]
 """Name of a check: the keyword of its kind, and its number within that kind."""
+MAX_WEIGHT: Final = 65_535
+"""Greatest weight of a server, in IPVS too."""
+NO_WEIGHTS: Final[Mapping[Endpoint, Mapping[CheckName, Weight]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,11 @@ class CheckChanged:
 
 @dataclass(frozen=True, slots=True)
 class WeightChanged:
-    """A reload changed the weight of a server in service."""
+    """The weight of a server in service changed, by a reload or by ``check``."""
 
     server: RealServer
     before: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,26 +109,57 @@ TRANSITIONS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class CheckWeight:
+    """Check ``check`` of ``server`` says what its weight is, or with ``None`` nothing about that any more."""
+
+    server: Endpoint
+    check: CheckName
+    weight: Weight | None
+
+
 @dataclass(slots=True)
 class ServerHealth:
-    """A server of the pool; ``failing`` are its checks that are down, with reasons."""
+    """A server of the pool; ``failing`` are its checks that are down, with reasons, ``weights`` what they make of its weight."""
 
     server: RealServer
     failing: dict[CheckName, str] = field(default_factory=dict)
     since: float = 0.0
+    weights: dict[CheckName, Weight] = field(default_factory=dict)
 
     @property
     def up(self) -> bool:
         """Whether no check fails."""
         return not self.failing
 
+    @property
+    def weight(self) -> int:
+        """The weight after what the checks make of it: their changes add up (keepalived.conf(5), "misc_dynamic")."""
+        declared = self.server.weight
+        if not self.weights:
+            return declared
+        changes = (each.value - declared if each.instead else each.value for each in self.weights.values())
+        return min(max(declared + sum(changes), 0), MAX_WEIGHT)
+
 
 class PoolMachine:
-    """The pool of ``service``. ``down`` lists (server, check, reason) of the checks that start down, those with ``alpha``."""
+    """The pool of ``service``. ``down`` lists (server, check, reason) of the checks that start down, those with ``alpha``.
 
-    def __init__(self, service: VirtualServer, now: float, down: Iterable[tuple[Endpoint, CheckName, str]] = ()) -> None:
+    ``weights`` are what checks make of the servers' weights from the start.
+    """
+
+    def __init__(
+        self,
+        service: VirtualServer,
+        now: float,
+        down: Iterable[tuple[Endpoint, CheckName, str]] = (),
+        weights: Mapping[Endpoint, Mapping[CheckName, Weight]] = NO_WEIGHTS,
+    ) -> None:
         self.service = service
-        self.servers = {server.endpoint: ServerHealth(server, since=now) for server in service.real_servers}
+        self.servers = {
+            server.endpoint: ServerHealth(server, since=now, weights=dict(weights.get(server.endpoint, {})))
+            for server in service.real_servers
+        }
         for endpoint, check, reason in down:
             if endpoint in self.servers:
                 self.servers[endpoint].failing[check] = reason
@@ -133,8 +169,24 @@ class PoolMachine:
 
     # -- interface of every machine ----------------------------------------------------------------------------
 
-    def receive(self, verdict: CheckVerdict, now: float) -> list[Effect]:
-        """Process the verdict of a check; return the changes in order."""
+    def receive(self, given: CheckVerdict | CheckWeight, now: float) -> list[Effect]:
+        """Process the verdict of a check, or what it says of the weight; return the changes in order."""
+        return self._take_weight(given, now) if isinstance(given, CheckWeight) else self._take_verdict(given, now)
+
+    def _take_weight(self, given: CheckWeight, now: float) -> list[Effect]:
+        health = self.servers[given.server]
+        if health.weights.get(given.check) == given.weight:
+            return []
+        before = health.weight
+        if given.weight is None:
+            del health.weights[given.check]
+        else:
+            health.weights[given.check] = given.weight
+        if health.weight == before or not health.up:
+            return []
+        return [WeightChanged(health.server, before, health.weight), *self._weigh(now)]
+
+    def _take_verdict(self, verdict: CheckVerdict, now: float) -> list[Effect]:
         health = self.servers[verdict.server]
         was_up = health.up
         if verdict.up:
@@ -149,9 +201,13 @@ class PoolMachine:
         return [*effects, *self._weigh(now)]
 
     def reconfigure(
-        self, service: VirtualServer, failing: Mapping[Endpoint, Mapping[CheckName, str]], now: float
+        self,
+        service: VirtualServer,
+        failing: Mapping[Endpoint, Mapping[CheckName, str]],
+        now: float,
+        weights: Mapping[Endpoint, Mapping[CheckName, Weight]] = NO_WEIGHTS,
     ) -> list[Effect]:
-        """Use a changed declaration; ``failing`` are the checks that are down. State and hysteresis stay.
+        """Use a changed declaration, with what checks say; ``failing`` are those that are down. State and hysteresis stay.
 
         A reload reports the same changes as a check: servers that enter or leave service, weights, quorum, sorry server.
         """
@@ -160,7 +216,8 @@ class PoolMachine:
         self.servers = {}
         effects: list[Effect] = []
         for server in service.real_servers:
-            health = ServerHealth(server, dict(failing.get(server.endpoint, {})), now)
+            said = dict(weights.get(server.endpoint, {}))
+            health = ServerHealth(server, dict(failing.get(server.endpoint, {})), now, said)
             effects += self._compare(former.get(server.endpoint), health)
             self.servers[server.endpoint] = health
         for endpoint, gone in former.items():
@@ -178,8 +235,8 @@ class PoolMachine:
             reason = "its failed check was removed" if health.up else next(iter(health.failing.values()))
             return [ServerChanged(server, health.up, None, reason)]
         health.since = before.since
-        if health.up and before.server.weight != server.weight:
-            return [WeightChanged(server, before.server.weight)]
+        if health.up and before.weight != health.weight:
+            return [WeightChanged(server, before.weight, health.weight)]
         return []
 
     def _compare_sorry(self, former: Endpoint | None) -> list[Effect]:
@@ -202,7 +259,7 @@ class PoolMachine:
 
     def live_weight(self) -> int:
         """Sum of the weights of the servers that are up."""
-        return sum(health.server.weight for health in self.servers.values() if health.up)
+        return sum(health.weight for health in self.servers.values() if health.up)
 
     @property
     def uses_sorry(self) -> bool:
@@ -253,7 +310,7 @@ class PoolMachine:
             return None
         return ServerEntry(
             endpoint=server.endpoint,
-            weight=server.weight if health.up else 0,
+            weight=health.weight if health.up else 0,
             forwarding=server.forwarding,
             tunnel=server.tunnel,
             local_addresses=self._local_addresses(server.forwarding),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from relevo.machines import check as checking
 from relevo.machines import pool as pooling
-from relevo.machines.check import Result
-from relevo.machines.pool import CheckName, CheckVerdict, PoolMachine
+from relevo.machines.check import Result, Weight
+from relevo.machines.pool import CheckName, CheckVerdict, CheckWeight, PoolMachine
 from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, ServiceKey, Sysctl, VirtualServer
 from relevo.model.diff import difference
 from relevo.model.table import Desired, Operation, ServiceState, SyncRole, SyncTask
@@ -129,8 +129,11 @@ class Balancer:
         effects: list[Effect] = [AbandonProbe(key) for key in abandoned]
         for gone in difference(former, configuration).services.removed:
             effects += self._remove(self.pools[gone.name])
-        failing = self._failing()
-        pools = {service.name: self._pool(service, failing, now, effects, starting) for service in configuration.virtual_servers}
+        failing, weights = self._failing(), self._weights()
+        pools = {
+            service.name: self._pool(service, failing, weights, now, effects, starting)
+            for service in configuration.virtual_servers
+        }
         present, self.pools = self.pools, pools
         if starting and configuration.global_defs.rs_init_notifies:
             effects += self._starting_servers()
@@ -147,7 +150,20 @@ class Balancer:
         if found is None:
             return []
         runner, verdicts = found
+        return self._take_verdicts(runner, result, verdicts, now)
+
+    def file_read(self, name: str, number: int | None, now: float) -> list[Effect]:
+        """Take the number in a ``track_file``, ``None`` if it cannot be read."""
         effects: list[Effect] = []
+        for runner, result in self.checks.file_read(name, number):
+            effects += self._take_verdicts(runner, result, runner.machine.receive(result, now), now)
+        return effects
+
+    def _take_verdicts(self, runner: CheckRunner, result: Result, verdicts: list[checking.Effect], now: float) -> list[Effect]:
+        """Act on a result: a server comes with its new weight, and leaves with the old one."""
+        effects: list[Effect] = []
+        if result.passed:
+            effects += self._weigh(runner, result.weight, now)
         for verdict in verdicts:
             match verdict:
                 case checking.Verdict(up=up, reason=reason):
@@ -155,6 +171,8 @@ class Balancer:
                     effects += self._judge(runner, up, reason, now)
                 case checking.FailureNoted(number=number, reason=reason):
                     effects += self._log_failure(runner, number, reason)
+        if not runner.machine.up:
+            effects += self._weigh(runner, None, now)
         return effects
 
     def deadline(self) -> float | None:
@@ -175,24 +193,33 @@ class Balancer:
                 failing.setdefault(service, {}).setdefault(endpoint, {})[name] = runner.why_down
         return failing
 
+    def _weights(self) -> dict[str, dict[Endpoint, dict[CheckName, Weight]]]:
+        """Return what checks make of weights, by service and server."""
+        weights: dict[str, dict[Endpoint, dict[CheckName, Weight]]] = {}
+        for (service, endpoint, name), runner in self.checks.runners.items():
+            if runner.weight is not None:
+                weights.setdefault(service, {}).setdefault(endpoint, {})[name] = runner.weight
+        return weights
+
     def _pool(
         self,
         service: VirtualServer,
         failing: dict[str, dict[Endpoint, dict[CheckName, str]]],
+        weights: dict[str, dict[Endpoint, dict[CheckName, Weight]]],
         now: float,
         effects: list[Effect],
         starting: bool,
     ) -> PoolMachine:
         present = self.pools.get(service.name)
-        down = failing.get(service.name, {})
+        down, said = failing.get(service.name, {}), weights.get(service.name, {})
         if present is not None:
             if present.service != service:
-                for effect in present.reconfigure(service, down, now):
+                for effect in present.reconfigure(service, down, now, said):
                     effects += self._report(service, effect)
             return present
         if not starting:
             effects.append(Log(f"Adding VS {service.name} by a reload"))
-        return PoolMachine(service, now, [(at, name, why) for at, names in down.items() for name, why in names.items()])
+        return PoolMachine(service, now, [(at, name, why) for at, names in down.items() for name, why in names.items()], said)
 
     def _found(self, former: Configuration, present: Mapping[str, PoolMachine]) -> list[Effect]:
         """Return the states of the services that VRRP instances track since now."""
@@ -228,6 +255,18 @@ class Balancer:
             effects += self._report(pool.service, effect)
         return [*effects, MatchTable()]
 
+    def _weigh(self, runner: CheckRunner, weight: Weight | None, now: float) -> list[Effect]:
+        """Take what a check makes of the weight of its server."""
+        if weight == runner.weight:
+            return []
+        runner.weight = weight
+        service, endpoint, name = runner.key
+        pool = self.pools[service]
+        effects: list[Effect] = []
+        for effect in pool.receive(CheckWeight(endpoint, name, weight), now):
+            effects += self._report(pool.service, effect)
+        return [*effects, MatchTable()]
+
     def shutdown_notice(self) -> tuple[tuple[str, str], ...]:
         """Return (service, server) of the live servers of ``omega`` services, for their down-notifiers at a stop."""
         return tuple(
@@ -252,9 +291,9 @@ class Balancer:
                 return [line, ServerChanged(name, formatted, up, True, check[0] if check is not None else "reload", reason)]
             case pooling.CheckChanged(server=server, up=up, check=check, reason=reason):
                 return [ServerChanged(name, server.endpoint.formatted(service.protocol), up, False, check[0], reason)]
-            case pooling.WeightChanged(server=server, before=before):
+            case pooling.WeightChanged(server=server, before=before, after=after):
                 formatted = server.endpoint.formatted(service.protocol)
-                return [Log(f"Weight of service {formatted} of VS {name} changed from {before} to {server.weight}")]
+                return [Log(f"Changing weight from {before} to {after} for active service {formatted} of VS {name}")]
             case pooling.QuorumChanged(up=up, weight=weight):
                 return [self._quorum_line(service, up, weight), QuorumChanged(name, up, weight)]
             case pooling.SorryChanged(endpoint=endpoint, used=used):

@@ -10,9 +10,10 @@ from itertools import count
 from typing import Final
 
 from relevo.machines import check as checking
-from relevo.machines.check import CheckMachine, Result
+from relevo.machines.check import CheckMachine, Failure, Result, Weight
 from relevo.machines.pool import CheckName
 from relevo.model import Check, Endpoint, RealServer, VirtualServer
+from relevo.model.checks import FAULT_WEIGHT, FileCheck
 from relevo.model.diff import check_names
 
 FIRST_CHECK_S: Final = 1.0
@@ -31,12 +32,25 @@ class CheckRunner:
     check: Check
     machine: CheckMachine
     running: bool = False
+    weight: Weight | None = None
+    """What it makes of the server's weight."""
 
     @property
     def why_down(self) -> str:
         """Return why a check is down."""
         last = self.machine.last
         return last.reason if last is not None and last.reason else "not checked yet"
+
+
+def weigh(check: FileCheck, number: int) -> Result:
+    """Return what the number in a file means for a server (keepalived.conf(5), "FILE_CHECK")."""
+    if check.weight == 0:
+        fails = (number != 0) is not check.reverse
+        return Result(Failure.FILE, f"{check.track_file} has {number}") if fails else Result(detail=str(number))
+    change = number * check.weight * (-1 if check.reverse else 1)
+    if change <= FAULT_WEIGHT:
+        return Result(Failure.FILE, f"{check.track_file} has {number}")
+    return Result(detail=str(number), weight=Weight(change))
 
 
 class Checks:
@@ -47,12 +61,15 @@ class Checks:
         self._draw = draw
         self._queue: list[tuple[float, int, CheckRunner]] = []
         self._order = count()
+        self.numbers: dict[str, int] = {}  # in files, by name
+        self._by_file: dict[str, list[CheckRunner]] = {}
 
     def copy(self) -> Checks:
         """Return a copy that can be configured without any effect on this one. It starts no probe."""
         twin = copy(self)
         twin.runners = {key: replace(runner, machine=runner.machine.copy()) for key, runner in self.runners.items()}
         twin._queue = []
+        twin.numbers = dict(self.numbers)
         return twin
 
     def configure(
@@ -64,6 +81,7 @@ class Checks:
         ``known`` server begins with the verdict on that server: an edit of the file does not change it.
         """
         former, self.runners = self.runners, {}
+        self._by_file = {}
         abandoned: list[CheckKey] = []
         for service in services:
             for server in service.real_servers:
@@ -81,19 +99,33 @@ class Checks:
     def _add(self, key: CheckKey, server: RealServer, check: Check, verdict: bool | None, now: float) -> None:
         machine = CheckMachine(check.timing, self._first_at(check, now), up=verdict)
         runner = self.runners[key] = CheckRunner(key, server, check, machine)
-        self._arm(runner)
+        self._look_or_arm(runner, now)
 
     def _keep(self, runner: CheckRunner, server: RealServer, check: Check, now: float) -> bool:
         """Keep a check; return whether a probe with its former settings is running."""
         self.runners[runner.key] = runner
         runner.server = server
         if runner.check == check:
+            if isinstance(check, FileCheck):
+                self._by_file.setdefault(check.track_file, []).append(runner)
             return False
         runner.check = check
         runner.machine.reconfigure(check.timing, self._first_at(check, now))
         abandoned, runner.running = runner.running, False
-        self._arm(runner)
+        self._look_or_arm(runner, now)
         return abandoned
+
+    def _look_or_arm(self, runner: CheckRunner, now: float) -> None:
+        """Schedule the first probe; what a file says is known at once."""
+        if not isinstance(runner.check, FileCheck):
+            self._arm(runner)
+            return
+        self._by_file.setdefault(runner.check.track_file, []).append(runner)
+        number = self.numbers.get(runner.check.track_file)
+        if number is not None:
+            result = weigh(runner.check, number)
+            runner.machine.receive(result, now)
+            runner.weight = result.weight
 
     def _first_at(self, check: Check, now: float) -> float:
         return now + min(FIRST_CHECK_S, check.timing.delay_loop_s) + self._draw() * check.timing.warmup_s
@@ -111,6 +143,12 @@ class Checks:
             runner.machine.expire(now)
             runner.running = True
             yield runner
+
+    def file_read(self, name: str, number: int | None) -> list[tuple[CheckRunner, Result]]:
+        """Take the number in a file; return the checks of that file with their results. One that cannot be read has 0."""
+        self.numbers[name] = number or 0
+        runners = self._by_file.get(name, ())
+        return [(runner, weigh(runner.check, number or 0)) for runner in runners if isinstance(runner.check, FileCheck)]
 
     def finish(self, key: CheckKey, result: Result, now: float) -> tuple[CheckRunner, list[checking.Effect]] | None:
         """Process the result of a probe; ``None`` if the check is gone or the probe was cancelled."""

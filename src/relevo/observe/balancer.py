@@ -101,7 +101,7 @@ class ServiceView:
         last = machine.last
         return CheckSnapshot(
             kind=runner.check.name,
-            target=str(runner.check.connect),
+            target=runner.check.target,
             up=machine.up,
             state=machine.state.value,
             failures=machine.failures,

@@ -57,7 +57,7 @@ def _instance(instance: VrrpInstance) -> list[Timer]:
 
 
 def _check(check: Check) -> list[Timer]:
-    timing, limit = check.timing, check.connect_timeout_s
+    timing, limit = check.timing, check.limit_s
     wait, again, retries = timing.delay_loop_s, timing.delay_before_retry_s, timing.retry
     silent = wait + limit + retries * (again + limit)
     refused = wait + retries * again

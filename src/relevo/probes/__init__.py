@@ -1,11 +1,13 @@
-"""Probes of real servers, one file for each kind of checker. A probe returns a ``Result`` within its time limit.
+"""Probes of real servers: one file for each kind of checker, and the engine that runs thousands of them.
 
-Replies of servers are hostile input: every read is limited in bytes, and the whole probe in time.
+A checker is an exchange without sockets (``exchange``); the engine has the sockets and the time. Replies of servers are hostile
+input: every exchange is limited in bytes, and every probe in time.
 """
 
 from __future__ import annotations
 
-from relevo.probes import http, tcp
-from relevo.probes.registry import kinds, run_probe
+from relevo.probes import dns, http, ping, smtp, tcp, udp  # noqa: F401 - they register their exchanges
+from relevo.probes.engine import Engine, run_probe
+from relevo.probes.exchange import kinds
 
-__all__ = ["http", "kinds", "run_probe", "tcp"]
+__all__ = ["Engine", "kinds", "run_probe"]

@@ -1,45 +1,42 @@
-"""HTTP_GET and SSL_GET: pages answer with the declared status, and with the declared digest.
+"""HTTP_GET and SSL_GET: pages answer with the declared status, and have the declared digest or text.
 
-Certificates are not verified, as in keepalived: the check tests whether the server works, not its identity.
+h11 reads what is valid HTTP. Everything else that has a status line is read as leniently as keepalived does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import itertools
 import re
-import ssl
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import h11
 
 from relevo import __version__
+from relevo.errors import HostError
+from relevo.host import pcre
 from relevo.machines.check import Failure, Result
 from relevo.model import Endpoint, HttpCheck, Url
-from relevo.probes.registry import probe_for
-from relevo.probes.tcp import connect, failed
+from relevo.probes.exchange import READ_SIZE, Exchange, Opening, Step, exchange_for
 
-READ_SIZE: Final = 65_536
 MAX_HEADERS: Final = 65_536
 """Longest status line and headers in bytes: eight times the limit of Apache."""
 MAX_BODY: Final = 64 << 20
 """Longest body in bytes that is hashed. A page for a health check is small."""
-SLICE: Final = 100
-"""Chunks of a body that are parsed at a time, about two milliseconds: 64 kB in chunks of one byte would take a quarter of a
-second, in which no other check is answered."""
+MAX_SEARCHED: Final = 1 << 20
+"""Bytes at the beginning of a body that are kept and searched."""
 _STATUS_LINE = re.compile(rb"\A(?:HTTP/\d(?:\.\d)?|ICY) +(\d{3})(?!\d)")
 """``ICY`` is what SHOUTcast servers say; keepalived reads the status after the first blank, whatever is before it."""
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 
 @dataclass(slots=True)
 class Page:
-    """Status of an answer, and the MD5 of its body if that was read."""
+    """Status of an answer, and of its body the MD5 and the beginning, if that was read."""
 
     status: int
     digest: str = ""
+    beginning: bytes = b""
 
 
 class BadResponse(Exception):
@@ -50,23 +47,52 @@ class BadResponse(Exception):
         self.result = Result(failure, detail)
 
 
-@probe_for(HttpCheck)
-async def probe_http(check: HttpCheck) -> Result:
-    """Pass if every page answers as declared; each has ``connect_timeout_s`` for connection and answer."""
-    detail = ""
-    for url in check.urls:
+@exchange_for(HttpCheck)
+class HttpExchange(Exchange[HttpCheck]):
+    """Asks for page ``number`` of a check, by a connection of its own; the exchange for the next page follows if it is right."""
+
+    def __init__(self, check: HttpCheck, number: int = 0) -> None:
+        super().__init__(check)
+        self._number = number
+        self._url = check.urls[number]
+        self._host = self._url.virtualhost or check.virtualhost
+        wanted = bool(self._url.digest or self._url.regex)
+        self._answer: _Valid | _Lenient = _Valid(_Body(keeps=bool(self._url.regex)) if wanted else None)
+
+    @property
+    def opening(self) -> Opening:
+        """Return the socket, and the name in the handshake."""
+        check = self.check
+        if not check.tls:
+            return self.plain
+        return Opening(tls=True, server_name=(check.sni_name or self._host or check.connect.address) if check.enable_sni else "")
+
+    def opened(self) -> Step:
+        """Ask for the page."""
+        return _request(self.check, self._url, self._host)
+
+    def received(self, data: bytes) -> Step:
+        """Take a part of the answer, or its end: no bytes."""
         try:
-            async with asyncio.timeout(check.connect_timeout_s):
-                page = await _fetch(check, url)
+            page = self._answer.feed(data)
+            if isinstance(self._answer, _Valid) and self._answer.invalid:
+                valid = self._answer
+                self._answer = _Lenient(valid.body)
+                page = self._answer.feed(bytes(valid.seen))
+                if page is None and not data:
+                    page = self._answer.feed(b"")
+            verdict = None if page is None else judge(self._url, page)
         except BadResponse as bad:
             return bad.result
-        except (OSError, TimeoutError) as error:
-            return failed(error, check.connect_timeout_s)
-        verdict = judge(url, page)
-        if not verdict.passed:
-            return verdict
-        detail = verdict.detail
-    return Result(detail=detail)
+        if verdict is None:
+            return b""
+        if verdict.passed and self._number + 1 < len(self.check.urls):
+            return HttpExchange(self.check, self._number + 1)
+        return verdict
+
+    def closed(self) -> Step:
+        """Take the end of the answer."""
+        return self.received(b"")
 
 
 def judge(url: Url, page: Page) -> Result:
@@ -77,25 +103,21 @@ def judge(url: Url, page: Page) -> Result:
         return Result(Failure.STATUS, f"{page.status} for {url.path}, wanted {wanted}")
     if url.digest and page.digest != url.digest:
         return Result(Failure.DIGEST, f"{page.digest} for {url.path}, wanted {url.digest}")
+    if url.regex and (problem := _search(url, page.beginning)):
+        return Result(Failure.REGEX, f"{url.path} {problem}")
     return Result(detail=f"status {page.status}")
 
 
-async def _fetch(check: HttpCheck, url: Url) -> Page:
-    host = url.virtualhost or check.virtualhost
-    sock = await connect(check.connect, check.bind)
+def _search(url: Url, beginning: bytes) -> str:
+    """Return what is wrong with the text of a page; an empty string if nothing is."""
     try:
-        tls = _tls_context() if check.tls else None
-        name = (host or check.connect.address) if check.tls and check.enable_sni else ("" if check.tls else None)
-        reader, writer = await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=name, limit=READ_SIZE)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        writer.write(_request(check, url, host))
-        await writer.drain()
-        return await _answer(reader, hashing=bool(url.digest))
-    finally:
-        writer.transport.abort()
+        at = pcre.pattern(url.regex, url.regex_options).search(beginning, url.regex_min_offset)
+    except HostError as error:
+        return str(error)
+    found = at is not None and (not url.regex_max_offset or at < url.regex_max_offset)
+    if found is not url.regex_no_match:
+        return ""
+    return f"has '{url.regex}'" if found else f"does not have '{url.regex}'"
 
 
 def _request(check: HttpCheck, url: Url, host: str) -> bytes:
@@ -117,104 +139,102 @@ def _host_header(target: Endpoint, tls: bool) -> str:
 
 
 class _Body:
-    """Hashes a body piece by piece, up to ``MAX_BODY``."""
+    """Hashes a body piece by piece, up to ``MAX_BODY``, and ``keeps`` its beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool) -> None:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._size = 0
+        self._kept = bytearray() if keeps else None
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | bytearray) -> None:
         """Add bytes; ``BadResponse`` if there are too many."""
         self._size += len(data)
         if self._size > MAX_BODY:
             raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_BODY} bytes")
         self._md5.update(data)
+        if self._kept is not None and len(self._kept) < MAX_SEARCHED:
+            self._kept += data[: MAX_SEARCHED - len(self._kept)]
 
-    def digest(self) -> str:
-        """Return the MD5 in lower-case hexadecimal."""
-        return self._md5.hexdigest()
-
-
-async def _answer(reader: asyncio.StreamReader, *, hashing: bool) -> Page:
-    """Read an answer: with h11 if it is valid HTTP, else as leniently as keepalived."""
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS)
-    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "probe"), ("Connection", "close")]))
-    connection.send(h11.EndOfMessage())
-    seen = bytearray()
-    try:
-        page = await _head(reader, connection, seen)
-    except h11.RemoteProtocolError:
-        return await _lenient(reader, seen, hashing=hashing)
-    if hashing:
-        try:
-            page.digest = await _digest(reader, connection)
-        except h11.RemoteProtocolError:
-            raise BadResponse(Failure.PROTOCOL, "broken framing of the body") from None
-    return page
+    def complete(self, status: int) -> Page:
+        """Return the page of this body."""
+        return Page(status, self._md5.hexdigest(), bytes(self._kept or b""))
 
 
-async def _head(reader: asyncio.StreamReader, connection: h11.Connection, seen: bytearray) -> Page:
-    """Read up to the end of the headers; ``seen`` collects the bytes for the lenient parser."""
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            data = await reader.read(READ_SIZE)
-            seen += data
-            if len(seen) > MAX_HEADERS + READ_SIZE:
+class _Valid:
+    """Reads an answer that is HTTP. If it turns out not to be before its body, it is ``invalid``, and ``seen`` is all of it."""
+
+    def __init__(self, body: _Body | None) -> None:
+        self.body = body
+        self.invalid = False
+        self.seen = bytearray()
+        self._status = 0
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS)
+        self._connection.send(_REQUEST)
+        self._connection.send(_END)
+
+    def feed(self, data: bytes) -> Page | None:
+        """Take a part of the answer, or its end; return the page when it is complete. ``BadResponse`` if there is none."""
+        if not self._status:
+            self.seen += data
+            if len(self.seen) > MAX_HEADERS + READ_SIZE:
                 raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} bytes of headers")
-            connection.receive_data(data)
-        elif isinstance(event, h11.Response):
-            return Page(event.status_code)
-        elif not isinstance(event, h11.InformationalResponse):
-            raise BadResponse(Failure.PROTOCOL, "the server closed without an answer")
+        try:
+            self._connection.receive_data(data)
+            while (event := self._connection.next_event()) is not h11.NEED_DATA:
+                page = self._take(event)
+                if page is not None:
+                    return page
+        except h11.RemoteProtocolError:
+            if self._status:
+                raise BadResponse(Failure.PROTOCOL, "broken framing of the body") from None
+            self.invalid = True
+        return None
+
+    def _take(self, event: object) -> Page | None:
+        match event:
+            case h11.Response(status_code=status):
+                self._status = status
+                return Page(status) if self.body is None else None
+            case h11.Data(data=data) if self.body is not None:
+                self.body.add(data)
+            case h11.EndOfMessage() if self.body is not None:
+                return self.body.complete(self._status)
+            case h11.InformationalResponse():
+                pass
+            case _:
+                raise BadResponse(Failure.PROTOCOL, "the server closed without an answer")
+        return None
 
 
-async def _digest(reader: asyncio.StreamReader, connection: h11.Connection) -> str:
-    """Read the body; return its digest."""
-    body = _Body()
-    for number in itertools.count(1):
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(READ_SIZE))
-        elif isinstance(event, h11.Data):
-            body.add(bytes(event.data))
-        else:
-            break
-        if number % SLICE == 0:
-            await asyncio.sleep(0)
-    return body.digest()
+class _Lenient:
+    """Reads any answer with a status line; the body follows the first empty line."""
+
+    def __init__(self, body: _Body | None) -> None:
+        self._body = body
+        self._head = bytearray()
+        self._status = 0
+
+    def feed(self, data: bytes) -> Page | None:
+        """Take a part of the answer, or its end; return the page when it is complete. ``BadResponse`` if there is none."""
+        if not self._status:
+            self._head += data
+            end = _END_OF_HEAD.search(self._head)
+            if end is None and data and len(self._head) <= MAX_HEADERS:
+                return None
+            match = _STATUS_LINE.match(self._head)
+            if match is None:
+                shown = bytes(self._head[:40]).decode("ascii", "replace")
+                raise BadResponse(Failure.PROTOCOL, f"the answer begins with {shown!r}" if shown else "empty answer")
+            if end is None and len(self._head) > MAX_HEADERS:
+                raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} bytes of headers")
+            self._status = int(match.group(1))
+            if self._body is None:
+                return Page(self._status)
+            self._body.add(self._head[end.end() :] if end is not None else b"")
+        elif self._body is not None:
+            self._body.add(data)
+        return None if data or self._body is None else self._body.complete(self._status)
 
 
-async def _lenient(reader: asyncio.StreamReader, seen: bytearray, *, hashing: bool) -> Page:
-    """Read any answer with a status line; the body follows the first empty line."""
-    while b"\n\n" not in seen.replace(b"\r", b"") and len(seen) <= MAX_HEADERS:
-        data = await reader.read(READ_SIZE)
-        if not data:
-            break
-        seen += data
-    match = _STATUS_LINE.match(seen)
-    if match is None:
-        shown = bytes(seen[:40]).decode("ascii", "replace")
-        raise BadResponse(Failure.PROTOCOL, f"the answer begins with {shown!r}" if shown else "empty answer")
-    head = re.search(rb"\r?\n\r?\n", seen)
-    if head is None and len(seen) > MAX_HEADERS:
-        raise BadResponse(Failure.TOO_LARGE, f"more than {MAX_HEADERS} bytes of headers")
-    page = Page(int(match.group(1)))
-    if not hashing:
-        return page
-    body = _Body()
-    data = bytes(seen[head.end() :]) if head else b""
-    while True:
-        body.add(data)
-        data = await reader.read(READ_SIZE)
-        if not data:
-            page.digest = body.digest()
-            return page
-
-
-@lru_cache(maxsize=1)
-def _tls_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+_REQUEST: Final = h11.Request(method="GET", target="/", headers=[("Host", "probe"), ("Connection", "close")])
+_END: Final = h11.EndOfMessage()

@@ -32,7 +32,7 @@ def test_every_keyword_of_keepalived_is_explained_with_its_meaning_and_release()
 def test_blocks_in_which_a_keyword_is_the_same_are_named_together():
     out = run("delay_loop").output
     assert out.count("delay_loop N\n") == 3
-    assert "where     in SMTP_CHECK, " in out
+    assert "where     in DNS_CHECK, HTTP_GET, SSL_GET, MISC_CHECK, PING_CHECK, SMTP_CHECK, host, TCP_CHECK, UDP_CHECK" in out
     assert "default   that of virtual_server.delay_loop, else 60" in out
 
 

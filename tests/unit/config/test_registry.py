@@ -359,7 +359,9 @@ def test_each_type_of_check_has_a_kind_and_each_kind_a_type():
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_a_kind_is_a_keyword_of_a_real_server_and_makes_checks_of_its_type(kind):
     assert REAL_SERVER.table[kind.name].argument.block is kind.block
-    (server,) = with_server(f"{kind.name} {{\nurl {{\npath /\n}}\n}}").configuration.virtual_servers[0].real_servers
+    body = {"MISC_CHECK": "misc_path /bin/true", "FILE_CHECK": "track_file f"}.get(kind.name, "url {\npath /\n}")
+    before = "track_file f {\nfile /f\n}\n"
+    (server,) = with_server(f"{kind.name} {{\n{body}\n}}", outside=before).configuration.virtual_servers[0].real_servers
     assert [type(check) for check in server.checks] == [kind.block.models[0]]
 
 

@@ -83,7 +83,7 @@ def test_a_balancer_whose_plane_does_not_open_drops_capabilities_all_the_same(mo
     if pid == 0:
         monkeypatch.setattr(catalogue, "prepare", refuse)
         monkeypatch.setattr(BalancerWorker, "run", report)
-        serve(Configuration(), theirs, MemoryPlane(), "", None, frozenset())
+        serve(Configuration(), theirs, MemoryPlane(), "", None, frozenset(), {})
         os._exit(0)
     os.close(writer)
     with open(reader) as said:

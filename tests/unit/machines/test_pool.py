@@ -330,7 +330,7 @@ def test_a_quorum_that_is_raised_beyond_what_lives_is_lost():
 def test_a_changed_weight_of_a_server_in_service_is_reported():
     machine = PoolMachine(service(server(1), server(2)), 0.0)
     turn(machine, 2, False)
-    assert reconfigure(machine, server(1, 3), server(2, 3), down=(2,)) == [WeightChanged(server(1, 3), 1)]
+    assert reconfigure(machine, server(1, 3), server(2, 3), down=(2,)) == [WeightChanged(server(1, 3), 1, 3)]
 
 
 def test_a_server_whose_failed_check_is_removed_returns():

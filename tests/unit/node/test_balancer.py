@@ -2,7 +2,8 @@
 
 import pytest
 
-from relevo.machines.check import Failure, Result
+from relevo.machines.check import Failure, Result, Weight
+from relevo.machines.pool import State
 from relevo.model import (
     Configuration,
     Endpoint,
@@ -11,6 +12,7 @@ from relevo.model import (
     PlaneTimeouts,
     Protocol,
     RealServer,
+    Script,
     SyncDaemon,
     Sysctl,
     TcpCheck,
@@ -19,7 +21,7 @@ from relevo.model import (
     VirtualServer,
     VrrpInstance,
 )
-from relevo.model.checks import CheckTiming
+from relevo.model.checks import CheckTiming, FileCheck, MiscCheck
 from relevo.model.table import AddServer, AddService, DeleteService, ServiceEntry, ServiceState, SyncRole
 from relevo.node.balancer import (
     AbandonProbe,
@@ -207,7 +209,9 @@ def test_an_added_or_removed_server_is_reported_with_the_quorum():
 
 def test_a_changed_weight_is_logged():
     story = Story(service(server(1)))
-    assert story.reload(service(server(1, weight=5))) == [f"Weight of service [10.0.0.1]:tcp:80 of VS {NAME} changed from 1 to 5"]
+    assert story.reload(service(server(1, weight=5))) == [
+        f"Changing weight from 1 to 5 for active service [10.0.0.1]:tcp:80 of VS {NAME}"
+    ]
     assert story.table() == {at(1): 5}
 
 
@@ -338,3 +342,126 @@ def test_servers_that_are_up_at_the_start_are_told_once_where_the_file_says_so(w
     assert [each.server for each in story.effects if isinstance(each, ServerFound)] == found
     reloaded = story.reload(service(server(1), alpha), global_defs=GlobalDefs(rs_init_notifies=wanted))
     assert not [each for each in reloaded if isinstance(each, ServerFound)]
+
+
+# -- weights by checks ------------------------------------------------------------------------------------------------
+
+
+def misc(number):
+    timing = CheckTiming(delay_loop_s=5.0, retry=0, delay_before_retry_s=1.0, warmup_s=0.0, alpha=False)
+    return MiscCheck(timing=timing, script=Script((f"/check-{number}",)), timeout_s=1.0, dynamic=True)
+
+
+class Weighed:
+    """One server of weight 10 with these checks; ``say`` gives a result of one of them."""
+
+    def __init__(self, *checks, **changes):
+        self.balancer, self.now = Balancer(lambda: 0.0), 0.0
+        self.configuration = file(service(server(1, *checks, weight=10), **changes))
+        self.balancer.configure(self.configuration, 0.0)
+
+    def say(self, name, result):
+        self.now += 100.0
+        self.balancer.expire(self.now)
+        return self.lines(self.balancer.finish_probe((NAME, at(1), name), result, self.now))
+
+    def read(self, name, number):
+        return self.lines(self.balancer.file_read(name, number, self.now))
+
+    def lines(self, effects):
+        return [effect.text for effect in effects if isinstance(effect, Log)]
+
+    def weight(self):
+        (desired,) = self.balancer.desired()
+        return {entry.endpoint: entry.weight for entry in desired.servers}.get(at(1))
+
+
+def instead(weight):
+    return Result(weight=Weight(weight, instead=True))
+
+
+def changing(before, after):
+    return [f"Changing weight from {before} to {after} for active service [10.0.0.1]:tcp:80 of VS {NAME}"]
+
+
+def test_a_dynamic_check_sets_the_weight_and_several_add_up():
+    """keepalived.conf(5): each adds the difference between its weight and the declared one."""
+    story = Weighed(misc(1), misc(2))
+    assert story.say(("MISC_CHECK", 0), instead(13)) == changing(10, 13)
+    assert story.say(("MISC_CHECK", 1), instead(20)) == changing(13, 23)
+    assert story.say(("MISC_CHECK", 1), instead(20)) == []
+    assert story.say(("MISC_CHECK", 0), Result()) == changing(23, 20)
+    assert story.weight() == 20
+    assert story.say(("MISC_CHECK", 1), instead(0)) == [*changing(20, 0), f"Lost quorum 1-0=1 > 0 for VS {NAME}"]
+
+
+def test_a_check_that_fails_has_no_weight_any_more_and_says_nothing_of_it():
+    story = Weighed(misc(1))
+    story.say(("MISC_CHECK", 0), instead(30))
+    assert story.say(("MISC_CHECK", 0), Result(Failure.SCRIPT, "exited with status 1")) == [
+        "Misc check by [/check-1] to [10.0.0.1]:tcp:80 failed (script failed: exited with status 1).",
+        f"Removing service [10.0.0.1]:tcp:80 from VS {NAME}",
+        f"Lost quorum 1-0=1 > 0 for VS {NAME}",
+    ]
+    assert story.weight() is None
+    assert story.say(("MISC_CHECK", 0), instead(7)) == [
+        "Misc check by [/check-1] to [10.0.0.1]:tcp:80 success.",
+        f"Adding service [10.0.0.1]:tcp:80 to VS {NAME}",
+        f"Gained quorum 1+0=1 <= 7 for VS {NAME}",
+    ]
+    assert story.weight() == 7
+
+
+def test_the_weight_is_bounded():
+    story = Weighed(FileCheck(track_file="f", weight=1000), misc(1))
+    story.read("f", 1000)
+    assert story.weight() == 65_535
+    story.read("f", -1000)
+    assert story.weight() == 0
+
+
+@pytest.mark.parametrize(
+    ("check", "number", "weight"),
+    [
+        (FileCheck(track_file="f"), 5, 15),
+        (FileCheck(track_file="f"), -3, 7),
+        (FileCheck(track_file="f", weight=2), 5, 20),
+        (FileCheck(track_file="f", weight=2, reverse=True), 5, 0),
+        (FileCheck(track_file="f", weight=0), 0, 10),
+        (FileCheck(track_file="f", weight=0), 1, None),
+        (FileCheck(track_file="f", weight=0, reverse=True), 0, None),
+        (FileCheck(track_file="f", weight=0, reverse=True), 1, 10),
+        (FileCheck(track_file="f"), -(2**31), None),
+        (FileCheck(track_file="f", weight=2), -(2**30), None),
+        (FileCheck(track_file="f"), None, 10),
+        (FileCheck(track_file="other"), 5, 10),
+    ],
+)
+def test_a_number_in_a_file(check, number, weight):
+    story = Weighed(check)
+    assert story.weight() == 10
+    story.read("f", number)
+    assert story.weight() == weight
+    story.read("f", 0)
+    assert story.weight() == (None if check.weight == 0 and check.reverse else 10)
+
+
+def test_a_check_of_a_file_that_a_reload_adds_knows_its_number_and_one_that_stays_keeps_it():
+    story = Weighed(tcp(1))
+    story.read("f", 5)
+    story.balancer.configure(file(service(server(1, tcp(1), FileCheck(track_file="f"), weight=10))), 1.0)
+    assert story.weight() == 15
+    story.balancer.configure(file(service(server(1, tcp(1), FileCheck(track_file="f"), weight=20))), 2.0)
+    assert story.weight() == 25
+    story.balancer.configure(file(service(server(1, tcp(1), weight=20))), 3.0)
+    assert story.weight() == 20
+    story.read("f", 9)
+    assert story.weight() == 20
+
+
+def test_the_live_weight_counts_what_checks_make_of_it():
+    story = Weighed(misc(1), quorum=15)
+    assert story.balancer.pools[NAME].state is State.DOWN
+    lines = story.say(("MISC_CHECK", 0), instead(15))
+    assert lines == [*changing(10, 15), f"Gained quorum 15+0=15 <= 15 for VS {NAME}"]
+    assert story.say(("MISC_CHECK", 0), instead(14))[1:] == [f"Lost quorum 15-0=15 > 14 for VS {NAME}"]

@@ -383,6 +383,24 @@ def test_members_are_handed_over_together():
     assert machine(host).state is State.MASTER
 
 
+def test_a_node_that_is_given_back_while_its_cable_is_out_takes_over_when_it_is_back():
+    """``relevo failover --back`` came while the interface was down, and was forgotten: the node stayed backup for ever."""
+    host = started(instance(priority=150))
+    host._give(HandOverRequested("V"))
+    receive_advert(host, 100)
+    assert machine(host).state is State.BACKUP
+    host.kernel.set_up("eth0", False)
+    host.observe()
+    assert machine(host).state is State.FAULT
+    host._give(HandOverRequested("V", back=True))
+    host.kernel.set_up("eth0", True)
+    host.observe()
+    for _ in range(6):
+        receive_advert(host, 100)
+        wait(host, 1.0)
+    assert machine(host).state is State.MASTER
+
+
 # -- the plane --------------------------------------------------------------------------------------------------------
 
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from relevo.machines.check import Failure, Result
 from relevo.model import Endpoint, HttpCheck, Url
-from relevo.probes import run_probe
-from relevo.probes.http import MAX_BODY, SLICE, Page, _answer, judge
+from relevo.probes import Engine, run_probe
+from relevo.probes.exchange import READ_SIZE
+from relevo.probes.http import MAX_BODY, Page, judge
 from tests.unit.probes.certificates import self_signed
 from tests.unit.probes.hostile import ADDRESS, answering, forever, http, read_request, server
 
@@ -374,21 +375,25 @@ def test_a_gigabyte_to_be_hashed_is_cut_off_and_costs_no_memory(front: bytes, ag
 
 
 def test_a_body_in_chunks_of_one_byte_leaves_others_their_turn() -> None:
+    """The engine reads no more than that of a server before it looks at the others."""
     chunks = 10_000
+    body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n"
+    page = Url(path="/", digest=hashlib.md5(b"x" * chunks).hexdigest())
 
-    async def work() -> tuple[Page, int]:
-        reader = asyncio.StreamReader(limit=1 << 20)
-        reader.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * chunks + b"0\r\n\r\n")
-        turns = 0
-        answer = asyncio.create_task(_answer(reader, hashing=True))
-        while not answer.done():
-            turns += 1
-            await asyncio.sleep(0)
-        return await answer, turns
+    async def work() -> list[str]:
+        order: list[str] = []
+        engine: Engine[str] = Engine(lambda results: order.extend(key for key, _ in results))
+        with server(answering(body)) as endless, server(answering(OK)) as quick:
+            engine.start("endless", http(endless, page))
+            engine.start("quick", http(quick, Url(path="/", digest=HELLO)))
+            async with asyncio.timeout(10.0):
+                while len(order) < 2:
+                    await asyncio.sleep(0.001)
+        engine.close()
+        return order
 
-    page, turns = asyncio.run(work())
-    assert page.digest == hashlib.md5(b"x" * chunks).hexdigest()
-    assert turns >= chunks / SLICE
+    assert len(body) > READ_SIZE * 10
+    assert asyncio.run(work()) == ["quick", "endless"]
 
 
 def test_endless_interim_answers_cost_little_memory() -> None:
@@ -504,6 +509,7 @@ def connections_to(ports: set[str]) -> list[str]:
     return [row[2] for row in rows if str(int(row[2].split(":")[1], 16)) in ports and f"socket:[{row[9]}]" in inodes]
 
 
-def test_every_failure_that_a_probe_can_name_is_produced_by_some_test_here_or_in_the_tcp_tests() -> None:
-    produced = Path(__file__).read_text() + (Path(__file__).parent / "test_tcp.py").read_text()
+def test_every_failure_that_a_probe_can_name_is_produced_by_some_test() -> None:
+    here = Path(__file__).parent
+    produced = "".join((here / name).read_text() for name in ("test_http.py", "test_tcp.py", "test_others.py"))
     assert [failure.name for failure in Failure if f"Failure.{failure.name}" not in produced] == []

@@ -1,10 +1,10 @@
-"""Every kind of check that the model has, has a probe."""
+"""Every kind of check that asks over the network has an exchange."""
 
 from typing import get_args
 
-from relevo.model import Check
+from relevo.model.checks import AskedCheck
 from relevo.probes import kinds
 
 
-def test_every_kind_of_check_has_a_probe():
-    assert kinds() == set(get_args(Check))
+def test_every_kind_of_check_that_asks_has_an_exchange():
+    assert kinds() == set(get_args(AskedCheck))

@@ -13,8 +13,8 @@ import pytest
 
 from relevo.machines.check import Failure, Result
 from relevo.model import Endpoint
-from relevo.probes import run_probe
-from relevo.probes.tcp import failed
+from relevo.probes import Engine, engine, run_probe
+from relevo.probes.engine import failed
 from tests.unit.probes.hostile import ADDRESS, server, tcp
 
 
@@ -83,7 +83,6 @@ def test_an_address_that_is_not_here_cannot_be_bound_to_and_the_server_is_not_bl
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
-        (TimeoutError(), Failure.TIMEOUT),
         (OSError(errno.ETIMEDOUT, "timed out"), Failure.TIMEOUT),
         (OSError(errno.ECONNREFUSED, "refused"), Failure.REFUSED),
         (OSError(errno.ECONNRESET, "reset"), Failure.RESET),
@@ -93,25 +92,25 @@ def test_an_address_that_is_not_here_cannot_be_bound_to_and_the_server_is_not_bl
         (OSError(errno.ENETDOWN, "down"), Failure.UNREACHABLE),
         (OSError(errno.EMFILE, "too many open files"), Failure.LOCAL),
         (OSError(errno.EACCES, "denied"), Failure.LOCAL),
-        (ValueError("odd"), Failure.PROTOCOL),
     ],
     ids=repr,
 )
-def test_every_error_has_its_name(error: BaseException, failure: Failure) -> None:
-    assert failed(error, 1.0).failure is failure
+def test_every_error_has_its_name(error: OSError, failure: Failure) -> None:
+    assert failed(error).failure is failure
 
 
 def test_an_error_of_tls_is_named_by_its_reason() -> None:
     error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
     error.reason = "WRONG_VERSION_NUMBER"  # as the library sets it
-    assert failed(error, 1.0) == Result(Failure.TLS, "WRONG_VERSION_NUMBER")
+    assert failed(error) == Result(Failure.TLS, "WRONG_VERSION_NUMBER")
 
 
 def test_an_unreachable_network_differs_from_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unreachable(self: object, sock: socket.socket, address: object) -> None:
-        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+    class Unreachable(socket.socket):
+        def connect_ex(self, _address: object) -> int:
+            return errno.ENETUNREACH
 
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", unreachable)
+    monkeypatch.setattr(engine.socket, "socket", Unreachable)
     assert probe(tcp(Endpoint(ADDRESS, 1))) == Result(Failure.UNREACHABLE, "Network is unreachable", local=True)
 
 
@@ -125,3 +124,45 @@ def test_a_thousand_probes_leave_no_descriptor_open() -> None:
         results = asyncio.run(many(Endpoint(*closed.getsockname())))
         assert {r.failure for r in results} == {Failure.REFUSED}
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_ten_thousand_checks_that_cannot_even_begin_all_have_their_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoDescriptors(socket.socket):
+        def connect_ex(self, _address: object) -> int:
+            return errno.ENETUNREACH
+
+    monkeypatch.setattr(engine.socket, "socket", NoDescriptors)
+
+    async def work() -> int:
+        done: list[int] = []
+        running: Engine[int] = Engine(lambda results: done.extend(key for key, _ in results))
+        for key in range(10_000):
+            running.start(key, tcp(Endpoint(ADDRESS, 1)))
+        async with asyncio.timeout(20.0):
+            while len(done) < 10_000:
+                await asyncio.sleep(0.001)
+        running.close()
+        return len(set(done))
+
+    assert asyncio.run(work()) == 10_000
+
+
+def test_a_probe_that_is_cancelled_has_no_result_and_those_that_wait_get_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MAX_PROBES", 1)
+
+    async def work() -> list[tuple[str, Result]]:
+        done: list[tuple[str, Result]] = []
+        running: Engine[str] = Engine(done.extend)
+        with server(lambda sock: sock.recv(1)) as target, socket.socket() as listener:
+            listener.bind((ADDRESS, 0))  # bound and not listening
+            for key in ("first", "second", "third", "fourth"):
+                running.start(key, tcp(target))
+            running.cancel("first")
+            running.cancel("third")
+            async with asyncio.timeout(5.0):
+                while len(done) < 2:
+                    await asyncio.sleep(0.001)
+        running.close()
+        return done
+
+    assert asyncio.run(work()) == [("second", Result()), ("fourth", Result())]

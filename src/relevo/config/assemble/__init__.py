@@ -8,7 +8,8 @@ from relevo.config.assemble.instances import Instances
 from relevo.config.assemble.scripts import look_at_scripts
 from relevo.config.assemble.services import services
 from relevo.config.assemble.sync_groups import sync_groups
-from relevo.config.assemble.trackers import sources, track, used
+from relevo.config.assemble.trackers import sources, track, used, weight_of
+from relevo.config.blocks.checkers.file import FILE_WEIGHTS
 from relevo.config.blocks.global_defs import GLOBAL_DEFS, SYNC_DAEMON
 from relevo.config.blocks.registry import Fields
 from relevo.config.blocks.root import (
@@ -36,10 +37,11 @@ def configuration(root: Fields, places: Places) -> Configuration:
     instances = Instances(defaults, root.given(GARP_GROUPS, []), places)
     built = instances.build(root.given(INSTANCES, []))
     pools = named_groups(root, LOCAL_GROUPS)
+    files: list[Fields] = root.given(TRACKED_FILES, [])
+    defaults[FILE_WEIGHTS] = {name_of(fields): weight_of(fields) for fields in reversed(files)}  # of two, the first is used
     virtual_servers = services(root.given(SERVICES, []), defaults, named_groups(root, SERVICE_GROUPS), pools, places)
     groups = sync_groups(root, defaults, {instance.name for instance in built})
     scripts: list[Fields] = root.given(SCRIPTS, [])
-    files: list[Fields] = root.given(TRACKED_FILES, [])
     processes: list[Fields] = root.given(TRACKED_PROCESSES, [])
     known = sources(scripts, files, processes, virtual_servers, root.cursor.statement.block or [])
     built = track(built, instances.blocks, groups, known, places)

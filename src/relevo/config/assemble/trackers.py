@@ -118,9 +118,14 @@ def _script(fields: Fields, found: Sources) -> VrrpScript:
     return msgspec.structs.replace(compiled, timeout_s=fields.given(TIMEOUT, compiled.interval_s))
 
 
+def weight_of(fields: Fields) -> Weight:
+    """Return the weight that a ``track_file`` has where a reference names none."""
+    return fields.given(FILE_WEIGHT, Weight(DEFAULT_FILE_WEIGHT))
+
+
 def _file(fields: Fields, found: Sources) -> TrackFile:
     name = name_of(fields)
-    found.declare(TrackerKind.FILE, name, fields.given(FILE_WEIGHT, Weight(DEFAULT_FILE_WEIGHT)), fields)
+    found.declare(TrackerKind.FILE, name, weight_of(fields), fields)
     init: InitFile | None = fields.given(INIT_FILE)
     if init is None:
         return fields.into(TrackFile, name=name)

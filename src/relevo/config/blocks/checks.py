@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
-from relevo.config.blocks.arguments import FOREVER_S, MAX_UINT, address, boolean, integer, seconds, text
+from relevo.config.blocks.arguments import FOREVER_S, MAX_UINT, address, boolean, integer, interface, seconds
 from relevo.config.blocks.registry import Block, Fields, Keyword
-from relevo.config.blocks.standing import later
+from relevo.config.diagnostics import Severity
 from relevo.model import Check, Endpoint
 from relevo.model.checks import CheckTiming
 
@@ -31,10 +31,6 @@ BINDTO: Final = Keyword("bindto", address("a source address"), "source address o
 BIND_PORT: Final = Keyword("bind_port", integer(1, 65535, "a port number"), "source port of the check", default_text="any")
 
 
-_OPTIONS_LATER: Final = (
-    later("bind_if", text("an interface"), "interface of the check", "the route decides"),
-    later("fwmark", integer(1, MAX_UINT, "a mark"), "mark of the check's packets", "they have none"),
-)
 LOG_ALL: Final = Keyword(
     "log_all_failures", boolean(), "log each failure", inherits=("global_defs.checker_log_all_failures",), default_text="off"
 )
@@ -54,7 +50,8 @@ CONNECTION: Final[tuple[Keyword[Any], ...]] = (
         "connect_timeout", CONNECT_TIMEOUT, "time limit of the connection",
         target="connect_timeout_s", inherits=from_server("connect_timeout"), default=5.0,
     ),
-    *_OPTIONS_LATER,
+    Keyword("bind_if", interface(), "interface of the check", target="device", default_text="the route decides"),
+    Keyword("fwmark", integer(1, MAX_UINT, "a mark"), "mark of the check's packets", default_text="none"),
 )  # fmt: skip
 WARMUP: Final = Keyword(
     "warmup",
@@ -66,13 +63,14 @@ WARMUP: Final = Keyword(
 )
 
 
-def timing(*, delay_before_retry_s: float) -> tuple[Keyword[Any], ...]:
-    """Return the rows of when a check runs, for a kind of checker with this delay before a retry."""
+def timing(*, retry: int = 1, delay_before_retry_s: float | None = 1.0) -> tuple[Keyword[Any], ...]:
+    """Return the rows of when a check runs, for a kind of checker with these retries; a delay of ``None`` is ``delay_loop``."""
     return (
-        Keyword("retry", integer(0, MAX_UINT, "a count"), "failures tolerated before leaving service", inherits=from_server("retry"), default=1),
+        Keyword("retry", integer(0, MAX_UINT, "a count"), "failures tolerated before leaving service", inherits=from_server("retry"), default=retry),
         Keyword(
             "delay_before_retry", DELAY, "wait before a retry",
             target="delay_before_retry_s", inherits=from_server("delay_before_retry"), default=delay_before_retry_s,
+            default_text="" if delay_before_retry_s is not None else "that of `delay_loop`",
         ),
         WARMUP,
         Keyword("delay_loop", DELAY_LOOP, "interval of the checks", target="delay_loop_s", inherits=from_server("delay_loop"), default=60.0),
@@ -82,20 +80,55 @@ def timing(*, delay_before_retry_s: float) -> tuple[Keyword[Any], ...]:
 
 
 class Common(msgspec.Struct, frozen=True):
-    """Settings of every check, after those of its servers are applied."""
+    """Settings of every check, after those of its servers are applied, and what they were made of: the server's address as it is
+    ``declared``, and the port of a server ``without_port``.
+    """
 
     timing: CheckTiming
     connect: Endpoint
     bind: Endpoint | None
+    declared: Endpoint
+    without_port: int
+
+
+def connect_to(fields: Fields, name: str, declared: Endpoint, inherited_port: int) -> Endpoint:
+    """Return what a check connects to; one without any port is reported."""
+    port = fields.given(CONNECT_PORT) or declared.port
+    if not port:
+        port = inherited_port
+        if port:
+            message = f"{name} goes to port {port}, that of the service; keepalived's goes to port 0 and always fails"
+            fields.report(Severity.NOTE, "", message, "write the port behind the real server's address")
+        else:
+            message = f"{name} has no port to connect to: it can never pass"
+            fields.report(Severity.WARNING, "", message, "write connect_port")
+    return Endpoint(fields.given(CONNECT_IP, declared.address), port)
+
+
+def bind_to(fields: Fields, connect: Endpoint) -> Endpoint | None:
+    """Return what a check is bound to."""
+    address, port = fields.given(BINDTO), fields.given(BIND_PORT)
+    if address is None and port is None:
+        return None
+    ipv6 = ":" in connect.address
+    if address is not None and (":" in address) != ipv6:
+        message = f"bindto {address} is of another IP version than {connect.address}: ignored"
+        fields.report(Severity.ERROR, BINDTO.key, message, "name an address of that version")
+        address = None
+    return Endpoint(address or ("::" if ipv6 else "0.0.0.0"), port or 0)  # noqa: S104 - "any source"
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A kind of checker: its keyword, its block, and how a check is made of it (``None``: left out, after a finding)."""
+    """A kind of checker: its keyword, its block, and how checks are made of it (``None``: left out, after a finding).
+
+    One that does not go over the network has nothing to connect to.
+    """
 
     name: str
     help: str
     block: Block
-    build: Callable[[Fields, Common], Check | None]
+    build: Callable[[Fields, Common], Check | list[Check] | None]
+    over_network: bool = True
 
 
 KINDS: Final[dict[str, Kind]] = {}

@@ -150,7 +150,7 @@ TRANSITIONS: Final = {
     (_F, Symbol.GROUP_MASTER): Rule("_ignore", (_F,)),
     (_F, Symbol.GROUP_BACKUP): Rule("_ignore", (_F,)),
     (_F, Symbol.HAND_OVER): Rule("_ignore", (_F,)),
-    (_F, Symbol.RESTORE): Rule("_ignore", (_F,)),
+    (_F, Symbol.RESTORE): Rule("_restore", (_F,)),
     (_F, Symbol.RECONFIGURE): Rule("_ignore", (_F,)),
     (_F, Symbol.RESTART): Rule("_ignore", (_F,)),
     (_F, Symbol.PLANE): Rule("_ignore", (_F,)),

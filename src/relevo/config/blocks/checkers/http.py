@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from relevo.config.blocks.arguments import MAX_UINT, Argument, boolean, integer, text
+from relevo.config.blocks.arguments import MAX_UINT, Argument, boolean, flag, integer, text
 from relevo.config.blocks.checks import CONNECTION, Common, Kind, from_server, register, timing
 from relevo.config.blocks.registry import Again, Block, Fields, Keyword
-from relevo.config.blocks.standing import SOME, later, unneeded
+from relevo.config.blocks.standing import SOME, unneeded
 from relevo.config.cursor import Cursor
 from relevo.config.diagnostics import Severity
+from relevo.config.source import Quoted, script_words
 from relevo.model import HttpCheck, Url
-from relevo.model.checks import CheckTiming
+from relevo.model.checks import REGEX_OPTIONS, CheckTiming
 
 Range = tuple[int, int]
 
@@ -66,14 +67,54 @@ STATUS_CODE: Final = Keyword(
     "status_code", Argument(_status_codes, "N[-N] …", "", "100..599"), "status codes that pass",
     target="status_codes", default_text="200-299", again=Again.JOIN,
 )  # fmt: skip
-_NOT_SEARCHED: Final = "the body is not searched: the status and the digest decide"
+
+
+def _regex(cursor: Cursor) -> str:
+    """Read an expression as keepalived does: quotes and escapes are those of scripts, and it is one word."""
+    cursor.peek() or cursor.word("an expression")
+    raw = cursor.rest()
+    words = script_words(f'"{raw[0]}"') if len(raw) == 1 and isinstance(raw[0], Quoted) else script_words(" ".join(raw))
+    if len(words) != 1 or not words[0]:
+        raise cursor.reject("an expression is one word: ignored, as in keepalived", 'quote it: regex "…"', word=1)
+    return words[0]
+
+
+def _regex_options(cursor: Cursor) -> tuple[str, ...]:
+    found = []
+    if not cursor.more():
+        cursor.word("an option")
+    while cursor.more():
+        word = cursor.word()
+        if word in REGEX_OPTIONS:
+            found.append(word)
+        else:
+            cursor.report(
+                Severity.ERROR, f"'{word}' is no option of an expression: left out", f"one of {' '.join(REGEX_OPTIONS)}"
+            )
+    return tuple(found)
+
+
+REGEX: Final = Keyword("regex", Argument(_regex, "EXPRESSION"), "expression of PCRE2 that the body must match")
+MIN_OFFSET: Final = Keyword(
+    "regex_min_offset", integer(0, MAX_UINT, "an offset"), "byte where the search begins", default_text="0"
+)
+MAX_OFFSET: Final = Keyword(
+    "regex_max_offset", integer(0, MAX_UINT, "an offset"), "byte before which the match begins", default_text="none"
+)
+NO_MATCH: Final = Keyword("regex_no_match", flag(), "the body must not match")
+OPTIONS: Final = Keyword(
+    "regex_options",
+    Argument(_regex_options, "OPTION …", "", "those of pcre2api(3)"),
+    "options of the expression",
+    again=Again.JOIN,
+)
 _REGEX: Final = (
-    later("regex", SOME, "expression that the body must have", _NOT_SEARCHED),
-    later("regex_no_match", boolean(), "expression that the body must not have", _NOT_SEARCHED),
-    later("regex_options", SOME, "options of the expression", _NOT_SEARCHED),
-    later("regex_min_offset", integer(0, MAX_UINT, "an offset"), "where the search begins", _NOT_SEARCHED),
-    later("regex_max_offset", integer(0, MAX_UINT, "an offset"), "where the search ends", _NOT_SEARCHED),
-    later("regex_stack", SOME, "memory for the search", _NOT_SEARCHED),
+    REGEX,
+    NO_MATCH,
+    OPTIONS,
+    MIN_OFFSET,
+    MAX_OFFSET,
+    unneeded("regex_stack", SOME, "memory for the search", "a search has limits of its own"),
     unneeded("tls_compliant", boolean(), "close TLS as the standard says", "it always is"),
 )
 URL: Final = Block(
@@ -89,6 +130,7 @@ URL: Final = Block(
 )
 URLS: Final[Keyword[Any]] = Keyword("url", URL.argument, "a page to request", again=Again.EACH)
 
+ENABLE_SNI: Final = Keyword("enable_sni", boolean(), "send the host name in the handshake")
 _ROWS: Final[tuple[Keyword[Any], ...]] = (
     *CONNECTION,
     *timing(delay_before_retry_s=3.0),
@@ -97,9 +139,9 @@ _ROWS: Final[tuple[Keyword[Any], ...]] = (
     Keyword("virtualhost", text("a host name"), "Host header of every page", inherits=from_server("virtualhost")),
     Keyword("http_protocol", Argument(_protocol, "VERSION", "", "1.0 1.0C 1.1"), "HTTP version of the requests"),
     Keyword("fast_recovery", Argument(_fast_recovery, "[on|off]"), "accepted, no effect: a recovering server is asked for every page at once anyway"),
-    later("sni_name", text("a host name"), "host name in the handshake", "it is that of the request"),
+    Keyword("sni_name", text("a host name"), "host name in the handshake; turns enable_sni on", default_text="that of the request"),
     unneeded("tls_compliant", boolean(), "close TLS as the standard says", "it always is"),
-    Keyword("enable_sni", boolean(), "send the host name in the handshake"),
+    ENABLE_SNI,
 )  # fmt: skip
 HTTP_GET: Final = Block("HTTP_GET", _ROWS, (HttpCheck, CheckTiming))
 SSL_GET: Final = Block("SSL_GET", _ROWS, (HttpCheck, CheckTiming))
@@ -110,7 +152,17 @@ def _url(fields: Fields) -> Url | None:
     if path is None:
         fields.report(Severity.ERROR, "", "'url' without a path: left out", "write path /")
         return None
-    return fields.into(Url, path=path)
+    if REGEX.key not in fields:
+        for row in (NO_MATCH, OPTIONS, MIN_OFFSET, MAX_OFFSET):
+            if row.key in fields:
+                fields.report(Severity.WARNING, row.key, f"'{row.name}' without a regex: ignored", "write regex EXPRESSION")
+        return fields.into(Url, path=path, regex_no_match=False, regex_options=(), regex_min_offset=0, regex_max_offset=0)
+    first, last = fields.given(MIN_OFFSET, 0), fields.given(MAX_OFFSET, 0)
+    if last and first >= last:
+        message = f"a match cannot begin from byte {first} on and before byte {last}: both are ignored, as in keepalived"
+        fields.report(Severity.ERROR, MAX_OFFSET.key, message, "write a greater regex_max_offset")
+        first = last = 0
+    return fields.into(Url, path=path, regex_min_offset=first, regex_max_offset=last)
 
 
 def _build(fields: Fields, common: Common) -> HttpCheck | None:
@@ -120,7 +172,13 @@ def _build(fields: Fields, common: Common) -> HttpCheck | None:
         fields.report(Severity.ERROR, "", f"{name} without a url: left out", "add url { path / }")
         return None
     return fields.into(
-        HttpCheck, urls=urls, tls=name == "SSL_GET", timing=common.timing, connect=common.connect, bind=common.bind
+        HttpCheck,
+        urls=urls,
+        tls=name == "SSL_GET",
+        enable_sni=fields.given(ENABLE_SNI, False) or "sni_name" in fields,
+        timing=common.timing,
+        connect=common.connect,
+        bind=common.bind,
     )
 
 

@@ -7,7 +7,7 @@ from relevo.config.blocks.registry import Block, Fields
 from relevo.model import TcpCheck
 from relevo.model.checks import CheckTiming
 
-TCP_CHECK = Block("TCP_CHECK", (*CONNECTION, *timing(delay_before_retry_s=1.0)), (TcpCheck, CheckTiming))
+TCP_CHECK = Block("TCP_CHECK", (*CONNECTION, *timing()), (TcpCheck, CheckTiming))
 
 
 def _build(fields: Fields, common: Common) -> TcpCheck:
