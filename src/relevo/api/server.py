@@ -22,10 +22,10 @@ IDLE_S: Final = 30.0
 """A client that sends nothing, or does not read its answer, for this long is disconnected."""
 MAX_CLIENTS: Final = 32
 """Simultaneous clients. One more takes the place of the one that has been silent for longest."""
-RATE: Final = 100.0
-"""Clients accepted in a second, and requests answered in a second. A status costs half a millisecond in a small cluster, so that
-whoever floods the socket takes a twentieth of a core; the others wait for their turn, first in the queue of the socket."""
-BURST: Final = 200
+RATE: Final = 50.0
+"""Clients accepted in a second, and requests answered in a second, in the long run: a client and its answer cost a millisecond.
+Who comes faster waits, first in the queue of the socket."""
+BURST: Final = 100
 """Clients, and requests, that are not delayed after a time of quiet."""
 MAX_QUOTED: Final = 64
 """Characters of an unknown command in the error."""
@@ -63,6 +63,7 @@ class ControlServer:
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._requests = Turns()
+        self._encoded: tuple[Any, bytes] = (None, b"")  # the last answer: several clients may be given the same
         self._clients = 0
         self._silent: dict[asyncio.StreamWriter, None] = {}  # clients that are not being answered, the longest first
 
@@ -99,7 +100,7 @@ class ControlServer:
                     return
                 self._silent.pop(writer, None)
                 await self._requests.take()
-                writer.write(_line(await self._answer(line)))
+                writer.write(self._line(await self._answer(line)))
                 self._silent[writer] = None
                 async with asyncio.timeout(IDLE_S):
                     await writer.drain()
@@ -120,6 +121,11 @@ class ControlServer:
         del self._silent[silent]
         silent.transport.abort()
         return True
+
+    def _line(self, value: Any) -> bytes:
+        if value is not self._encoded[0]:
+            self._encoded = (value, _line(value))
+        return self._encoded[1]
 
     async def _answer(self, line: bytes) -> Any:
         try:

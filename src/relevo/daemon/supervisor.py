@@ -57,6 +57,7 @@ from relevo.daemon.options import Options, part_of
 from relevo.daemon.processes import Worker, Workers
 from relevo.daemon.reload import Reloads, being_read, own_steps, read_candidate, remove_marker, unlogged
 from relevo.daemon.scheduled_reload import ScheduledReload
+from relevo.daemon.shared import Shared
 from relevo.daemon.trackers import TrackerDriver
 from relevo.errors import ControlError, HostError
 from relevo.host import privileges, systemd
@@ -100,6 +101,7 @@ class Supervisor:
         self.echo_range = EchoRange()
         self.check_scripts = CheckScripts(lambda ended: self.workers.send("balancer", ended), self.log)
         self.workers = Workers(self)
+        self._shared_snapshot = Shared(self._take_snapshot)
         self.commands = Commands(self)
         self.reloads = Reloads(self)
         self.scheduled = ScheduledReload(self._begin_reload, self.log)
@@ -459,6 +461,10 @@ class Supervisor:
     # -- status ------------------------------------------------------------------------------------------------
 
     async def snapshot(self) -> Snapshot:
+        """Return everything that the daemon knows; those who ask at the same time get the same."""
+        return await self._shared_snapshot.get()
+
+    async def _take_snapshot(self) -> Snapshot:
         """Collect the snapshots of the workers; one that does not answer is marked."""
         reports, workers = await self.workers.snapshots()
         return Snapshot(
