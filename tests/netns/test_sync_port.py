@@ -110,3 +110,28 @@ def test_a_missing_interface_is_an_error(spaces: NetworkNamespaces) -> None:
     for open_ in (lambda: SyncSender("eth9", "224.0.0.81", PORT, 1), lambda: SyncReceiver("eth9", "224.0.0.81", PORT)):
         with pytest.raises(OSError, match="no interface with this name"):
             open_()
+
+
+@pytest.mark.parametrize(("group", "stranger"), [("224.0.0.81", "10.9.0.9"), ("ff02::81", "fd09::9")])
+def test_in_a_flood_of_forged_messages_known_directors_are_heard(spaces: NetworkNamespaces, group: str, stranger: str) -> None:
+    with spaces.inside("there"):
+        receiver = SyncReceiver("wire", group, PORT)
+    with spaces.inside("here"):
+        sender = SyncSender("wire", group, PORT, 1)
+    try:
+        sender.send(b"first")
+        ((_, source),) = received(receiver, 1)
+        receiver.limit([stranger], 1 << 20)
+        for _ in range(100):
+            sender.send(b"forged")
+        assert nothing_received(receiver)
+        receiver.limit([source], 1 << 20)
+        sender.send(b"known")
+        assert received(receiver, 1) == [(b"known", source)]
+        receiver.limit(None, 1)
+        receiver.limit(None, 1)
+        sender.send(b"everybody")
+        assert received(receiver, 1) == [(b"everybody", source)]
+    finally:
+        receiver.close()
+        sender.close()

@@ -10,6 +10,8 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Final, Self
 
+from relevo.host.socket_filter import SO_DETACH_FILTER, accept_senders, attach_filter
+
 BUFFER: Final = 8 << 20
 """Bytes of each socket buffer: room for some hundred thousand connections."""
 _LONGEST: Final = 65_535
@@ -126,6 +128,15 @@ class SyncReceiver:
             address = str(source[0]).partition("%")[0]  # a link-local address has its interface after "%"
             if not self._peers or address in self._peers:
                 yield data, address
+
+    def limit(self, senders: Sequence[str] | None, sample: int) -> None:
+        """Receive from ``senders`` and one in ``sample`` messages of others; ``None``: from everybody. ``OSError`` on failure."""
+        if senders is not None:
+            ipv6 = self._socket.family is socket.AF_INET6
+            attach_filter(self._socket, accept_senders([each for each in senders if (":" in each) is ipv6], sample, ipv6=ipv6))
+            return
+        with contextlib.suppress(FileNotFoundError):  # there was no filter
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def close(self) -> None:
         """Leave the group and close the socket."""

@@ -1,4 +1,4 @@
-"""Floods of adverts: a socket that gets more than routers send is told whom to listen to.
+"""Floods of adverts, and of forged synchronisation: a socket that gets more than directors send is told whom to listen to.
 
 A director runs before other processes, so that a flood which it reads packet by packet takes a core, and the adverts of the
 master are lost in the full queue of the socket. In a flood the kernel passes on what known senders send, and one in ``SAMPLE``
@@ -25,9 +25,13 @@ QUIET_S: Final = 10.0
 
 
 class FloodGuard:
-    """Counts what one socket receives. ``limited_to`` are the senders that are read in a flood; ``None`` is everybody."""
+    """Counts what one socket receives. ``limited_to`` are the senders that are read in a flood; ``None`` is everybody.
 
-    def __init__(self) -> None:
+    More than ``sender_per_s`` packets in a second of one sender are a flood, useful or not.
+    """
+
+    def __init__(self, sender_per_s: float = SENDER_PER_S) -> None:
+        self._sender_per_s = sender_per_s
         self.limited_to: tuple[str, ...] | None = None
         self._second = 0.0  # when the present second of counting began
         self._useless = 0
@@ -52,7 +56,7 @@ class FloodGuard:
         if not useful:
             self._useless += 1
             self._quiet_at = now + QUIET_S
-        floods = self._by_sender[sender] > SENDER_PER_S
+        floods = self._by_sender[sender] > self._sender_per_s
         if self.limited_to is None:
             if self._useless <= USELESS_PER_S and not floods:
                 return False

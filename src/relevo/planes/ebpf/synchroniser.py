@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from relevo.host.sync_port import SyncReceiver, SyncSender, interface_index
 from relevo.machines import sync_states
 from relevo.machines.sync_peers import SyncPeers
 from relevo.model.table import SyncPeer, SyncRole, SyncState, SyncTask
+from relevo.node.flood import SAMPLE, FloodGuard
 from relevo.planes.ebpf.instance import Instance
 from relevo.planes.ebpf.layout import SettingFlag, SyncExport
 from relevo.planes.ebpf.sync_export import Ring
@@ -39,6 +41,11 @@ BURST_PAUSE_S: Final = 0.01
 ACK_TIMEOUT_S: Final = 1.0
 """How long a hand-over waits for the other directors to acknowledge all entries."""
 ACK_POLL_S: Final = 0.005
+
+
+def new_guard() -> FloodGuard:
+    """Return a guard that limits the number of forged messages alone: whoever has the key may send as much as there is."""
+    return FloodGuard(sender_per_s=math.inf)
 
 
 class Synchroniser:
@@ -64,6 +71,7 @@ class Synchroniser:
         self._sync_task: asyncio.Task[None] | None = None
         self._key = b""
         self._peers: SyncPeers | None = None
+        self._guard = new_guard()
         self._timer: asyncio.TimerHandle | None = None
         self._entries_sent = self._entries_received = 0
         self._sent_at: float | None = None
@@ -85,6 +93,8 @@ class Synchroniser:
         self._open_problem = ""
         try:
             self._match_peers()
+            if self._guard.expire(time.monotonic()):
+                self._limit_senders()
             self._match_sender(SyncRole.MASTER in task.roles or bool(task.key_file))
             self._match_receiver(SyncRole.BACKUP in task.roles or bool(task.key_file))
         except OSError as error:
@@ -143,6 +153,7 @@ class Synchroniser:
             receiver = self._receivers.pop()
             asyncio.get_running_loop().remove_reader(receiver.fileno())
             receiver.close()
+        self._guard = new_guard()
 
     def _close_sockets(self) -> None:
         self._close_sender()
@@ -274,10 +285,19 @@ class Synchroniser:
     def _verified(self, peers: SyncPeers, datagram: bytes, source: str) -> list[bytes]:
         """Verify a datagram; return the IPVS sync messages to import."""
         message = sync_messages.verify(datagram, self._key)
+        verified = isinstance(message, Message)
+        if self._guard.take(source, useful=verified, trusted=lambda: self.task.peers, now=time.monotonic()):
+            self._limit_senders()
         if not isinstance(message, Message):
             self._import.refused[message.value] += 1
             return []
         return self._perform(peers.receive(sync_states.MessageReceived(message, source), time.monotonic()))
+
+    def _limit_senders(self) -> None:
+        """Have the kernel drop what others send while somebody sends forged messages without end: each costs a digest."""
+        for receiver in self._receivers:
+            with contextlib.suppress(OSError):
+                receiver.limit(self._guard.limited_to, SAMPLE)
 
     def table_changed(self) -> None:
         """Import the entries that waited for a service or server which has been added."""
@@ -290,6 +310,8 @@ class Synchroniser:
         if key == self._key and (self._peers is None or self._peers.sync_id == self.task.sync_id):
             return
         self._leave_peers()
+        self._guard = new_guard()
+        self._limit_senders()
         self._key = key
         self._peers = (
             SyncPeers(secrets.token_bytes(sync_messages.SESSION_BYTES), self.task.sync_id, time.monotonic()) if key else None
