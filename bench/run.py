@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench import checks, cost, failover, flood, flood_traffic, footprint, forwarding, proxy, survival, synchronisation
 from bench import compile as compile_bench
-from bench import cost, failover, flood, flood_traffic, footprint, forwarding, proxy, survival, synchronisation
 
 BENCHES = {
     "compile": lambda quick: compile_bench.main(3 if quick else 7),
@@ -23,6 +23,7 @@ BENCHES = {
     "flood": lambda quick: flood.main(),
     "flood-traffic": lambda quick: flood_traffic.main(),
     "synchronisation": lambda quick: synchronisation.main(*((100, 10_000) if quick else (1000, 100_000))),
+    "checks": lambda quick: checks.main(1 if quick else 3),
     "footprint": lambda quick: footprint.main(5 if quick else 11),
 }
 
