@@ -146,11 +146,10 @@ class Balancer:
 
     def finish_probe(self, key: CheckKey, result: Result, now: float) -> list[Effect]:
         """Process the result of a probe."""
-        found = self.checks.finish(key, result, now)
-        if found is None:
-            return []
-        runner, verdicts = found
-        return self._take_verdicts(runner, result, verdicts, now)
+        effects: list[Effect] = []
+        for runner, verdicts in self.checks.finish(key, result, now):
+            effects += self._take_verdicts(runner, result, verdicts, now)
+        return effects
 
     def file_read(self, name: str, number: int | None, now: float) -> list[Effect]:
         """Take the number in a ``track_file``, ``None`` if it cannot be read."""

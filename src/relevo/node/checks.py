@@ -25,7 +25,10 @@ CheckKey = tuple[str, Endpoint, CheckName]
 
 @dataclass(slots=True, eq=False)
 class CheckRunner:
-    """One check of one real server. ``running`` while its probe runs."""
+    """One check of one real server. ``running`` while its probe runs.
+
+    Of equal checks of several services one is the ``leader``: its probes count for all ``followers``, which have none.
+    """
 
     key: CheckKey
     server: RealServer
@@ -34,6 +37,8 @@ class CheckRunner:
     running: bool = False
     weight: Weight | None = None
     """What it makes of the server's weight."""
+    leader: CheckRunner | None = None
+    followers: list[CheckRunner] | None = None
 
     @property
     def why_down(self) -> str:
@@ -51,6 +56,10 @@ def weigh(check: FileCheck, number: int) -> Result:
     if change <= FAULT_WEIGHT:
         return Result(Failure.FILE, f"{check.track_file} has {number}")
     return Result(detail=str(number), weight=Weight(change))
+
+
+def _knows_more(one: CheckRunner, other: CheckRunner) -> bool:
+    return (one.running, one.machine.last is not None) > (other.running, other.machine.last is not None)
 
 
 class Checks:
@@ -94,7 +103,34 @@ class Checks:
                     elif self._keep(present, server, check, now):
                         abandoned.append(key)
         gone = [key for key, runner in former.items() if key not in self.runners and runner.running]
+        self._share()
         return [*gone, *abandoned]
+
+    def _share(self) -> None:
+        """Let one of each set of equal checks ask for all: the same server in a hundred services is asked once.
+
+        One that is asking, or has asked, goes on doing so. A new check begins with what it knows.
+        """
+        leaders: dict[Check, CheckRunner] = {}
+        for runner in self.runners.values():
+            runner.followers = None
+            if not isinstance(runner.check, FileCheck):
+                present = leaders.setdefault(runner.check, runner)
+                if present is not runner and _knows_more(runner, present):
+                    leaders[runner.check] = runner
+        for runner in self.runners.values():
+            leader = leaders.get(runner.check)
+            if leader is runner or leader is None:
+                led, runner.leader = runner.leader is not None, None
+                if led:
+                    self._arm(runner)
+                continue
+            runner.leader = leader
+            if leader.followers is None:
+                leader.followers = []
+            leader.followers.append(runner)
+            if runner.machine.last is None and leader.machine.last is not None:
+                runner.machine, runner.weight = leader.machine.copy(), leader.weight
 
     def _add(self, key: CheckKey, server: RealServer, check: Check, verdict: bool | None, now: float) -> None:
         machine = CheckMachine(check.timing, self._first_at(check, now), up=verdict)
@@ -150,15 +186,17 @@ class Checks:
         runners = self._by_file.get(name, ())
         return [(runner, weigh(runner.check, number or 0)) for runner in runners if isinstance(runner.check, FileCheck)]
 
-    def finish(self, key: CheckKey, result: Result, now: float) -> tuple[CheckRunner, list[checking.Effect]] | None:
-        """Process the result of a probe; ``None`` if the check is gone or the probe was cancelled."""
+    def finish(self, key: CheckKey, result: Result, now: float) -> list[tuple[CheckRunner, list[checking.Effect]]]:
+        """Process the result of a probe, for all checks that it is for: none if the check is gone or the probe was cancelled."""
         runner = self.runners.get(key)
         if runner is None or not runner.running:
-            return None
+            return []
         runner.running = False
-        effects = runner.machine.receive(result, now)
+        found = [(runner, runner.machine.receive(result, now))]
+        if runner.followers is not None:
+            found += [(each, each.machine.receive(result, now)) for each in runner.followers if not each.running]
         self._arm(runner)
-        return runner, effects
+        return found
 
     def _arm(self, runner: CheckRunner) -> None:
         due = runner.machine.deadline()
@@ -166,5 +204,5 @@ class Checks:
             heappush(self._queue, (due, next(self._order), runner))
 
     def _is_current(self, at: float, _: int, runner: CheckRunner) -> bool:
-        current = self.runners.get(runner.key) is runner and not runner.running
+        current = self.runners.get(runner.key) is runner and not runner.running and runner.leader is None
         return current and runner.machine.deadline() == at

@@ -465,3 +465,73 @@ def test_the_live_weight_counts_what_checks_make_of_it():
     lines = story.say(("MISC_CHECK", 0), instead(15))
     assert lines == [*changing(10, 15), f"Gained quorum 15+0=15 <= 15 for VS {NAME}"]
     assert story.say(("MISC_CHECK", 0), instead(14))[1:] == [f"Lost quorum 15-0=15 > 14 for VS {NAME}"]
+
+
+# -- equal checks -----------------------------------------------------------------------------------------------------
+
+
+def elsewhere(port, *servers):
+    return service(*servers, endpoint=Endpoint("192.0.2.1", port))
+
+
+def probes(balancer, now):
+    return [effect.key[0] for effect in balancer.expire(now) if isinstance(effect, StartProbe)]
+
+
+def test_a_server_in_a_hundred_services_is_asked_once_and_all_of_them_know():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(*(elsewhere(port, server(1), server(2)) for port in range(1, 101))), 0.0)
+    started = [effect for effect in balancer.expire(1.0) if isinstance(effect, StartProbe)]
+    assert [effect.key[1] for effect in started] == [at(1), at(2)]
+    assert balancer.expire(1.0) == []
+    balancer.finish_probe(started[0].key, Result(Failure.REFUSED), 1.5)
+    balancer.finish_probe(started[1].key, Result(), 1.5)
+    up = [{entry.endpoint for entry in desired.servers} for desired in balancer.desired()]
+    assert up == [{at(2)}] * 100
+    assert [len(probes(balancer, now)) for now in (2.0, 6.4, 6.5)] == [0, 0, 2]
+
+
+def test_another_check_of_the_same_server_is_asked_by_itself():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(
+        file(elsewhere(1, server(1)), elsewhere(2, server(1, tcp(1, retry=3))), elsewhere(3, server(1, http(1)))), 0.0
+    )
+    assert len(probes(balancer, 1.0)) == 3
+
+
+def test_when_the_service_that_asks_is_removed_another_one_goes_on():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(elsewhere(1, server(1)), elsewhere(2, server(1))), 0.0)
+    (first,) = [effect for effect in balancer.expire(1.0) if isinstance(effect, StartProbe)]
+    balancer.finish_probe(first.key, Result(), 1.0)
+    balancer.configure(file(elsewhere(2, server(1))), 2.0)
+    assert probes(balancer, 5.9) == []
+    assert probes(balancer, 6.0) == ["[192.0.2.1]:tcp:2"]
+    balancer.configure(file(elsewhere(1, server(1)), elsewhere(2, server(1))), 6.1)  # while it runs
+    assert probes(balancer, 7.1) == []
+    balancer.finish_probe(("[192.0.2.1]:tcp:2", at(1), ("TCP_CHECK", 0)), Result(), 7.2)
+    assert probes(balancer, 12.2) == ["[192.0.2.1]:tcp:2"]
+
+
+def test_a_new_service_begins_with_what_is_known_of_its_server():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(elsewhere(1, server(1))), 0.0)
+    (first,) = [effect for effect in balancer.expire(1.0) if isinstance(effect, StartProbe)]
+    balancer.finish_probe(first.key, Result(Failure.REFUSED), 1.0)
+    balancer.configure(file(elsewhere(1, server(1)), elsewhere(2, server(1))), 2.0)
+    assert [desired.servers for desired in balancer.desired()] == [(), ()]
+
+
+def test_a_check_that_is_edited_in_one_service_is_its_own_from_then_on_and_may_become_equal_again():
+    balancer = Balancer(lambda: 0.0)
+    both = file(elsewhere(1, server(1)), elsewhere(2, server(1)))
+    balancer.configure(both, 0.0)
+    (first,) = [effect for effect in balancer.expire(1.0) if isinstance(effect, StartProbe)]
+    balancer.finish_probe(first.key, Result(), 1.0)
+    balancer.configure(file(elsewhere(1, server(1)), elsewhere(2, server(1, tcp(1, delay_loop_s=7.0)))), 2.0)
+    assert probes(balancer, 3.0) == ["[192.0.2.1]:tcp:2"]  # an edited check is asked soon
+    balancer.finish_probe(("[192.0.2.1]:tcp:2", at(1), ("TCP_CHECK", 0)), Result(), 3.0)
+    assert probes(balancer, 6.0) == ["[192.0.2.1]:tcp:1"]
+    balancer.finish_probe(("[192.0.2.1]:tcp:1", at(1), ("TCP_CHECK", 0)), Result(), 6.0)
+    balancer.configure(both, 7.0)
+    assert len(probes(balancer, 100.0)) == 1
