@@ -54,7 +54,7 @@ def addresses_are_compared_as_text(monkeypatch):
 def a_changed_pool_is_a_new_pool(monkeypatch):
     """Any edit of a service forgets its hysteresis (dpvs #945, keepalived #33)."""
 
-    def anew(self, service, failing, now):
+    def anew(self, service, failing, now, weights):
         down = [(at, name, why) for at, names in failing.items() for name, why in names.items()]
         self.__init__(service, now, down)
         return []

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
-from relevo.machines.machine import Rule, Timers, find_rule
+from relevo.machines.machine import Rule, find_rule
 from relevo.model.checks import CheckTiming
 
 LOCAL_PAUSE_S: Final = 1.0
@@ -149,25 +149,26 @@ class CheckMachine:
         self.last: Result | None = None
         self.last_at: float | None = None
         self.since = first_at
-        self._timers: Timers[Symbol] = Timers()
-        self._timers.set(Symbol.DUE, first_at)
+        self._due: float | None = first_at
 
     @property
     def up(self) -> bool:
         """The verdict on the server."""
         return self.state in (_UU, _U, _R)
 
+    @property
+    def is_unproven(self) -> bool:
+        """Whether nothing is known of the server yet."""
+        return self.state in (_UU, _UD)
+
     def copy(self) -> CheckMachine:
         """Return a machine in the same state."""
-        twin = copy(self)
-        twin._timers = self._timers.copy()
-        return twin
+        return copy(self)
 
     def reconfigure(self, timing: CheckTiming, next_at: float) -> None:
         """Use other settings. The verdict stays until the next result; its probe starts at ``next_at`` at the latest."""
         self.timing = timing
-        due = self._timers.get(Symbol.DUE)
-        self._timers.set(Symbol.DUE, next_at if due is None else min(due, next_at))
+        self._due = next_at if self._due is None else min(self._due, next_at)
 
     def receive(self, result: Result, now: float) -> list[Effect]:
         """Process the result of the last probe."""
@@ -176,11 +177,14 @@ class CheckMachine:
 
     def deadline(self) -> float | None:
         """When the next probe is due; ``None`` while one runs."""
-        return self._timers.deadline()
+        return self._due
 
     def expire(self, now: float) -> list[Effect]:
         """Start a probe when it is due."""
-        return [] if self._timers.pop_due(now) is None else self._step(Symbol.DUE, now)
+        if self._due is None or self._due > now:
+            return []
+        self._due = None
+        return self._step(Symbol.DUE, now)
 
     def _step(self, symbol: Symbol, now: float) -> list[Effect]:
         rule = find_rule(TRANSITIONS, self.state, symbol, "check")
@@ -193,7 +197,7 @@ class CheckMachine:
 
     def _again(self, now: float, delay_s: float, state: State) -> None:
         self.state = state
-        self._timers.set(Symbol.DUE, now + delay_s)
+        self._due = now + delay_s
 
     def _reason(self) -> str:
         return self.last.reason if self.last else ""

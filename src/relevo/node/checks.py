@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from itertools import count
 from typing import Final
 
 from relevo.machines import check as checking
@@ -18,6 +18,9 @@ from relevo.model.diff import check_names
 
 FIRST_CHECK_S: Final = 1.0
 """The first check comes this long after the start, plus a random part of the warm-up (keepalived's rule)."""
+
+SLOTS_PER_S: Final = 200
+"""Checks begin together with those of the same slot of time: ten thousand of them would wake the process for each otherwise."""
 
 CheckKey = tuple[str, Endpoint, CheckName]
 """Service, server and check; a reload keeps it."""
@@ -58,6 +61,11 @@ def weigh(check: FileCheck, number: int) -> Result:
     return Result(detail=str(number), weight=Weight(change))
 
 
+def _is_scheduled(at: float, runner: CheckRunner) -> bool:
+    """Whether a check has not been started, put off or given to another one since it was scheduled for ``at``."""
+    return runner.machine.deadline() == at and not runner.running and runner.leader is None
+
+
 def _knows_more(one: CheckRunner, other: CheckRunner) -> bool:
     return (one.running, one.machine.last is not None) > (other.running, other.machine.last is not None)
 
@@ -68,8 +76,8 @@ class Checks:
     def __init__(self, draw: Callable[[], float]) -> None:
         self.runners: dict[CheckKey, CheckRunner] = {}
         self._draw = draw
-        self._queue: list[tuple[float, int, CheckRunner]] = []
-        self._order = count()
+        self._slots: dict[int, list[tuple[float, CheckRunner]]] = {}  # what is due, by slots of time
+        self._next: list[int] = []  # the slots, as a heap
         self.numbers: dict[str, int] = {}  # in files, by name
         self._by_file: dict[str, list[CheckRunner]] = {}
 
@@ -77,7 +85,7 @@ class Checks:
         """Return a copy that can be configured without any effect on this one. It starts no probe."""
         twin = copy(self)
         twin.runners = {key: replace(runner, machine=runner.machine.copy()) for key, runner in self.runners.items()}
-        twin._queue = []
+        twin._slots, twin._next = {}, []
         twin.numbers = dict(self.numbers)
         return twin
 
@@ -130,7 +138,17 @@ class Checks:
                 leader.followers = []
             leader.followers.append(runner)
             if runner.machine.last is None and leader.machine.last is not None:
-                runner.machine, runner.weight = leader.machine.copy(), leader.weight
+                self._inform(runner, leader)
+
+    def _inform(self, runner: CheckRunner, leader: CheckRunner) -> None:
+        """Let a new check begin with what an equal one knows; if its server has a verdict already, soon have a result for it."""
+        if runner.machine.is_unproven:
+            runner.machine, runner.weight = leader.machine.copy(), leader.weight
+            return
+        due = runner.machine.deadline()
+        if due is not None and not leader.running:
+            leader.machine.reconfigure(leader.check.timing, due)
+            self._arm(leader)
 
     def _add(self, key: CheckKey, server: RealServer, check: Check, verdict: bool | None, now: float) -> None:
         machine = CheckMachine(check.timing, self._first_at(check, now), up=verdict)
@@ -167,18 +185,25 @@ class Checks:
         return now + min(FIRST_CHECK_S, check.timing.delay_loop_s) + self._draw() * check.timing.warmup_s
 
     def deadline(self) -> float | None:
-        """Return when the next check is due."""
-        while self._queue and not self._is_current(*self._queue[0]):
-            heappop(self._queue)
-        return self._queue[0][0] if self._queue else None
+        """Return when the next checks are due: those of about the same time begin together."""
+        while self._next:
+            slot = self._next[0]
+            if any(_is_scheduled(at, runner) and self.runners.get(runner.key) is runner for at, runner in self._slots[slot]):
+                return slot / SLOTS_PER_S
+            self._drop_slot()
+        return None
 
     def due(self, now: float) -> Iterator[CheckRunner]:
         """Yield the checks whose probes must start now."""
-        while (at := self.deadline()) is not None and at <= now:
-            _, _, runner = heappop(self._queue)
-            runner.machine.expire(now)
-            runner.running = True
-            yield runner
+        while self._next and self._next[0] / SLOTS_PER_S <= now:
+            for at, runner in self._drop_slot():
+                if _is_scheduled(at, runner) and self.runners.get(runner.key) is runner:
+                    runner.machine.expire(max(at, now))  # they may differ in the last digit
+                    runner.running = True
+                    yield runner
+
+    def _drop_slot(self) -> list[tuple[float, CheckRunner]]:
+        return self._slots.pop(heappop(self._next))
 
     def file_read(self, name: str, number: int | None) -> list[tuple[CheckRunner, Result]]:
         """Take the number in a file; return the checks of that file with their results. One that cannot be read has 0."""
@@ -201,8 +226,8 @@ class Checks:
     def _arm(self, runner: CheckRunner) -> None:
         due = runner.machine.deadline()
         if due is not None:
-            heappush(self._queue, (due, next(self._order), runner))
-
-    def _is_current(self, at: float, _: int, runner: CheckRunner) -> bool:
-        current = self.runners.get(runner.key) is runner and not runner.running and runner.leader is None
-        return current and runner.machine.deadline() == at
+            slot = math.ceil(due * SLOTS_PER_S - 1e-6)
+            if slot not in self._slots:
+                self._slots[slot] = []
+                heappush(self._next, slot)
+            self._slots[slot].append((due, runner))

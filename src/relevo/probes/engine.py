@@ -23,6 +23,8 @@ from relevo.probes.exchange import READ_SIZE, Exchange, Step, Transport, begin
 
 MAX_PROBES: Final = 512
 """Probes that run at the same time; further ones wait. Each has a descriptor."""
+TICK_S: Final = 0.005
+"""Seconds between two looks at the sockets under load."""
 BATCH: Final = 256
 """Events that are handled before other work of the loop has its turn."""
 MAX_UNSENT: Final = 1 << 20
@@ -60,7 +62,8 @@ class Engine(Generic[K]):
         self._finished = finished
         self._epoll = select.epoll()
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._epoll.fileno(), self._read)
+        self._loop.add_reader(self._epoll.fileno(), self._begin_ticking)
+        self._tick: asyncio.TimerHandle | None = None
         self._waiting: dict[K, NetworkCheck] = {}
         self._running: dict[K, Conversation[K]] = {}
         self._by_descriptor: dict[int, Conversation[K]] = {}
@@ -89,7 +92,7 @@ class Engine(Generic[K]):
         for key in list(self._running):
             self.cancel(key)
         self._waiting.clear()
-        for handle in (self._timer, self._reporting):
+        for handle in (self._timer, self._reporting, self._tick):
             if handle is not None:
                 handle.cancel()
         self._loop.remove_reader(self._epoll.fileno())
@@ -111,12 +114,25 @@ class Engine(Generic[K]):
         if self._timer is None or self._timer.when() > conversation.ends_at:
             self._set_timer(conversation.ends_at)
 
+    def _begin_ticking(self) -> None:
+        """Read, and again every ``TICK_S`` as long as there is something: under load a wake-up costs more than an event."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._read()
+
     def _read(self) -> None:
-        for descriptor, events in self._epoll.poll(0, BATCH):
+        found = self._epoll.poll(0, BATCH)
+        for descriptor, events in found:
             conversation = self._by_descriptor.get(descriptor)
             if conversation is not None:
                 self._step(conversation, events)
         self._report()
+        if not found:
+            self._tick = None
+            self._loop.add_reader(self._epoll.fileno(), self._begin_ticking)
+        elif len(found) == BATCH:
+            self._tick = self._loop.call_later(0.0, self._read)
+        else:
+            self._tick = self._loop.call_later(TICK_S, self._read)
 
     def _step(self, conversation: Conversation[K], events: int) -> None:
         before = conversation.wanted
@@ -142,9 +158,8 @@ class Engine(Generic[K]):
             self._reporting = self._loop.call_soon(self._report)
 
     def _release(self, conversation: Conversation[K]) -> None:
-        if self._by_descriptor.pop(conversation.descriptor, None) is not None:
-            self._epoll.unregister(conversation.descriptor)
-        conversation.close()
+        self._by_descriptor.pop(conversation.descriptor, None)
+        conversation.close()  # which takes it out of the epoll set too
         queue = self._by_limit.get(conversation.exchange.check.connect_timeout_s)
         while queue and queue[0].ended:
             queue.popleft()

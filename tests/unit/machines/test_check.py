@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from relevo.machines import check
 from relevo.machines.check import CheckMachine, Failure, FailureNoted, Probe, Result, State, Symbol, Verdict
 from relevo.model.checks import CheckTiming
-from tests.unit.machines.exerciser import assert_sound, force, walk
+from tests.unit.machines.exerciser import assert_sound, walk
 
 PASSED = Result()
 REFUSED = Result(Failure.REFUSED)
@@ -41,7 +41,8 @@ REACH = {
 
 def feed(machine, symbol):
     if symbol is Symbol.DUE:
-        return force(machine, symbol)
+        machine._due = 50.0
+        return machine.expire(50.0)
     return machine.receive(PASSED if symbol is Symbol.PASSED else REFUSED, 50.0)
 
 
