@@ -43,7 +43,7 @@ class AddressTable:
 
     def add(self, address: SetAddress) -> None:
         """Add an address; one that exists already is no error."""
-        flags = rtnetlink.NODAD if ":" in address.address else 0
+        flags = address.flags | (rtnetlink.NODAD if ":" in address.address else 0)
         self._change(
             f"add {address.address}/{address.prefix_length}", rtnetlink.add_address, _wire(address, flags), (errno.EEXIST,)
         )
@@ -127,6 +127,7 @@ def _observed(found: rtnetlink.Address, link: str) -> ObservedAddress:
             label="" if found.label == link else found.label,
             broadcast=found.broadcast,
             scope=0 if ipv6 else found.scope,
+            flags=found.flags & rtnetlink.OPTIONS,
         ),
         secondary=not ipv6 and bool(found.flags & rtnetlink.SECONDARY),
         tentative=ipv6 and bool(found.flags & rtnetlink.TENTATIVE) and not found.flags & rtnetlink.OPTIMISTIC,

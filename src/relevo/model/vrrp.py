@@ -35,7 +35,11 @@ class Authentication(msgspec.Struct, frozen=True):
 
 
 class VirtualAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtual address. An empty ``device`` means the interface of the instance."""
+    """A virtual address. An empty ``device`` means the interface of the instance.
+
+    A ``deprecated`` one is not chosen as the source of connections (RFC 6724). ``options`` are ``home``, ``mngtmpaddr``,
+    ``noprefixroute`` and ``autojoin`` (ip-address(8)).
+    """
 
     address: str
     prefix_length: int = 32
@@ -43,6 +47,8 @@ class VirtualAddress(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     scope: str = ""
     broadcast: str = ""
+    deprecated: bool = False
+    options: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.address}/{self.prefix_length}"

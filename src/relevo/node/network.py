@@ -10,14 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface
+from typing import Final
 
 from relevo.model import VirtualAddress, VrrpInstance
 from relevo.model.vrrp import PRIORITY_OWNER
 from relevo.node.effects import AddAddress, RemoveAddress
 from relevo.node.observation import ObservedAddress, SetAddress, World, is_local_everywhere
+from relevo.wire import rtnetlink
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 """Names of scopes (iproute2's ``rt_scopes``); others are numbers."""
+
+_OPTIONS: Final = {
+    "home": rtnetlink.HOME,
+    "mngtmpaddr": rtnetlink.MANAGE_TEMPORARY,
+    "noprefixroute": rtnetlink.NO_PREFIX_ROUTE,
+    "autojoin": rtnetlink.AUTO_JOIN,
+}
 
 Operation = AddAddress | RemoveAddress
 
@@ -41,7 +50,13 @@ def resolve(address: VirtualAddress, instance: VrrpInstance, world: World) -> Se
         label="" if ipv6 or address.label == link.name else address.label,
         broadcast="" if ipv6 else _broadcast(address),
         scope=0 if ipv6 else _scope(address.scope),
+        flags=_flags(address),
     )
+
+
+def _flags(address: VirtualAddress) -> int:
+    deprecated = rtnetlink.DEPRECATED if address.deprecated else 0
+    return deprecated | sum(_OPTIONS[option] for option in address.options)
 
 
 def _broadcast(address: VirtualAddress) -> str:

@@ -46,7 +46,8 @@ class Link:
 class SetAddress:
     """An address on an interface, with the attributes that a configuration can set.
 
-    ``label`` and ``broadcast`` are empty for none; a label that is the interface's name counts as none.
+    ``label`` and ``broadcast`` are empty for none; a label that is the interface's name counts as none. ``flags`` are those of
+    ``wire.rtnetlink.OPTIONS``.
     """
 
     index: int
@@ -55,6 +56,7 @@ class SetAddress:
     label: str = ""
     broadcast: str = ""
     scope: int = 0
+    flags: int = 0
 
     @property
     def key(self) -> tuple[int, str, int]:

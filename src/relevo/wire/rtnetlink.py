@@ -30,10 +30,20 @@ TENTATIVE: Final = 0x48
 OPTIMISTIC: Final = 0x04
 """``IFA_F_OPTIMISTIC``: a tentative address that can be used all the same (RFC 4429)."""
 
+DEPRECATED: Final = 0x20
+"""``IFA_F_DEPRECATED``: the address is not chosen as the source of new connections. It is set by a preferred lifetime of 0."""
+HOME: Final = 0x10
+MANAGE_TEMPORARY: Final = 0x100
+NO_PREFIX_ROUTE: Final = 0x200
+AUTO_JOIN: Final = 0x400
+OPTIONS: Final = DEPRECATED | HOME | MANAGE_TEMPORARY | NO_PREFIX_ROUTE | AUTO_JOIN
+"""What a configuration can ask for (ip-address(8))."""
+
 _EXCLUSIVE: Final = 0x200
 _CREATE: Final = 0x400
 
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 3, 4, 8
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 3, 4, 6, 8
+_FOREVER: Final = 0xFFFFFFFF
 _IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_LINK_NETNSID, _IFLA_XDP = 3, 10, 18, 26, 37, 43
 _INFO_KIND, _INFO_SLAVE_KIND = 1, 4
 _XDP_PROG_ID: Final = 4
@@ -94,8 +104,10 @@ def add_address(sequence: int, address: Address) -> bytes:
         body += attribute(_IFA_LABEL, address.label.encode() + b"\0")
     if address.broadcast and family == INET:
         body += attribute(_IFA_BROADCAST, packed_address(address.broadcast))
-    if address.flags:
-        body += attribute(_IFA_FLAGS, _NUMBER.pack(address.flags))
+    if address.flags & DEPRECATED:
+        body += attribute(_IFA_CACHEINFO, struct.pack("=IIII", 0, _FOREVER, 0, 0))
+    if address.flags & ~DEPRECATED:
+        body += attribute(_IFA_FLAGS, _NUMBER.pack(address.flags & ~DEPRECATED))
     return message(NEW_ADDRESS, REQUEST | ACK | _CREATE | _EXCLUSIVE, sequence, body)
 
 

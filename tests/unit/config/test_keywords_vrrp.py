@@ -101,7 +101,14 @@ def test_an_instance_holds(body, field, value):
         ("10.0.0.1 scope 255", VirtualAddress(address="10.0.0.1", scope="nowhere")),
         ("10.0.0.1 label fifteen-letters", VirtualAddress(address="10.0.0.1", label="fifteen-letters")),
         ("10.0.0.1 broadcast 10.0.0.255", VirtualAddress(address="10.0.0.1", broadcast="10.0.0.255")),
-        ("2001:DB8::1", VirtualAddress(address="2001:db8::1", prefix_length=128)),
+        ("2001:DB8::1", VirtualAddress(address="2001:db8::1", prefix_length=128, deprecated=True)),
+        ("2001:DB8::1 preferred_lft forever", VirtualAddress(address="2001:db8::1", prefix_length=128)),
+        ("2001:DB8::1/64 preferred_lft 0", VirtualAddress(address="2001:db8::1", prefix_length=64, deprecated=True)),
+        (
+            "2001:DB8::1/64 home mngtmpaddr noprefixroute autojoin home",
+            VirtualAddress(address="2001:db8::1", prefix_length=64, options=("home", "mngtmpaddr", "noprefixroute", "autojoin")),
+        ),
+        ("10.0.0.1 noprefixroute", VirtualAddress(address="10.0.0.1", options=("noprefixroute",))),
         ("2001:DB8::1/64", VirtualAddress(address="2001:db8::1", prefix_length=64)),
     ],
 )
@@ -127,9 +134,29 @@ BARE = VirtualAddress(address="10.0.0.1")
             BARE,
         ),
         (
+            "10.0.0.1 home",
+            "warning: 'home' is for IPv6: ignored",
+            VirtualAddress(address="10.0.0.1"),
+        ),
+        (
+            "10.0.0.1 preferred_lft 0",
+            "warning: preferred_lft is for IPv6: ignored",
+            VirtualAddress(address="10.0.0.1"),
+        ),
+        (
+            "2001:db8::1/64 preferred_lft 600",
+            "warning: preferred_lft 600: an address that follows the master has no age: 'forever' is used",
+            VirtualAddress(address="2001:db8::1", prefix_length=64),
+        ),
+        (
+            "2001:db8::1/64 preferred_lft soon",
+            "error: 'soon' is not a lifetime: ignored",
+            VirtualAddress(address="2001:db8::1", prefix_length=64),
+        ),
+        (
             "2001:db8::1/129",
             "error: '/129' is not a prefix length: /128 is used, as in keepalived",
-            VirtualAddress(address="2001:db8::1", prefix_length=128),
+            VirtualAddress(address="2001:db8::1", prefix_length=128, deprecated=True),
         ),
         (
             "10.0.0.1 label sixteen-letters0",

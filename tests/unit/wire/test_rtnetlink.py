@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.wire import rtnetlink
-from relevo.wire.netlink import Malformed, attribute, messages
+from relevo.wire.netlink import Malformed, attribute, attributes, messages
 from relevo.wire.rtnetlink import Address, Link
 
 IPV4 = Address(3, "10.0.0.9", 24, "eth0:v", "10.0.0.255", 253, 0)
@@ -24,6 +24,16 @@ def test_what_is_asked_for_reads_as_it_was_meant(address):
     asked = payload(rtnetlink.add_address(7, address))
     assert (asked.type, asked.sequence) == (rtnetlink.NEW_ADDRESS, 7)
     assert list(rtnetlink.decode_addresses([asked])) == [address]
+
+
+def test_the_options_of_an_address_are_asked_for_and_a_deprecated_one_by_its_lifetime():
+    flags = rtnetlink.OPTIONS | rtnetlink.NODAD
+    asked = payload(rtnetlink.add_address(7, Address(3, "fd00::9", 64, "", "", 0, flags)))
+    found = attributes(asked.payload[8:])
+    assert struct.unpack("=I", found[8])[0] == flags & ~rtnetlink.DEPRECATED
+    assert struct.unpack("=IIII", found[6]) == (0, 2**32 - 1, 0, 0)
+    (read,) = rtnetlink.decode_addresses([asked])
+    assert read.flags == flags & ~rtnetlink.DEPRECATED  # the kernel sets the flag
 
 
 def test_a_removal_names_the_prefix_length_in_the_way_that_the_kernel_compares():

@@ -60,6 +60,10 @@ DEFAULT_PRIORITY: Final = 100
 # -- addresses -------------------------------------------------------------------------------------------------------
 
 
+_FLAGS: Final = ("home", "mngtmpaddr", "noprefixroute", "autojoin")
+_IPV6_FLAGS: Final = ("home", "mngtmpaddr")
+
+
 class _Options(NamedTuple):
     """Options after an address, before they are checked against it."""
 
@@ -67,6 +71,8 @@ class _Options(NamedTuple):
     label: str = ""
     scope: str = ""
     broadcast: str = ""
+    preferred: str = ""
+    flags: tuple[str, ...] = ()
 
 
 def virtual_address(cursor: Cursor) -> VirtualAddress:
@@ -81,11 +87,33 @@ def virtual_address(cursor: Cursor) -> VirtualAddress:
     options = _address_options(cursor)
     if ":" in found and (options.label or options.scope or options.broadcast):
         cursor.warn("label, scope and broadcast are for IPv4: ignored", "write the address and dev alone", word=1)
-        options = _Options(options.device)
-    broadcast = _broadcast(cursor, found, prefix, options.broadcast)
+        options = options._replace(label="", scope="", broadcast="")
+    for option in options.flags:
+        if option in _IPV6_FLAGS and ":" not in found:
+            cursor.warn(f"'{option}' is for IPv6: ignored", "remove the word", word=1)
     return VirtualAddress(
-        address=found, prefix_length=prefix, device=options.device, label=options.label, scope=options.scope, broadcast=broadcast
+        address=found,
+        prefix_length=prefix,
+        device=options.device,
+        label=options.label,
+        scope=options.scope,
+        broadcast=_broadcast(cursor, found, prefix, options.broadcast),
+        deprecated=_deprecated(cursor, found, prefix, options.preferred),
+        options=tuple(each for each in options.flags if ":" in found or each not in _IPV6_FLAGS),
     )
+
+
+def _deprecated(cursor: Cursor, found: str, prefix: int, preferred: str) -> bool:
+    """Whether the address is no source of connections: as declared, else a single IPv6 address, as in keepalived."""
+    if not preferred:
+        return ":" in found and prefix == 128
+    if ":" not in found:
+        cursor.warn("preferred_lft is for IPv6: ignored", "remove it", word=1)
+        return False
+    if preferred not in ("0", "forever"):
+        message = f"preferred_lft {preferred}: an address that follows the master has no age: 'forever' is used"
+        cursor.warn(message, "write 0 or forever", word=1)
+    return preferred == "0"
 
 
 def _prefix_length(cursor: Cursor, text: str, longest: int) -> int:
@@ -106,17 +134,21 @@ def _address_options(cursor: Cursor) -> _Options:
         "scope": _scope,
         "brd": lambda cursor: cursor.value_of("brd", "an address, + or -"),
         "broadcast": lambda cursor: cursor.value_of("broadcast", "an address, + or -"),
+        "preferred_lft": _preferred,
     }
-    fields = {"dev": "device", "brd": "broadcast"}
-    with_value = ("peer", "preferred_lft", "track_group")
-    bare = ("home", "-nodad", "mngtmpaddr", "noprefixroute", "autojoin", "no_track", "use_vmac")
+    fields = {"dev": "device", "brd": "broadcast", "preferred_lft": "preferred"}
+    with_value = ("peer", "track_group")
+    bare = ("-nodad", "no_track", "use_vmac")
     said: dict[str, str] = {}
+    flags: dict[str, None] = {}
     while cursor.more():
         word = cursor.word()
         if word in readers:
             name, value = fields.get(word, word), readers[word](cursor)
             if said.setdefault(name, value) != value and value:
                 cursor.warn(f"'{word}' is given already: the first one counts", "remove one of the two")
+        elif word in _FLAGS:
+            flags[word] = None
         elif word in with_value:
             cursor.value_of(word, "a value")
             cursor.warn(f"option '{word}' is not supported by this version: ignored")
@@ -125,7 +157,15 @@ def _address_options(cursor: Cursor) -> _Options:
         else:
             hint = "after the address: dev IF, label NAME, scope S, brd A"
             cursor.warn(f"unknown address option '{word}': ignored", hint)
-    return _Options(**said)
+    return _Options(**said, flags=tuple(flags))
+
+
+def _preferred(cursor: Cursor) -> str:
+    word = cursor.value_of("preferred_lft", "0, forever, or seconds")
+    if word == "forever" or (word.isdecimal() and int(word) < 2**32):
+        return word
+    cursor.report(Severity.ERROR, f"'{word}' is not a lifetime: ignored", "write 0 or forever")
+    return ""
 
 
 def _label(cursor: Cursor) -> str:
@@ -269,7 +309,7 @@ AUTHENTICATIONS: Final = Keyword(
 )
 ADDRESSES: Final = Keyword(
     "virtual_ipaddress",
-    listing(_addresses, "{ ADDRESS[/LENGTH] [dev IF] [label L] [scope S] [brd A|+|-] … }"),
+    listing(_addresses, "{ ADDRESS[/LENGTH] [dev IF] [label L] [scope S] [brd A|+|-] [preferred_lft 0|forever] [OPTION …] … }"),
     "addresses that follow the master, and are advertised",
     again=Again.JOIN,
 )
