@@ -101,6 +101,7 @@ class BalancerWorker:
         await self.channel.open()
         for each in lacking:
             self._log(each, Severity.WARNING)
+        self.balancer.set_local(self.local, time.monotonic())
         self._execute(self.balancer.configure(self._first, time.monotonic()))
         keeper = asyncio.create_task(self._keep_plane(), name="reconcile")
         listener = asyncio.create_task(self._listen(), name="supervisor")
@@ -159,6 +160,7 @@ class BalancerWorker:
         match message:
             case LocalAddresses(addresses=addresses):
                 self.local = addresses
+                self._execute(self.balancer.set_local(addresses, time.monotonic()))
                 self._wake.set()
             case Masters(instances=instances):
                 self._execute(self.balancer.set_masters(instances))

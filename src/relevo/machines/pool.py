@@ -288,16 +288,16 @@ class PoolMachine:
         service = self.service
         servers = [entry for health in self.servers.values() if (entry := self._entry(health)) is not None]
         if service.sorry_server is not None and (self.uses_sorry or service.sorry_server_inhibit):
-            weight = 1 if self.uses_sorry else 0
+            weight, forwarding = 1 if self.uses_sorry else 0, service.sorry_forwarding or service.forwarding
             if self.uses_sorry:
                 servers = [entry for entry in servers if entry.endpoint != service.sorry_server]
             if all(entry.endpoint != service.sorry_server for entry in servers):
                 stand_in = ServerEntry(
                     endpoint=service.sorry_server,
                     weight=weight,
-                    forwarding=service.forwarding,
-                    tunnel=service.tunnel,
-                    local_addresses=self._local_addresses(service.forwarding),
+                    forwarding=forwarding,
+                    tunnel=service.tunnel if service.sorry_forwarding is None else service.sorry_tunnel,
+                    local_addresses=self._local_addresses(forwarding),
                 )
                 servers.append(stand_in)
         return servers

@@ -95,7 +95,8 @@ class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
     With a ``mark`` other than 0, packets belong to the service by their firewall mark. A ``group`` has one pool for all the
     keys of ``members``; ``endpoint`` is then that of the first member. FULLNAT replaces client addresses by
     ``local_addresses``, or by the node's own address if there are none. ``persistence_timeout_s`` 0 means off;
-    ``persistence_granularity`` is a prefix length (32 or 128: one client).
+    ``persistence_granularity`` is a prefix length (32 or 128: one client). The sorry server is reached by ``sorry_forwarding``,
+    or as the others. With ``ha_suspend`` servers are checked only while the address is on this node.
     """
 
     endpoint: Endpoint
@@ -121,6 +122,9 @@ class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
     quorum_down: Script | None = None
     sorry_server: Endpoint | None = None
     sorry_server_inhibit: bool = False
+    sorry_forwarding: Forwarding | None = None
+    sorry_tunnel: Tunnel = Tunnel()
+    ha_suspend: bool = False
     smtp_alert: bool = False
     real_servers: tuple[RealServer, ...] = ()
 

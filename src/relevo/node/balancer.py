@@ -101,6 +101,8 @@ class Balancer:
         self.checks = Checks(draw)
         self.manual = ManualChanges()
         self.masters: frozenset[str] = frozenset()
+        self._local: frozenset[str] | None = None
+        self._suspends = False  # whether a service has suspended checks, or may have
         self.plane_error = ""
         self.plane_ready = False
         self._mine: set[ServiceKey] | None = None
@@ -129,6 +131,7 @@ class Balancer:
         effects: list[Effect] = [AbandonProbe(key) for key in abandoned]
         for gone in difference(former, configuration).services.removed:
             effects += self._remove(self.pools[gone.name])
+        suspended = self._suspend(now)
         failing, weights = self._failing(), self._weights()
         pools = {
             service.name: self._pool(service, failing, weights, now, effects, starting)
@@ -137,12 +140,31 @@ class Balancer:
         present, self.pools = self.pools, pools
         if starting and configuration.global_defs.rs_init_notifies:
             effects += self._starting_servers()
-        return [*effects, *self._found(former, present), MatchTable()]
+        return [*effects, *suspended, *self._found(former, present), MatchTable()]
 
     def set_masters(self, instances: frozenset[str]) -> list[Effect]:
         """Set the instances that are master on this node. They decide the roles in connection synchronisation."""
         changed, self.masters = instances != self.masters, instances
         return [MatchTable()] if changed else []
+
+    def set_local(self, addresses: frozenset[str] | None, now: float) -> list[Effect]:
+        """Set the virtual addresses that are on this node; ``None`` without VRRP."""
+        self._local = addresses
+        return self._suspend(now)
+
+    def _suspend(self, now: float) -> list[Effect]:
+        """Suspend the checks of services with ``ha_suspend`` whose addresses are on another node (keepalived.conf(5))."""
+        waiting = [s for s in self.configuration.virtual_servers if s.ha_suspend]
+        if not waiting and not self._suspends:
+            return []
+        self._suspends = bool(waiting)
+        elsewhere = self.floating() - self._local if self._local is not None else frozenset()
+        names = {s.name for s in waiting if all(key.endpoint.address in elsewhere for key in s.keys)}
+        began, ended = self.checks.suspend(names, now)
+        return [
+            *(Log(f"Suspending healthcheckers for VS {name}: its address is on another node") for name in began),
+            *(Log(f"Activating healthcheckers for VS {name}") for name in ended),
+        ]
 
     def finish_probe(self, key: CheckKey, result: Result, now: float) -> list[Effect]:
         """Process the result of a probe."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
@@ -40,6 +40,7 @@ class CheckRunner:
     running: bool = False
     weight: Weight | None = None
     """What it makes of the server's weight."""
+    suspended: bool = False
     leader: CheckRunner | None = None
     followers: list[CheckRunner] | None = None
 
@@ -63,7 +64,7 @@ def weigh(check: FileCheck, number: int) -> Result:
 
 def _is_scheduled(at: float, runner: CheckRunner) -> bool:
     """Whether a check has not been started, put off or given to another one since it was scheduled for ``at``."""
-    return runner.machine.deadline() == at and not runner.running and runner.leader is None
+    return runner.machine.deadline() == at and not runner.running and not runner.suspended and runner.leader is None
 
 
 def _knows_more(one: CheckRunner, other: CheckRunner) -> bool:
@@ -114,6 +115,26 @@ class Checks:
         self._share()
         return [*gone, *abandoned]
 
+    def suspend(self, services: Collection[str], now: float) -> tuple[list[str], list[str]]:
+        """Ask nothing for these services from now on, and for all others; return which begin and which end to wait.
+
+        Checks that go on ask soon: what they know may be old.
+        """
+        began: dict[str, None] = {}
+        ended: dict[str, None] = {}
+        for (service, *_), runner in self.runners.items():
+            suspended = service in services
+            if suspended is runner.suspended or isinstance(runner.check, FileCheck):
+                continue
+            runner.suspended = suspended
+            (began if suspended else ended)[service] = None
+            if not suspended and not runner.running:
+                runner.machine.reconfigure(runner.check.timing, self._first_at(runner.check, now))
+                self._arm(runner)
+        if began or ended:
+            self._share()
+        return list(began), list(ended)
+
     def _share(self) -> None:
         """Let one of each set of equal checks ask for all: the same server in a hundred services is asked once.
 
@@ -122,12 +143,12 @@ class Checks:
         leaders: dict[Check, CheckRunner] = {}
         for runner in self.runners.values():
             runner.followers = None
-            if not isinstance(runner.check, FileCheck):
+            if not isinstance(runner.check, FileCheck) and not runner.suspended:
                 present = leaders.setdefault(runner.check, runner)
                 if present is not runner and _knows_more(runner, present):
                     leaders[runner.check] = runner
         for runner in self.runners.values():
-            leader = leaders.get(runner.check)
+            leader = None if runner.suspended else leaders.get(runner.check)
             if leader is runner or leader is None:
                 led, runner.leader = runner.leader is not None, None
                 if led:

@@ -185,7 +185,10 @@ def shortcomings(configuration: Configuration, able: Capabilities) -> list[Short
             message = f"{service.name}: {plane} has no tunnel of type {tunnel}: its servers are left out"
             kinds = " ".join(sorted(able.tunnels))
             found[Shortcoming("lb_kind", message, f"it has {kinds}, without checksums" if kinds else "choose NAT or DR")] = None
-        for kind in sorted({server.forwarding for server in service.real_servers} - able.forwarding):
+        for kind in sorted(
+            {*(server.forwarding for server in service.real_servers), *filter(None, (service.sorry_forwarding,))}
+            - able.forwarding
+        ):
             message = f"{service.name}: {plane} cannot forward by {kind.value}: it terminates connections"
             found[Shortcoming("lb_kind", message, "servers see the director's address; proxy_protocol sends the client's")] = None
     for sysctl in configuration.global_defs.lvs_sysctls:

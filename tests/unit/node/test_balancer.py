@@ -7,6 +7,7 @@ from relevo.machines.pool import State
 from relevo.model import (
     Configuration,
     Endpoint,
+    Forwarding,
     GlobalDefs,
     HttpCheck,
     PlaneTimeouts,
@@ -16,6 +17,8 @@ from relevo.model import (
     SyncDaemon,
     Sysctl,
     TcpCheck,
+    Tunnel,
+    TunnelKind,
     Url,
     VirtualAddress,
     VirtualServer,
@@ -470,8 +473,8 @@ def test_the_live_weight_counts_what_checks_make_of_it():
 # -- equal checks -----------------------------------------------------------------------------------------------------
 
 
-def elsewhere(port, *servers):
-    return service(*servers, endpoint=Endpoint("192.0.2.1", port))
+def elsewhere(port, *servers, **changes):
+    return service(*servers, endpoint=Endpoint("192.0.2.1", port), **changes)
 
 
 def probes(balancer, now):
@@ -535,3 +538,49 @@ def test_a_check_that_is_edited_in_one_service_is_its_own_from_then_on_and_may_b
     balancer.finish_probe(("[192.0.2.1]:tcp:1", at(1), ("TCP_CHECK", 0)), Result(), 6.0)
     balancer.configure(both, 7.0)
     assert len(probes(balancer, 100.0)) == 1
+
+
+# -- ha_suspend -------------------------------------------------------------------------------------------------------
+
+
+def floating(*services):
+    vip = VirtualAddress(address="192.0.2.1")
+    instance = VrrpInstance(name="V", interface="eth0", virtual_router_id=1, addresses=(vip,))
+    return file(*services, vrrp_instances=(instance,))
+
+
+def test_a_service_that_suspends_is_checked_only_while_its_address_is_here():
+    balancer = Balancer(lambda: 0.0)
+    balancer.set_local(frozenset(), 0.0)
+    both = floating(elsewhere(1, server(1), ha_suspend=True), elsewhere(2, server(2)))
+    lines = [effect.text for effect in balancer.configure(both, 0.0) if isinstance(effect, Log)]
+    assert lines == ["Suspending healthcheckers for VS [192.0.2.1]:tcp:1: its address is on another node"]
+    assert probes(balancer, 1.0) == ["[192.0.2.1]:tcp:2"]
+    (line,) = balancer.set_local(frozenset({"192.0.2.1"}), 2.0)
+    assert line == Log("Activating healthcheckers for VS [192.0.2.1]:tcp:1")
+    assert probes(balancer, 3.0) == ["[192.0.2.1]:tcp:1"]
+    balancer.set_local(frozenset(), 3.1)
+    balancer.finish_probe(("[192.0.2.1]:tcp:1", at(1), ("TCP_CHECK", 0)), Result(Failure.REFUSED), 3.2)
+    assert "[192.0.2.1]:tcp:1" not in probes(balancer, 100.0)
+
+
+def test_a_suspended_check_does_not_ask_for_others():
+    balancer = Balancer(lambda: 0.0)
+    balancer.set_local(frozenset(), 0.0)
+    balancer.configure(floating(elsewhere(1, server(1), ha_suspend=True), elsewhere(2, server(1))), 0.0)
+    assert probes(balancer, 1.0) == ["[192.0.2.1]:tcp:2"]
+
+
+def test_without_vrrp_and_for_addresses_of_no_instance_nothing_is_suspended():
+    for local, configuration in ((None, file), (frozenset(), file), (None, floating)):
+        balancer = Balancer(lambda: 0.0)
+        balancer.set_local(local, 0.0)
+        balancer.configure(configuration(elsewhere(1, server(1), ha_suspend=True)), 0.0)
+        assert probes(balancer, 1.0) == ["[192.0.2.1]:tcp:1"]
+
+
+def test_a_sorry_server_may_be_reached_in_a_way_of_its_own():
+    declared = service(server(1), sorry_server=at(9), sorry_forwarding=Forwarding.TUN, sorry_tunnel=Tunnel(TunnelKind.GRE))
+    story = Story(declared, dead=[at(1)]).wait(8.0)
+    (entry,) = [s.server for state in story.host.table.values() for s in state.servers]
+    assert (entry.endpoint, entry.forwarding, entry.tunnel) == (at(9), Forwarding.TUN, Tunnel(TunnelKind.GRE))

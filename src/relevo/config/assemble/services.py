@@ -10,6 +10,7 @@ from relevo.config.blocks.registry import NO_BLOCKS, Fields
 from relevo.config.blocks.services import (
     DEFAULT_PERSISTENCE_S,
     GRANULARITY,
+    HA_SUSPEND,
     HYSTERESIS,
     IP_FAMILY,
     KIND,
@@ -21,13 +22,14 @@ from relevo.config.blocks.services import (
     QUORUM,
     REAL_SERVERS,
     SCHEDULER_FLAGS,
+    SORRY_METHOD,
     SORRY_SERVER,
     Method,
     endpoint_of,
 )
 from relevo.config.diagnostics import Severity
 from relevo.config.place import Places
-from relevo.model import Endpoint, Forwarding, Protocol, RealServer, ServiceKey, VirtualServer
+from relevo.model import Endpoint, Forwarding, Protocol, RealServer, ServiceKey, Tunnel, VirtualServer
 
 
 def services(
@@ -80,6 +82,12 @@ def _service(fields: Fields, groups: Mapping[str, Group], pools: Mapping[str, Gr
         fields.report(Severity.ERROR, "", message, "add a real_server block")
         return None
     method = fields.given(KIND, Method())
+    sorry_method = fields.given(SORRY_METHOD)
+    suspends = fields.given(HA_SUSPEND, False)
+    if suspends and "mark" in fields:
+        message = "ha_suspend has no effect for a firewall mark, which has no address: ignored, as in keepalived"
+        fields.report(Severity.WARNING, HA_SUSPEND.key, message, "remove the line")
+        suspends = False
     servers = real_servers(fields, endpoint)
     quorum, hysteresis = _quorum(fields, servers)
     sorry = fields.given(SORRY_SERVER)
@@ -100,6 +108,9 @@ def _service(fields: Fields, groups: Mapping[str, Group], pools: Mapping[str, Gr
         quorum=quorum,
         hysteresis=hysteresis,
         sorry_server=sorry and Endpoint(sorry.address, sorry.port or inherited_port(fields, endpoint)),
+        sorry_forwarding=None if sorry_method is None else sorry_method.forwarding,
+        sorry_tunnel=Tunnel() if sorry_method is None else sorry_method.tunnel,
+        ha_suspend=suspends,
         real_servers=servers,
     )
 

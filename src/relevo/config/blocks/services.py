@@ -250,6 +250,10 @@ HYSTERESIS: Final = Keyword("hysteresis", integer(0, MAX_UINT, "a number"), "dis
 SORRY_SERVER: Final = Keyword(
     "sorry_server", Argument(lambda cursor: cursor.endpoint("a sorry server's address"), "ADDRESS [PORT]"), "server used when the quorum is lost"
 )  # fmt: skip
+SORRY_METHOD: Final = Keyword(
+    "sorry_server_lvs_method", METHOD_ARGUMENT, "how packets reach the sorry server", default_text="that of `lb_kind`", below=("sorry_server", "")
+)  # fmt: skip
+HA_SUSPEND: Final = Keyword("ha_suspend", flag(), "check only while the address is on this node")
 REAL_SERVERS: Final[Keyword[Any]] = Keyword("real_server", REAL_SERVER.argument, "a server of the pool", again=Again.EACH)
 SCHEDULER_FLAGS: Final = tuple(
     _scheduler_flag(name) for name in ("sh-port", "sh-fallback", "mh-port", "mh-fallback", "flag-1", "flag-2", "flag-3")
@@ -286,6 +290,8 @@ _SERVICE_ROWS: tuple[Keyword[Any], ...] = (
     Keyword("quorum_down", script(), "script run when the quorum is lost", again=_FIRST),
     SORRY_SERVER,
     Keyword("sorry_server_inhibit", flag(), "keep the sorry server at weight 0 rather than removing it", below=("sorry_server", "")),
+    SORRY_METHOD,
+    HA_SUSPEND,
     REAL_SERVERS,
     *SERVICE_ROWS,
 )  # fmt: skip

@@ -210,7 +210,5 @@ INSTANCE_ROWS: Final[tuple[Keyword[Any], ...]] = (
 SERVICE_ROWS: Final[tuple[Keyword[Any], ...]] = (
     unneeded("hashed", flag(), "not documented", "it has none in keepalived either"),
     unneeded("snmp_name", text("a name"), "name in the SNMP MIB", _SNMP),
-    later("ha_suspend", flag(), "check only while the address is on this node", "checks run on every node"),
     later("persistence_engine", text("a name"), "persistence by SIP call", "a client's address decides"),
-    later("sorry_server_lvs_method", SOME, "forwarding method of the sorry server", "it is that of the virtual server"),
 )
