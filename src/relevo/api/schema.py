@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from relevo.model import PlaneTimeouts, ServiceKey
+from relevo.model import PlaneTimeouts, ServerMode, ServerOrder, ServiceKey
 from relevo.model.plan import Step
 from relevo.model.process import PlaneAtStop
 from relevo.model.table import Connection, ConnectionFilter, Operation, PlaneSettings, ServiceState, SyncState
@@ -143,6 +143,25 @@ class Failover(_Request[HandedOver], frozen=True):
     back: bool = False
 
 
+class ServersSet(msgspec.Struct, frozen=True):
+    """The orders that a request made, ``ready`` ones too."""
+
+    servers: list[ServerOrder] = []
+
+
+class Server(_Request[ServersSet], frozen=True):
+    """Say what a server does, whatever its checks say. It stays so until ``ready``, over reloads that keep the server.
+
+    ``service`` is a virtual server as logs name it, its address and port, its group, or ``all``; ``server`` an address with or
+    without a port. ``weight`` is for the mode of that name.
+    """
+
+    service: str
+    server: str
+    mode: ServerMode
+    weight: int = 0
+
+
 class SyncReport(msgspec.Struct, frozen=True):
     """Connection synchronisation as the plane does it; ``state`` is ``None`` if the plane does not synchronise."""
 
@@ -155,7 +174,7 @@ class Sync(_Request[SyncReport], frozen=True):
     """Return the state of connection synchronisation, with counts of connections."""
 
 
-Request = Status | Reload | Plan | Stop | Plane | Connections | Table | Failover | Sync
+Request = Status | Reload | Plan | Stop | Plane | Connections | Table | Failover | Server | Sync
 
 ANSWERS: Final = {
     Status: Snapshot,
@@ -166,6 +185,7 @@ ANSWERS: Final = {
     Connections: ConnectionList,
     Table: TableAnswer,
     Failover: HandedOver,
+    Server: ServersSet,
     Sync: SyncReport,
 }
 COMMANDS: Final = tuple(sorted(request.__name__.lower() for request in ANSWERS))

@@ -28,6 +28,7 @@ COMMANDS = {
     "connections": ("relevo.cli.connections", "connections", "List connections, or drop them."),
     "ipvsadm": ("relevo.cli.ipvsadm", "ipvsadm", "Show and change the table of services with ipvsadm's commands."),
     "failover": ("relevo.cli.failover", "failover", "Hand a virtual router over to another node."),
+    "server": ("relevo.cli.server", "server", "Drain a server, take it out of service, or change its weight."),
     "sync": ("relevo.cli.sync", "sync", "Show the state of connection synchronisation."),
     "plan": ("relevo.cli.plan", "plan", "Say what a reload would do, and what it would break."),
     "reload": ("relevo.cli.status", "reload", "Reload the configuration file."),

@@ -185,8 +185,12 @@ def _service_lines(service: ServiceSnapshot, now: float) -> list[str]:
 def _server_line(server: ServerSnapshot, now: float) -> str:
     name = f"{server.address}:{server.port}"
     state = "SORRY" if server.sorry else ("UP" if server.up else "DOWN")
+    if server.order in ("drain", "maint"):
+        state = server.order.upper()
     padded = _state(state) + " " * (6 - len(state))
     checks = "; ".join(_check_text(check, now) for check in server.checks) or "none"
+    if server.order:
+        checks = f"relevo server says {server.order}, the file weight {server.declared_weight}; {checks}"
     return f"  {name:<24} {padded} {server.weight:>6} {server.active:>7} {server.connections:>9}  {checks}"
 
 
@@ -211,6 +215,8 @@ _COLOURS = {
     "FAULT": "red",
     "DOWN": "red",
     "SORRY": "yellow",
+    "DRAIN": "yellow",
+    "MAINT": "yellow",
     "SORRY SERVER": "yellow",
 }
 

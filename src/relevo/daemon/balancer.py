@@ -22,6 +22,7 @@ from relevo.daemon.messages import (
     LogLine,
     Masters,
     Observed,
+    Orders,
     PlaneAnswer,
     PlaneCall,
     PlaneRestarted,
@@ -44,7 +45,7 @@ from relevo.errors import PlaneError
 from relevo.host import privileges
 from relevo.host.keys import keys_in, use_keys
 from relevo.machines.check import Result
-from relevo.model import Configuration, PlaneTimeouts, TrackerKind
+from relevo.model import Configuration, PlaneTimeouts, ServerOrder, TrackerKind
 from relevo.model.checks import MiscCheck, NetworkCheck
 from relevo.model.process import PlaneAtStop
 from relevo.node import balancer as node
@@ -166,6 +167,8 @@ class BalancerWorker:
                 self._execute(self.balancer.set_masters(instances))
             case PlaneRestarted():
                 self._wake.set()
+            case Orders(orders=orders):
+                self._execute(self.balancer.set_orders(orders, time.monotonic()))
             case ScriptEnded():
                 self._finish(self._scripts.ended(message))
             case Observed(kind=TrackerKind.FILE, name=name, value=value):
@@ -378,11 +381,12 @@ def serve(
     local: frozenset[str] | None,
     masters: frozenset[str],
     numbers: dict[str, int],
+    orders: tuple[ServerOrder, ...] = (),
 ) -> None:
     """Run the balancer worker.
 
     ``local`` are the virtual addresses on this node, ``None`` without VRRP; ``masters`` are the instances that are master,
-    ``numbers`` those in the tracked files, by name.
+    ``numbers`` those in the tracked files, by name, ``orders`` what an administrator says of servers.
     """
     settings = configuration.global_defs.processes.balancer
     lacking = privileges.apply_settings(settings)
@@ -405,6 +409,7 @@ def serve(
         worker.local = local
         worker.balancer.masters = masters
         worker.balancer.checks.numbers = numbers
+        worker.balancer.orders = orders
         await worker.run(lacking)
 
     asyncio.run(work())

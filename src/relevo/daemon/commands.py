@@ -8,17 +8,21 @@ from typing import Any, Final, Protocol
 
 from relevo.api import schema
 from relevo.api.schema import Request
-from relevo.daemon.messages import CompleteSync, HandOver, PlaneAnswer, PlaneCall
+from relevo.daemon.messages import CompleteSync, HandOver, Orders, PlaneAnswer, PlaneCall
 from relevo.daemon.processes import Workers
 from relevo.daemon.reload import Reloads
 from relevo.errors import ControlError
-from relevo.model import Configuration
+from relevo.machines.pool import MAX_WEIGHT
+from relevo.model import Configuration, Endpoint, ServerMode, ServerOrder, VirtualServer
 from relevo.model.process import PlaneAtStop
 from relevo.observe.snapshot import Snapshot
 from relevo.planes.catalogue import Choice
+from relevo.severity import Severity
 
 COMPLETE_SYNC_S: Final = 20.0
 """Seconds that a complete sync may delay a hand-over: a million connections take sixteen, with a key hardly one."""
+NAMED: Final = 20
+"""Services or servers in an error."""
 HAND_OVER_S: Final = 3.0
 """Seconds that a successor may take; a master waits for it a second at most."""
 
@@ -51,12 +55,28 @@ class Daemon(Protocol):
         """Sync every connection to the peers, and log how that went."""
         ...
 
+    def log(self, text: str, severity: int = Severity.INFO) -> None:
+        """Write a line to the log."""
+        ...
+
+
+def _names(service: VirtualServer) -> tuple[str, ...]:
+    """Return how an administrator may name a virtual server."""
+    keys = (str(key.endpoint) for key in service.keys if not key.mark)
+    return (service.name, service.group, f"fwmark {service.mark}", *keys)
+
+
+def _is_server(endpoint: Endpoint, text: str) -> bool:
+    """Whether ``text`` is an endpoint, or its address, which stands for all ports."""
+    return text in (str(endpoint), endpoint.address)
+
 
 class Commands:
     """Handles requests for ``supervisor``."""
 
     def __init__(self, supervisor: Daemon) -> None:
         self._supervisor = supervisor
+        self.orders: tuple[ServerOrder, ...] = ()
         self._calls = 0
         self._answers: dict[int, asyncio.Future[PlaneAnswer]] = {}
 
@@ -83,12 +103,45 @@ class Commands:
                 return schema.SyncReport(self._supervisor.plane.name, time.time(), answer.sync)
             case schema.Failover():
                 return await self._failover(request)
+            case schema.Server():
+                return self._order(request)
 
     async def _reload(self) -> schema.Reloaded:
         done = await self._supervisor.reload()
         if isinstance(done, str):
             raise ControlError(done)
         return done
+
+    # -- servers -----------------------------------------------------------------------------------------------
+
+    def _order(self, wanted: schema.Server) -> schema.ServersSet:
+        """Let an administrator say what servers do; ``ControlError`` if there are none of that name."""
+        if not 0 <= wanted.weight <= MAX_WEIGHT:
+            raise ControlError(f"a weight is 0 to {MAX_WEIGHT}")
+        services = self._supervisor.configuration.virtual_servers
+        named = [service for service in services if wanted.service in ("all", *_names(service))]
+        if not named:
+            known = " ".join(str(service.endpoint) for service in services[:NAMED]) or "none"
+            raise ControlError(f"there is no virtual server {wanted.service}; there is {known}")
+        found = [(s, server) for s in named for server in s.real_servers if _is_server(server.endpoint, wanted.server)]
+        if not found:
+            known = " ".join(str(server.endpoint) for service in named for server in service.real_servers[:NAMED])
+            raise ControlError(f"{wanted.service} has no server {wanted.server}; it has {known}")
+        made = [ServerOrder(s.name, str(server.endpoint), wanted.mode, wanted.weight) for s, server in found]
+        orders = {(order.service, order.server): order for order in (*self.orders, *made)}
+        self.orders = tuple(order for order in orders.values() if order.mode is not ServerMode.READY)
+        self._supervisor.workers.send("balancer", Orders(self.orders))
+        for order in made:
+            self._supervisor.log(f"relevo server: {order.server} of VS {order.service}: {order}", Severity.NOTICE)
+        return schema.ServersSet(made)
+
+    def forget_orders(self, configuration: Configuration) -> None:
+        """Forget what was said of servers that a reload removed."""
+        present = {(s.name, str(server.endpoint)) for s in configuration.virtual_servers for server in s.real_servers}
+        kept = tuple(order for order in self.orders if (order.service, order.server) in present)
+        if kept != self.orders:
+            self.orders = kept
+            self._supervisor.workers.send("balancer", Orders(kept))
 
     # -- the plane ---------------------------------------------------------------------------------------------
 

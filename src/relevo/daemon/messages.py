@@ -6,7 +6,7 @@ import msgspec
 
 from relevo.api.schema import ConnectionList, Connections, Sync, Table, TableAnswer
 from relevo.host.keys import Key
-from relevo.model import Configuration, TrackerKind
+from relevo.model import Configuration, ServerOrder, TrackerKind
 from relevo.model.plan import Step
 from relevo.model.process import PlaneAtStop
 from relevo.model.table import SyncState
@@ -266,6 +266,12 @@ class CompleteSync(msgspec.Struct, frozen=True, tag_field="command", tag="comple
     """Sync every connection to the other directors now."""
 
 
+class Orders(msgspec.Struct, frozen=True, tag=True):
+    """What an administrator says of servers now: all of it."""
+
+    orders: tuple[ServerOrder, ...] = ()
+
+
 class ScriptEnded(msgspec.Struct, frozen=True, tag=True):
     """Answer to ``RunCheck``: the exit status, -1 of a command that was killed, ``None`` of one that cannot run; and why."""
 
@@ -284,6 +290,7 @@ class PlaneCall(msgspec.Struct, frozen=True, tag=True):
 ToWorker = (
     PlaneCall
     | ScriptEnded
+    | Orders
     | HandOver
     | Synced
     | PlaneReady

@@ -286,7 +286,9 @@ class Supervisor:
     def _balance(self, sock: socket.socket, resume: Resume) -> None:
         plane = catalogue.make(self.plane.name, self.options.runtime, self.configuration)
         numbers = {each.name: each.value or 0 for each in resume.sources if each.kind is TrackerKind.FILE}
-        balancer.serve(self.configuration, sock, plane, self.plane.reason, self.local, resume.masters, numbers)
+        balancer.serve(
+            self.configuration, sock, plane, self.plane.reason, self.local, resume.masters, numbers, self.commands.orders
+        )
 
     def _proxy(self, sock: socket.socket) -> None:
         assert self._proxy_listener is not None
@@ -438,6 +440,7 @@ class Supervisor:
         self.reloaded_at = time.time()
         self.dispatcher.configure(configuration)
         self.check_scripts.configure(configuration)
+        self.commands.forget_orders(configuration)
         self._allow_echo()
         self.fifos.configure(configuration.global_defs)
         self.scheduled.configure(configuration.global_defs.reload)

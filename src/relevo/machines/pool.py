@@ -16,7 +16,7 @@ import msgspec
 
 from relevo.machines.check import Weight
 from relevo.machines.machine import Rule, find_rule
-from relevo.model import Endpoint, Forwarding, RealServer, ServiceKey, VirtualServer
+from relevo.model import Endpoint, Forwarding, RealServer, ServerMode, ServerOrder, ServiceKey, VirtualServer
 from relevo.model.table import Desired, ServerEntry, ServiceEntry
 
 
@@ -37,6 +37,8 @@ class Symbol(enum.StrEnum):
 
 CheckName = tuple[str, int]
 """Name of a check: the keyword of its kind, and its number within that kind."""
+BY_ORDER: Final[CheckName] = ("relevo server", 0)
+"""Stands for a check where an administrator has decided."""
 MAX_WEIGHT: Final = 65_535
 """Greatest weight of a server, in IPVS too."""
 NO_WEIGHTS: Final[Mapping[Endpoint, Mapping[CheckName, Weight]]] = {}
@@ -126,15 +128,24 @@ class ServerHealth:
     failing: dict[CheckName, str] = field(default_factory=dict)
     since: float = 0.0
     weights: dict[CheckName, Weight] = field(default_factory=dict)
+    order: ServerOrder | None = None
+    """What an administrator says."""
 
     @property
-    def up(self) -> bool:
+    def passes(self) -> bool:
         """Whether no check fails."""
         return not self.failing
 
     @property
+    def up(self) -> bool:
+        """Whether the server is in service."""
+        return not self.failing and (self.order is None or self.order.mode is not ServerMode.MAINT)
+
+    @property
     def weight(self) -> int:
-        """The weight after what the checks make of it: their changes add up (keepalived.conf(5), "misc_dynamic")."""
+        """The weight after what an administrator or the checks make of it: their changes add up (keepalived.conf(5))."""
+        if self.order is not None:
+            return self.order.weight if self.order.mode is ServerMode.WEIGHT else 0
         declared = self.server.weight
         if not self.weights:
             return declared
@@ -186,6 +197,21 @@ class PoolMachine:
             return []
         return [WeightChanged(health.server, before, health.weight), *self._weigh(now)]
 
+    def set_order(self, server: Endpoint, order: ServerOrder | None, now: float) -> list[Effect]:
+        """Let an administrator say what a server does; ``None`` leaves that to the file and the checks again."""
+        health = self.servers[server]
+        if health.order == order:
+            return []
+        was_up, before = health.up, health.weight
+        health.order = order
+        reason = str(order or ServerMode.READY)
+        if health.up is not was_up:
+            health.since = now
+            return [ServerChanged(health.server, health.up, BY_ORDER, reason), *self._weigh(now)]
+        if health.up and health.weight != before:
+            return [WeightChanged(health.server, before, health.weight), *self._weigh(now)]
+        return []
+
     def _take_verdict(self, verdict: CheckVerdict, now: float) -> list[Effect]:
         health = self.servers[verdict.server]
         was_up = health.up
@@ -217,7 +243,9 @@ class PoolMachine:
         effects: list[Effect] = []
         for server in service.real_servers:
             said = dict(weights.get(server.endpoint, {}))
-            health = ServerHealth(server, dict(failing.get(server.endpoint, {})), now, said)
+            present = former.get(server.endpoint)
+            order = None if present is None else present.order
+            health = ServerHealth(server, dict(failing.get(server.endpoint, {})), now, said, order)
             effects += self._compare(former.get(server.endpoint), health)
             self.servers[server.endpoint] = health
         for endpoint, gone in former.items():
@@ -306,7 +334,8 @@ class PoolMachine:
         server = health.server
         if not health.up and not server.inhibit_on_failure:
             return None
-        if self.uses_sorry and health.up:
+        drains = health.order is not None and health.order.mode is ServerMode.DRAIN
+        if self.uses_sorry and health.up and not drains:  # one that drains keeps its connections
             return None
         return ServerEntry(
             endpoint=server.endpoint,

@@ -7,7 +7,17 @@ from relevo.model.checks import Check, HttpCheck, TcpCheck, Url
 from relevo.model.configuration import Configuration, GlobalDefs, Mail, PlaneTimeouts, SyncDaemon
 from relevo.model.endpoint import Endpoint, Protocol
 from relevo.model.script import Script
-from relevo.model.services import Forwarding, RealServer, ServiceKey, Tunnel, TunnelChecksum, TunnelKind, VirtualServer
+from relevo.model.services import (
+    Forwarding,
+    RealServer,
+    ServerMode,
+    ServerOrder,
+    ServiceKey,
+    Tunnel,
+    TunnelChecksum,
+    TunnelKind,
+    VirtualServer,
+)
 from relevo.model.sysctls import Sysctl
 from relevo.model.trackers import ParameterMatch, Tracked, TrackerKind, Trackers, TrackFile, TrackProcess, VrrpScript
 from relevo.model.vrrp import (
@@ -37,6 +47,8 @@ __all__ = [
     "Protocol",
     "RealServer",
     "Script",
+    "ServerMode",
+    "ServerOrder",
     "ServiceKey",
     "SyncDaemon",
     "SyncGroup",

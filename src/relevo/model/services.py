@@ -89,6 +89,31 @@ class RealServer(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...] = ()
 
 
+class ServerMode(enum.StrEnum):
+    """What an administrator says about a server, whatever its checks say (``relevo server``)."""
+
+    READY = "ready"
+    """What the file and the checks say."""
+    DRAIN = "drain"
+    """No new connections: its weight is 0."""
+    MAINT = "maint"
+    """Out of service."""
+    WEIGHT = "weight"
+    """A weight in place of that of the file and the checks."""
+
+
+class ServerOrder(msgspec.Struct, frozen=True):
+    """An administrator's word about one server: ``service`` is the name of a virtual server, ``server`` its endpoint as text."""
+
+    service: str
+    server: str
+    mode: ServerMode
+    weight: int = 0
+
+    def __str__(self) -> str:
+        return f"weight {self.weight}" if self.mode is ServerMode.WEIGHT else self.mode.value
+
+
 class VirtualServer(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual service and its pool of real servers.
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from relevo.machines import check as checking
 from relevo.machines import pool as pooling
 from relevo.machines.check import Result, Weight
-from relevo.machines.pool import CheckName, CheckVerdict, CheckWeight, PoolMachine
-from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, ServiceKey, Sysctl, VirtualServer
+from relevo.machines.pool import BY_ORDER, CheckName, CheckVerdict, CheckWeight, PoolMachine
+from relevo.model import Check, Configuration, Endpoint, PlaneTimeouts, ServerOrder, ServiceKey, Sysctl, VirtualServer
 from relevo.model.diff import difference
 from relevo.model.table import Desired, Operation, ServiceState, SyncRole, SyncTask
 from relevo.node.checks import CheckKey, CheckRunner, Checks
@@ -101,6 +101,7 @@ class Balancer:
         self.checks = Checks(draw)
         self.manual = ManualChanges()
         self.masters: frozenset[str] = frozenset()
+        self.orders: tuple[ServerOrder, ...] = ()
         self._local: frozenset[str] | None = None
         self._suspends = False  # whether a service has suspended checks, or may have
         self.plane_error = ""
@@ -126,7 +127,9 @@ class Balancer:
         if starting:
             self._timeouts = configuration.global_defs.lvs_timeouts  # the plane was made with these
         former, self.configuration = self.configuration, configuration
-        known = {(name, endpoint): health.up for name, pool in self.pools.items() for endpoint, health in pool.servers.items()}
+        known = {
+            (name, endpoint): health.passes for name, pool in self.pools.items() for endpoint, health in pool.servers.items()
+        }
         abandoned = self.checks.configure(configuration.virtual_servers, known, now)
         effects: list[Effect] = [AbandonProbe(key) for key in abandoned]
         for gone in difference(former, configuration).services.removed:
@@ -138,6 +141,7 @@ class Balancer:
             for service in configuration.virtual_servers
         }
         present, self.pools = self.pools, pools
+        effects += self._follow_orders(now)
         if starting and configuration.global_defs.rs_init_notifies:
             effects += self._starting_servers()
         return [*effects, *suspended, *self._found(former, present), MatchTable()]
@@ -146,6 +150,22 @@ class Balancer:
         """Set the instances that are master on this node. They decide the roles in connection synchronisation."""
         changed, self.masters = instances != self.masters, instances
         return [MatchTable()] if changed else []
+
+    def set_orders(self, orders: Iterable[ServerOrder], now: float) -> list[Effect]:
+        """Let an administrator say what servers do; these are all orders that there are."""
+        self.orders = tuple(orders)
+        return [*self._follow_orders(now), MatchTable()]
+
+    def _follow_orders(self, now: float) -> list[Effect]:
+        orders = {(order.service, order.server): order for order in self.orders}
+        effects: list[Effect] = []
+        for name, pool in self.pools.items():
+            for endpoint, health in pool.servers.items():
+                order = orders.get((name, str(endpoint))) if orders else None
+                if order != health.order:
+                    for effect in pool.set_order(endpoint, order, now):
+                        effects += self._report(pool.service, effect)
+        return effects
 
     def set_local(self, addresses: frozenset[str] | None, now: float) -> list[Effect]:
         """Set the virtual addresses that are on this node; ``None`` without VRRP."""
@@ -307,7 +327,7 @@ class Balancer:
             case pooling.ServerChanged(server=server, up=up, check=check, reason=reason):
                 formatted = server.endpoint.formatted(service.protocol)
                 change, word = ("Adding", "to") if up else ("Removing", "from")
-                because = "" if check is not None else f" ({reason})"
+                because = "" if check is not None and check != BY_ORDER else f" ({reason})"
                 line = Log(f"{change} service {formatted} {word} VS {name}{because}")
                 return [line, ServerChanged(name, formatted, up, True, check[0] if check is not None else "reload", reason)]
             case pooling.CheckChanged(server=server, up=up, check=check, reason=reason):

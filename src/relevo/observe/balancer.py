@@ -31,6 +31,7 @@ class ServiceView:
     def _service(self, pool: PoolMachine, key: ServiceKey) -> ServiceSnapshot:
         service, state = pool.service, self.observed.get(key)
         return ServiceSnapshot(
+            name=service.name,
             protocol=key.protocol.value,
             address=key.endpoint.address,
             port=key.endpoint.port,
@@ -56,7 +57,14 @@ class ServiceView:
         service, port = pool.service, key.endpoint.port
         observed = {each.server.endpoint: each for each in state.servers} if state else {}
         servers = [
-            self._server(service, health.server, health.up, health.since, observed.get(Endpoint(at.address, at.port or port)))
+            self._server(
+                service,
+                health.server,
+                health.up,
+                health.since,
+                observed.get(Endpoint(at.address, at.port or port)),
+                order=str(health.order or ""),
+            )
             for at, health in pool.servers.items()
         ]
         sorry = service.sorry_server
@@ -74,6 +82,7 @@ class ServiceView:
         observed: ServerState | None,
         *,
         sorry: bool = False,
+        order: str = "",
     ) -> ServerSnapshot:
         names = [(service.name, server.endpoint, name) for name, _ in check_names(server)]
         runners = [self.balancer.checks.runners.get(key) for key in names]
@@ -93,6 +102,7 @@ class ServiceView:
             bytes_out=observed.traffic.bytes_out if observed else 0,
             since_at=since + self.offset,
             sorry=sorry,
+            order=order,
             checks=tuple(self._check(runner) for runner in runners if runner is not None),
         )
 

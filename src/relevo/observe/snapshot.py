@@ -37,12 +37,16 @@ class ServerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int = 0
     since_at: float
     sorry: bool = False
+    order: str = ""
+    """What ``relevo server`` said: drain, maint, or a weight."""
     checks: tuple[CheckSnapshot, ...] = ()
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual server and its pool; the members of a group share one pool."""
 
+    name: str = ""
+    """As logs and mails name it."""
     protocol: str
     address: str
     port: int

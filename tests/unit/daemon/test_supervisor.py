@@ -44,7 +44,7 @@ def test_a_worker_that_comes_while_others_are_asked_is_in_the_next_status(tmp_pa
     async def work() -> list[str]:
         supervisor = Supervisor(Options("-", tmp_path, tmp_path), Configuration())
         supervisor.workers.present["proxy"] = Worker("proxy", 1, None, None, 0.0)
-        asked = asyncio.create_task(supervisor.snapshot())
+        asked = asyncio.create_task(supervisor._take_snapshot())
         await asyncio.sleep(0)
         supervisor.workers.present["director"] = Worker("director", 2, None, None, 0.0)
         return [worker.role for worker in (await asked).workers]

@@ -14,6 +14,8 @@ from relevo.model import (
     Protocol,
     RealServer,
     Script,
+    ServerMode,
+    ServerOrder,
     SyncDaemon,
     Sysctl,
     TcpCheck,
@@ -584,3 +586,70 @@ def test_a_sorry_server_may_be_reached_in_a_way_of_its_own():
     story = Story(declared, dead=[at(1)]).wait(8.0)
     (entry,) = [s.server for state in story.host.table.values() for s in state.servers]
     assert (entry.endpoint, entry.forwarding, entry.tunnel) == (at(9), Forwarding.TUN, Tunnel(TunnelKind.GRE))
+
+
+# -- what an administrator says ---------------------------------------------------------------------------------------
+
+
+def order(mode, weight=0, number=1):
+    return ServerOrder(NAME, f"10.0.0.{number}:80", mode, weight)
+
+
+def weights(balancer):
+    (desired,) = balancer.desired()
+    return {entry.endpoint: entry.weight for entry in desired.servers}
+
+
+def said(balancer, *orders):
+    return [effect.text for effect in balancer.set_orders(orders, 1.0) if isinstance(effect, Log)]
+
+
+def test_an_order_overrides_checks_and_file_until_the_server_is_ready():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1, weight=5), server(2))), 0.0)
+    assert said(balancer, order(ServerMode.DRAIN)) == changing(5, 0)
+    assert weights(balancer) == {at(1): 0, at(2): 1}
+    assert said(balancer, order(ServerMode.DRAIN)) == []
+    assert said(balancer, order(ServerMode.WEIGHT, 9)) == changing(0, 9)
+    assert said(balancer, order(ServerMode.MAINT)) == [f"Removing service [10.0.0.1]:tcp:80 from VS {NAME} (maint)"]
+    assert weights(balancer) == {at(2): 1}
+    assert said(balancer) == [f"Adding service [10.0.0.1]:tcp:80 to VS {NAME} (ready)"]
+    assert weights(balancer) == {at(1): 5, at(2): 1}
+
+
+def test_a_server_in_maintenance_is_still_checked_and_returns_with_what_was_found():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1), server(2))), 0.0)
+    balancer.set_orders([order(ServerMode.MAINT)], 0.0)
+    list(balancer.expire(1.0))
+    (line, *_) = balancer.finish_probe((NAME, at(1), ("TCP_CHECK", 0)), Result(Failure.REFUSED), 1.0)
+    assert line.text == "TCP connection to [10.0.0.1]:tcp:80 failed (connection refused)."
+    assert said(balancer) == []
+    assert weights(balancer) == {at(2): 1}
+
+
+def test_an_order_stays_over_reloads_and_a_new_balancer_begins_with_it():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1), server(2))), 0.0)
+    balancer.set_orders([order(ServerMode.DRAIN)], 0.0)
+    balancer.configure(file(service(server(1, weight=7), server(2), quorum=1)), 1.0)
+    assert weights(balancer) == {at(1): 0, at(2): 1}
+    again = Balancer(lambda: 0.0)
+    again.orders = (order(ServerMode.DRAIN), order(ServerMode.MAINT, number=9))
+    again.configure(file(service(server(1), server(2))), 0.0)
+    assert weights(again) == {at(1): 0, at(2): 1}
+
+
+def test_a_new_check_of_a_server_in_maintenance_begins_with_the_verdict_of_the_others():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1), server(2))), 0.0)
+    balancer.set_orders([order(ServerMode.MAINT)], 0.0)
+    balancer.configure(file(service(server(1, tcp(1), http(1)), server(2))), 1.0)
+    assert said(balancer) == [f"Adding service [10.0.0.1]:tcp:80 to VS {NAME} (ready)"]
+
+
+def test_the_last_server_drains_beside_the_sorry_server():
+    balancer = Balancer(lambda: 0.0)
+    balancer.configure(file(service(server(1), sorry_server=at(9))), 0.0)
+    balancer.set_orders([order(ServerMode.DRAIN)], 0.0)
+    assert weights(balancer) == {at(1): 0, at(9): 1}
