@@ -28,8 +28,8 @@ GAP_S: Final = 8.0
 GROWTH_KB: Final = 1_500
 """What a process may grow in a block of rounds: its heap's own breathing."""
 GROWTH_DESCRIPTORS: Final = 6
-"""What its sockets and files may: a connection of the proxy has two, and lasts until its time-out where its client has gone to the
-other director with the address."""
+"""What its sockets and files may: a connection of the proxy has two, and lasts until its time-out where its client has gone to
+the other director with the address."""
 SETTLED: Final = 4
 """Rounds of a block after which processes are measured."""
 COMPARED: Final = 4

@@ -14,11 +14,22 @@ from relevo.errors import ControlError
 from relevo.host.files import runtime_directory
 from relevo.model.process import PlaneAtStop
 from relevo.observe.plan import line_of
-from relevo.observe.snapshot import CheckSnapshot, InstanceSnapshot, ServerSnapshot, ServiceSnapshot, Snapshot, TrackerSnapshot
+from relevo.observe.snapshot import (
+    BalancerSnapshot,
+    CheckSnapshot,
+    InstanceSnapshot,
+    ServerSnapshot,
+    ServiceSnapshot,
+    Snapshot,
+    TrackerSnapshot,
+)
 
 A = TypeVar("A")
 
 run_dir_option = click.option("--run-dir", help="Folder of the control socket [default: /run/relevo, or the user's].")
+
+LATE_S = 0.1
+"""Lateness of checks that is worth a line."""
 
 
 def ask_daemon(run_dir: str | None, request: schema._Request[A]) -> A:
@@ -94,6 +105,19 @@ def stop(keep_plane: bool, for_restart: bool, run_dir: str | None) -> None:
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
+def _plane_lines(balancer: BalancerSnapshot) -> list[str]:
+    out = ["", f"data plane {balancer.plane} ({balancer.plane_reason})"]
+    if balancer.plane_error:
+        out.append(f"  {balancer.plane_error}")
+    if balancer.check_lateness_s > LATE_S:
+        out.append(f"  checks begin late, up to {balancer.check_lateness_s:.1f} s: this machine has too much to do")
+    out += [f"  {attachment}" for attachment in balancer.plane_attachments]
+    drops = {name: count for name, count in balancer.packets.items() if not name.startswith("pass_")}
+    if drops:
+        out.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in drops.items()))
+    return out
+
+
 def _lines(snapshot: Snapshot) -> list[str]:
     now = snapshot.taken_at
     out = [
@@ -114,13 +138,7 @@ def _lines(snapshot: Snapshot) -> list[str]:
     for group in snapshot.director.groups:
         out.append(f"group {group.name}: {_state(group.state)} ({' '.join(group.members)})")
     if snapshot.balancer.services:
-        out += ["", f"data plane {snapshot.balancer.plane} ({snapshot.balancer.plane_reason})"]
-        if snapshot.balancer.plane_error:
-            out.append(f"  {snapshot.balancer.plane_error}")
-        out += [f"  {attachment}" for attachment in snapshot.balancer.plane_attachments]
-        drops = {name: count for name, count in snapshot.balancer.packets.items() if not name.startswith("pass_")}
-        if drops:
-            out.append("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in drops.items()))
+        out += _plane_lines(snapshot.balancer)
     for service in snapshot.balancer.services:
         out += ["", *_service_lines(service, now)]
     return out

@@ -369,6 +369,7 @@ class BalancerWorker:
             plane_attachments=self.plane.attachments(),
             packets=self.plane.drop_counters(),
             sync=sync,
+            check_lateness_s=self.balancer.checks.lateness_s,
             services=ServiceView(self.balancer, observed, self._offset).services(),
         )
 

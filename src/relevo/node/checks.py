@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ FIRST_CHECK_S: Final = 1.0
 
 SLOTS_PER_S: Final = 200
 """Checks begin together with those of the same slot of time: ten thousand of them would wake the process for each otherwise."""
+
+LATE_SAMPLES: Final = 2000
 
 CheckKey = tuple[str, Endpoint, CheckName]
 """Service, server and check; a reload keeps it."""
@@ -81,6 +84,13 @@ class Checks:
         self._next: list[int] = []  # the slots, as a heap
         self.numbers: dict[str, int] = {}  # in files, by name
         self._by_file: dict[str, list[CheckRunner]] = {}
+        self._late: deque[float] = deque(maxlen=LATE_SAMPLES)
+
+    @property
+    def lateness_s(self) -> float:
+        """How late checks begin: of the last ones, 99 in 100 began within this time after they were due."""
+        found = sorted(self._late)
+        return found[len(found) * 99 // 100] if found else 0.0
 
     def copy(self) -> Checks:
         """Return a copy that can be configured without any effect on this one. It starts no probe."""
@@ -220,6 +230,7 @@ class Checks:
             for at, runner in self._drop_slot():
                 if _is_scheduled(at, runner) and self.runners.get(runner.key) is runner:
                     runner.machine.expire(max(at, now))  # they may differ in the last digit
+                    self._late.append(max(0.0, now - at))
                     runner.running = True
                     yield runner
 

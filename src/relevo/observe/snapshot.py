@@ -145,6 +145,8 @@ class BalancerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     packets: dict[str, int] = {}
     """Packets that were dropped or passed on, by reason."""
     sync: SyncState | None = None
+    check_lateness_s: float = 0.0
+    """Of the last checks, 99 in 100 began within this time after they were due."""
     services: tuple[ServiceSnapshot, ...] = ()
 
 

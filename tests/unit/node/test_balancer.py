@@ -653,3 +653,11 @@ def test_the_last_server_drains_beside_the_sorry_server():
     balancer.configure(file(service(server(1), sorry_server=at(9))), 0.0)
     balancer.set_orders([order(ServerMode.DRAIN)], 0.0)
     assert weights(balancer) == {at(1): 0, at(9): 1}
+
+
+def test_the_lateness_of_checks_is_that_of_all_but_the_latest_hundredth():
+    balancer = Balancer(lambda: 0.0)
+    assert balancer.checks.lateness_s == 0.0
+    balancer.configure(file(*(elsewhere(port, server(port)) for port in range(1, 200))), 0.0)
+    list(balancer.expire(1.25))
+    assert balancer.checks.lateness_s == pytest.approx(0.25)
