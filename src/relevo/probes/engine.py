@@ -27,6 +27,7 @@ TICK_S: Final = 0.005
 """Seconds between two looks at the sockets under load."""
 BATCH: Final = 256
 """Events that are handled before other work of the loop has its turn."""
+MAX_DATAGRAM: Final = 65_536
 MAX_UNSENT: Final = 1 << 20
 """Bytes that wait to be sent, of a server that does not read."""
 
@@ -121,18 +122,18 @@ class Engine(Generic[K]):
 
     def _read(self) -> None:
         found = self._epoll.poll(0, BATCH)
+        at_once = len(found) == BATCH
         for descriptor, events in found:
             conversation = self._by_descriptor.get(descriptor)
             if conversation is not None:
                 self._step(conversation, events)
+                at_once |= conversation.has_more
         self._report()
-        if not found:
+        if found:
+            self._tick = self._loop.call_later(0.0 if at_once else TICK_S, self._read)
+        else:
             self._tick = None
             self._loop.add_reader(self._epoll.fileno(), self._begin_ticking)
-        elif len(found) == BATCH:
-            self._tick = self._loop.call_later(0.0, self._read)
-        else:
-            self._tick = self._loop.call_later(TICK_S, self._read)
 
     def _step(self, conversation: Conversation[K], events: int) -> None:
         before = conversation.wanted
@@ -197,9 +198,11 @@ class Engine(Generic[K]):
 
 
 class Conversation(Generic[K]):
-    """One exchange on its socket. ``wanted`` are the events that it waits for."""
+    """One exchange on its socket. ``wanted`` are the events that it waits for; ``has_more``: there may be more to read."""
 
-    __slots__ = ("_connecting", "_sock", "_tls", "_unsent", "descriptor", "ended", "ends_at", "exchange", "key", "wanted")
+    __slots__ = (
+        "_connecting", "_sock", "_tls", "_unsent", "descriptor", "ended", "ends_at", "exchange", "has_more", "key", "wanted",
+    )  # fmt: skip
 
     def __init__(self, key: K, exchange: Exchange[Any], ends_at: float) -> None:
         self.key = key
@@ -208,6 +211,7 @@ class Conversation(Generic[K]):
         self.descriptor = -1
         self.wanted = _OUT
         self.ended = False
+        self.has_more = False
         self._connecting = True
         self._sock: socket.socket | None = None
         self._unsent = b""
@@ -242,7 +246,7 @@ class Conversation(Generic[K]):
 
     def close(self) -> None:
         """Close the socket, by FIN: some servers take a reset for an attack."""
-        self.ended = True
+        self.ended, self.has_more = True, False
         if self._sock is not None:
             self._sock.close()
             self._sock = None
@@ -264,9 +268,11 @@ class Conversation(Generic[K]):
         assert self._sock is not None
         stream = self.exchange.opening.transport is Transport.STREAM
         try:
-            data = self._sock.recv(READ_SIZE if stream else 65_536)
+            data = self._sock.recv(READ_SIZE if stream else MAX_DATAGRAM)
         except BlockingIOError:
+            self.has_more = False
             return None
+        self.has_more = len(data) == READ_SIZE
         if self._tls is not None:
             return self._receive_encrypted(data)
         if not data and stream:

@@ -447,6 +447,8 @@ def test_a_number_in_a_file(check, number, weight):
     assert story.weight() == 10
     story.read("f", number)
     assert story.weight() == weight
+    runner = story.balancer.checks.runners[NAME, at(1), ("FILE_CHECK", 0)]
+    assert (runner.machine.last is not None and runner.machine.last.failure is Failure.FILE) is (weight is None)
     story.read("f", 0)
     assert story.weight() == (None if check.weight == 0 and check.reverse else 10)
 
