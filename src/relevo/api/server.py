@@ -27,6 +27,8 @@ RATE: Final = 50.0
 Who comes faster waits, first in the queue of the socket."""
 BURST: Final = 100
 """Clients, and requests, that are not delayed after a time of quiet."""
+MAX_KEPT: Final = 1 << 20
+"""Bytes of an answer that are kept for those who get the same: a list of a million connections is not."""
 MAX_QUOTED: Final = 64
 """Characters of an unknown command in the error."""
 
@@ -123,9 +125,11 @@ class ControlServer:
         return True
 
     def _line(self, value: Any) -> bytes:
-        if value is not self._encoded[0]:
-            self._encoded = (value, _line(value))
-        return self._encoded[1]
+        if value is self._encoded[0]:
+            return self._encoded[1]
+        line = _line(value)
+        self._encoded = (value, line) if len(line) <= MAX_KEPT else (None, b"")
+        return line
 
     async def _answer(self, line: bytes) -> Any:
         try:

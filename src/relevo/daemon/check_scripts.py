@@ -16,6 +16,8 @@ from relevo.severity import Severity
 
 STARTS_AT_ONCE: Final = 4
 """Commands that are started before the supervisor does other things."""
+EACH_RUNS: Final = 2
+"""Commands of a check at the same time: one may be ending because a reload has changed its check."""
 MAX_RUNNING: Final = 256
 """Commands that run at the same time; further ones wait."""
 
@@ -54,6 +56,9 @@ class CheckScripts:
         check = self._checks.get((wanted.service, wanted.server, wanted.check))
         if check is None:  # a reload has just removed it
             self._send(ScriptEnded(wanted.number, None, "there is no such check"))
+            return
+        if len(self._running) >= EACH_RUNS * len(self._checks):  # a balancer that has been broken into
+            self._send(ScriptEnded(wanted.number, None, "too many commands run"))
             return
         self._running[wanted.number] = asyncio.create_task(self._run(wanted.number, check), name=f"check {wanted.server}")
 

@@ -138,6 +138,12 @@ def test_nothing_runs_that_the_file_does_not_say(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_balancer_that_asks_without_end_gets_two_commands_a_check(tmp_path: Path) -> None:
+    configuration = file(misc(script(tmp_path, "sleep 100")))
+    sent, _ = run(configuration, *map(asked, range(1, 21)), answers=18)
+    assert {each.reason for each in sent} == {"too many commands run"}
+
+
 def test_a_command_whose_result_nobody_needs_is_ended(tmp_path: Path) -> None:
     path = script(tmp_path, f"echo $$ > {tmp_path}/pid; sleep 100")
     pid_file = tmp_path / "pid"
