@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.namespaces, pytest.mark.usefixtures("namespaces")]
 
 
 @pytest.fixture
-def table() -> Iterator[tuple[AddressTable, int]]:
+def spaces() -> Iterator[NetworkNamespaces]:
     made = NetworkNamespaces()
     try:
         made.make("here")
@@ -23,11 +24,17 @@ def table() -> Iterator[tuple[AddressTable, int]]:
             net.link("add", ifname="eth0", kind="veth", peer={"ifname": "eth1"})
             bring_up(net, "eth0")
             bring_up(net, "eth1")
-            opened = AddressTable(), index_of(net, "eth0")
-        yield opened
-        opened[0].close()
+        yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def table(spaces: NetworkNamespaces) -> Iterator[tuple[AddressTable, int]]:
+    with spaces.inside("here"), netlink() as net:
+        opened = AddressTable(), index_of(net, "eth0")
+    yield opened
+    opened[0].close()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,10 @@ def test_an_address_is_listed_as_it_was_set(
     assert all(each.set.address != address for each in addresses.addresses({index: "eth0"}))
 
 
-def test_only_links_that_forward_are_routers(table: tuple[AddressTable, int]) -> None:
+@pytest.mark.parametrize("forwards", [False, True])
+def test_only_links_that_forward_are_routers(spaces: NetworkNamespaces, table: tuple[AddressTable, int], forwards: bool) -> None:
     addresses, index = table
-    assert addresses.forwards_ipv6(index) is False
+    with spaces.inside("here"):
+        Path("/proc/sys/net/ipv6/conf/eth0/forwarding").write_text(str(int(forwards)))
+    assert addresses.forwards_ipv6(index) is forwards
     assert addresses.forwards_ipv6(9999) is False

@@ -15,8 +15,8 @@ from relevo.machines.check import Failure, Result
 from relevo.model.checks import NetworkCheck
 
 READ_SIZE: Final = 4096
-"""Bytes of a stream that an exchange is given at once: a body in chunks of one byte takes 15 ms of it, in which nothing else is
-done."""
+"""Bytes of a stream that an exchange is given at once: a body in chunks of one byte takes long to parse, and meanwhile nothing
+else is done."""
 
 C = TypeVar("C", bound=NetworkCheck)
 

@@ -152,9 +152,11 @@ class Host:
                 if self._others[router] % SAMPLE:
                     continue
             if self._receives(spec, segment, source, destination):
-                ttl = TTL if is_multicast(destination) else None
-                plain = (payload, Envelope(source, destination, ttl))
-                self._give(PacketReceived((router,), *((ah.unwrap(payload) or (payload, None)) if spec.ah else plain)))
+                if spec.ah:
+                    advert, envelope = ah.unwrap(payload) or (payload, None)
+                else:
+                    advert, envelope = payload, Envelope(source, destination, TTL if is_multicast(destination) else None)
+                self._give(PacketReceived((router,), advert, envelope))
 
     def hear(self, segment: str, sender: str, address: str) -> None:
         """Hear that another host has announced an address, on every link of the segment."""
